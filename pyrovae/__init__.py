@@ -1,0 +1,51 @@
+"""Variational autoencoders as probabilistic programs, with every nat accounted for.
+
+A pair of Pyro programs defines everything; a table of log densities measures everything.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Public name -> the module that holds it. Names are imported at first use (PEP 562), so that
+# `import pyrovae` and the command line's --help cost nothing.
+_NAMES = {
+    "VAE": "programs.vae",
+    "Conditional": "programs.conditional",
+    "fit": "inference.training",
+    "Fit": "inference.training",
+    "evaluate": "inference.report",
+    "Report": "inference.report",
+    "compare": "inference.comparison",
+    "log_terms": "inference.terms",
+    "LogTerms": "inference.terms",
+    "sample": "inference.drawing",
+    "posterior": "inference.drawing",
+    "reconstruct": "inference.drawing",
+    "tempered": "inference.training",
+    "InputError": "errors",
+}
+_MODULES = {
+    "priors": "programs.priors",
+    "families": "programs.families",
+    "networks": "programs.networks",
+    "oracles": "programs.oracles",
+    "estimators": "inference.estimators",
+    "data": "data",
+    "runs": "runs",
+    "figures": "figures",
+}
+__all__ = [*_NAMES, *_MODULES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NAMES:
+        return getattr(import_module(f"pyrovae.{_NAMES[name]}"), name)
+    if name in _MODULES:
+        return import_module(f"pyrovae.{_MODULES[name]}")
+    raise AttributeError(f"module 'pyrovae' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

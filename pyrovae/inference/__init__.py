@@ -1,0 +1,1 @@
+"""How to fit and measure any pair of programs; nothing here knows how they were written."""

@@ -1,0 +1,103 @@
+"""compare(): which pair gives the same data more evidence, by paired differences datum by datum."""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from torch import Tensor
+
+from pyrovae.errors import InputError
+from pyrovae.inference.report import Report
+
+
+class Row(NamedTuple):
+    """One pair against the best one; nats per datum."""
+
+    name: str
+    log_evidence: float  # mean over data
+    data_se: float
+    difference: float  # mean over data of log p(x) minus that of the best
+    difference_se: float  # sd of the paired differences / sqrt(N)
+    difference_mc_se: float  # Monte-Carlo part of it
+
+
+class Comparison(NamedTuple):
+    """Pairs sorted by evidence, best first."""
+
+    rows: tuple[Row, ...]
+    num_data: int
+
+    def __str__(self) -> str:
+        width = max(len(row.name) for row in self.rows)
+        head = f"{'':{width}}  {'log p(x)':>12}{'data SE':>10}{'difference':>14}{'SE':>10}{'MC SE':>10}"
+        lines = [
+            f"{r.name:{width}}  {r.log_evidence:12.3f}{r.data_se:10.3f}"
+            + (f"{r.difference:14.3f}{r.difference_se:10.3f}{r.difference_mc_se:10.4f}" if i else f"{'best':>14}")
+            for i, r in enumerate(self.rows)
+        ]
+        note = f"N = {self.num_data} data, nats per datum; differences are paired, given these fits"
+        return "\n".join([head, *lines, note])
+
+
+def compare(reports: Mapping[str, Report]) -> Comparison:
+    """Paired differences in log p(x) between pairs evaluated on the same data.
+
+    Args:
+        reports: name -> :class:`~pyrovae.Report`, at least two, on the same rows in the same order.
+
+    Returns:
+        A :class:`Comparison`; where rows were rescaled, densities are brought back to the source's unit.
+
+    Raises:
+        InputError: if the reports are of unlike rows, or a density would be compared with a mass.
+    """
+    if len(reports) < 2:
+        raise InputError(f"a comparison needs at least two reports, got {len(reports)}")
+    (first_name, first), *others = reports.items()
+    for name, report in others:
+        _check_alike(first_name, first, name, report)
+    evidence = {name: source_evidence(report) for name, report in reports.items()}
+    best = max(evidence, key=lambda name: evidence[name].mean().item())
+    rows = [_row(name, evidence, best, reports) for name in reports]
+    return Comparison(tuple(sorted(rows, key=lambda row: -row.log_evidence)), len(first))
+
+
+def source_evidence(report: Report) -> Tensor:
+    """log p(x) in the unit of the source rows, (N,) nats: rescaled densities get their log Jacobian."""
+    is_density = "density" in report.measure.values()
+    jacobian = report.protocol.log_jacobian if report.protocol and is_density else 0.0
+    return report.log_evidence + jacobian
+
+
+def _row(name: str, evidence: dict[str, Tensor], best: str, reports: Mapping[str, Report]) -> Row:
+    values, difference = evidence[name], evidence[name] - evidence[best]
+    variance = sum(reports[n].mc_se_log_evidence.square() for n in {name, best})
+    root = math.sqrt(len(values))
+    return Row(
+        name,
+        values.mean().item(),
+        values.std().item() / root,
+        difference.mean().item(),
+        difference.std().item() / root,
+        float(variance.sum().sqrt()) / len(values) if name != best else 0.0,  # type: ignore[union-attr]
+    )
+
+
+def _check_alike(name: str, report: Report, other_name: str, other: Report) -> None:
+    pair = f"'{name}' and '{other_name}' cannot be compared"
+    if len(report) != len(other):
+        raise InputError(f"{pair}: they were evaluated on {len(report)} and {len(other)} data")
+    measures = sorted(set(report.measure.values())), sorted(set(other.measure.values()))
+    if measures[0] != measures[1]:
+        raise InputError(
+            f"{pair}: the likelihood of one is a {'/'.join(measures[0])}, of the other a {'/'.join(measures[1])}; "
+            "a density and a mass have no common base measure"
+        )
+    a, b = report.protocol, other.protocol
+    if a is None or b is None:
+        raise InputError(f"{pair}: a report without a data protocol says nothing of its rows")
+    if a.binarization != b.binarization:
+        raise InputError(f"{pair}: binarization is '{a.binarization}' in one and '{b.binarization}' in the other")
+    same = a.source_sha256 == b.source_sha256 if a.binarization == "none" else a.sha256 == b.sha256
+    if not same:
+        raise InputError(f"{pair}: their rows differ ({a}; {b}); evaluate both on the same data")

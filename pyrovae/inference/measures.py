@@ -1,0 +1,128 @@
+"""The true ELBO of each step, read off the traces that the objective made anyway: nats per datum, never tempered."""
+
+import math
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+import torch
+from pyro.infer import ELBO, RenyiELBO, Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
+from pyro.poutine import Trace
+from torch import Tensor
+
+from pyrovae.data import Split
+from pyrovae.inference.pairs import Program, plain_traces, quiet_numerics, sites
+from pyrovae.inference.report import seed_everything
+
+NAMES = ("elbo", "reconstruction", "kl_prior", "objective")
+_READABLE = (Trace_ELBO, TraceMeanField_ELBO, RenyiELBO, TraceGraph_ELBO)
+
+
+class Meter:
+    """Sums ELBO, reconstruction, KL and objective over the data of an epoch.
+
+    While it is entered, it looks at every trace of ``objective``. An objective whose traces say no plain ELBO (with
+    enumerated sites, say) costs one more run of the pair for each step.
+    """
+
+    def __init__(self, objective: ELBO, model: Program, guide: Program) -> None:
+        self.objective, self.model, self.guide = objective, model, guide
+        self.readable = type(objective) in _READABLE
+        self.traces: list[tuple[Trace, Trace]] = []
+        self.full_size: int | None = None  # of a data plate that rescales a batch to all data
+        self.shown_at = -math.inf
+        self.reset()
+
+    def __enter__(self) -> "Meter":
+        get_trace = self.objective._get_trace
+
+        def remembering(*args: Any, **kwargs: Any) -> tuple[Trace, Trace]:
+            self.traces.append(get_trace(*args, **kwargs))
+            return self.traces[-1]
+
+        self.objective._get_trace = remembering  # type: ignore[method-assign]
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, where: TracebackType | None) -> None:
+        del self.objective._get_trace  # the class's own again
+        self.traces.clear()
+
+    def reset(self) -> None:
+        """Starts an epoch."""
+        self.num_data, self.objective_sum = 0, 0.0
+        self.sums: Tensor | None = None
+
+    def add(self, loss: float, num_data: int, batch: Sequence[Tensor]) -> None:
+        """Counts one step: its loss as Pyro returns it, and the terms of its traces."""
+        if not self.readable:
+            with quiet_numerics():
+                self.traces = [plain_traces(self.model, self.guide, batch)]
+                for trace in self.traces[0]:
+                    trace.compute_log_prob()
+        particles = self.objective.num_particles if self.readable else 1
+        terms = torch.stack([torch.stack(read_terms(*traces)) for traces in self.traces]).sum(0) / particles
+        self.sums = terms if self.sums is None else self.sums + terms
+        self.num_data += num_data
+        self.objective_sum += -loss * num_data / (self.full_size or num_data)
+        self.traces.clear()
+
+    def means(self) -> dict[str, float]:
+        """Means over the data seen in this epoch, in nats per datum."""
+        if self.sums is None:
+            return dict.fromkeys(NAMES, math.nan)
+        reconstruction, kl = (self.sums / self.num_data).tolist()
+        objective = self.objective_sum / self.num_data
+        return dict(zip(NAMES, (reconstruction - kl, reconstruction, kl, objective), strict=True))
+
+    def get_state(self) -> list[float]:
+        """The sums as plain numbers, for a checkpoint."""
+        return [] if self.sums is None else [*self.sums.tolist(), self.objective_sum, float(self.num_data)]
+
+    def set_state(self, state: Sequence[float], device: torch.device) -> None:
+        """Restores :meth:`get_state`."""
+        self.reset()
+        if state:
+            self.sums = torch.tensor(state[:2], dtype=torch.float64, device=device)
+            self.objective_sum, self.num_data = state[2], int(state[3])
+
+    def not_finite_sites(self) -> list[str]:
+        """Sites of the last step whose log density is NaN or infinite."""
+        return [
+            name
+            for traces in self.traces
+            for trace in reversed(traces)
+            for name, site in sites(trace).items()
+            if "log_prob_sum" in site and not site["log_prob_sum"].isfinite()
+        ]
+
+
+def read_terms(model_trace: Trace, guide_trace: Trace) -> tuple[Tensor, Tensor]:
+    """Reconstruction and KL(q || prior), summed over data: without scales, with masks; float64 scalars."""
+    model_sites, guide_sites = sites(model_trace), sites(guide_trace)
+    zero = torch.zeros((), dtype=torch.float64, device=next(iter(guide_sites.values()))["value"].device)
+    observed = [_unscaled_sum(site) for site in model_sites.values() if site["is_observed"]]
+    prior = [_unscaled_sum(site) for site in model_sites.values() if not site["is_observed"]]
+    guide = [_unscaled_sum(site) for site in guide_sites.values()]
+    return sum(observed, zero), sum(guide, zero) - sum(prior, zero)
+
+
+def validation_terms(model: Program, guide: Program, data: Split, batch_size: int) -> dict[str, float]:
+    """ELBO, reconstruction and KL of a pair on data, from one draw a datum, the same draws each time."""
+    sums = torch.zeros(2, dtype=torch.float64)
+    with quiet_numerics():
+        for start in range(0, len(data), batch_size):
+            seed_everything(0, start)
+            batch = data.batch(slice(start, min(start + batch_size, len(data))))
+            traces = plain_traces(model, guide, batch)
+            for trace in traces:
+                trace.compute_log_prob()
+            sums += torch.stack(read_terms(*traces)).cpu()
+    reconstruction, kl = (sums / len(data)).tolist()
+    return {"elbo": reconstruction - kl, "reconstruction": reconstruction, "kl_prior": kl}
+
+
+def _unscaled_sum(site: dict) -> Tensor:
+    scale = site["scale"]
+    if isinstance(scale, Tensor) and scale.numel() > 1:
+        return (site["log_prob"].detach() / scale).sum().double()
+    return site["log_prob_sum"].detach().double() / scale

@@ -1,0 +1,1 @@
+"""How to write a pair of programs; nothing here knows about inference."""

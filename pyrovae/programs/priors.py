@@ -1,0 +1,70 @@
+"""Priors p(z): modules whose call gives a Distribution over one latent z. Swap one; nothing else changes."""
+
+import math
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from pyrovae.errors import InputError
+from pyrovae.programs.families import positive, positive_inverse
+from pyrovae.programs.networks import seeded
+
+
+class StandardNormal(nn.Module):
+    """N(0, I) over ``num_latents`` dimensions.
+
+    Example:
+        >>> StandardNormal(3)().event_shape
+        torch.Size([3])
+    """
+
+    loc: Tensor
+    scale: Tensor
+
+    def __init__(self, num_latents: int) -> None:
+        super().__init__()
+        _check_latents(num_latents)
+        self.register_buffer("loc", torch.zeros(num_latents), persistent=False)
+        self.register_buffer("scale", torch.ones(num_latents), persistent=False)
+
+    def forward(self) -> dist.TorchDistribution:
+        return dist.Normal(self.loc, self.scale).to_event(1)
+
+
+class GaussianMixture(nn.Module):
+    r"""A learned mixture of C diagonal Gaussians.
+
+    .. math:: p(z) = \sum_{c=1}^C \pi_c\, N(z; \mu_c, \mathrm{diag}\,\sigma_c^2)
+
+    Args:
+        num_latents: dimensions of z.
+        num_components: C.
+        spread: standard deviation of the initial means; each component starts with unit scale.
+        seed: of the initial means; None draws them from torch's global generator.
+
+    Example:
+        >>> GaussianMixture(2, num_components=5, seed=0)().log_prob(torch.zeros(7, 2)).shape
+        torch.Size([7])
+    """
+
+    def __init__(
+        self, num_latents: int, *, num_components: int = 10, spread: float = 1.0, seed: int | None = None
+    ) -> None:
+        super().__init__()
+        _check_latents(num_latents)
+        if num_components < 1:
+            raise InputError(f"a mixture needs at least one component, got {num_components}")
+        with seeded(seed):
+            self.loc = nn.Parameter(spread * torch.randn(num_components, num_latents))
+        self.raw_scale = nn.Parameter(positive_inverse(torch.ones(num_components, num_latents)))
+        self.logits = nn.Parameter(torch.full((num_components,), -math.log(num_components)))
+
+    def forward(self) -> dist.TorchDistribution:
+        components = dist.Normal(self.loc, positive(self.raw_scale)).to_event(1)
+        return dist.MixtureSameFamily(dist.Categorical(logits=self.logits), components)
+
+
+def _check_latents(num_latents: int) -> None:
+    if num_latents < 1:
+        raise InputError(f"a prior needs at least one latent dimension, got {num_latents}")

@@ -1,0 +1,630 @@
+import hashlib
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pyrovae.data import DATASETS, Dataset, Protocol, Split, as_split, load
+from pyrovae.errors import InputError
+
+
+@pytest.fixture
+def real_data():
+    if not os.environ.get("PYROVAE_DATA"):
+        pytest.skip("PYROVAE_DATA is not set: name a folder with MNIST/raw/*.gz and binarized_mnist/*.npz")
+    return Path(os.environ["PYROVAE_DATA"])
+
+
+@pytest.fixture
+def rows_file(tmp_path):
+    """A function that saves an array and gives its path."""
+
+    def save(array, name="rows.npy"):
+        np.save(tmp_path / name, array)
+        return tmp_path / name
+
+    return save
+
+
+def splits(dataset):
+    return {"train": dataset.train, "valid": dataset.valid, "test": dataset.test}
+
+
+def generator(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+X = np.random.RandomState(0).rand(20, 3).astype(np.float32)
+
+
+# ------------------------------------------------------------------------------------------- import
+
+
+def test_import_is_light():
+    code = "import sys, pyrovae.data; print([m for m in ('torchvision', 'sklearn', 'PIL') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# ---------------------------------------------------------------------- contracts of every data set
+
+SETS = {  # name: sizes, shape of a datum
+    "digits": ((1197, 300, 300), (8, 8)),
+    "mnist": ((50000, 10000, 10000), (28, 28)),
+    "fashion-mnist": ((50000, 10000, 10000), (28, 28)),
+    "mnist-static": ((50000, 10000, 10000), (28, 28)),
+}
+CONTRACTS = {  # id: name, options, kind, maximum, binarization, divisor, seed
+    "digits": ("digits", {}, "counts", 16, "none", 1.0, None),
+    "digits in [0, 1]": ("digits", {"divisor": 16}, "unit", 1, "none", 16.0, None),
+    "digits as reals": ("digits", {"divisor": 4}, "real", None, "none", 4.0, None),
+    "digits dynamic": ("digits", {"binarization": "dynamic"}, "binary", 1, "dynamic", 16.0, 0),
+    "digits static": ("digits", {"binarization": "static", "seed": 3}, "binary", 1, "static", 16.0, 3),
+    "digits threshold": ("digits", {"binarization": "threshold"}, "binary", 1, "threshold", 16.0, None),
+    "mnist": ("mnist", {}, "binary", 1, "dynamic", 255.0, 0),
+    "fashion-mnist grey": ("fashion-mnist", {"binarization": "none"}, "unit", 1, "none", 255.0, None),
+    "mnist-static": ("mnist-static", {}, "binary", 1, "static", 1.0, None),
+}
+
+
+@pytest.mark.parametrize("case", CONTRACTS.values(), ids=CONTRACTS)
+def test_contract(case, request):
+    name, options, kind, maximum, binarization, divisor, seed = case
+    if name != "digits":
+        request.getfixturevalue("real_data")
+    dataset = load(name, **options, download=False)
+    sizes, shape = SETS[name]
+    assert (dataset.name, dataset.shape, dataset.num_classes) == (name, torch.Size(shape), 10)
+    assert (dataset.kind, dataset.maximum) == (kind, maximum)
+    for (part, split), size in zip(splits(dataset).items(), sizes, strict=True):
+        protocol = split.protocol
+        assert (protocol.dataset, protocol.split, protocol.num_data) == (name, part, size)
+        assert (protocol.binarization, protocol.divisor, protocol.seed) == (binarization, divisor, seed)
+        jacobian = -math.prod(shape) * math.log(divisor) if binarization == "none" else 0.0
+        assert protocol.log_jacobian == pytest.approx(jacobian)
+        check_rows(split, size, shape, binary=kind == "binary" and (binarization, part) != ("dynamic", "train"))
+
+
+def check_rows(split, size, shape, *, binary):
+    assert len(split) == size
+    assert [tensor.dtype for tensor in split.tensors] == [torch.float32]
+    assert split.x.shape == (size, *shape)
+    assert (split.labels.dtype, split.labels.shape) == (torch.int64, (size,))
+    assert not binary or ((split.x == 0) | (split.x == 1)).all()
+
+
+def test_the_contracts_cover_every_set():
+    assert {case[0] for case in CONTRACTS.values()} == set(SETS) == set(DATASETS)
+
+
+def test_mnist_validates_on_the_last_training_rows(real_data):
+    from pyrovae.readers import read_grey_images
+
+    train = read_grey_images("mnist", data_dir=real_data)["train"]
+    dataset = load("mnist", binarization="none", divisor=1, data_dir=real_data)
+    assert dataset.range == "counts 0..255"
+    np.testing.assert_array_equal(dataset.valid.labels, train.labels[-10000:])
+    np.testing.assert_array_equal(dataset.valid.x[::100], train.x[-10000::100])
+    np.testing.assert_array_equal(dataset.train.x[::500], train.x[:50000:500])
+
+
+# ------------------------------------------------------------------------------------------- digits
+
+
+def test_digits_and_labels_stay_together():
+    from pyrovae.readers import read_digits
+
+    source = read_digits()
+    labels = {image.tobytes(): label for image, label in zip(source.x, source.labels, strict=True)}
+    seen = 0
+    for split in splits(load("digits", seed=5)).values():
+        for image, label in zip(split.x.numpy().astype(np.uint8), split.labels.tolist(), strict=True):
+            assert labels.pop(image.tobytes()) == label
+            seen += 1
+    assert (seen, labels) == (1797, {})
+
+
+def test_digits_are_the_same_for_ever():
+    found = {part: split.protocol.sha256[:8] for part, split in splits(load("digits")).items()}
+    assert found == {"train": "83b78b35", "valid": "f4798579", "test": "c7060862"}
+
+
+def test_all_digits_runs_share_their_rows():
+    for part, split in splits(load("digits")).items():
+        for options in ({"seed": 7}, {"divisor": 16}, {"binarization": "static", "seed": 7}):
+            other = splits(load("digits", **options))[part]
+            assert other.protocol.source_sha256 == split.protocol.sha256
+            assert torch.equal(other.labels, split.labels)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "counts 0..16"),
+        ({"binarization": "static"}, "binary"),
+        ({"divisor": 16}, "values in [0, 1]"),
+        ({"divisor": 2}, "reals"),
+    ],
+)
+def test_range(options, words):
+    assert load("digits", **options).range == words
+
+
+# ------------------------------------------------------------------------------------- binarization
+
+
+@pytest.mark.parametrize("binarization", ["none", "dynamic", "static", "threshold"])
+def test_two_loads_serve_the_same_rows(binarization):
+    first, second = (splits(load("digits", binarization=binarization, seed=1)) for _ in range(2))
+    for part in first:
+        assert torch.equal(first[part].x, second[part].x)
+        assert first[part].protocol == second[part].protocol
+
+
+def test_the_seed_moves_the_fixed_draws():
+    first, second = (load("digits", binarization="static", seed=seed) for seed in (0, 1))
+    for part in ("train", "valid", "test"):
+        assert splits(first)[part].protocol.sha256 != splits(second)[part].protocol.sha256
+
+
+def test_dynamic_and_static_evaluate_on_the_same_rows():
+    dynamic, static = (load("digits", binarization=kind, seed=4) for kind in ("dynamic", "static"))
+    assert dynamic.valid.protocol.sha256 == static.valid.protocol.sha256
+    assert dynamic.test.protocol.sha256 == static.test.protocol.sha256
+    assert dynamic.train.protocol.sha256 != static.train.protocol.sha256
+
+
+def test_valid_and_test_have_streams_of_their_own(rows_file, tmp_path):
+    half = np.full((50, 10), 0.5)
+    np.savez(tmp_path / "half.npz", train=half, valid=half, test=half)
+    dataset = load(tmp_path / "half.npz", binarization="static")
+    assert len({split.protocol.sha256 for split in splits(dataset).values()}) == 3
+
+
+def test_dynamic_train_batches_are_drawn_anew():
+    train = load("digits", binarization="dynamic").train
+    torch.testing.assert_close(train.x, load("digits", divisor=16).train.x)
+    index = torch.arange(100)
+    noise = generator(0)
+    (first,), (second,), (again,) = (train.batch(index, one) for one in (noise, noise, generator(0)))
+    assert not torch.equal(first, second)
+    assert torch.equal(first, again)
+    assert ((first == 0) | (first == 1)).all()
+
+
+def test_dynamic_draws_have_the_probabilities_as_their_mean():
+    train = load("digits", binarization="dynamic").train
+    noise, num_draws = generator(0), 400
+    mean = sum(train.batch(slice(0, 50), noise)[0] for _ in range(num_draws)) / num_draws
+    p = train.x[:50]
+    # c = 5.5 standard errors: for 3,200 pixels a false alarm in about 1e-4 of all seeds.
+    assert ((mean - p).abs() <= 5.5 * (p * (1 - p) / num_draws).sqrt() + 1e-6).all()
+
+
+def test_a_draw_without_a_generator_follows_torchs_own():
+    train = load("digits", binarization="dynamic").train
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        first = train.batch(slice(0, 9))
+        torch.manual_seed(0)
+        assert torch.equal(first[0], train.batch(slice(0, 9))[0])
+
+
+def test_loading_leaves_the_global_generators_alone():
+    torch_before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    load("digits", binarization="static")
+    assert torch.equal(torch.get_rng_state(), torch_before)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_before)
+
+
+@pytest.mark.parametrize("part", ["valid", "test"])
+def test_evaluation_rows_are_not_drawn_anew(part):
+    split = splits(load("digits", binarization="dynamic"))[part]
+    assert torch.equal(split.batch(slice(None), generator(0))[0], split.x)
+
+
+def test_a_part_of_a_dynamic_split_stays_dynamic():
+    part = load("digits", binarization="dynamic").train[:200].with_labels()
+    x, labels = part.batch(slice(0, 100), generator(0))
+    assert ((x == 0) | (x == 1)).all()
+    assert torch.equal(labels, part.labels[:100])
+
+
+def test_threshold():
+    counts, binary = load("digits"), load("digits", binarization="threshold")
+    assert torch.equal(binary.test.x, (counts.test.x > 8).float())
+
+
+# ------------------------------------------------------------------------------------------- splits
+
+INDICES = {
+    "slice": slice(2, 9, 3),
+    "tensor": torch.tensor([2, 5, 8]),
+    "list": [2, 5, 8],
+    "negative": [2, 5, -292],
+}
+
+
+@pytest.mark.parametrize("options", [{}, {"divisor": 16}, {"binarization": "static"}], ids=str)
+@pytest.mark.parametrize("index", INDICES.values(), ids=INDICES)
+def test_some_rows_of_a_split(index, options):
+    test = load("digits", **options).test
+    some, counts = test[index], load("digits").test[index]
+    assert torch.equal(some.x, test.x[[2, 5, 8]])
+    assert torch.equal(some.labels, test.labels[[2, 5, 8]])
+    assert (len(some), some.protocol.num_data) == (3, 3)
+    assert some.protocol.sha256 == as_split(some.x).protocol.sha256
+    assert some.protocol.source_sha256 == counts.protocol.sha256
+    assert some.protocol.log_jacobian == test.protocol.log_jacobian
+
+
+@pytest.mark.parametrize("index", [3, [], [True, False], [0.5], [[1]], None, "all"], ids=str)
+def test_other_indices(index):
+    with pytest.raises(InputError, match="expected a slice, or a list or LongTensor of row numbers, got"):
+        load("digits").test[index]
+
+
+@pytest.mark.parametrize("index", [[300], [-301]])
+def test_row_numbers_out_of_range(index):
+    with pytest.raises(InputError, match="expected row numbers below 300, got"):
+        load("digits").test[index]
+
+
+def test_no_rows():
+    with pytest.raises(InputError, match="one first dimension N > 0"):
+        load("digits").test[5:5]
+
+
+def test_with_labels():
+    test = load("digits").test
+    pair = test.with_labels()
+    assert [tuple(tensor.shape) for tensor in pair.tensors] == [(300, 8, 8), (300,)]
+    assert torch.equal(pair.tensors[1], test.labels)
+    assert pair.shape == test.shape
+    assert pair.protocol.sha256 != test.protocol.sha256
+    assert pair.protocol.sha256 == as_split(pair.tensors).protocol.sha256
+    assert pair.with_labels().protocol == pair.protocol
+
+
+def test_with_labels_where_there_are_none():
+    with pytest.raises(InputError, match=r"user's tensor: expected labels, but this set has none"):
+        as_split(torch.zeros(3, 2)).with_labels()
+
+
+def test_to_a_device():
+    test = load("digits", divisor=16).test
+    moved = test.to("meta")
+    assert {moved.x.device.type, moved.labels.device.type} == {"meta"}
+    assert moved.protocol == test.protocol
+    back = test.to(torch.device("cpu"))[:10]
+    assert back.protocol == test[:10].protocol
+
+
+def test_records_are_frozen():
+    test = load("digits").test
+    for record, name in ((test, "labels"), (test.protocol, "seed"), (load("digits"), "name")):
+        with pytest.raises(AttributeError):
+            setattr(record, name, None)
+
+
+def test_a_split_of_ones_own_is_checked():
+    protocol = as_split(torch.zeros(3, 2)).protocol
+    with pytest.raises(InputError, match=r"got shapes \[\(3, 2\), \(4,\)\]"):
+        Split((torch.zeros(3, 2),), protocol, torch.zeros(4))
+
+
+# ----------------------------------------------------------------------------------------- protocol
+
+
+def test_a_protocol_survives_json():
+    protocol = load("digits", divisor=16).test.protocol
+    assert Protocol.from_dict(json.loads(json.dumps(protocol.to_dict()))) == protocol
+
+
+def test_an_incomplete_protocol():
+    with pytest.raises(InputError, match=r"expected a protocol with \['dataset', .*got \['split'\]"):
+        Protocol.from_dict({"split": "test"})
+
+
+LINES = {
+    "as found": ({}, "test", "digits test: 300 data, values as found, sha256 "),
+    "divided": ({"divisor": 16}, "test", "digits test: 300 data, values divided by 16, sha256 "),
+    "dynamic train": (
+        {"binarization": "dynamic"},
+        "train",
+        "digits train: 1197 data, binarized anew at each use, seed 0, sha256 ",
+    ),
+    "dynamic test": (
+        {"binarization": "dynamic"},
+        "test",
+        "digits test: 300 data, binarized once, seed 0, sha256 ",
+    ),
+    "static": (
+        {"binarization": "static"},
+        "valid",
+        "digits valid: 300 data, binarized once, seed 0, sha256 ",
+    ),
+    "threshold": ({"binarization": "threshold"}, "test", "digits test: 300 data, binarized at 0.5, sha256 "),
+}
+
+
+@pytest.mark.parametrize(("options", "part", "line"), LINES.values(), ids=LINES)
+def test_a_protocol_reads_as_one_line(options, part, line):
+    protocol = splits(load("digits", **options))[part].protocol
+    assert str(protocol) == line + protocol.sha256[:8]
+
+
+def test_the_hash_is_of_dtype_shape_and_bytes():
+    x = torch.arange(6.0).reshape(2, 3)
+    expected = hashlib.sha256(b"torch.float32 (2, 3)\n" + x.numpy().tobytes()).hexdigest()
+    assert as_split(x).protocol.sha256 == expected
+    others = [x.double(), x.reshape(3, 2), x + 1, (x, x)]
+    assert len({expected, *(as_split(other).protocol.sha256 for other in others)}) == 5
+    assert as_split(x.T.contiguous().T).protocol.sha256 == expected
+
+
+def test_jacobian_takes_a_density_back_to_the_source(rows_file):
+    source = np.random.RandomState(0).randn(30, 2)
+    scaled = load(rows_file(source), divisor=5.0).train
+    found = load(rows_file(source)).train
+    wide, narrow = torch.distributions.Normal(0.0, 5.0), torch.distributions.Normal(0.0, 1.0)
+    torch.testing.assert_close(
+        wide.log_prob(found.x).sum(-1), narrow.log_prob(scaled.x).sum(-1) + scaled.protocol.log_jacobian
+    )
+
+
+def test_the_jacobian_counts_observed_values(rows_file):
+    source = np.random.RandomState(0).randn(30, 2)
+    source[:, 1] = np.nan
+    assert load(rows_file(source), divisor=5.0).train.protocol.log_jacobian == pytest.approx(-math.log(5.0))
+
+
+# ----------------------------------------------------------------------------------------- as_split
+
+GIVEN = {
+    "tensor": torch.zeros(3, 2),
+    "float64": torch.zeros(3, 2, dtype=torch.float64),
+    "bool": torch.zeros(3, dtype=torch.bool),
+    "bfloat16": torch.zeros(3, 2, dtype=torch.bfloat16),
+    "with gradient": torch.zeros(3, 2, requires_grad=True),
+}
+
+
+@pytest.mark.parametrize("tensor", GIVEN.values(), ids=GIVEN)
+def test_as_split_of_a_tensor(tensor):
+    split = as_split(tensor)
+    assert split.tensors[0] is tensor
+    assert len(split) == 3
+    expected = {
+        "dataset": "user's tensor",
+        "split": "all",
+        "num_data": 3,
+        "binarization": "none",
+        "divisor": 1.0,
+    }
+    expected |= {"log_jacobian": 0.0, "seed": None, "sha256": split.protocol.source_sha256}
+    assert expected.items() <= split.protocol.to_dict().items()
+
+
+def test_as_split_of_a_split():
+    split = load("digits").test
+    assert as_split(split) is split
+
+
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_as_split_of_several(kind):
+    given = kind([torch.zeros(3, 2, dtype=torch.float64), np.arange(3)])
+    split = as_split(given)
+    assert [tensor.dtype for tensor in split.tensors] == [torch.float64, torch.int64]
+    assert [tuple(tensor.shape) for tensor in split.batch(torch.tensor([0, 2]))] == [(2, 2), (2,)]
+    assert [tuple(tensor.shape) for tensor in split[1:].tensors] == [(2, 2), (2,)]
+
+
+def test_as_split_of_an_array_that_cannot_be_written():
+    array = np.zeros((3, 2))
+    array.flags.writeable = False
+    assert as_split(array).x.dtype == torch.float64
+
+
+UNUSABLE = {
+    "no rows": (torch.zeros(0, 2), r"first dimension N > 0 \(the datum\), got shapes \[\(0, 2\)\]"),
+    "scalar": (torch.tensor(1.0), r"got shapes \[\(\)\]"),
+    "none": ((), r"got shapes \[\]"),
+    "two sizes": ((torch.zeros(3, 2), torch.zeros(4)), r"got shapes \[\(3, 2\), \(4,\)\]; give each one row"),
+    "numbers": ([1.0, 2.0], "expected a Split, a tensor .* got a float; make it a tensor"),
+    "text": ("digits", "expected a Split, .* got a str"),
+    "array of objects": (np.array([None]), "got an array of object"),
+}
+
+
+@pytest.mark.parametrize(("data", "message"), UNUSABLE.values(), ids=UNUSABLE)
+def test_unusable_data(data, message):
+    with pytest.raises(InputError, match=message):
+        as_split(data)
+
+
+def test_a_whole_data_set_is_no_split():
+    with pytest.raises(InputError, match=r"got the whole set digits; give its .train, .valid or .test"):
+        as_split(load("digits"))
+
+
+# ------------------------------------------------------------------------------------ the user's own
+
+
+def test_own_rows_are_permuted_and_split(rows_file):
+    path = rows_file(X.astype(np.float64))
+    dataset = load(path, seed=2, splits=(0.5, 0.25, 0.25))
+    assert isinstance(dataset, Dataset)
+    assert [len(split) for split in splits(dataset).values()] == [10, 5, 5]
+    rows = torch.cat([split.x for split in splits(dataset).values()])
+    assert not torch.equal(rows, torch.from_numpy(X))
+    assert sorted(map(tuple, rows.tolist())) == sorted(map(tuple, X.tolist()))
+    assert (dataset.name, dataset.train.protocol.dataset, dataset.train.protocol.seed) == ("rows.npy",) * 2 + (2,)
+    assert dataset.num_classes is None
+    assert str(path.parent) not in repr(dataset.train.protocol)
+
+
+def test_own_splits_follow_the_seed(rows_file):
+    first, again, other = (load(str(rows_file(X)), seed=seed).test.protocol.sha256 for seed in (0, 0, 1))
+    assert first == again != other
+
+
+def test_own_parts_stay_in_order(tmp_path):
+    np.savez(tmp_path / "parts.npz", train=X, valid=X[:4], test=X[4:6])
+    dataset = load(tmp_path / "parts.npz")
+    np.testing.assert_array_equal(dataset.train.x, X)
+    np.testing.assert_array_equal(dataset.test.x, X[4:6])
+    assert dataset.train.protocol.seed is None
+    with pytest.raises(InputError, match=r"parts.npz: expected no splits, for the file has its own"):
+        load(tmp_path / "parts.npz", splits=(0.5, 0.25, 0.25))
+
+
+def test_own_labels_stay_with_their_rows(tmp_path):
+    np.savez(tmp_path / "both.npz", x=np.arange(20.0)[:, None] / 2, y=np.arange(20) % 3)
+    dataset = load(tmp_path / "both.npz")
+    assert dataset.num_classes == 3
+    for split in splits(dataset).values():
+        assert torch.equal((2 * split.x[:, 0]).long() % 3, split.labels)
+
+
+def test_own_images(tmp_path):
+    from PIL import Image
+
+    for label in ("a", "b"):
+        (tmp_path / "faces" / label).mkdir(parents=True)
+        for number in range(3):
+            Image.new("RGB", (5, 4), (number, 9, 200)).save(tmp_path / "faces" / label / f"{number}.png")
+    dataset = load(tmp_path / "faces", divisor=255, binarization="static")
+    assert (dataset.name, dataset.shape, dataset.num_classes) == ("faces", torch.Size([3, 4, 5]), 2)
+    assert (dataset.kind, dataset.train.protocol.divisor) == ("binary", 255.0)
+
+
+def test_own_table_with_missing_values(tmp_path):
+    (tmp_path / "table.csv").write_text("a,b\n" + "1,\n2,3\n" * 5)
+    dataset = load(tmp_path / "table.csv")
+    assert dataset.range == "counts 0..3"
+    assert sum(int(split.x.isnan().sum()) for split in splits(dataset).values()) == 5
+
+
+KINDS = {
+    "binary": (X > 0.5, "binary", 1),
+    "counts": ((X * 9).round(), "counts", 9),
+    "unit": (X, "unit", 1),
+    "real": (X * 3, "real", None),
+    "negative integers": ((X * 9).round() - 9, "real", None),
+    "all missing": (X * np.nan, "real", None),
+}
+
+
+@pytest.mark.parametrize(("array", "kind", "maximum"), KINDS.values(), ids=KINDS)
+def test_kinds(rows_file, array, kind, maximum):
+    dataset = load(rows_file(array))
+    assert (dataset.kind, dataset.maximum) == (kind, maximum)
+
+
+def test_own_probabilities_are_divided_first(rows_file):
+    dataset = load(rows_file(X * 4), binarization="dynamic", divisor=4)
+    assert (dataset.kind, dataset.train.protocol.divisor, dataset.train.protocol.log_jacobian) == (
+        "binary",
+        4.0,
+        0.0,
+    )
+    assert dataset.train.x.max() <= 1
+    assert set(dataset.train.batch(slice(None))[0].unique().tolist()) <= {0.0, 1.0}
+
+
+# ------------------------------------------------------------------------------------------- errors
+
+BAD_OPTIONS = {
+    "binarization": (
+        {"binarization": "dynamc"},
+        'binarization one of none, dynamic.*"?dynamc\'; did you mean "dynamic"',
+    ),
+    "divisor 0": ({"divisor": 0}, "expected a finite divisor > 0, got 0"),
+    "divisor below 0": ({"divisor": -1.0}, "expected a finite divisor > 0, got -1.0"),
+    "divisor inf": ({"divisor": math.inf}, "expected a finite divisor > 0, got inf"),
+    "divisor nan": ({"divisor": math.nan}, "expected a finite divisor > 0, got nan"),
+    "seed below 0": ({"seed": -1}, "expected an integer seed from 0 to .* got -1"),
+    "seed as text": ({"seed": "1"}, "expected an integer seed from 0 to .* got '1'"),
+    "two fractions": ({"splits": (0.5, 0.5)}, "expected three positive fractions"),
+    "fractions over 1": ({"splits": (0.8, 0.2, 0.2)}, "expected three positive fractions"),
+    "fraction 0": ({"splits": (0.8, 0.2, 0.0)}, "expected three positive fractions"),
+    "fraction nan": ({"splits": (0.8, 0.2, math.nan)}, "expected three positive fractions"),
+    "splits of a named set": (
+        {"splits": (0.5, 0.25, 0.25)},
+        "digits: expected no splits, for the set has its own",
+    ),
+    "divisor and binarization": (
+        {"divisor": 2, "binarization": "static"},
+        'expected divisor with binarization "none" only, got divisor=2 and binarization="static"',
+    ),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), BAD_OPTIONS.values(), ids=BAD_OPTIONS)
+def test_bad_options(options, message):
+    with pytest.raises(InputError, match=message):
+        load("digits", **options)
+
+
+@pytest.mark.parametrize("options", [{"binarization": "dynamic"}, {"binarization": "threshold"}, {"divisor": 2.0}])
+def test_static_mnist_is_binarized_already(options):
+    with pytest.raises(
+        InputError, match=r'mnist-static: expected neither .* these rows are bits already.*load "mnist"'
+    ):
+        load("mnist-static", **options)
+
+
+@pytest.mark.parametrize(
+    ("source", "hint"),
+    [
+        ("mnits", 'did you mean "mnist"'),
+        ("MNIST", 'did you mean "mnist"'),
+        ("no/such/rows.npy", "check the name or the path"),
+        (Path("digits"), 'did you mean "digits"'),
+    ],
+)
+def test_unknown_name(source, hint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    message = f"expected one of digits, mnist, fashion-mnist, mnist-static, or an existing file or folder.*; {hint}"
+    with pytest.raises(InputError, match=message):
+        load(source)
+
+
+@pytest.mark.parametrize("num_data", [1, 2])
+def test_too_few_rows(num_data, rows_file):
+    with pytest.raises(InputError, match=f"expected rows enough for three splits of .*, got {num_data}"):
+        load(rows_file(X[:num_data]))
+
+
+def test_three_rows_are_enough(rows_file):
+    assert [len(split) for split in splits(load(rows_file(X[:3]))).values()] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("array", [X + np.inf, X.astype(np.float64) * 1e300 + 1e300])
+def test_infinite_values(array, rows_file):
+    with pytest.raises(InputError, match=r"rows.npy: expected finite values \(NaN where missing\), got infinite ones"):
+        load(rows_file(array))
+
+
+@pytest.mark.parametrize("binarization", ["dynamic", "static", "threshold"])
+def test_no_probabilities(binarization, rows_file):
+    with pytest.raises(InputError, match=r"expected values in \[0, 1\] to binarize, got .*; give divisor="):
+        load(rows_file(X * 255), binarization=binarization)
+    with pytest.raises(InputError, match=r"expected values in \[0, 1\] to binarize, got missing ones"):
+        load(rows_file(np.where(X > 0.5, np.nan, X)), binarization=binarization)
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "mnist-static"])
+def test_sets_that_are_nowhere(name, tmp_path, monkeypatch):
+    monkeypatch.delenv("PYROVAE_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(InputError, match=f"{name}: expected .*{tmp_path}/pyrovae.*PYROVAE_DATA, --data-dir"):
+        load(name, download=False)
+    assert list(tmp_path.iterdir()) == []

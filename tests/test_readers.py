@@ -1,0 +1,519 @@
+import gzip
+import hashlib
+import os
+import socket
+import struct
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+
+from pyrovae import readers
+from pyrovae.errors import InputError
+
+
+@pytest.fixture
+def real_data():
+    if not os.environ.get("PYROVAE_DATA"):
+        pytest.skip("PYROVAE_DATA is not set: name a folder with MNIST/raw/*.gz and binarized_mnist/*.npz")
+    return Path(os.environ["PYROVAE_DATA"])
+
+
+@pytest.fixture
+def no_data(monkeypatch, tmp_path):
+    """No data folder, an empty cache, and a network that fails."""
+    import torchvision.datasets
+
+    def fail(self):
+        raise RuntimeError("no network\nhere")
+
+    monkeypatch.delenv("PYROVAE_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(torchvision.datasets.MNIST, "download", fail)
+    return tmp_path
+
+
+def idx(array, magic=b"\x00\x00\x08"):
+    return magic + bytes([array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+def link(source, target):
+    """A copy of a folder of files by links: cheap, and as unwritable as the source."""
+    target.mkdir(parents=True)
+    for file in source.iterdir():
+        (target / file.name).symlink_to(file)
+    return target
+
+
+IMAGES = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+
+
+# ---------------------------------------------------------------------------------------------- idx
+
+
+@pytest.mark.parametrize("name", ["images.gz", "images"])
+@pytest.mark.parametrize("array", [IMAGES, IMAGES[0, 0]], ids=["images", "labels"])
+def test_idx_round_trip(tmp_path, name, array):
+    content = idx(array)
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    found = readers.read_idx(tmp_path / name)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, array)
+
+
+DAMAGED_IDX = {
+    "empty": (b"", "empty file"),
+    "not zipped": (idx(IMAGES), "expected a whole gzip file"),
+    "zip cut": (gzip.compress(idx(IMAGES))[:-9], "expected a whole gzip file"),
+    "zip altered": (gzip.compress(idx(IMAGES))[:12] + bytes(30), "expected a whole gzip file"),
+    "other type": (gzip.compress(idx(IMAGES, magic=b"\x00\x00\x0d")), r"magic 00 00 08\), got 00 00 0d"),
+    "three bytes": (gzip.compress(b"\x00\x00\x08"), "expected an idx file"),
+    "header cut": (gzip.compress(idx(IMAGES)[:10]), "expected an idx header of 16 bytes, got 10"),
+    "rows cut": (gzip.compress(idx(IMAGES)[:-5]), r"expected 24 bytes for shape \(2, 3, 4\), got 19"),
+    "rows too many": (gzip.compress(idx(IMAGES) + b"!"), "expected 24 bytes .* got 25"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), DAMAGED_IDX.values(), ids=DAMAGED_IDX)
+def test_damaged_idx(tmp_path, content, message):
+    path = tmp_path / "images.gz"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=f"images.gz.*{message}"):
+        readers.read_idx(path)
+
+
+def test_missing_idx(tmp_path):
+    with pytest.raises(InputError, match=r"none.gz: expected a readable file, got No such file"):
+        readers.read_idx(tmp_path / "none.gz")
+
+
+def test_idx_md5_is_checked_before_parsing(tmp_path):
+    path = tmp_path / "images.gz"
+    path.write_bytes(b"no idx at all")
+    found = hashlib.md5(b"no idx at all").hexdigest()
+    with pytest.raises(
+        InputError, match=f"images.gz: expected md5 abc, found {found}; the file is altered or truncated"
+    ):
+        readers.read_idx(path, md5="abc")
+
+
+# ------------------------------------------------------------------------------------- grey images
+
+
+@pytest.mark.parametrize("name", readers.IDX_FILES)
+def test_grey_images_are_read_where_they_lie(name, real_data, no_data):
+    before = sorted(real_data.rglob("*"))
+    parts = readers.read_grey_images(name, data_dir=real_data, download=False)
+    assert {part: rows.x.shape for part, rows in parts.items()} == {
+        "train": (60000, 28, 28),
+        "test": (10000, 28, 28),
+    }
+    assert {part: (rows.labels.shape, rows.labels.max()) for part, rows in parts.items()} == {
+        "train": ((60000,), 9),
+        "test": ((10000,), 9),
+    }
+    assert sorted(real_data.rglob("*")) == before
+    assert not (no_data / "cache").exists()
+
+
+def test_mnist_label_counts(real_data):
+    labels = readers.read_grey_images("mnist", data_dir=real_data)["test"].labels
+    assert np.bincount(labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+
+
+def test_an_altered_file_is_named(real_data, tmp_path):
+    raw = link(real_data / "MNIST" / "raw", tmp_path / "MNIST" / "raw")
+    path = raw / "t10k-labels-idx1-ubyte.gz"
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.unlink()
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"t10k-labels-idx1-ubyte\.gz: expected md5 ec29112dd5afa0611ce80d1b7f02629c"):
+        readers.read_grey_images("mnist", data_dir=tmp_path)
+
+
+def test_the_cache_is_read_without_asking_the_network(real_data, no_data):
+    link(real_data / "MNIST" / "raw", no_data / "cache" / "pyrovae" / "MNIST" / "raw")
+    assert len(readers.read_grey_images("mnist", download=False)["test"].x) == 10000
+
+
+def test_a_download_lands_in_the_cache(real_data, no_data, monkeypatch):
+    import torchvision.datasets
+
+    asked = []
+
+    def fetch(self):
+        asked.append((Path(self.root), socket.getdefaulttimeout()))
+        link(real_data / "MNIST" / "raw", Path(self.raw_folder))
+
+    monkeypatch.setattr(torchvision.datasets.MNIST, "download", fetch)
+    monkeypatch.setattr(torchvision.datasets.MNIST, "_check_exists", lambda self: True)
+    monkeypatch.setattr(torchvision.datasets.MNIST, "_load_data", lambda self: (None, None))
+    assert len(readers.read_grey_images("mnist")["train"].x) == 60000
+    assert asked == [(no_data / "cache" / "pyrovae", readers.DOWNLOAD_TIMEOUT)]
+    assert socket.getdefaulttimeout() is None
+
+
+@pytest.mark.parametrize("name", readers.IDX_FILES)
+def test_without_files_and_network(name, no_data):
+    message = f"{name}: expected train-images.*download failed .no network here.*PYROVAE_DATA, --data-dir.*digits"
+    with pytest.raises(InputError, match=message):
+        readers.read_grey_images(name)
+    assert socket.getdefaulttimeout() is None
+
+
+@pytest.mark.parametrize("error", [URLError("unreachable"), PermissionError("read-only"), TimeoutError()])
+def test_every_failure_of_a_download_is_one_error(error, no_data, monkeypatch):
+    import torchvision.datasets
+
+    def fail(self):
+        raise error
+
+    monkeypatch.setattr(torchvision.datasets.MNIST, "download", fail)
+    with pytest.raises(InputError, match="the download failed"):
+        readers.read_grey_images("mnist")
+
+
+def test_download_false_asks_nobody(no_data):
+    with pytest.raises(InputError, match="not all are there, and download=False; put the files there"):
+        readers.read_grey_images("mnist", download=False)
+    assert not (no_data / "cache").exists()
+
+
+@pytest.mark.parametrize("by", ["argument", "environment"])
+def test_the_folders_looked_at_are_said_before_downloading(by, no_data, monkeypatch):
+    given = no_data / "given"
+    if by == "environment":
+        monkeypatch.setenv("PYROVAE_DATA", str(given))
+    with (
+        pytest.warns(UserWarning, match=f"one of: {given}/MNIST/raw, .*cache/pyrovae/MNIST/raw; .*: downloading to"),
+        pytest.raises(InputError, match=f"{given}/MNIST/raw"),
+    ):
+        readers.read_grey_images("mnist", data_dir=given if by == "argument" else None)
+
+
+def test_stale_unzipped_files_do_not_stop_a_download(no_data):
+    raw = no_data / "cache" / "pyrovae" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "train-images-idx3-ubyte").write_bytes(b"stale")
+    with pytest.raises(InputError, match="the download failed"):
+        readers.read_grey_images("mnist")
+    assert list(raw.iterdir()) == []
+
+
+# ------------------------------------------------------------------------------------ static MNIST
+
+
+def test_static_mnist(real_data):
+    parts = readers.read_static_mnist(data_dir=real_data)
+    assert [len(rows.x) for rows in parts.values()] == [50000, 10000, 10000]
+    assert [round(float(rows.x.mean()), 5) for rows in parts.values()] == [0.13056, 0.13113, 0.13251]
+    assert (np.diff(parts["test"].labels.astype(int)) >= 0).all()
+
+
+def test_static_mnist_from_the_original_text_without_labels(real_data, tmp_path):
+    folder = tmp_path / "binarized_mnist"
+    folder.mkdir()
+    packed = readers.read_static_mnist(data_dir=real_data)
+    for part, rows in packed.items():
+        text = np.full((len(rows.x), 2 * 784), ord(" "), np.uint8)
+        text[:, ::2] = rows.x.reshape(-1, 784) + ord("0")
+        text[:, -1] = ord("\n")
+        text.tofile(folder / f"binarized_mnist_{part}.amat")
+    parts = readers.read_static_mnist(data_dir=tmp_path)
+    for part, rows in parts.items():
+        np.testing.assert_array_equal(rows.x, packed[part].x)
+        assert rows.labels is None
+
+
+def test_static_mnist_is_never_downloaded(no_data):
+    message = "mnist-static: expected .*_packed.npz, or binarized_mnist_train.amat.*never downloaded: put"
+    with pytest.raises(InputError, match=message):
+        readers.read_static_mnist()
+
+
+def test_other_bits_than_larochelles(tmp_path):
+    folder = tmp_path / "binarized_mnist"
+    folder.mkdir()
+    zeros = np.zeros((2, 98), np.uint8)
+    np.savez(folder / "binarized_mnist_packed.npz", train=zeros, valid=zeros, test=zeros)
+    with pytest.raises(InputError, match=r"expected the train rows of mnist-static with sha256 ad693b29.*found"):
+        readers.read_static_mnist(data_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        (
+            {"train": np.zeros((2, 98), np.uint8)},
+            r"expected arrays \['train', 'valid', 'test'\], got \['train'\]",
+        ),
+        (dict.fromkeys(["train", "valid", "test"], np.zeros((2, 784))), "expected uint8 rows of 98 bytes"),
+    ],
+    ids=["missing", "not packed"],
+)
+def test_other_arrays_than_packed_bits(tmp_path, arrays, message):
+    folder = tmp_path / "binarized_mnist"
+    folder.mkdir()
+    np.savez(folder / "binarized_mnist_packed.npz", **arrays)
+    with pytest.raises(InputError, match=message):
+        readers.read_static_mnist(data_dir=tmp_path)
+
+
+def test_amat(tmp_path):
+    path = tmp_path / "bits.amat"
+    path.write_bytes(b"0 1 1\r\n1 0 0\r\n")
+    np.testing.assert_array_equal(readers.read_amat(path, width=3), [[0, 1, 1], [1, 0, 0]])
+
+
+@pytest.mark.parametrize("content", [b"0 1 2\n", b"0 1\n", b"0.0 1.0 1.0\n", b"\n \n"])
+def test_damaged_amat(tmp_path, content):
+    path = tmp_path / "bits.amat"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"bits\.amat: expected rows of 3 bits"):
+        readers.read_amat(path, width=3)
+
+
+# -------------------------------------------------------------------------------------- npy and npz
+
+
+def saved(tmp_path, *arrays, **named):
+    path = tmp_path / ("rows.npy" if arrays else "rows.npz")
+    np.save(path, arrays[0]) if arrays else np.savez(path, **named)
+    return path
+
+
+def test_npy(tmp_path):
+    path = saved(tmp_path, IMAGES)
+    np.testing.assert_array_equal(readers.read_path(path)["all"].x, IMAGES)
+
+
+NPZ = {
+    "parts": ({"train": IMAGES, "valid": IMAGES, "test": IMAGES}, ["train", "valid", "test"], False),
+    "one array": ({"faces": IMAGES}, ["all"], False),
+    "x": ({"x": IMAGES}, ["all"], False),
+    "x and y": ({"x": IMAGES, "y": np.array([1, 0])}, ["all"], True),
+}
+
+
+@pytest.mark.parametrize(("arrays", "parts", "labelled"), NPZ.values(), ids=NPZ)
+def test_npz(tmp_path, arrays, parts, labelled):
+    found = readers.read_path(saved(tmp_path, **arrays))
+    assert list(found) == parts
+    for rows in found.values():
+        np.testing.assert_array_equal(rows.x, IMAGES)
+        assert (rows.labels is not None) == labelled
+
+
+OBJECTS = np.array([{"a": 1}, None], dtype=object)
+BAD_NPZ = {
+    "names": ({"images": IMAGES, "target": IMAGES}, r"expected arrays \['x'\], got \['images', 'target'\]"),
+    "a part missing": ({"train": IMAGES, "test": IMAGES}, r"expected arrays .*got \['test', 'train'\]"),
+    "labels alone": ({"y": np.array([1])}, r"expected arrays \['x'\], got \['y'\]"),
+    "two shapes": (
+        {"train": IMAGES, "valid": IMAGES, "test": IMAGES[0]},
+        r"one shape of datum, .*'test': \(4,\)",
+    ),
+    "labels of another size": (
+        {"x": IMAGES, "y": np.array([1])},
+        r'"y" as 2 class numbers from 0, got int64 \(1,\)',
+    ),
+    "labels below 0": ({"x": IMAGES, "y": np.array([0, -1])}, "class numbers from 0"),
+    "labels as text": ({"x": IMAGES, "y": np.array(["a", "b"])}, "class numbers from 0, got <U1"),
+    "objects": ({"x": OBJECTS}, "expected numbers, got Python objects"),
+    "text": ({"x": np.array(["a"])}, "expected numbers in x, got dtype <U1"),
+    "complex": ({"x": np.array([1j])}, "expected numbers in x, got dtype complex128"),
+    "no rows": ({"x": np.zeros((0, 3))}, r"N > 0 in x, got shape \(0, 3\)"),
+    "no array": ({}, r"expected arrays \['x'\], got \[\]"),
+    "scalar": ({"x": np.float64(1)}, r"got shape \(\)"),
+}
+
+
+@pytest.mark.parametrize(("arrays", "message"), BAD_NPZ.values(), ids=BAD_NPZ)
+def test_bad_npz(tmp_path, arrays, message):
+    path = saved(tmp_path, **arrays)
+    with pytest.raises(InputError, match=f"rows.npz: .*{message}"):
+        readers.read_path(path)
+
+
+def test_npy_of_objects_is_not_unpickled(tmp_path):
+    with pytest.raises(InputError, match=r"rows\.npy: expected numbers, got Python objects"):
+        readers.read_path(saved(tmp_path, OBJECTS))
+
+
+def test_an_npz_under_the_name_of_an_npy(tmp_path):
+    saved(tmp_path, faces=IMAGES).rename(tmp_path / "rows.npy")
+    with pytest.raises(InputError, match=r"rows\.npy: expected arrays .*got \['faces'\]"):
+        readers.read_path(tmp_path / "rows.npy")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+@pytest.mark.parametrize("cut", [0.0, 0.02, 0.5, 0.95])
+def test_truncated_numpy_files(tmp_path, suffix, cut):
+    path = saved(tmp_path, IMAGES) if suffix == ".npy" else saved(tmp_path, x=IMAGES)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(cut * len(content))])
+    message = "got an empty file" if cut == 0 else f"expected a whole {suffix} file, got .*; write it again"
+    with pytest.raises(InputError, match=f"rows{suffix}: .*{message}"):
+        readers.read_path(path)
+
+
+# ---------------------------------------------------------------------------------------------- csv
+
+CSV = {
+    "numbers": "1,2\n3,4\n",
+    "header": "a,b\n1,2\n3,4\n",
+    "semicolons": '"a";"b"\n1;2\n3;4\n',
+    "tabs": "1\t2\n3\t4",
+    "byte order mark": "\ufeffa,b\n1,2\n\n3,4.0\n",
+    "windows": "a,b\r\n1e0, 2\r\n3,4\r\n",
+}
+
+
+@pytest.mark.parametrize("text", CSV.values(), ids=CSV)
+def test_csv(tmp_path, text):
+    path = tmp_path / "table.csv"
+    path.write_bytes(text.encode())
+    np.testing.assert_array_equal(readers.read_path(path)["all"].x, [[1, 2], [3, 4]])
+
+
+def test_csv_of_one_column(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("a\n1\n2\n")
+    assert readers.read_path(path)["all"].x.tolist() == [[1], [2]]
+
+
+@pytest.mark.parametrize("head", ["", "a,b\n"])
+def test_csv_with_missing_values(tmp_path, head):
+    path = tmp_path / "table.csv"
+    path.write_text(f"{head},\n1,\nNA,2\nNaN, \n")
+    nan = np.nan
+    np.testing.assert_array_equal(readers.read_path(path)["all"].x, [[nan, nan], [1, nan], [nan, 2], [nan, nan]])
+
+
+BAD_CSV = {
+    "text": ("a,b\n1,2\n\n3,red\n", r'number in row 4, column 2 \("b"\), got "red"; encode text'),
+    "text without header": ("1,2\n3,red\n", r'number in row 2, column 2, got "red"'),
+    "header with a number": ("a,1\n2,3\n", 'number in row 1, column 1, got "a"'),
+    "short row": ("1,2\n3\n", "expected 2 cells in row 2, got 1"),
+    "long row": ("1,2\n3,4,5\n", "expected 2 cells in row 2, got 3"),
+    "header only": ("a,b\n", "got only a header"),
+    "blank": (" \n\n", "got blank lines only"),
+    "empty": ("", "got an empty file"),
+    "not text": (b"\xff\xfe\x00", "expected text in UTF-8"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), BAD_CSV.values(), ids=BAD_CSV)
+def test_bad_csv(tmp_path, content, message):
+    path = tmp_path / "table.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError, match=f"table.csv: .*{message}"):
+        readers.read_path(path)
+
+
+def test_real_missing_values(real_data):
+    x = readers.read_path(real_data / "tabular" / "bfi.csv")["all"].x
+    assert x.shape == (2800, 29)
+    assert np.isnan(x[:, 1:26]).sum() == 508
+
+
+# ------------------------------------------------------------------------------------------- images
+
+
+def draw(path, array):
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+
+
+GREY = np.arange(12, dtype=np.uint8).reshape(3, 4)
+COLOUR = np.arange(36, dtype=np.uint8).reshape(3, 4, 3)
+IMAGE_KINDS = {
+    "grey": (GREY, GREY),
+    "black and white": (GREY > 3, 255 * (GREY > 3)),
+    "colour": (COLOUR, COLOUR.transpose(2, 0, 1)),
+    "transparent": (np.concatenate([COLOUR, COLOUR[..., :1]], -1), COLOUR.transpose(2, 0, 1)),
+    "16 bits": (GREY.astype(np.uint16) * 1000, GREY.astype(np.uint16) * 1000),
+}
+
+
+@pytest.mark.parametrize(("array", "expected"), IMAGE_KINDS.values(), ids=IMAGE_KINDS)
+def test_image_folder(tmp_path, array, expected):
+    for name in "ba":
+        draw(tmp_path / f"{name}.PNG", array)
+    (tmp_path / "notes.txt").write_text("no image")
+    draw(tmp_path / ".hidden.png", GREY[:1])
+    rows = readers.read_path(tmp_path)["all"]
+    np.testing.assert_array_equal(rows.x, np.stack([expected, expected]))
+    assert rows.labels is None
+
+
+def test_subfolders_are_classes(tmp_path):
+    for number, name in enumerate(["cat/2.png", "cat/1.png", "ant/1.png"]):
+        draw(tmp_path / name, GREY + np.uint8(number))
+    (tmp_path / "empty").mkdir()
+    rows = readers.read_image_folder(tmp_path)
+    assert rows.labels.tolist() == [0, 1, 1]
+    assert rows.x[:, 0, 0].tolist() == [2, 1, 0]
+
+
+def test_the_odd_image_is_named(tmp_path):
+    draw(tmp_path / "a.png", GREY)
+    draw(tmp_path / "b.png", GREY.T)
+    with pytest.raises(InputError, match=r"b.png: expected shape \(3, 4\) as a.png has, got \(4, 3\); make all"):
+        readers.read_image_folder(tmp_path)
+
+
+def test_a_damaged_image_is_named(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"a\.png: expected an image, got"):
+        readers.read_image_folder(tmp_path)
+
+
+def test_a_folder_without_images(tmp_path):
+    with pytest.raises(InputError, match=r"expected images \(.bmp, .*, got none"):
+        readers.read_image_folder(tmp_path)
+
+
+def test_images_inside_and_outside_subfolders(tmp_path):
+    draw(tmp_path / "a.png", GREY)
+    draw(tmp_path / "cat" / "b.png", GREY)
+    with pytest.raises(InputError, match=r"got both; move a\.png into a subfolder"):
+        readers.read_image_folder(tmp_path)
+
+
+# -------------------------------------------------------------------------------------------- paths
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "rows.pt",
+            r'expected .npy, .npz, .csv or a folder of images, got suffix ".pt"; save the rows as .npy',
+        ),
+        ("rows.npzz", r'got suffix ".npzz"; did you mean ".npz"\?'),
+        ("rows", 'got suffix ""; save'),
+    ],
+)
+def test_unknown_suffix(tmp_path, name, message):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(InputError, match=message):
+        readers.read_path(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", readers.READERS)
+def test_missing_file(tmp_path, suffix):
+    with pytest.raises(InputError, match=f"none{suffix}: expected a readable file, got No such file"):
+        readers.read_path(tmp_path / f"none{suffix}")
+
+
+def test_digits():
+    rows = readers.read_digits()
+    assert rows.x.shape == (1797, 8, 8)
+    assert (rows.x.dtype, rows.x.min(), rows.x.max()) == (np.uint8, 0, 16)
+    assert rows.labels.shape == (1797,)
