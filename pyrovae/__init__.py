@@ -23,6 +23,7 @@ _NAMES = {
     "sample": "inference.drawing",
     "posterior": "inference.drawing",
     "reconstruct": "inference.drawing",
+    "decode": "inference.drawing",
     "tempered": "inference.training",
     "InputError": "errors",
 }
@@ -31,10 +32,12 @@ _MODULES = {
     "families": "programs.families",
     "networks": "programs.networks",
     "oracles": "programs.oracles",
+    "mixtures": "programs.mixtures",
     "estimators": "inference.estimators",
     "data": "data",
     "runs": "runs",
     "figures": "figures",
+    "recipes": "recipes",
 }
 __all__ = [*_NAMES, *_MODULES, "__version__"]
 

@@ -67,7 +67,12 @@ def read(folder: str | Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     """
     folder = Path(folder)
     manifest = _read_manifest(folder)
-    files = {name: _read_file(folder, entry) for name, entry in manifest["files"].items()}
+    try:
+        files = {name: _read_file(folder, entry) for name, entry in manifest["files"].items()}
+    except InputError:
+        if _read_manifest(folder) == manifest:
+            raise
+        return read(folder)  # a fit wrote a checkpoint meanwhile
     return manifest["content"], files
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from pyrovae.errors import InputError
+from pyrovae.inference import estimators
 from pyrovae.inference.report import Report
 
 
@@ -71,15 +72,14 @@ def source_evidence(report: Report) -> Tensor:
 
 def _row(name: str, evidence: dict[str, Tensor], best: str, reports: Mapping[str, Report]) -> Row:
     values, difference = evidence[name], evidence[name] - evidence[best]
-    variance = sum(reports[n].mc_se_log_evidence.square() for n in {name, best})
-    root = math.sqrt(len(values))
+    errors = [reports[n].mc_se_log_evidence.square().sum().item() for n in (name, best)]
     return Row(
         name,
         values.mean().item(),
-        values.std().item() / root,
+        estimators.mean_se(values).item(),
         difference.mean().item(),
-        difference.std().item() / root,
-        float(variance.sum().sqrt()) / len(values) if name != best else 0.0,  # type: ignore[union-attr]
+        estimators.mean_se(difference).item(),
+        math.sqrt(sum(errors)) / len(values) if name != best else 0.0,
     )
 
 
@@ -87,11 +87,11 @@ def _check_alike(name: str, report: Report, other_name: str, other: Report) -> N
     pair = f"'{name}' and '{other_name}' cannot be compared"
     if len(report) != len(other):
         raise InputError(f"{pair}: they were evaluated on {len(report)} and {len(other)} data")
-    measures = sorted(set(report.measure.values())), sorted(set(other.measure.values()))
+    measures = sorted(report.measure.values()), sorted(other.measure.values())
     if measures[0] != measures[1]:
         raise InputError(
-            f"{pair}: the likelihood of one is a {'/'.join(measures[0])}, of the other a {'/'.join(measures[1])}; "
-            "a density and a mass have no common base measure"
+            f"{pair}: the likelihood of one is a {' and a '.join(measures[0])}, of the other a "
+            f"{' and a '.join(measures[1])}; log densities of unlike base measures have no difference"
         )
     a, b = report.protocol, other.protocol
     if a is None or b is None:
@@ -101,3 +101,7 @@ def _check_alike(name: str, report: Report, other_name: str, other: Report) -> N
     same = a.source_sha256 == b.source_sha256 if a.binarization == "none" else a.sha256 == b.sha256
     if not same:
         raise InputError(f"{pair}: their rows differ ({a}; {b}); evaluate both on the same data")
+    if a.binarization == "dynamic" and a.split == "train" and report.seed != other.seed:
+        raise InputError(
+            f"{pair}: their rows were binarized by seed {report.seed} and by seed {other.seed}; give evaluate one seed"
+        )

@@ -1,6 +1,6 @@
 """Draws from any pair: x from the model, z from the guide, and x again from both."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from pyrovae.data import as_split
-from pyrovae.errors import InputError
+from pyrovae.errors import InputError, nearest
 from pyrovae.inference.pairs import (
     Program,
     evaluation_mode,
@@ -84,13 +84,41 @@ def reconstruct(model: Program, guide: Program, *data: Any, num_samples: int = 1
     Returns:
         At every observed site: ``values``, the data themselves, and ``means``, both (N, ...).
     """
-    runs = _runs(model, guide, data, num_samples, seed)
-    observed = [_draws({n: s for n, s in sites(trace).items() if s["is_observed"]}) for trace, _ in runs]
-    draws = _stacked(observed)
-    return Draws(
-        {name: value[0] for name, value in draws.values.items()},
-        {name: mean.mean(0) for name, mean in draws.means.items()},
-    )
+    total = Draws({}, {})
+    for model_trace, _ in _runs(model, guide, data, num_samples, seed):
+        one = _draws({name: site for name, site in sites(model_trace).items() if site["is_observed"]})
+        total = Draws(
+            one.values, {name: mean / num_samples + total.means.get(name, 0) for name, mean in one.means.items()}
+        )
+    return total
+
+
+def decode(model: Program, template: Any, values: Mapping[str, Tensor], *, seed: int = 0) -> Draws:
+    """Data that the model makes of given latents: x ~ p(x|z) at z as given.
+
+    Args:
+        model: program of p(x, z).
+        template: a Split, a tensor or a tuple of tensors of the shape of data; labels or covariates among them
+            are conditioned on, row by row, and repeated as often as needed.
+        values: latent site -> its values, (S, ...); sites left out are drawn from the prior. With no values at
+            all, S is the number of rows of the template.
+        seed: of the draws.
+
+    Returns:
+        ``values`` and ``means`` of every observed site, each (S, ...).
+
+    Raises:
+        InputError: naming the site, if a value is for no latent site of the model or not of its shape.
+    """
+    args = as_split(template).tensors
+    num_samples = max((len(value) for value in values.values()), default=len(args[0]))
+    args = tuple(_repeated(arg, num_samples) for arg in args)
+    with _undisturbed(model, model, seed) as (model, _, device):
+        args, given = tuple(arg.to(device) for arg in args), {n: value.to(device) for n, value in values.items()}
+        free = poutine.uncondition(model)
+        _check_given(given, sites(poutine.trace(free).get_trace(*args)))
+        trace = poutine.trace(poutine.condition(free, data=given)).get_trace(*args)
+    return _draws({name: site for name, site in sites(trace).items() if _was_observed(site)})
 
 
 @contextmanager
@@ -104,13 +132,30 @@ def _undisturbed(model: Program, guide: Program, seed: int) -> Iterator[tuple[Pr
 
 def _runs(
     model: Program, guide: Program, data: Sequence[Any], num_samples: int, seed: int
-) -> list[tuple[Trace, Trace]]:
+) -> Iterator[tuple[Trace, Trace]]:
+    """One pair of traces after the other, (model trace, guide trace), none kept."""
     if num_samples < 1:
         raise InputError(f"num_samples must be at least 1, got {num_samples}")
     split = as_split(tuple(data) if len(data) != 1 else data[0])
     with _undisturbed(model, guide, seed) as (model, guide, device):
         args = split.to(device).batch(slice(0, len(split)))
-        return [plain_traces(model, guide, args) for _ in range(num_samples)]
+        for _ in range(num_samples):
+            yield plain_traces(model, guide, args)
+
+
+def _check_given(given: Mapping[str, Tensor], named: dict[str, dict]) -> None:
+    latents = [name for name, site in named.items() if not _was_observed(site)]
+    for name, value in given.items():
+        if name not in latents:
+            hint = nearest(name, latents) or " give values for these only"
+            raise InputError(f"site '{name}' is no latent site of the model, whose latent sites are {latents};{hint}")
+        expected = named[name]["value"].shape
+        if value.shape != expected:
+            raise InputError(f"site '{name}': expected values of shape {tuple(expected)}, got {tuple(value.shape)}")
+
+
+def _was_observed(site: dict) -> bool:
+    return site["infer"].get("was_observed", False)
 
 
 def _draws(named: dict[str, dict]) -> Draws:

@@ -95,8 +95,9 @@ def pareto_k(log_weight: Tensor, resolution: Tensor | float = 1e-12) -> Tensor:
         resolution: nats, scalar or (N,): weights that differ by less are equal to rounding.
 
     Returns:
-        (N,); -inf where the weights are constant to ``resolution`` (the guide is exact), NaN where k-hat is
-        undefined (K < 25, a NaN, or a tail of mostly equal weights, as discrete latents give).
+        (N,); -inf where the weights are constant to ``resolution`` (the guide is exact), +inf where the tail
+        spans more than doubles do, NaN where k-hat is undefined (K < 25, a NaN, or a tail of mostly equal
+        weights, as discrete latents give).
 
     References:
         Vehtari, Simpson, Gelman, Yao and Gabry (2024), Pareto smoothed importance sampling, JMLR 25:72.
@@ -111,8 +112,9 @@ def pareto_k(log_weight: Tensor, resolution: Tensor | float = 1e-12) -> Tensor:
     size = math.floor(min(num_particles / 5, 3 * math.sqrt(num_particles)))
     top = torch.topk(log_weight, size + 1, dim=0).values.flip(0)  # ascending; row 0 is the cutoff
     tail = (top[1:] - top[-1]).exp() - (top[0] - top[-1]).exp()
-    shape = _generalized_pareto_shape(tail)
-    defined = ~log_weight.isnan().any(0) & _mostly_distinct(top) & shape.isfinite()
+    spread_out = _quartile(tail) < 1e-300  # one weight in 10^300 of another: no fit, and no doubt either
+    shape = torch.where(spread_out, math.inf, _generalized_pareto_shape(tail))
+    defined = ~log_weight.isnan().any(0) & _mostly_distinct(top) & ~shape.isnan()
     return torch.where(exact, -math.inf, torch.where(defined, shape, math.nan))
 
 
@@ -130,13 +132,16 @@ def _generalized_pareto_shape(tail: Tensor) -> Tensor:
     """Posterior mean of the shape under Zhang and Stephens' prior: excesses (M, N), ascending, -> (N,)."""
     size, num_points = len(tail), 30 + math.isqrt(len(tail))
     points = torch.arange(1, num_points + 1, dtype=tail.dtype, device=tail.device) - 0.5
-    quartile = tail[int(size / 4 + 0.5) - 1]
-    theta = (1 - (num_points / points).sqrt())[:, None] / (3 * quartile) + 1 / tail[-1]  # (points, N)
+    theta = (1 - (num_points / points).sqrt())[:, None] / (3 * _quartile(tail)) + 1 / tail[-1]  # (points, N)
     shape = torch.stack([torch.log1p(-t * tail).mean(0) for t in theta])
     profile = size * ((-theta / shape).log() - shape - 1)  # log likelihood of each theta
     best = (profile.softmax(0) * theta).sum(0)
     shape = torch.log1p(-best * tail).mean(0)
     return (size * shape + 10 * 0.5) / (size + 10)  # ten observations' worth of shape 1/2
+
+
+def _quartile(ascending: Tensor) -> Tensor:
+    return ascending[int(len(ascending) / 4 + 0.5) - 1]
 
 
 def _mostly_distinct(ascending: Tensor) -> Tensor:

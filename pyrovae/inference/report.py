@@ -3,37 +3,24 @@
 import csv
 import json
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import kl_divergence
-from tqdm.auto import tqdm
 
-from pyrovae.data import Protocol, Split, as_split
+from pyrovae.data import Protocol, as_split
 from pyrovae.errors import InputError
 from pyrovae.inference import estimators
-from pyrovae.inference.pairs import (
-    Program,
-    Structure,
-    describe,
-    evaluation_mode,
-    home_device,
-    modules_of,
-    own_scope,
-    plain_traces,
-    quiet_numerics,
-    sites,
-)
-from pyrovae.inference.terms import WAYS, LogTerms, SiteTerms, check_num_particles, choose_way, sum_by_role
+from pyrovae.inference.blocks import Evaluation, kept_rng
+from pyrovae.inference.blocks import memory_advice as memory_advice
+from pyrovae.inference.blocks import seed_everything as seed_everything
+from pyrovae.inference.pairs import Program, evaluation_mode, home_device, modules_of, own_scope, quiet_numerics
+from pyrovae.inference.terms import check_num_particles
+from pyrovae.progress import bar
 
 QUANTITIES = ("log_evidence", "elbo", "reconstruction", "kl_prior", "kl_posterior")
-ELEMENTS_AT_ONCE = 2**21  # numbers drawn or scored in one run of the programs, where the caller does not say
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +28,8 @@ class Report:
     """What a pair gives each of N data, in nats; every tensor is (N,), float64, on the CPU.
 
     ``log_evidence = elbo + kl_posterior`` and ``elbo = reconstruction - kl_prior`` on the same draws. An error is
-    NaN for K = 1; ``pareto_k`` is -inf where the guide is exact and NaN where k-hat is undefined;
-    ``kl_prior_analytic`` is NaN where KL(q(z|x) || p(z)) has no closed form.
+    NaN for K = 1; ``pareto_k`` is -inf where the guide is exact, inf where weights span more than doubles do and
+    NaN where k-hat is undefined; ``kl_prior_analytic`` is NaN where KL(q(z|x) || p(z)) has no closed form.
     """
 
     log_evidence: Tensor
@@ -145,8 +132,14 @@ class Report:
     def save(self, path: str | Path) -> None:
         """Writes the account to ``path`` (JSON) and the per-datum table beside it, with the suffix ``.csv``."""
         path = Path(path)
+        if path.suffix == ".csv":
+            raise InputError(f"{path}: the table goes to this name; give the account another, such as {path.stem}.json")
         path.with_suffix(".csv").write_text(self.to_csv())
-        path.write_text(json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n")
+        path.write_text(self.to_json())
+
+    def to_json(self) -> str:
+        """:meth:`to_dict` as text; an undefined number is null."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
 
     def to_csv(self) -> str:
         """The per-datum table as text; numbers read back exactly, an undefined one is empty."""
@@ -164,15 +157,27 @@ class Report:
         """
         path = Path(path)
         try:
-            account = json.loads(path.read_text())
-            rows = list(csv.DictReader(path.with_suffix(".csv").read_text().splitlines()))
+            return cls.parse(path.read_text(), path.with_suffix(".csv").read_text(), what=str(path))
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read with its table beside it ({error})") from error
+
+    @classmethod
+    def parse(cls, account: str, table: str, *, what: str) -> "Report":
+        """The report of :meth:`to_json` and :meth:`to_csv`.
+
+        Raises:
+            InputError: naming ``what``, if they are anything else.
+        """
+        try:
+            values = json.loads(account)
+            rows = list(csv.DictReader(table.splitlines()))
             columns = {name: [float(row[name] or "nan") for row in rows] for name in rows[0]}
-            protocol = Protocol.from_dict(account["protocol"]) if account["protocol"] else None
-            kept = {name: account[name] for name in ("num_particles", "seed", "way", "measure")}
-            tensors = {name: torch.tensor(column, dtype=torch.float64) for name, column in columns.items()}
+            protocol = Protocol.from_dict(values["protocol"]) if values["protocol"] else None
+            kept = {name: values[name] for name in ("num_particles", "seed", "way", "measure")}
+            tensors: Any = {name: torch.tensor(column, dtype=torch.float64) for name, column in columns.items()}
             return cls(**tensors, **kept, protocol=protocol)
-        except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-            raise InputError(f"{path}: not a report of pyrovae with its table beside it ({error})") from error
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            raise InputError(f"{what}: not a report of pyrovae ({error})") from error
 
 
 _ACCOUNT = (
@@ -229,9 +234,9 @@ def evaluate(
         with evaluation_mode(modules_of(model, guide)):
             source = split.to(home_device(model, guide))
             blocks = [slice(i, min(i + batch_size, len(split))) for i in range(0, len(split), batch_size)]
-            run = _Run(model, guide, num_particles, seed, particle_batch, plate, vectorize)
-            with tqdm(total=len(split), desc="evidence", unit="x", delay=2, disable=None if progress else True) as bar:
-                columns = [run.block(source, index, rows, bar) for index, rows in enumerate(blocks)]
+            run = Evaluation(model, guide, num_particles, seed, particle_batch, plate, vectorize)
+            with bar(shown=progress, total=len(split), desc="evidence", unit="x", delay=2) as shown:
+                columns = [run.block(source, index, rows, shown) for index, rows in enumerate(blocks)]
     tables: Any = {name: torch.cat([block[name] for block in columns]).cpu() for name in columns[0]}
     return Report(
         **tables,
@@ -243,138 +248,8 @@ def evaluate(
     )
 
 
-class _Run:
-    """One evaluation: what stays the same from block to block."""
-
-    def __init__(
-        self,
-        model: Program,
-        guide: Program,
-        num_particles: int,
-        seed: int,
-        particle_batch: int | None,
-        plate: str | None,
-        vectorize: bool,
-    ) -> None:
-        self.model, self.guide, self.num_particles, self.seed = model, guide, num_particles, seed
-        self.particle_batch, self.plate, self.vectorize = particle_batch, plate, vectorize
-        self.measure: dict[str, str] = {}
-        self.way = "one by one"
-        self.ways: dict[int, str] = {}  # data in a block -> how the programs take it
-
-    def block(self, split: Split, index: int, rows: slice, bar: tqdm) -> dict[str, Tensor]:
-        """The report's columns for one block of data."""
-        seed_everything(self.seed, index)
-        args = split.batch(rows)
-        num_data = rows.stop - rows.start
-        structure, kl = self._inspect(args, num_data) if self.vectorize else (None, torch.full((num_data,), math.nan))
-        size = self.particle_batch or self._particle_batch(args, num_data)
-        tables = []
-        for number, start in enumerate(range(0, self.num_particles, size)):
-            seed_everything(self.seed, index, number)
-            with memory_advice(num_data, size):
-                terms = WAYS[self.way](self.model, self.guide, args, structure, min(size, self.num_particles - start))
-            check_finite(terms)
-            tables.append(sum_by_role(terms))
-            bar.update(num_data * len(tables[-1].log_prior) / self.num_particles)
-        return account(LogTerms(*(torch.cat(parts) for parts in zip(*tables, strict=True))), kl)
-
-    def _inspect(self, args: Sequence[Any], num_data: int) -> tuple[Structure, Tensor]:
-        traces = plain_traces(self.model, self.guide, args)
-        structure = describe(*traces, num_data, plate=self.plate)
-        self.measure = structure.observed
-        if num_data not in self.ways:
-            self.ways[num_data] = choose_way(self.model, self.guide, args, structure)
-        self.way = self.ways[num_data]
-        return structure, analytic_kl(*traces, structure, num_data)
-
-    def _particle_batch(self, args: Sequence[Any], num_data: int) -> int:
-        width = sum(arg[0].numel() for arg in args if isinstance(arg, Tensor) and arg.dim() > 0)
-        return max(1, min(self.num_particles, ELEMENTS_AT_ONCE // (num_data * max(width, 64))))
-
-
-def account(terms: LogTerms, kl_prior_analytic: Tensor) -> dict[str, Tensor]:
-    """A report's columns, (N,) each, from a table of log densities (K, N)."""
-    log_weight = terms.log_weight
-    kl_terms = terms.log_guide.double() - terms.log_prior.double()
-    evidence, elbo = estimators.log_evidence(log_weight), estimators.elbo(log_weight)
-    return {
-        "log_evidence": evidence,
-        "elbo": elbo,
-        "reconstruction": estimators.mean(terms.log_likelihood),
-        "kl_prior": estimators.mean(kl_terms),
-        "kl_posterior": evidence - elbo,
-        "mc_se_log_evidence": estimators.log_evidence_se(log_weight),
-        "mc_se_elbo": estimators.mean_se(log_weight),
-        "mc_se_reconstruction": estimators.mean_se(terms.log_likelihood),
-        "mc_se_kl_prior": estimators.mean_se(kl_terms),
-        "mc_se_kl_posterior": estimators.kl_posterior_se(log_weight),
-        "kl_prior_analytic": kl_prior_analytic.double(),
-        "ess": estimators.ess(log_weight),
-        "pareto_k": estimators.pareto_k(log_weight, terms.resolution),
-    }
-
-
-def analytic_kl(model_trace: Any, guide_trace: Any, structure: Structure, num_data: int) -> Tensor:
-    """KL(q(z|x) || p(z)) in closed form, (N,) nats; NaN where torch has none or there are several latent sites."""
-    unknown = torch.full((num_data,), math.nan)
-    drawn = sites(guide_trace)
-    if len(structure.latents) != 1 or list(drawn) != list(structure.latents):
-        return unknown
-    prior, guide = model_trace.nodes[structure.latents[0]], drawn[structure.latents[0]]
-    if prior["mask"] is not None or guide["mask"] is not None:
-        return unknown
-    try:
-        kl = kl_divergence(guide["fn"], prior["fn"])
-    except (NotImplementedError, ValueError, RuntimeError):
-        return unknown
-    others = [dim for dim in range(-kl.dim(), 0) if dim != structure.dim]
-    return (kl.sum(others) if others else kl).expand(num_data)
-
-
-def check_finite(terms: SiteTerms) -> None:
-    """Raises FloatingPointError, naming the site, where a density is NaN or a weight would be infinite."""
-    for role, tables in terms._asdict().items():
-        for name, table in tables.items():
-            bad = table.isnan() | (table == (-math.inf if role == "guide" else math.inf))
-            if bad.any():
-                value = table[bad][0].item()
-                raise FloatingPointError(
-                    f"site '{name}': log density in the {'guide' if role == 'guide' else 'model'} is {value} "
-                    f"for {int(bad.any(0).sum())} of {table.shape[1]} data; look at its parameters there"
-                )
-
-
-@contextmanager
-def memory_advice(num_data: int, num_particles: int) -> Iterator[None]:
-    """Turns running out of memory into an InputError that says what to lower."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
-            raise
-        raise InputError(
-            f"not enough memory for {num_particles} particles of {num_data} data at once: "
-            "lower particle_batch, then batch_size (the number of particles itself need not change)"
-        ) from error
-
-
-@contextmanager
-def kept_rng() -> Iterator[None]:
-    """Leaves torch's random state, on the CPU and on CUDA, as it was."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=list(devices)):
-        yield
-
-
-def seed_everything(*key: int) -> None:
-    """Seeds torch, on every device, from a key of whole numbers."""
-    torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
-
-
 def _mean_and_se(values: Tensor) -> dict[str, float | None]:
-    se = values.std() / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return {"mean": _number(values.mean()), "data_se": _number(se)}
+    return {"mean": _number(values.mean()), "data_se": _number(estimators.mean_se(values))}
 
 
 def _number(value: Tensor | float) -> float | None:

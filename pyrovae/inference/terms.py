@@ -16,16 +16,8 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from pyrovae.errors import InputError
-from pyrovae.inference.pairs import (
-    Program,
-    Structure,
-    describe,
-    inspect_pair,
-    num_rows,
-    own_scope,
-    plain_traces,
-    sites,
-)
+from pyrovae.inference.pairs import Program, num_rows, own_scope, plain_traces, sites
+from pyrovae.inference.structure import Structure, describe, inspect_pair
 
 
 class LogTerms(NamedTuple):
@@ -83,9 +75,10 @@ def log_terms(
     """
     check_num_particles(num_particles)
     with own_scope(model, guide) as (model, guide, _):
-        structure = inspect_pair(model, guide, args, plate=plate) if vectorize else None
-        way = choose_way(model, guide, args, structure) if structure else "one by one"
-        return sum_by_role(WAYS[way](model, guide, args, structure, num_particles))
+        structure = inspect_pair(model, guide, args if vectorize else one_row(args, 0), plate=plate)
+        with pyro.validation_enabled(False):  # it would refuse the masked values that were let through above
+            way = choose_way(model, guide, args, structure) if vectorize else "one by one"
+            return sum_by_role(WAYS[way](model, guide, args, structure, num_particles))
 
 
 def check_num_particles(num_particles: int) -> None:
@@ -103,8 +96,9 @@ class SiteTerms(NamedTuple):
 
 
 def sum_by_role(terms: SiteTerms) -> LogTerms:
-    """Adds up the sites of each role: (K, N) each."""
-    return LogTerms(*(torch.stack(torch.broadcast_tensors(*role.values())).sum(0) for role in terms))
+    """Adds up the sites of each role: (K, N) each; zeros for a pair without latent sites."""
+    none = torch.zeros_like(next(iter(terms.likelihood.values())))
+    return LogTerms(*(torch.stack([none, *role.values()]).sum(0) for role in terms))
 
 
 # ------------------------------------------------------------------------------- four ways to fill the table
@@ -133,12 +127,11 @@ def _looped(model: Program, guide: Program, args: Sequence[Any], s: Structure, n
     )
 
 
-def _one_by_one(
-    model: Program, guide: Program, args: Sequence[Any], s: Structure | None, num_particles: int
-) -> SiteTerms:
+def _one_by_one(model: Program, guide: Program, args: Sequence[Any], s: Structure, num_particles: int) -> SiteTerms:
     # One particle of one datum in each run, so a draw may decide which sites there are: only sums compare.
     rows = num_rows(args)
-    table = torch.stack([_one_row(model, guide, args, row, rows) for _ in range(num_particles) for row in range(rows)])
+    data = [one_row(args, row) for row in range(rows)]
+    table = torch.stack([_one_draw(model, guide, datum, s.plate) for _ in range(num_particles) for datum in data])
     columns = table.reshape(num_particles, rows, 3).unbind(-1)
     return SiteTerms(*({"all sites": column} for column in columns))
 
@@ -166,7 +159,7 @@ def choose_way(model: Program, guide: Program, args: Sequence[Any], structure: S
             if _vectorizes(model, guide, args, structure):
                 return way
         except Exception as error:
-            failures.append(f"{way}: {str(error).strip().splitlines()[0]}")
+            failures.append(f"{way}: {(str(error).strip() or type(error).__name__).splitlines()[0]}")
     raise InputError(
         "the programs cannot be run on a batch of several particles (" + "; ".join(failures) + "). "
         "If sampled values steer their control flow, use vectorize=False"
@@ -198,10 +191,9 @@ def _vectorized_traces(
     return plain_traces(particles(model), particles(guide), args)
 
 
-def _one_row(model: Program, guide: Program, args: Sequence[Any], row: int, rows: int) -> Tensor:
-    one = [arg[row : row + 1] if _batched(arg, rows) else arg for arg in args]
-    traces = plain_traces(model, guide, one)
-    dim = describe(*traces, 1).dim
+def _one_draw(model: Program, guide: Program, args: Sequence[Any], plate: str) -> Tensor:
+    traces = plain_traces(model, guide, args)
+    dim = describe(*traces, 1, plate=plate).dim
     table = _read(*traces, lambda log_prob: _to_rows(log_prob, dim)[None])
     return torch.stack([term.reshape(()) for term in sum_by_role(table)])
 
@@ -240,6 +232,12 @@ def _to_rows(log_prob: Tensor, dim: int) -> Tensor:
 def _particle(site: Any, depth: int, particle: int, like: Tensor) -> Tensor:
     """The draws of one particle at a site of a vectorized trace, in the shape of a plain run's."""
     return site["value"].select(-depth - 1 - len(site["fn"].event_shape), particle).reshape(like.shape)
+
+
+def one_row(args: Sequence[Any], row: int) -> list[Any]:
+    """The arguments for one datum: batches of one."""
+    rows = num_rows(args)
+    return [arg[row : row + 1] if _batched(arg, rows) else arg for arg in args]
 
 
 def _batched(arg: Any, rows: int) -> bool:

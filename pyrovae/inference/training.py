@@ -1,5 +1,6 @@
 """fit(): Pyro's SVI on any pair of programs, with every logged number in nats per datum."""
 
+import math
 import signal
 import threading
 import time
@@ -15,7 +16,6 @@ import torch
 from pyro.infer import ELBO, SVI, Trace_ELBO
 from pyro.optim import PyroOptim
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from pyrovae import storage
 from pyrovae.data import Split, as_split
@@ -27,14 +27,14 @@ from pyrovae.inference.optimizers import Guarded, NotFiniteError, OptimizerMaker
 from pyrovae.inference.pairs import (
     Program,
     Scoped,
-    Structure,
     evaluation_mode,
-    inspect_pair,
     kept_modes,
     modules_of,
     own_scope,
 )
 from pyrovae.inference.report import kept_rng, memory_advice, seed_everything
+from pyrovae.inference.structure import Structure, inspect_pair
+from pyrovae.progress import bar
 
 CHECKPOINT_SECONDS = 5.0
 Schedule = Callable[[float], float]
@@ -130,7 +130,7 @@ def fit(
         >>> [row["epoch"] for row in fitted.history]
         [1, 2, 3]
     """
-    _check_arguments(epochs, batch_size, patience, valid, out, resume)
+    _check_arguments(epochs, batch_size, patience, kl_warmup, valid, out, resume)
     train, held_out = as_split(data), None if valid is None else as_split(valid)
     target = resolve_device(device)
     settings = {
@@ -141,6 +141,7 @@ def fit(
         "seed": seed,
         "objective": type(objective or Trace_ELBO()).__name__,
         "device": str(target),
+        "arguments": [[list(t.shape[1:]), str(t.dtype).removeprefix("torch.")] for t in train.tensors],
         "protocol": train.protocol.to_dict(),
         "valid_protocol": held_out.protocol.to_dict() if held_out else None,
     }
@@ -168,7 +169,7 @@ def fit(
             record=record or {},
             callback=callback,
         )
-        return loop.run(resume=resume, bar=progress)
+        return loop.run(resume=resume, visible=progress)
 
 
 class _Loop:
@@ -204,7 +205,7 @@ class _Loop:
         self.state = Progress()
         self.saved_at = time.monotonic()
 
-    def run(self, *, resume: bool, bar: bool) -> Fit:
+    def run(self, *, resume: bool, visible: bool) -> Fit:
         """Trains to the end, to the end of patience or to Ctrl-C, whichever comes first."""
         seed_everything(self.seed)
         self.meter.full_size = self._look_at_data().full_size
@@ -215,9 +216,7 @@ class _Loop:
                 self._save()
             done = self.state.epoch * self.steps + self.state.step
             total = self.epochs * self.steps
-            with tqdm(
-                total=total, initial=done, unit="step", disable=None if bar else True, dynamic_ncols=True
-            ) as shown:
+            with bar(shown=visible, total=total, initial=done, unit="step", dynamic_ncols=True) as shown:
                 while self.state.epoch < self.epochs and not self.state.stopped and not interrupted():
                     self._epoch(shown, interrupted)
             self.state.interrupted = interrupted()
@@ -237,7 +236,7 @@ class _Loop:
         assert structure is not None
         return structure
 
-    def _epoch(self, shown: tqdm, interrupted: Callable[[], bool]) -> None:
+    def _epoch(self, shown: Any, interrupted: Callable[[], bool]) -> None:
         state, started = self.state, time.monotonic()
         if state.step == 0:
             self.meter.reset()
@@ -270,9 +269,11 @@ class _Loop:
                 loss = self.svi.step(*batch)
         except NotFiniteError as error:
             raise FloatingPointError(self._diagnosis(error)) from None
+        if not math.isfinite(loss):
+            raise FloatingPointError(self._diagnosis(FloatingPointError("the loss is not finite")))
         self.meter.add(loss, len(rows), batch)
 
-    def _diagnosis(self, error: NotFiniteError) -> str:
+    def _diagnosis(self, error: FloatingPointError) -> str:
         where = f"epoch {self.state.epoch + 1}, step {self.state.step + 1}"
         bad = self.meter.not_finite_sites()
         cause = f"the log density of site '{bad[0]}' is not finite" if bad else str(error)
@@ -301,7 +302,11 @@ class _Loop:
         state, patience = self.state, self.settings["patience"]
         if patience is None or state.epoch < self.settings["kl_warmup"]:
             return
-        if state.best_elbo is None or state.best_epoch is None or row["valid_elbo"] > state.best_elbo:
+        if not math.isfinite(row["valid_elbo"]):
+            raise FloatingPointError(
+                f"epoch {state.epoch}: the validation ELBO is {row['valid_elbo']}; look at the scales"
+            )
+        if state.best_epoch is None or state.best_elbo is None or row["valid_elbo"] > state.best_elbo:
             state.best_elbo, state.best_epoch = row["valid_elbo"], state.epoch
             state.best_weights = {name: value.detach().clone() for name, value in weights(self.modules).items()}
         state.stopped = state.epoch - state.best_epoch >= patience
@@ -322,7 +327,7 @@ class _Loop:
         self.state = restore(self.folder, self.settings, self.modules, self.optimizer, self.generator)
         self.meter.set_state(self.state.sums, self.train.x.device)
 
-    def _show(self, shown: tqdm) -> None:
+    def _show(self, shown: Any) -> None:
         now = time.monotonic()
         if shown.disable or now - self.meter.shown_at < 0.5:
             return
@@ -363,11 +368,19 @@ def resolve_device(device: str) -> torch.device:
 
 
 def _check_arguments(
-    epochs: int, batch_size: int, patience: int | None, valid: Any, out: str | Path | None, resume: bool
+    epochs: int,
+    batch_size: int,
+    patience: int | None,
+    kl_warmup: float,
+    valid: Any,
+    out: str | Path | None,
+    resume: bool,
 ) -> None:
     for name, value in {"epochs": epochs, "batch_size": batch_size, "patience": patience}.items():
         if value is not None and value < 1:
             raise InputError(f"{name} must be at least 1, got {value}")
+    if kl_warmup < 0:
+        raise InputError(f"kl_warmup must not be negative, got {kl_warmup}")
     if patience is not None and valid is None:
         raise InputError("patience needs validation data: give valid=")
     if resume and out is None:

@@ -20,7 +20,8 @@ class Conditional(nn.Module):
             :func:`pyrovae.networks.mlp` returns), P being the number of parameters for one y.
 
     Raises:
-        InputError: in the forward pass, if the network does not give P numbers for each y.
+        InputError: in the forward pass, if the network does not give P numbers for each y, or the family's
+            distribution is not over events of ``event_shape``.
 
     Example:
         >>> import torch, pyrovae as pv
@@ -52,4 +53,10 @@ class Conditional(nn.Module):
             )
         parts = torch.split(raw, [shape.numel() for shape in self.shapes], dim=-1)
         parameters = (part.reshape(raw.shape[:-1] + shape) for part, shape in zip(parts, self.shapes, strict=True))
-        return self.family.build(len(self.event_shape), *parameters, *self.free)
+        built = self.family.build(len(self.event_shape), *parameters, *self.free)
+        if (built.batch_shape, built.event_shape) != (raw.shape[:-1], self.event_shape):
+            raise InputError(
+                f"{self.family.name} built a distribution of batch shape {tuple(built.batch_shape)} and event shape "
+                f"{tuple(built.event_shape)}; expected {tuple(raw.shape[:-1])} and {tuple(self.event_shape)}"
+            )
+        return built

@@ -1,19 +1,25 @@
 """Families: parameters -> Distribution. A likelihood and a variational family are the same kind of thing.
 
 A family says which parameters a network must produce for one datum, and builds the distribution from them.
-A user's own family is a few lines: ``Family("laplace", lambda shape: (shape, shape), build)``.
+A user's own family is a few lines::
+
+    def build(event_dim, loc, raw_scale):
+        return dist.Laplace(loc, positive(raw_scale)).to_event(event_dim)
+
+    laplace = Family("laplace", lambda event_shape: (event_shape, event_shape), build)
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
 from torch import Size, Tensor
-from torch.distributions import constraints
-from torch.nn.functional import logsigmoid, softplus
+from torch.nn.functional import softplus
+
+from pyrovae.errors import InputError
+from pyrovae.programs.distributions import Bernoulli, Binomial, ContinuousBernoulli, Poisson
 
 SCALE_FLOOR = 1e-4
 
@@ -44,17 +50,27 @@ class Learned:
 
 
 def learned(initial: float | Tensor) -> Learned:
-    """A positive parameter that is learned, not predicted: a number (one for all pixels) or a tensor (each its own).
+    """A positive parameter that is learned, not predicted, and shared by all data.
+
+    Args:
+        initial: where it starts: a number (one for all elements of an event) or a tensor of a shape that
+            broadcasts to the event's (an element each).
+
+    Raises:
+        InputError: if a number is not positive and finite.
 
     Example:
         >>> normal(scale=learned(0.5)).name  # probabilistic PCA has this noise
         'normal(scale learned)'
     """
-    return Learned(torch.as_tensor(initial, dtype=torch.get_default_dtype()))
+    value = torch.as_tensor(initial, dtype=torch.get_default_dtype()).detach()
+    if not bool(((value > 0) & value.isfinite()).all()):
+        raise InputError(f"a learned scale must start positive and finite, got {initial}")
+    return Learned(value)
 
 
 def positive(raw: Tensor) -> Tensor:
-    """Real -> positive: softplus with a floor of 1e-4, below which a density could run away on constant data."""
+    """Real -> positive, of the same shape: softplus above a floor of 1e-4, as a density runs away on constant data."""
     return softplus(raw) + SCALE_FLOOR
 
 
@@ -64,47 +80,58 @@ def positive_inverse(value: Tensor) -> Tensor:
     return value + torch.log(-torch.expm1(-value))
 
 
-def _same(event_shape: Size) -> tuple[Size, ...]:
-    return (event_shape,)
-
-
 def bernoulli() -> Family:
     """Binary data in {0, 1}, from logits. A mass; the values between 0 and 1 are outside its support."""
-    return Family("bernoulli", _same, lambda d, logits: dist.Bernoulli(logits=logits).to_event(d))
+    return Family("bernoulli", _same, lambda d, logits: Bernoulli(logits=logits).to_event(d))
 
 
 def continuous_bernoulli() -> Family:
     """Data in [0, 1], from logits, with its normalizer (Loaiza-Ganem & Cunningham 2019). A density."""
-    return Family("continuous_bernoulli", _same, lambda d, logits: dist.ContinuousBernoulli(logits=logits).to_event(d))
+    return Family("continuous_bernoulli", _same, lambda d, logits: ContinuousBernoulli(logits).to_event(d))
 
 
 def binomial(total_count: int) -> Family:
-    """Counts 0..total_count, from logits: total_count independent trials for each element. A mass."""
+    """Counts 0..total_count, from logits: total_count independent trials for each element. A mass.
+
+    Raises:
+        InputError: if total_count is below 1.
+    """
     if total_count < 1:
-        raise ValueError(f"binomial needs a total_count of at least 1, got {total_count}")
+        raise InputError(f"binomial needs a total_count of at least 1, got {total_count}")
     return Family(f"binomial({total_count})", _same, lambda d, logits: Binomial(total_count, logits).to_event(d))
 
 
 def poisson() -> Family:
     """Counts 0, 1, 2, ..., from log rates. A mass."""
-    return Family("poisson", _same, lambda d, log_rate: dist.Poisson(log_rate.exp()).to_event(d))
+    return Family("poisson", _same, lambda d, log_rate: Poisson(log_rate).to_event(d))
 
 
 def categorical(num_classes: int) -> Family:
-    """Classes 0..num_classes-1, from logits. A mass; as a latent it is drawn by the guide, not enumerated."""
+    """Classes 0..num_classes-1, from logits. A mass; as a latent it is drawn by the guide, not enumerated.
+
+    The logits of one datum have the shape (num_classes, *event_shape): classes first, as a convolution gives them.
+
+    Raises:
+        InputError: if there are fewer than 2 classes.
+    """
     if num_classes < 2:
-        raise ValueError(f"categorical needs at least 2 classes, got {num_classes}")
+        raise InputError(f"categorical needs at least 2 classes, got {num_classes}")
     return Family(
         f"categorical({num_classes})",
-        lambda event_shape: (Size([*event_shape, num_classes]),),
-        lambda d, logits: dist.Categorical(logits=logits).to_event(d),
+        lambda event_shape: (Size([num_classes, *event_shape]),),
+        lambda d, logits: dist.Categorical(logits=logits.movedim(-d - 1, -1)).to_event(d),
     )
 
 
 def normal(*, scale: float | Learned | None = None) -> Family:
-    """Real data. The scale is predicted beside the mean (default), fixed (a number) or :func:`learned`.
+    """Real data. A density: its value depends on the unit of the data (see the log Jacobian of a data protocol).
 
-    A density: its value depends on the unit of the data (see the log Jacobian of a data protocol).
+    Args:
+        scale: its standard deviation: predicted beside the mean (None), fixed (a number), or :func:`learned`.
+
+    Raises:
+        InputError: if a number is not positive and finite; on building, if a learned scale has another shape
+            than the event.
     """
     if scale is None:
         return Family(
@@ -113,64 +140,25 @@ def normal(*, scale: float | Learned | None = None) -> Family:
             lambda d, loc, raw: dist.Normal(loc, positive(raw)).to_event(d),
         )
     if isinstance(scale, Learned):
-        return Family(
-            "normal(scale learned)",
-            _same,
-            lambda d, loc, raw: dist.Normal(loc, positive(raw)).to_event(d),
-            free=(positive_inverse(scale.initial),),
-        )
+        return Family("normal(scale learned)", _same, _normal_shared_scale, free=(positive_inverse(scale.initial),))
     if not (scale > 0 and math.isfinite(scale)):
-        raise ValueError(f"normal needs a positive scale, got {scale}")
+        raise InputError(f"normal needs a positive scale, got {scale}")
     return Family(f"normal(scale={scale:g})", _same, lambda d, loc: dist.Normal(loc, scale).to_event(d))
 
 
-class Binomial(dist.TorchDistribution):
-    r"""Binomial from logits with a fixed number of trials; its coefficient is computed from the data alone.
+def _normal_shared_scale(event_dim: int, loc: Tensor, raw: Tensor) -> dist.TorchDistribution:
+    event_shape = loc.shape[loc.dim() - event_dim :]
+    if not _broadcasts(raw.shape, event_shape):
+        raise InputError(
+            f"a learned scale of shape {tuple(raw.shape)} does not fit events of shape {tuple(event_shape)}: "
+            "give one number, or one for each element"
+        )
+    return dist.Normal(loc, positive(raw)).to_event(event_dim)
 
-    .. math:: \log p(x) = \log\tbinom{n}{x} + x \log\sigma(\ell) + (n - x) \log\sigma(-\ell)
 
-    torch's own computes the coefficient again for every particle and takes a third longer for it.
-    """
+def _broadcasts(shape: Size, to: Size) -> bool:
+    return len(shape) <= len(to) and all(a in (1, b) for a, b in zip(reversed(shape), reversed(to), strict=False))
 
-    arg_constraints: ClassVar = {"logits": constraints.real}
-    has_enumerate_support = False
 
-    def __init__(self, total_count: int, logits: Tensor, validate_args: bool | None = None) -> None:
-        self.total_count, self.logits = total_count, logits
-        super().__init__(logits.shape, validate_args=validate_args)
-
-    @constraints.dependent_property(is_discrete=True, event_dim=0)
-    def support(self) -> constraints.Constraint:
-        return constraints.integer_interval(0, self.total_count)
-
-    @property
-    def mean(self) -> Tensor:
-        """Expected count, of the shape of the logits."""
-        return self.total_count * self.logits.sigmoid()
-
-    @property
-    def variance(self) -> Tensor:
-        """Variance of the count, of the shape of the logits."""
-        return self.mean * (-self.logits).sigmoid()
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> "Binomial":
-        new = self._get_checked_instance(Binomial, _instance)
-        new.total_count, new.logits = self.total_count, self.logits.expand(batch_shape)
-        super(Binomial, new).__init__(Size(batch_shape), validate_args=False)
-        new._validate_args = self._validate_args
-        return new
-
-    def sample(self, sample_shape: Any = ()) -> Tensor:
-        """Draws of shape ``sample_shape + logits.shape``."""
-        shape = self._extended_shape(Size(sample_shape))
-        with torch.no_grad():
-            count = torch.full_like(self.logits, self.total_count).expand(shape)
-            return torch.binomial(count.contiguous(), self.logits.sigmoid().expand(shape).contiguous())
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Log mass in nats, of the broadcast shape of ``value`` and the logits."""
-        if self._validate_args:
-            self._validate_sample(value)
-        n, value = self.total_count, value.to(self.logits.dtype)
-        coefficient = math.lgamma(n + 1) - torch.lgamma(value + 1) - torch.lgamma(n + 1 - value)
-        return coefficient + value * self.logits + n * logsigmoid(-self.logits)
+def _same(event_shape: Size) -> tuple[Size, ...]:
+    return (event_shape,)

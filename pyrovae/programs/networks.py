@@ -5,14 +5,13 @@ Each function takes what it reads and returns a function of how many numbers it 
 """
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from itertools import pairwise
 
-import torch
 from torch import Size, Tensor, nn
 
 from pyrovae.errors import InputError
+from pyrovae.programs.common import seeded
 
 NetworkBuilder = Callable[[int], nn.Module]
 
@@ -31,11 +30,16 @@ def mlp(
         activation: constructor of the nonlinearity.
         seed: of the initial weights; None draws them from torch's global generator.
 
+    Raises:
+        InputError: if a width is below 1; in the forward pass, if an input has another shape.
+
     Example:
+        >>> import torch
         >>> mlp((8, 8), 32)(5)(torch.zeros(7, 3, 8, 8)).shape
         torch.Size([7, 3, 5])
     """
     shape = _size(in_shape)
+    _check_widths("hidden", hidden)
 
     def build(num_outputs: int) -> nn.Module:
         widths = [shape.numel(), *hidden]
@@ -65,11 +69,18 @@ def conv_encoder(
         activation: constructor of the nonlinearity.
         seed: of the initial weights; None draws them from torch's global generator.
 
+    Raises:
+        InputError: if the shape is not an image's, or a width is below 1; in the forward pass, if an input has
+            another shape.
+
     Example:
+        >>> import torch
         >>> conv_encoder((28, 28))(10)(torch.zeros(4, 2, 28, 28)).shape
         torch.Size([4, 2, 10])
     """
     depth, height, width = _image(image_shape)
+    _check_widths("channels", channels, at_least_one=True)
+    _check_widths("hidden", (hidden,))
 
     def build(num_outputs: int) -> nn.Module:
         with seeded(seed):
@@ -77,12 +88,7 @@ def conv_encoder(
             for before, after in zip((depth, *channels[:-1]), channels, strict=True):
                 layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), activation()]
             (h, w), last = _halved(height, width, len(channels)), channels[-1]
-            layers += [
-                nn.Flatten(),
-                nn.Linear(last * h * w, hidden),
-                activation(),
-                nn.Linear(hidden, num_outputs),
-            ]
+            layers += [nn.Flatten(), nn.Linear(last * h * w, hidden), activation(), nn.Linear(hidden, num_outputs)]
             inner = nn.Sequential(nn.Unflatten(1, (depth, height, width)), *layers)
             return OnEvents(inner, Size(image_shape))
 
@@ -102,33 +108,37 @@ def conv_decoder(
 
     Args:
         in_shape: shape of one latent (flattened), or its length.
-        image_shape: (H, W) or (C, H, W) of one image; the number of outputs must be a multiple of its size.
-        channels: of each transposed convolution's input.
+        image_shape: (H, W) or (C, H, W) of one image; outputs are one or more whole images, one after another.
+        channels: of each transposed convolution's input (4x4, stride 2: each doubles height and width, and the
+            last image is cut to its size).
         hidden: width of the first layer.
         activation: constructor of the nonlinearity.
         seed: of the initial weights; None draws them from torch's global generator.
 
+    Raises:
+        InputError: if the shape is not an image's, a width is below 1, or the number of outputs is not a
+            multiple of the image's size; in the forward pass, if an input has another shape.
+
     Example:
+        >>> import torch
         >>> conv_decoder(10, (28, 28))(784)(torch.zeros(4, 2, 10)).shape
         torch.Size([4, 2, 784])
     """
     shape = _size(in_shape)
-    _, height, width = _image(image_shape)
+    depth, height, width = _image(image_shape)
+    _check_widths("channels", channels, at_least_one=True)
+    _check_widths("hidden", (hidden,))
 
     def build(num_outputs: int) -> nn.Module:
-        if num_outputs % (height * width):
+        if num_outputs % (depth * height * width):
             raise InputError(
-                f"conv_decoder draws images of {height} x {width} pixels, but the family needs {num_outputs} numbers, "
-                f"not a multiple of {height * width}: give image_shape the shape of the data"
+                f"conv_decoder draws images of shape {tuple(image_shape)}, but the family needs {num_outputs} numbers, "
+                f"not a multiple of {depth * height * width}: give image_shape the shape of the data"
             )
         h, w = _halved(height, width, len(channels))
         with seeded(seed):
             layers = [nn.Linear(shape.numel(), hidden), activation()]
-            layers += [
-                nn.Linear(hidden, channels[0] * h * w),
-                activation(),
-                nn.Unflatten(1, (channels[0], h, w)),
-            ]
+            layers += [nn.Linear(hidden, channels[0] * h * w), activation(), nn.Unflatten(1, (channels[0], h, w))]
             afters = (*channels[1:], num_outputs // (height * width))
             for before, after in zip(channels, afters, strict=True):
                 layers += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1), activation()]
@@ -143,6 +153,13 @@ class OnEvents(nn.Module):
 
     Torch's convolutions refuse an input with both particles and data in front; here, once, those are folded
     into one dimension and unfolded again.
+
+    Args:
+        network: (N, P) -> (N, Q), with at least one parameter; P is the number of elements of ``in_shape``.
+        in_shape: shape of one event, the last dimensions of an input.
+
+    Raises:
+        InputError: in the forward pass, if an input does not end in ``in_shape``.
     """
 
     def __init__(self, network: nn.Module, in_shape: Size) -> None:
@@ -156,9 +173,10 @@ class OnEvents(nn.Module):
                 f"the network reads events of shape {tuple(self.in_shape)}, "
                 f"but it was given a tensor of shape {tuple(c.shape)}"
             )
-        weight = next(self.parameters())
-        rows = c.reshape(-1, self.in_shape.numel())
-        return self.network(rows.to(weight.dtype)).reshape(*c.shape[:lead], -1)
+        # Counts and bits come as they are stored; the network computes in the precision of its weights.
+        rows = c.reshape(-1, self.in_shape.numel()).to(next(self.parameters()).dtype)
+        out = self.network(rows)
+        return out.reshape(*c.shape[:lead], out.shape[-1])
 
 
 class Crop(nn.Module):
@@ -172,23 +190,17 @@ class Crop(nn.Module):
         return images[..., : self.height, : self.width]
 
 
-@contextmanager
-def seeded(seed: int | None) -> Iterator[None]:
-    """Draws inside come from ``seed`` and leave torch's global generator as it was; None changes nothing."""
-    if seed is None:
-        yield
-        return
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
-
-
 def _size(shape: int | tuple[int, ...]) -> Size:
     return Size([shape] if isinstance(shape, int) else shape)
 
 
+def _check_widths(name: str, widths: tuple[int, ...], *, at_least_one: bool = False) -> None:
+    if any(width < 1 for width in widths) or (at_least_one and not widths):
+        raise InputError(f"{name}: each width must be at least 1, got {widths}")
+
+
 def _image(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    if len(shape) not in (2, 3):
+    if len(shape) not in (2, 3) or min(shape) < 1:
         raise InputError(f"an image has shape (H, W) or (C, H, W), got {tuple(shape)}")
     return (1, *shape) if len(shape) == 2 else tuple(shape)  # type: ignore[return-value]
 

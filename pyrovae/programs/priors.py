@@ -7,12 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from pyrovae.errors import InputError
+from pyrovae.programs.common import seeded
 from pyrovae.programs.families import positive, positive_inverse
-from pyrovae.programs.networks import seeded
 
 
 class StandardNormal(nn.Module):
     """N(0, I) over ``num_latents`` dimensions.
+
+    Raises:
+        InputError: if there is no dimension.
 
     Example:
         >>> StandardNormal(3)().event_shape
@@ -43,6 +46,9 @@ class GaussianMixture(nn.Module):
         spread: standard deviation of the initial means; each component starts with unit scale.
         seed: of the initial means; None draws them from torch's global generator.
 
+    Raises:
+        InputError: if there is no dimension or no component, or the spread is negative.
+
     Example:
         >>> GaussianMixture(2, num_components=5, seed=0)().log_prob(torch.zeros(7, 2)).shape
         torch.Size([7])
@@ -55,6 +61,8 @@ class GaussianMixture(nn.Module):
         _check_latents(num_latents)
         if num_components < 1:
             raise InputError(f"a mixture needs at least one component, got {num_components}")
+        if spread < 0:
+            raise InputError(f"spread must not be negative, got {spread}")
         with seeded(seed):
             self.loc = nn.Parameter(spread * torch.randn(num_components, num_latents))
         self.raw_scale = nn.Parameter(positive_inverse(torch.ones(num_components, num_latents)))

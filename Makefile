@@ -1,0 +1,33 @@
+# make demo: a VAE on handwritten digits, its account and figures.   make test: lint, types, tests.
+# Both set up .venv the first time, in either order, and leave it alone afterwards.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint clean
+demo: .venv/.ready
+	$(BIN)/pyrovae demo --out runs/demo
+
+test: .venv/.ready-to-test lint
+	$(BIN)/python -m pytest
+
+lint: .venv/.ready-to-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info
+
+.venv/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "pyrovae needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/.ready: .venv/.made pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+.venv/.ready-to-test: .venv/.ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	@touch $@

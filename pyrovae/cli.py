@@ -1,0 +1,168 @@
+"""The command ``pyrovae``: fit, evaluate, compare, sample, figures, demo.
+
+Only this file's own parsing runs for ``--help``; what a command needs is imported when it is carried out.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from pyrovae import __version__
+from pyrovae.errors import InputError, nearest
+
+EXAMPLES = {
+    "fit": "pyrovae fit --data digits --latent 8 --out runs/digits\n"
+    "  pyrovae fit --data mnist --prior mixture --epochs 50 --out runs/mnist\n"
+    "  pyrovae fit my_programs.py --data digits --epochs 20 --out runs/mine",
+    "evaluate": "pyrovae evaluate runs/digits --particles 5000 --json report.json",
+    "compare": "pyrovae compare runs/normal runs/mixture",
+    "sample": "pyrovae sample runs/digits --num 64 --out samples.png",
+    "figures": "pyrovae figures runs/digits --out figures",
+    "demo": "pyrovae demo --out runs/demo",
+}
+SUMMARIES = {
+    "fit": "fit a VAE, or your own pair of programs, and keep it as a run",
+    "evaluate": "account for log p(x): evidence, ELBO, KL, errors, reliability",
+    "compare": "paired differences in log p(x) between runs",
+    "sample": "draw data from the model of a run",
+    "figures": "draw training curves, reconstructions, samples, latents and the account",
+    "demo": "fit a VAE to handwritten digits, print the account, compare, draw",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """One line for an error, with the nearest command for a misspelt one."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"pyrovae: error: {message} (see {self.prog} --help)\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line, without importing anything heavy."""
+    top = _Parser(
+        prog="pyrovae",
+        description="Variational autoencoders as probabilistic programs, with every nat accounted for.",
+        epilog="example:\n  pyrovae fit --data digits --out runs/digits && pyrovae evaluate runs/digits",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"pyrovae {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, summary in SUMMARIES.items():
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            epilog=f"example:\n  {EXAMPLES[name]}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        _ARGUMENTS[name](command)
+    return top
+
+
+def _fit_arguments(p: argparse.ArgumentParser) -> None:
+    p.add_argument("program", nargs="?", metavar="FILE.py", help="defines model and guide, or build() returning them")
+    p.add_argument("--data", help="digits, mnist, fashion-mnist, mnist-static, or a path [digits]")
+    p.add_argument("--data-dir", help="where the files of named data sets lie [PYROVAE_DATA]")
+    p.add_argument("--binarization", help="none, dynamic, static or threshold [the set's own]")
+    p.add_argument("--divisor", type=float, help="divide the data by this; the protocol keeps the Jacobian")
+    p.add_argument(
+        "--labels", action="store_true", default=None, help="pass the labels to the programs as second argument"
+    )
+    p.add_argument("--prior", help="normal or mixture [normal]")
+    p.add_argument("--likelihood", help="bernoulli, binomial, normal, ... [natural for the data]")
+    p.add_argument("--network", help="mlp or conv [mlp]")
+    p.add_argument("--latent", type=int, help="dimensions of z")
+    p.add_argument("--hidden", type=int, nargs="*", help="widths of the hidden layers of the encoder")
+    p.add_argument("--epochs", type=int, help="passes over the training data")
+    p.add_argument("--batch-size", type=int, help="data in a step")
+    p.add_argument("--lr", type=float, help="learning rate of Adam [0.001]")
+    p.add_argument("--schedule", help="of the learning rate: cosine or constant [cosine]")
+    p.add_argument("--kl-warmup", type=float, metavar="EPOCHS", help="epochs for the KL's weight to reach 1")
+    p.add_argument("--patience", type=int, help="end after so many epochs without a better validation ELBO")
+    p.add_argument("--seed", type=int, help="of weights, order and noise [0]")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N [auto]")
+    p.add_argument("--out", required=True, metavar="RUN", help="folder of the run")
+    p.add_argument("--resume", action="store_true", help="go on from what RUN holds, as it was begun")
+
+
+def _run_arguments(p: argparse.ArgumentParser) -> None:
+    p.add_argument("run", metavar="RUN", help="folder of a run")
+    p.add_argument("--program", metavar="FILE.py", help="the program file, for a run of your own programs")
+    p.add_argument("--data-dir", help="where the files of named data sets lie [PYROVAE_DATA]")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N [auto]")
+
+
+def _evaluate_arguments(p: argparse.ArgumentParser) -> None:
+    _run_arguments(p)
+    p.add_argument("--split", default="test", help="train, valid or test [test]")
+    p.add_argument("--num", type=int, help="only the first so many data")
+    p.add_argument(
+        "--particles", type=int, default=1000, metavar="K", help="draws from the guide for each datum [1000]"
+    )
+    p.add_argument("--seed", type=int, default=0, help="of the draws [0]")
+    p.add_argument("--no-vectorize", action="store_true", help="one particle of one datum at a time")
+    p.add_argument("--json", metavar="FILE", help="write the account there too; - is standard output")
+
+
+def _compare_arguments(p: argparse.ArgumentParser) -> None:
+    p.add_argument("runs", nargs="+", metavar="RUN", help="folders of evaluated runs, at least two")
+
+
+def _sample_arguments(p: argparse.ArgumentParser) -> None:
+    _run_arguments(p)
+    p.add_argument("--num", type=int, default=64, help="how many data [64]")
+    p.add_argument("--seed", type=int, default=0, help="of the draws [0]")
+    p.add_argument("--out", required=True, metavar="FILE", help=".npy for the values; .png, .svg or .pdf for a picture")
+
+
+def _figures_arguments(p: argparse.ArgumentParser) -> None:
+    _run_arguments(p)
+    p.add_argument("--out", metavar="DIR", help="folder for the figures [kept in the run]")
+
+
+def _demo_arguments(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--out", default="runs/demo", metavar="DIR", help="folder of the demo's runs and figures [runs/demo]"
+    )
+
+
+_ARGUMENTS = {
+    "fit": _fit_arguments,
+    "evaluate": _evaluate_arguments,
+    "compare": _compare_arguments,
+    "sample": _sample_arguments,
+    "figures": _figures_arguments,
+    "demo": _demo_arguments,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Carries out one command: 0 done, 2 bad input, 1 any other failure, 130 after Ctrl-C."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words and not words[0].startswith("-") and words[0] not in SUMMARIES:
+        return _fail(f"no command '{words[0]}':{nearest(words[0], SUMMARIES)} There are {', '.join(SUMMARIES)}", 2)
+    arguments = parser().parse_args(words)
+    try:
+        return _carry_out(arguments)
+    except InputError as error:
+        return _fail(str(error), 2)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except Exception as error:
+        if os.environ.get("PYROVAE_TRACEBACK"):
+            raise
+        text = " ".join(str(error).split()) or type(error).__name__
+        return _fail(f"{text} (set PYROVAE_TRACEBACK=1 to see where)", 1)
+
+
+def _carry_out(arguments: argparse.Namespace) -> int:
+    from pyrovae.commands import COMMANDS
+
+    return COMMANDS[arguments.command](arguments)
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"pyrovae: {'interrupted' if status == 130 else 'error: ' + message}", file=sys.stderr)
+    return status

@@ -1,0 +1,252 @@
+"""What one run of a pair shows, its data plate and its sites; a pair without per-datum weights is refused by name."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import pyro.distributions as dist
+import torch
+from pyro.poutine import Trace
+from pyro.poutine.subsample_messenger import _Subsample
+from torch import Tensor
+
+from pyrovae.errors import InputError
+from pyrovae.inference.pairs import Program, num_rows, plain_traces, sites
+
+
+class Structure(NamedTuple):
+    """What one run of a pair showed: its data plate and its sites."""
+
+    plate: str  # the name of the plate over data
+    dim: int  # its dimension, counted from the right (negative)
+    depth: int  # how many dimensions the plates take
+    latents: tuple[str, ...]
+    observed: dict[str, str]  # site -> base measure of its density: "mass", "density" or "factor"
+    full_size: int | None  # how many data a batch stands for, where the plate rescales it
+
+
+def inspect_pair(model: Program, guide: Program, args: Sequence[Any], *, plate: str | None = None) -> Structure:
+    """Runs a pair once on ``args`` and tells its structure.
+
+    Args:
+        model: program of the joint p(x, z).
+        guide: program of q(z|x).
+        args: what both are called with; the first dimension of the first tensor is the datum.
+        plate: name of the data plate, where several plates are shared by all sites.
+
+    Raises:
+        InputError: naming the site and the cause, for a pair whose per-datum weights are not defined and for
+            data outside the support of the likelihood.
+    """
+    rows = num_rows(args)
+    return describe(*plain_traces(model, guide, args), rows, plate=plate)
+
+
+def describe(model_trace: Trace, guide_trace: Trace, rows: int, *, plate: str | None = None) -> Structure:
+    """The structure that one run of a pair on ``rows`` data shows; refuses as :func:`inspect_pair` says."""
+    model_sites, guide_sites = sites(model_trace), sites(guide_trace)
+    _refuse_unmatched(model_sites, guide_sites)
+    _refuse_subsampling(model_trace, guide_trace)
+    every = {f"site '{name}'": site for name, site in model_sites.items()}
+    every |= {f"site '{name}' of the guide": site for name, site in guide_sites.items()}
+    frame = _data_frame(every, rows, plate)
+    _refuse_point_guide(guide_sites)
+    _refuse_unlike_events(model_sites, guide_sites)
+    observed = {name: site for name, site in model_sites.items() if site["is_observed"]}
+    for name, site in observed.items():
+        _refuse_unlike_data(name, site)
+        _refuse_outside_support(name, site)
+    return Structure(
+        plate=frame.name,
+        dim=frame.dim,
+        depth=max(-f.dim for site in every.values() for f in site["cond_indep_stack"] if f.vectorized),
+        latents=tuple(name for name, site in model_sites.items() if not site["is_observed"]),
+        observed={name: _measure(site["fn"]) for name, site in observed.items()},
+        full_size=frame.full_size if frame.full_size != frame.size else None,
+    )
+
+
+# ------------------------------------------------------------------------------------------ sites and plates
+
+
+def _refuse_unmatched(model_sites: dict, guide_sites: dict) -> None:
+    for name, site in guide_sites.items():
+        if site["is_observed"]:
+            raise InputError(f"site '{name}' of the guide is observed (or a factor); the guide may only draw latents")
+        if name not in model_sites and not site["infer"].get("is_auxiliary"):
+            raise InputError(f"site '{name}' is drawn by the guide but is not in the model; rename or remove it")
+    for name, site in model_sites.items():
+        if site["is_observed"]:
+            if name in guide_sites:
+                raise InputError(f"site '{name}' is observed in the model, yet the guide draws it; remove it there")
+        elif name not in guide_sites:
+            enumerated = site["infer"].get("enumerate")
+            cause = "is enumerated in the model" if enumerated else "is in the model but not in the guide"
+            raise InputError(
+                f"site '{name}' {cause}: its weight would be that of a draw from the prior. "
+                f"Draw '{name}' in the guide, or observe it"
+            )
+    if not any(site["is_observed"] for site in model_sites.values()):
+        raise InputError("the model observes nothing: give its data to a site with obs=")
+
+
+def _data_frame(every: dict[str, dict], rows: int, plate: str | None) -> Any:
+    """The plate shared by all sites; named errors where there is none, or more than one."""
+    stacks = {name: {f.name: f for f in site["cond_indep_stack"] if f.vectorized} for name, site in every.items()}
+    shared = set.intersection(*(set(stack) for stack in stacks.values()))
+    candidates = shared if plate is None else shared & {plate}
+    if not candidates:
+        raise InputError(_outside(stacks, plate))
+    frames = [frame for frame in next(iter(stacks.values())).values() if frame.name in candidates]
+    fitting = [frame for frame in frames if frame.size == rows]
+    if len(fitting) > 1:
+        raise InputError(f"several plates hold all sites, {sorted(candidates)}: name the data plate with plate=")
+    if not fitting:
+        raise InputError(
+            f"plate '{frames[0].name}' has {frames[0].size} rows but the data have {rows}: "
+            f"use pyro.plate('{frames[0].name}', len(x)), with the data first among the arguments"
+        )
+    return fitting[0]
+
+
+def _outside(stacks: dict[str, dict], plate: str | None) -> str:
+    """Says which site is outside the plate that was named, or outside that of most sites."""
+    known = sorted(set().union(*stacks.values()))
+    counts = {name: sum(name in stack for stack in stacks.values()) for name in known}
+    widest = plate or max(known, key=lambda name: counts[name], default=None)
+    outside = next(name for name, stack in stacks.items() if widest not in stack)
+    if plate is not None:
+        return f"plate '{plate}' does not hold {outside}; plates found: {known}"
+    return (
+        f"{outside} is outside the data plate"
+        + (f" '{widest}'" if widest else "")
+        + ": evidence per datum needs one pyro.plate over the data that holds every site of model and guide "
+        "(a latent shared by all data has no per-datum weight)"
+    )
+
+
+def _refuse_subsampling(model_trace: Trace, guide_trace: Trace) -> None:
+    for trace in (model_trace, guide_trace):
+        for name, site in trace.nodes.items():
+            fn = site.get("fn")
+            if isinstance(fn, _Subsample) and fn.subsample_size is not None and fn.subsample_size < fn.size:
+                raise InputError(
+                    f"plate '{name}' draws its own rows (subsample_size={fn.subsample_size} of {fn.size}): "
+                    "give the rows as the argument, pyro.plate(name, size, subsample=rows) or pyro.plate(name, len(x))"
+                )
+
+
+def _refuse_point_guide(guide_sites: dict) -> None:
+    if any(site["infer"].get("is_auxiliary") for site in guide_sites.values()):
+        return  # the point is a transform of an auxiliary draw, whose density counts
+    for name, site in guide_sites.items():
+        if isinstance(_layers(site["fn"])[-1], dist.Delta):
+            raise InputError(
+                f"site '{name}' of the guide is a single point (Delta): its draws have no density to weigh them by; "
+                "use a guide with a spread"
+            )
+
+
+# -------------------------------------------------------------------------------------- shapes and supports
+
+
+def _refuse_unlike_events(model_sites: dict, guide_sites: dict) -> None:
+    for name in model_sites.keys() & guide_sites.keys():
+        expected, given = model_sites[name]["fn"].event_shape, guide_sites[name]["fn"].event_shape
+        if given != expected:
+            raise InputError(
+                f"site '{name}': the model's distribution is over events of shape {tuple(expected)}, "
+                f"the guide's over {tuple(given)}"
+            )
+
+
+def _refuse_unlike_data(name: str, site: dict) -> None:
+    """Demands that the likelihood need not be stretched over the data: broadcasting hides a missing to_event."""
+    fn, value = site["fn"], site["value"]
+    event_dim = len(fn.event_shape)
+    batch = value.shape[: value.dim() - event_dim]
+    fits = len(batch) <= len(fn.batch_shape) and all(
+        size in (1, wide) for size, wide in zip(reversed(batch), reversed(fn.batch_shape), strict=False)
+    )
+    if not fits or value.shape[len(batch) :] != fn.event_shape:
+        raise InputError(
+            f"site '{name}': the likelihood is over events of shape {tuple(fn.event_shape)} in a batch of shape "
+            f"{tuple(fn.batch_shape)}, but the data have shape {tuple(value.shape)}"
+        )
+
+
+ADVICE = {
+    "Bernoulli": "; binarize the data (binarization='dynamic', 'static' or 'threshold'), "
+    "or use the continuous Bernoulli for values between 0 and 1",
+    "ContinuousBernoulli": "; divide the data by their maximum (divisor=)",
+}
+
+
+def _refuse_outside_support(name: str, site: dict) -> None:
+    value, base = site["value"], _layers(site["fn"])[-1]
+    support = _support(base)
+    if support is None:
+        return
+    inside = support.check(value)
+    if value.is_floating_point():
+        finite = value.isfinite()
+        inside = inside & (finite if inside.shape == finite.shape else finite.flatten(inside.dim()).all(-1))
+    outside = (~inside & _scored(site, inside, support.event_dim)).nonzero()
+    if len(outside) == 0:
+        return
+    first = outside[0].tolist()
+    example = value[tuple(first)]
+    kind = type(base).__name__
+    found = f"{example.item():g}" if example.dim() == 0 else str(example.tolist())
+    raise InputError(
+        f"site '{name}': {len(outside)} of {inside.numel()} values are outside the support of {kind} "
+        f"({_support_text(base)}), the first is {found} at {tuple(first)}{ADVICE.get(kind, '')}"
+    )
+
+
+def _scored(site: dict, inside: Tensor, event_dim: int) -> Tensor:
+    """Where a site's values count: not under poutine.mask, nor under the mask of a distribution."""
+    layers = _layers(site["fn"])
+    masks = [(site["mask"], layers[0])]
+    masks += [(layer._mask, layer) for layer in layers if isinstance(layer, dist.MaskedDistribution)]
+    scored = torch.ones_like(inside)
+    for mask, layer in masks:
+        if mask is not None:
+            mask = torch.as_tensor(mask, device=inside.device)
+            scored = scored & mask.reshape(mask.shape + (1,) * (len(layer.event_shape) - event_dim))
+    return scored
+
+
+def _layers(fn: Any) -> list[Any]:
+    """A distribution, and those inside its reinterpreted and masked wrappers; the innermost is last."""
+    layers = [fn]
+    while isinstance(layers[-1], torch.distributions.Independent | dist.MaskedDistribution):
+        layers.append(layers[-1].base_dist)
+    return layers
+
+
+def _support(base: Any) -> Any:
+    """The support of a distribution, or None for a factor and for a distribution that does not say."""
+    if isinstance(base, dist.Unit):
+        return None
+    try:
+        return base.support
+    except (NotImplementedError, AttributeError):
+        return None
+
+
+def _support_text(base: Any) -> str:
+    support = base.support
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    bounds = [getattr(support, name, None) for name in ("lower_bound", "upper_bound")]
+    if all(bound is not None for bound in bounds):
+        low, high = (float(torch.as_tensor(bound).flatten()[0]) for bound in bounds)
+        return f"{low:g} to {high:g}" + (", whole numbers" if support.is_discrete else "")
+    names = {"_Boolean": "0 or 1", "_Real": "finite reals", "_IntegerGreaterThan": "whole numbers from 0"}
+    return names.get(type(support).__name__, str(support))
+
+
+def _measure(fn: Any) -> str:
+    """The base measure of a site: "mass" (counting measure), "density" (Lebesgue), or "factor"."""
+    support = _support(_layers(fn)[-1])
+    return "factor" if support is None else "mass" if support.is_discrete else "density"

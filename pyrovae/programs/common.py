@@ -1,0 +1,61 @@
+"""What the modules of this folder share: seeded draws, tensors kept on a module, rows checked."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from pyrovae.errors import InputError
+
+
+@contextmanager
+def seeded(seed: int | None, device: torch.device | None = None) -> Iterator[None]:
+    """Draws inside come from ``seed``, and the global generator is put back afterwards; None changes nothing.
+
+    Args:
+        seed: of the draws.
+        device: whose generator is meant; None is torch's default device. No other one is touched.
+    """
+    if seed is None:
+        yield
+        return
+    device = device or torch.get_default_device()
+    cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if cuda else []):
+        _global_generator(device).manual_seed(seed)
+        yield
+
+
+def keep(module: nn.Module, name: str, tensor: Tensor, shape: torch.Size) -> None:
+    """Stores a tensor of this shape (or a scalar) on the module: parameters as such, the rest as buffers.
+
+    Raises:
+        InputError: if the tensor has another shape.
+    """
+    if tensor.shape not in (shape, torch.Size([])):
+        raise InputError(f"expected {name} of shape {tuple(shape)}; got {tuple(tensor.shape)}")
+    if isinstance(tensor, nn.Parameter):
+        module.register_parameter(name, tensor)
+    else:
+        module.register_buffer(name, tensor.detach().expand(shape).clone())
+
+
+def enter(name: str, module: nn.Module) -> None:
+    """Makes the module's weights parameters of the running program, where it has any."""
+    if any(True for _ in module.parameters()):
+        pyro.module(name, module)
+
+
+def check_rows(x: Tensor, event_shape: torch.Size) -> None:
+    """Raises InputError unless ``x`` has the shape (N, *event_shape)."""
+    if x.ndim == 0 or x.shape[1:] != event_shape:
+        expected = ", ".join(["N", *map(str, event_shape)])
+        raise InputError(f"expected data of shape ({expected}); got {tuple(x.shape)}")
+
+
+def _global_generator(device: torch.device) -> torch.Generator:
+    if device.type != "cuda":
+        return torch.default_generator
+    return torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]

@@ -1,0 +1,94 @@
+"""Recipes: a few plain values -> a VAE. What the command line offers, as dicts of functions that a reader can copy."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from pyrovae.data import Dataset
+from pyrovae.errors import InputError, nearest
+from pyrovae.programs import families, networks, priors
+from pyrovae.programs.conditional import Conditional
+from pyrovae.programs.families import Family
+from pyrovae.programs.vae import VAE
+
+PRIORS: dict[str, Callable[[int], nn.Module]] = {
+    "normal": priors.StandardNormal,
+    "mixture": lambda latent: priors.GaussianMixture(latent, num_components=20, seed=0),
+}
+LIKELIHOODS: dict[str, Callable[[Dataset], Family]] = {
+    "bernoulli": lambda dataset: families.bernoulli(),
+    "continuous-bernoulli": lambda dataset: families.continuous_bernoulli(),
+    "binomial": lambda dataset: families.binomial(dataset.maximum or 1),
+    "categorical": lambda dataset: families.categorical((dataset.maximum or 1) + 1),
+    "poisson": lambda dataset: families.poisson(),
+    "normal": lambda dataset: families.normal(scale=families.learned(0.5)),
+}
+NATURAL = {"counts": "binomial", "binary": "bernoulli", "unit": "continuous-bernoulli", "real": "normal"}
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda share: 1.0,
+    "cosine": lambda share: 0.5 * (1 + math.cos(math.pi * share)),
+}
+NETWORKS = ("mlp", "conv")
+
+# What `pyrovae fit` takes where nothing is said, by the kind of data.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "digits": {"latent": 8, "hidden": [200], "epochs": 300, "batch_size": 64},
+    "mnist": {"latent": 50, "hidden": [400, 400], "epochs": 100, "batch_size": 128},
+    "other": {"latent": 10, "hidden": [200], "epochs": 100, "batch_size": 128},
+}
+
+
+def defaults(source: str) -> dict[str, Any]:
+    """Sizes and lengths for a data set: its own, MNIST's for its like, or the general ones."""
+    if source in ("mnist-static", "fashion-mnist"):
+        source = "mnist"
+    return DEFAULTS.get(source, DEFAULTS["other"])
+
+
+def choose(kind: str, name: str, choices: Mapping[str, Any] | tuple[str, ...]) -> str:
+    """The name, if it is one of the choices.
+
+    Raises:
+        InputError: listing the choices and offering the nearest.
+    """
+    if name not in choices:
+        raise InputError(f"unknown {kind} '{name}':{nearest(name, choices)} There are {', '.join(choices)}")
+    return name
+
+
+def complete(recipe: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
+    """The values of a recipe among others, its likelihood named and every name checked."""
+    likelihood = recipe.get("likelihood") or NATURAL[dataset.kind]
+    return {
+        "prior": choose("prior", recipe["prior"], PRIORS),
+        "likelihood": choose("likelihood", likelihood, LIKELIHOODS),
+        "network": choose("network", recipe["network"], NETWORKS),
+        "latent": recipe["latent"],
+        "hidden": list(recipe["hidden"]),
+        "seed": recipe["seed"],
+    }
+
+
+def build(recipe: Mapping[str, Any], dataset: Dataset) -> VAE:
+    """The VAE of a complete recipe, with weights drawn from its seed.
+
+    Raises:
+        InputError: naming what does not fit.
+    """
+    latent, hidden, seed = recipe["latent"], recipe["hidden"], recipe["seed"]
+    if latent < 1 or any(width < 1 for width in hidden):
+        raise InputError(f"latent and hidden sizes must be at least 1, got latent={latent}, hidden={hidden}")
+    if recipe["network"] == "conv":
+        width = hidden[-1] if hidden else 256
+        decode = networks.conv_decoder(latent, dataset.shape, hidden=width, seed=2 * seed)
+        encode = networks.conv_encoder(dataset.shape, hidden=width, seed=2 * seed + 1)
+    else:
+        decode = networks.mlp(latent, *reversed(hidden), seed=2 * seed)
+        encode = networks.mlp(dataset.shape, *hidden, seed=2 * seed + 1)
+    return VAE(
+        prior=PRIORS[recipe["prior"]](latent),
+        decoder=Conditional(LIKELIHOODS[recipe["likelihood"]](dataset), dataset.shape, decode),
+        encoder=Conditional(families.normal(), (latent,), encode),
+    )

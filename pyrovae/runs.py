@@ -1,0 +1,84 @@
+"""Runs: a fitted pair as a folder, with its report, its protocol and everything needed to go on."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+
+from pyrovae import storage
+from pyrovae.errors import InputError
+from pyrovae.inference.checkpoint import part, read_history, set_weights
+from pyrovae.inference.pairs import Program, Scoped, modules_of, own_scope, plain_traces
+from pyrovae.inference.report import Report, kept_rng
+from pyrovae.inference.training import Fit
+
+
+def load(folder: str | Path, model: Program, guide: Program) -> Fit:
+    """Puts the weights of a run into a pair of programs and returns it as fitted.
+
+    Args:
+        folder: of a run, as ``fit(out=folder)`` leaves it.
+        model: the program that was fitted; its modules get the run's weights, in place.
+        guide: likewise.
+
+    Returns:
+        The :class:`~pyrovae.Fit`, with the best weights where the fit had patience, else the last.
+
+    Raises:
+        InputError: if the run is damaged, altered or newer than this version, or is of other programs.
+    """
+    content, files = storage.read(folder)
+    tensors = storage.unpack(files["weights.safetensors"], f"{folder}: weights")
+    values = part(tensors, "best/") or part(tensors, "weights/")
+    modules = modules_of(model, guide)
+    with own_scope(model, guide, fresh=True) as (model, guide, scope), kept_rng():
+        _create_parameters(folder, model, guide, content["settings"])
+        set_weights(modules, values, str(folder))
+    progress, history = content["progress"], read_history(files["history.csv"].decode())
+    return Fit(
+        Scoped(model, scope),
+        Scoped(guide, scope),
+        history,
+        progress["interrupted"],
+        progress["best_epoch"],
+        content["settings"],
+    )
+
+
+def describe(folder: str | Path) -> dict[str, Any]:
+    """What ``run.json`` says of a run: record (recipe), settings, progress, versions; checked like :func:`load`."""
+    return storage.read(folder)[0]
+
+
+def save_report(folder: str | Path, report: Report) -> None:
+    """Puts a report and its per-datum table into a run."""
+    storage.update(folder, {"report.json": report.to_json().encode(), "report.csv": report.to_csv().encode()})
+
+
+def load_report(folder: str | Path) -> Report:
+    """The report in a run.
+
+    Raises:
+        InputError: if the run was not evaluated, or is damaged.
+    """
+    files = storage.read(folder)[1]
+    if "report.json" not in files:
+        raise InputError(f"{folder}: was not evaluated yet; run `pyrovae evaluate {folder}` first")
+    return Report.parse(files["report.json"].decode(), files["report.csv"].decode(), what=str(folder))
+
+
+def add_files(folder: str | Path, files: Mapping[str, bytes]) -> None:
+    """Puts files (figures, samples) into a run, under its hashes."""
+    storage.update(folder, files)
+
+
+def _create_parameters(folder: str | Path, model: Program, guide: Program, settings: Mapping[str, Any]) -> None:
+    """Runs the programs once on blank data, so that every ``pyro.param`` exists."""
+    blank = [torch.zeros((2, *shape), dtype=getattr(torch, dtype)) for shape, dtype in settings["arguments"]]
+    try:
+        with torch.no_grad(), pyro.validation_enabled(False):
+            plain_traces(model, guide, blank)
+    except Exception as error:
+        raise InputError(f"{folder}: its programs do not run on data of its shapes ({error})") from error

@@ -1,0 +1,149 @@
+"""A fit goes on as if it had never stopped, whatever stopped it."""
+
+import multiprocessing
+import time
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from small import assert_same_weights, make_data, make_vae, without_time
+from torch import nn
+
+import pyrovae as pv
+from pyrovae import storage
+from pyrovae.inference import training
+from pyrovae.inference.checkpoint import history_csv, read_history
+from pyrovae.inference.optimizers import adam
+
+
+def test_a_history_reads_back_exactly():
+    history = [
+        {"epoch": 1, "elbo": -1 / 3, "valid_elbo": float("-inf")},
+        {"epoch": 2, "elbo": 1e-300, "valid_elbo": 0.1},
+    ]
+    assert read_history(history_csv(history)) == history
+    assert read_history(history_csv([])) == []
+
+
+def dynamic_digits():
+    return pv.data.load("digits", binarization="dynamic")
+
+
+def fit_digits(folder, epochs, *, resume=False, seed=0):
+    digits = dynamic_digits()
+    vae = pv.VAE(
+        prior=pv.priors.GaussianMixture(3, num_components=4, seed=seed),
+        decoder=pv.Conditional(pv.families.bernoulli(), digits.shape, pv.networks.mlp(3, 30, seed=seed)),
+        encoder=pv.Conditional(pv.families.normal(), 3, pv.networks.mlp(digits.shape, 30, seed=seed + 1)),
+    )
+    fitted = pv.fit(
+        vae.model,
+        vae.guide,
+        digits.train,
+        valid=digits.valid,
+        epochs=epochs,
+        batch_size=100,
+        patience=50,
+        kl_warmup=2,
+        seed=3,
+        schedule=lambda share: 1 - 0.5 * share,
+        out=folder,
+        resume=resume,
+    )
+    return vae, fitted
+
+
+def fit_that_is_killed(folder):
+    torch.set_num_threads(1)
+    training.CHECKPOINT_SECONDS = 0.0  # so that many moments fall into a write
+    fit_digits(folder, 40)
+
+
+def test_killed_at_20_random_moments_the_run_reads_and_resumes_bit_identically(tmp_path):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    straight, expected = fit_digits(None, 40)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pyrovae.inference.training", "pyrovae.programs.vae", "pyrovae.recipes"])
+    epochs_done = []
+    for number, share in enumerate(torch.rand(20, generator=torch.Generator().manual_seed(0)).tolist()):
+        folder = tmp_path / str(number)
+        process = context.Process(target=fit_that_is_killed, args=(folder,))
+        process.start()
+        while not storage.holds_run(folder) and process.is_alive():
+            time.sleep(0.001)
+        time.sleep(2.5 * share)  # a fit takes about two seconds
+        process.kill()
+        process.join()
+        content, _ = storage.read(folder)  # readable, whatever the moment
+        epochs_done.append(content["progress"]["epoch"])
+        resumed, fitted = fit_digits(folder, 40, resume=True, seed=9)
+        assert_same_weights(resumed, straight)
+        assert without_time(fitted.history) == without_time(expected.history)
+    torch.set_num_threads(threads)
+    assert len(set(epochs_done)) > 3 and min(epochs_done) < 40
+
+
+def test_resume_refuses_other_settings_and_other_programs(tmp_path):
+    fit_digits(tmp_path / "run", 1)
+    digits = dynamic_digits()
+    vae = make_vae()
+    same = {"epochs": 2, "out": tmp_path / "run", "resume": True, "patience": 50, "kl_warmup": 2, "batch_size": 100}
+    with pytest.raises(pv.InputError, match="was fitted with seed = 3, not 4"):
+        pv.fit(*fit_programs(digits), digits.train, valid=digits.valid, seed=4, **same)
+    with pytest.raises(pv.InputError, match="protocol"):
+        pv.fit(*fit_programs(digits), digits.train[:500], valid=digits.valid, seed=3, **same)
+    with pytest.raises(pv.InputError, match="does not fit these programs"):
+        pv.fit(*fit_programs(digits, width=20), digits.train, valid=digits.valid, seed=3, **same)
+    with pytest.raises(pv.InputError, match="already holds a run"):
+        pv.fit(vae.model, vae.guide, make_data(), epochs=1, out=tmp_path / "run")
+
+
+def fit_programs(digits, width=30):
+    vae = pv.VAE(
+        prior=pv.priors.GaussianMixture(3, num_components=4, seed=0),
+        decoder=pv.Conditional(pv.families.bernoulli(), digits.shape, pv.networks.mlp(3, width)),
+        encoder=pv.Conditional(pv.families.normal(), 3, pv.networks.mlp(digits.shape, width)),
+    )
+    return vae.model, vae.guide
+
+
+@pytest.mark.parametrize(
+    "optimizer", [lambda: pyro.optim.Adam({"lr": 1e-2}), lambda: adam(1e-2)], ids=["pyro", "torch"]
+)
+def test_resume_with_bare_params_and_buffers(tmp_path, optimizer):
+    class Normed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                self.net = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 2))
+
+        def model(self, x):
+            scale = pyro.param("scale", torch.tensor(0.7), constraint=dist.constraints.positive)
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+                pyro.sample("x", dist.Normal(z.sum(-1, keepdim=True).expand(-1, 3), scale).to_event(1), obs=x)
+
+        def guide(self, x):
+            pyro.module("normed", self)
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(self.net(x), 1.0).to_event(1))
+
+    x = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
+
+    def run(epochs, **keywords):
+        pair = Normed()
+        return pair, pv.fit(pair.model, pair.guide, x, epochs=epochs, batch_size=20, optimizer=optimizer(), **keywords)
+
+    straight, expected = run(4)
+    run(2, out=tmp_path / "run")
+    resumed, fitted = run(4, out=tmp_path / "run", resume=True)
+    assert_same_weights(straight, resumed)
+    assert torch.equal(fitted.model.scope["params"]["scale"], expected.model.scope["params"]["scale"])
+    loaded = Normed()
+    back = pv.runs.load(tmp_path / "run", loaded.model, loaded.guide)
+    assert_same_weights(straight, loaded)
+    reports = [pv.evaluate(f.model, f.guide, x, num_particles=20) for f in (expected, back)]
+    assert torch.equal(reports[0].log_evidence, reports[1].log_evidence)

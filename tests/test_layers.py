@@ -1,0 +1,173 @@
+"""How the package hangs together: who imports whom, what an import leaves behind, what every public name owes."""
+
+import ast
+import doctest
+import functools
+import importlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pyro
+import pytest
+import torch
+
+import pyrovae
+
+ROOT = Path(pyrovae.__file__).parent
+FILES = {str(path.relative_to(ROOT)): path for path in sorted(ROOT.rglob("*.py"))}
+# What each half may import beside itself.
+FOUNDATIONS = {"programs": {"errors"}, "inference": {"errors", "data", "storage", "progress"}}
+MODULES = {
+    name: ".".join(["pyrovae", *Path(name).with_suffix("").parts]).removesuffix(".__init__")
+    for name in FILES
+    if name != "__main__.py"
+}
+
+
+@functools.cache
+def imported(path, top_only=False):
+    """Dotted names that a file imports: all, or those at its top alone."""
+    tree = ast.parse(path.read_text())
+    package = ["pyrovae", *path.relative_to(ROOT).parent.parts]
+    names = set()
+    for node in tree.body if top_only else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *filter(None, [node.module])])
+            names |= {module} | {f"{module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def imports(path, module):
+    """Whether a file imports a module or something in it."""
+    return any(name == module or name.startswith(module + ".") for name in imported(path))
+
+
+def public(module):
+    """Public functions and classes that a public module defines, by name."""
+    if module.__name__.split(".")[-1].startswith("_"):
+        return {}
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and (inspect.isclass(value) or inspect.isfunction(value))
+        and value.__module__ == module.__name__
+    }
+
+
+def run_python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(params=FILES.values(), ids=FILES.keys())
+def path(request):
+    return request.param
+
+
+@pytest.fixture(params=MODULES.values(), ids=MODULES.values())
+def module(request):
+    return importlib.import_module(request.param)
+
+
+@pytest.mark.parametrize(("folder", "other"), [("programs", "inference"), ("inference", "programs")])
+def test_programs_and_inference_never_import_each_other(folder, other):
+    guilty = [name for name in FILES if name.startswith(folder) and imports(FILES[name], f"pyrovae.{other}")]
+    assert guilty == []
+
+
+@pytest.mark.parametrize("folder", FOUNDATIONS)
+def test_a_half_imports_itself_and_its_foundations_alone(folder):
+    allowed = {folder} | FOUNDATIONS[folder]
+    for name in FILES:
+        if name.startswith(f"{folder}/"):
+            parts = {found.split(".")[1] for found in imported(FILES[name]) if found.startswith("pyrovae.")}
+            assert parts <= allowed, name
+
+
+def test_nothing_imports_the_command_line(path):
+    if path.name != "__main__.py":  # which is the command line
+        assert not imports(path, "pyrovae.cli")
+
+
+def test_estimators_are_functions_of_tensors_alone():
+    names = {name.split(".")[0] for name in imported(FILES["inference/estimators.py"])}
+    assert "pyro" not in names
+    within = {name for name in imported(FILES["inference/estimators.py"]) if name.startswith("pyrovae")}
+    assert all(name.startswith("pyrovae.errors") for name in within)
+
+
+def test_imports_have_no_cycle():
+    left = {MODULES[name]: imported(FILES[name], top_only=True) for name in MODULES if not name.endswith("__init__.py")}
+    while left:
+        free = [name for name, needs in left.items() if needs.isdisjoint(left.keys() - {name})]
+        assert free, f"these import each other: {sorted(left)}"
+        left = {name: needs for name, needs in left.items() if name not in free}
+
+
+@pytest.mark.parametrize("name", pyrovae.__all__)
+def test_every_public_name_resolves(name):
+    home = {**pyrovae._NAMES, **pyrovae._MODULES}.get(name)
+    if home and home.replace(".", "/") + ".py" not in FILES:
+        pytest.skip(f"{name}: pyrovae.{home} is not written yet")
+    assert getattr(pyrovae, name) is not None
+    assert name in dir(pyrovae)
+
+
+def test_a_name_that_does_not_exist_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'vae_of_the_year'"):
+        pyrovae.vae_of_the_year
+
+
+def test_importing_the_package_does_not_import_torch():
+    code = "import sys, pyrovae; print([name for name in ('torch', 'pyro', 'numpy') if name in sys.modules])"
+    assert run_python(code).stdout.strip() == "[]"
+
+
+def test_importing_every_module_changes_nothing_global():
+    code = f"""
+import importlib, random, numpy, torch, pyro
+from torch.distributions import Distribution
+
+def state():
+    return [
+        Distribution._validate_args, torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled(),
+        torch.get_rng_state().tolist(), random.getstate(), numpy.random.get_state()[1].tolist(),
+        dict(pyro.get_param_store()),
+    ]
+
+before = state()
+for name in {list(MODULES.values())!r}:
+    importlib.import_module(name)
+print([a == b for a, b in zip(before, state())], before[0], before[-1])
+"""
+    result = run_python(code)
+    assert result.stdout.strip() == f"{[True] * 8} True {{}}", result.stdout + result.stderr
+
+
+def test_doctests(module, capsys):
+    torch.manual_seed(0)
+    with pyro.get_param_store().scope():
+        result = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
+    assert result.failed == 0, capsys.readouterr().out
+
+
+def test_every_module_says_its_idea(module):
+    assert module.__doc__ and module.__doc__.strip()
+
+
+def test_every_public_function_and_class_says_what_it_does(module):
+    silent = [name for name, value in public(module).items() if not (value.__doc__ and value.__doc__.strip())]
+    assert silent == []
+
+
+def test_every_public_function_is_annotated(module):
+    for name, value in public(module).items():
+        if inspect.isfunction(value):
+            missing = [p.name for p in inspect.signature(value).parameters.values() if p.annotation is p.empty]
+            assert not missing, f"{name}: {missing}"
+            assert inspect.signature(value).return_annotation is not inspect.Signature.empty, name

@@ -1,0 +1,70 @@
+"""Every block of code in the README runs, and prints what the README says it prints."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pyrovae import cli
+
+README = Path(__file__).parents[1] / "README.md"
+TEXT = README.read_text()
+BLOCKS = re.findall(r"^```python\n(.*?)^```", TEXT, re.M | re.S)
+OUTPUTS = re.findall(r"^```\n(.*?)^```", TEXT, re.M | re.S)
+
+
+def numbers(text):
+    """The numbers of a text, hashes aside."""
+    return [float(n) for n in re.findall(r"(?<![\w.])-?\d+\.?\d*(?![\w.])", re.sub(r"sha256 \w+", "", text))]
+
+
+@pytest.fixture(scope="module")
+def printed():
+    """Runs the Python blocks one after the other, as a reader would, and returns what the first prints."""
+    lines, names = [], {"print": lambda *values: lines.append(" ".join(str(value) for value in values))}
+    for block in BLOCKS[:2]:
+        exec(compile(block, "README.md", "exec"), names)
+    return lines
+
+
+def test_the_example_prints_its_output(printed):
+    account, shown = printed[0], OUTPUTS[0]
+    assert re.sub(r"[-\d.%]+", "", account).split() == re.sub(r"[-\d.%]+", "", shown).split()
+    # The fit's rounding differs between machines: the means agree within their data standard errors.
+    rows = [(numbers(a)[:2], numbers(b)[:2]) for a, b in zip(account.splitlines(), shown.splitlines(), strict=True)]
+    for (ours, error), (theirs, _) in [row for row in rows if len(row[0]) == len(row[1]) == 2][3:8]:
+        assert abs(ours - theirs) < max(2 * error, 0.5)
+
+
+def test_swapping_the_prior_compares(printed):
+    assert "mixture" in printed[1] and "paired" in printed[1]
+
+
+def test_the_users_own_file_goes_through_the_commands(tmp_path, capsys):
+    (block,) = [block for block in BLOCKS if block.startswith("# gamma_factors.py")]
+    file, run = tmp_path / "gamma_factors.py", tmp_path / "gamma"
+    file.write_text(block)
+    assert cli.main(["fit", str(file), "--data", "digits", "--epochs", "2", "--out", str(run)]) == 0
+    assert cli.main(["evaluate", str(run), "--program", str(file), "--particles", "30"]) == 0
+    assert "log p(x)" in capsys.readouterr().out
+
+
+def test_every_command_line_in_the_readme_parses(capsys):
+    for line in re.findall(r"^    (?:\.venv/bin/)?pyrovae (.*?)(?:\s+#.*)?$", TEXT, re.M):
+        assert cli.parser().parse_args(line.split()).command in cli.SUMMARIES
+
+
+def test_every_python_block_is_run_by_a_test():
+    assert len(BLOCKS) == 3
+
+
+def test_files_that_it_names_are_there():
+    for name in re.findall(r"\]\(((?!http)[^)]+)\)", TEXT):
+        assert (README.parent / name).exists(), name
+
+
+def test_the_module_runs_as_a_program():
+    done = subprocess.run([sys.executable, "-m", "pyrovae", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("pyrovae ")
