@@ -14,7 +14,7 @@ _NAMES = {
     "VAE": "programs.vae",
     "Conditional": "programs.conditional",
     "fit": "inference.training",
-    "Fit": "inference.training",
+    "Fit": "inference.loop",
     "evaluate": "inference.report",
     "Report": "inference.report",
     "compare": "inference.comparison",
@@ -24,7 +24,7 @@ _NAMES = {
     "posterior": "inference.drawing",
     "reconstruct": "inference.drawing",
     "decode": "inference.drawing",
-    "tempered": "inference.training",
+    "tempered": "inference.handlers",
     "InputError": "errors",
 }
 _MODULES = {

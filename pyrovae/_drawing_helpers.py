@@ -5,8 +5,7 @@ An image is (H, W), ink dark on white, or (3, H, W), colours; grids of R x C ima
 
 import io
 import math
-from collections.abc import Collection, Mapping, Sequence
-from itertools import count
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -16,16 +15,13 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from pyrovae.data import Split
 from pyrovae.errors import InputError, nearest
-from pyrovae.inference import drawing, estimators
+from pyrovae.inference import drawing
 from pyrovae.inference.drawing import Draws
 from pyrovae.inference.pairs import Program
-from pyrovae.inference.report import QUANTITIES, Report
+from pyrovae.splits import Split
 
 DPI = 150
 UNIT = "nats per datum"
@@ -262,142 +258,3 @@ def scatter(axes: Axes, points: np.ndarray, index: np.ndarray, classes: Sequence
     if classes:
         columns = math.ceil(len(classes) / 20)
         axes.legend(title="class", loc="center left", bbox_to_anchor=(1, 0.5), markerscale=1.6, ncols=columns)
-
-
-# ------------------------------------------------------------------------------------------------ history
-
-
-def objective_differs(history: Sequence[Mapping[str, float]]) -> bool:
-    """Whether something else than the ELBO was optimized at some epoch."""
-    return any(not math.isclose(row.get("objective", row["elbo"]), row["elbo"], rel_tol=1e-6) for row in history)
-
-
-def curves(axes: Axes, history: Sequence[Mapping[str, float]], lines: dict[str, tuple[str, str, str]]) -> None:
-    """Draws lines, label -> (column, colour, style), on axes that fit the last 90 % of the epochs."""
-    epochs, later = [row["epoch"] for row in history], []
-    for label, (column, color, style) in lines.items():
-        if column in history[-1]:
-            values = [row.get(column, math.nan) for row in history]
-            marker = "o" if len(history) < 3 else ""
-            axes.plot(epochs, values, color=color, linestyle=style, marker=marker, markersize=4, label=label)
-            later += [value for value in values[len(history) // 10 :] if math.isfinite(value)]
-    if later:
-        pad = 0.06 * (max(later) - min(later)) or 1.0
-        axes.set_ylim(min(later) - pad, max(later) + pad)
-    axes.set_xlim(0, max(2.0, 1.02 * max(epochs)))
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
-    axes.set_xlabel("epoch")
-
-
-# ------------------------------------------------------------------------------------------------ reports
-
-ERRORS = ("mean", "data_se", "mc_se", "bias")
-LEDGER = (
-    ("reconstruction $\\mathrm{E}_q$ log p(x|z)", "reconstruction", BLUE),
-    ("− KL(q ‖ prior)", "kl_prior", RED),
-    ("= ELBO", "elbo", QUIET),
-    ("+ KL(q ‖ posterior)", "kl_posterior", GREEN),
-    ("= log p(x)", "log_evidence", INK),
-)
-COLUMNS = {"mean": ("mean", 0.38, 2), "mc_se": ("MC SE", 0.7, 4), "data_se": ("data SE", 1.0, 2)}  # right edge, digits
-GROUP_HEIGHT = len(LEDGER) + 1.5  # rows
-CUT_BELOW = 0.15  # of the axis from 0: where the sums differ by less, 0 is cut off
-
-
-def data_of(report: Report) -> str:
-    """What a report was made of, "digits test"; empty if it does not say."""
-    protocol = report.protocol
-    return " ".join(part for part in (protocol.dataset, protocol.split) if part != "all") if protocol else ""
-
-
-def refuse_infinite(accounts: Mapping[str, dict[str, Any]]) -> None:
-    """Raises InputError where there is no bar to draw."""
-    if not accounts:
-        raise InputError("expected a report or a dict of reports, got an empty one")
-    for name, values in accounts.items():
-        bad = [quantity for quantity in QUANTITIES if values[quantity]["mean"] is None]
-        if bad:
-            raise InputError(f"report '{name}': the mean of {bad[0]} is not finite; look at its table for the data")
-
-
-def ledger(panels: list[Axes], top: float, name: str, account: Mapping[str, Any]) -> None:
-    """Draws one report from row ``top`` downwards: labels, bars and numbers, each in its panel."""
-    labels, bars, numbers = panels
-    _ledger_header(labels, numbers, top, name, account)
-    reconstruction, elbo, evidence = _sums(account)
-    spans = ((0.0, reconstruction), (reconstruction, elbo), (0.0, elbo), (elbo, evidence), (0.0, evidence))
-    for y, (label, quantity, color), (start, end) in zip(count(top + 1), LEDGER, spans, strict=False):
-        (bar,) = bars.barh(y, end - start, left=start, height=0.62, gid=f"{name}/{quantity}")
-        bar.set(color=color, linewidth=0.8, zorder=2)  # an edge of its own colour, so that 0 nats are seen too
-        if quantity != "log_evidence":
-            bars.plot([end, end], [y + 0.33, y + 0.67], color=INK, linewidth=0.8)
-        labels.text(0, y, label, va="center")
-        for key, (_, x, digits) in COLUMNS.items():
-            numbers.text(x, y, number(account[quantity][key], digits), va="center", ha="right", fontsize=8)
-
-
-def _ledger_header(labels: Axes, numbers: Axes, top: float, name: str, account: Mapping[str, Any]) -> None:
-    if top == 0:
-        for title, x, _ in COLUMNS.values():
-            numbers.text(x, -0.9, title, va="center", ha="right", fontsize=8, color=QUIET)
-    bias = number(account["log_evidence"]["bias"], 4)
-    about = f"N = {account['num_data']:,}, K = {account['num_particles']:,}, bias of log p(x) about {bias}"
-    short = name if len(name) <= 50 else f"{name[:49]}…"
-    labels.text(0, top, short, va="center", weight="bold", in_layout=False, parse_math=False)
-    numbers.text(1, top, about, va="center", ha="right", fontsize=8, color=QUIET, in_layout=False)
-
-
-def _sums(account: Mapping[str, Any]) -> list[float]:
-    return [account[name]["mean"] for name in ("reconstruction", "elbo", "log_evidence")]
-
-
-def fit_ledger_axes(panels: list[Axes], accounts: Collection[Mapping[str, Any]]) -> None:
-    """Sets the axes: from 0, or cut short of it where the sums lie close together and far away from it."""
-    labels, bars, numbers = panels
-    for side in (labels, numbers):
-        side.set_axis_off()
-    bars.patch.set_visible(False)  # names in the panel beside it may run into its empty rows
-    bars.tick_params(axis="y", length=0, labelleft=False)
-    bars.spines["left"].set_visible(False)
-    bars.set_ylim(GROUP_HEIGHT * len(accounts) - 0.9, -1.4)
-    ends = [end for account in accounts for end in _sums(account)]
-    low, high, reach = min(ends), max(ends), max(*ends, 0.0) - min(*ends, 0.0)
-    if high - low >= CUT_BELOW * reach:
-        pad = 0.03 * reach or 1.0
-        bars.set_xlim(min(low, 0.0) - pad, max(high, 0.0) + pad)
-        bars.set_xlabel(UNIT)
-    else:
-        pad = 0.25 * (high - low) or 1.0
-        bars.set_xlim(low - pad, high + pad)
-        edge, side_of_zero = (1.0, "right") if high < 0 else (0.0, "left")
-        _break_marks(bars, edge)
-        bars.set_xlabel(f"{UNIT} (cut: the long bars start at 0, beyond the {side_of_zero} edge)")
-
-
-def _break_marks(axes: Axes, edge: float) -> None:
-    """Two white slashes through every bar that starts at 0, near the edge where it is cut."""
-    long = [bar for bar in axes.patches if isinstance(bar, Rectangle) and bar.get_x() == 0]
-    centres = [bar.get_y() + bar.get_height() / 2 for bar in long]
-    for inset in (0.025, 0.04):
-        x = [abs(edge - inset)] * len(long)
-        marks = axes.plot(
-            x, centres, linestyle="", marker=[(-0.4, -1.0), (0.4, 1.0)], transform=axes.get_yaxis_transform()
-        )
-        marks[0].set(markersize=15, markeredgecolor="white", markeredgewidth=1.5, zorder=4)
-
-
-def pareto_histogram(axes: Axes, report: Report) -> None:
-    """Draws how k-hat is distributed, with its threshold, and counts in the title what has no finite k-hat."""
-    k, threshold = report.pareto_k, estimators.pareto_k_threshold(report.num_particles)
-    axes.set(xlabel="Pareto k-hat of the importance weights", ylabel="number of data")
-    above, exact, undefined = int((k > threshold).sum()), int((k == -math.inf).sum()), int(k.isnan().sum())
-    limit = number(threshold, 2)
-    axes.set_title(f"k-hat above {limit}: {above} of {len(report):,}\n{exact} exact, {undefined} undefined")
-    if not k.isfinite().any():
-        axes.text(0.5, 0.5, "no finite k-hat", transform=axes.transAxes, ha="center", color=QUIET)
-        axes.set(xticks=[], yticks=[])
-        return
-    axes.hist(k[k.isfinite()].numpy(), bins=30, color=GREEN, alpha=0.75)
-    if math.isfinite(threshold):
-        axes.axvline(threshold, color=RED, linestyle="--", label=f"threshold {limit}")
-        axes.legend(loc="upper right")

@@ -73,13 +73,15 @@ def _fit_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--prior", help="normal or mixture [normal]")
     p.add_argument("--likelihood", help="bernoulli, binomial, normal, ... [natural for the data]")
     p.add_argument("--network", help="mlp or conv [mlp]")
-    p.add_argument("--latent", type=int, help="dimensions of z")
+    p.add_argument("--latent", type=int, help="dimensions of z [the data's: digits 16, mnist 50]")
     p.add_argument("--hidden", type=int, nargs="*", help="widths of the hidden layers of the encoder")
     p.add_argument("--epochs", type=int, help="passes over the training data")
     p.add_argument("--batch-size", type=int, help="data in a step")
-    p.add_argument("--lr", type=float, help="learning rate of Adam [0.001]")
+    p.add_argument("--lr", type=float, help="learning rate of Adam [the data's]")
     p.add_argument("--schedule", help="of the learning rate: cosine or constant [cosine]")
-    p.add_argument("--kl-warmup", type=float, metavar="EPOCHS", help="epochs for the KL's weight to reach 1")
+    p.add_argument(
+        "--kl-warmup", type=float, metavar="EPOCHS", help="epochs for the KL's weight to reach 1 [the data's]"
+    )
     p.add_argument("--patience", type=int, help="end after so many epochs without a better validation ELBO")
     p.add_argument("--seed", type=int, help="of weights, order and noise [0]")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N [auto]")

@@ -16,9 +16,10 @@ import pyrovae as pv
 from pyrovae import demonstration, figures, recipes, runs, storage
 from pyrovae.data import Dataset, Split
 from pyrovae.errors import InputError
+from pyrovae.inference.loop import Fit
 from pyrovae.inference.optimizers import adam
 from pyrovae.inference.pairs import Program, modules_of
-from pyrovae.inference.training import Fit, resolve_device
+from pyrovae.inference.training import resolve_device
 
 
 class Loaded(NamedTuple):

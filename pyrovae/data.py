@@ -1,15 +1,11 @@
-"""Data with their protocol: rows as tensors, and a record of how they came to be that goes into every report.
-
-Rows x of D values that are source / c have log p(source) = log p(x) - D log c; the protocol carries the last
-term, so that densities in different units can be compared.
-"""
+"""Data sets by name or from files: three splits of rows, each with its protocol."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,292 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import readers
+from . import files, readers
 from .errors import InputError, nearest
-from .readers import Parts, Rows
+from .files import Parts, Rows
+from .splits import Dataset, Protocol, Split, as_split, describe
 
 __all__ = ["DATASETS", "Dataset", "Protocol", "Split", "as_split", "load"]
 
 BINARIZATIONS = ("none", "dynamic", "static", "threshold")
 SPLITS = (0.8, 0.1, 0.1)
-
-
-# ---------------------------------------------------------------------------------------- the records
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How the rows of a split came to be.
-
-    Attributes:
-        dataset: the set: "digits", "mnist", "user's tensor", or the name of the user's file.
-        split: "train", "valid", "test" or "all".
-        num_data: N.
-        binarization: "none"; "dynamic" (train drawn anew at each use, valid and test drawn once);
-            "static" (drawn once); "threshold" (at 0.5).
-        divisor: the rows (under binarization: the probabilities) are source / divisor; 1.0 is as found.
-        log_jacobian: nats per datum to add to a log density of the rows to get that of the source rows,
-            -D log(divisor); D counts observed values (their mean over the data, where some are missing).
-            0.0 under binarization: a mass needs none.
-        seed: of the split's permutation and the fixed draws; None where nothing depended on it.
-        sha256: of the rows as served (dtype, shape and bytes of each tensor; if dynamic, the probabilities).
-        source_sha256: of the same rows before rescaling or binarization, in the same dtype.
-    """
-
-    dataset: str
-    split: str
-    num_data: int
-    binarization: str
-    divisor: float
-    log_jacobian: float
-    seed: int | None
-    sha256: str
-    source_sha256: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as plain values, fit for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Protocol:
-        """The inverse of `to_dict`."""
-        names = [one.name for one in fields(cls)]
-        if set(values) != set(names):
-            raise InputError(f"expected a protocol with {names}, got {sorted(values)}; give what to_dict() returned")
-        return cls(**values)
-
-    def __str__(self) -> str:
-        values = {
-            "none": "values as found" if self.divisor == 1.0 else f"values divided by {self.divisor:g}",
-            "dynamic": "binarized anew at each use" if self.split == "train" else "binarized once",
-            "static": "binarized once",
-            "threshold": "binarized at 0.5",
-        }[self.binarization]
-        seed = "" if self.seed is None else f", seed {self.seed}"
-        return f"{self.dataset} {self.split}: {self.num_data} data, {values}{seed}, sha256 {self.sha256[:8]}"
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """A tuple of tensors with the datum as first dimension, and how they came to be.
-
-    Attributes:
-        tensors: the observations (N, *shape) first; what the programs get as positional arguments.
-        protocol: how the rows came to be.
-        labels: (N,) int64, never passed to programs unless by `with_labels`.
-        source: the observations before rescaling or binarization; None where they are as found.
-
-    Example:
-        >>> test = load("digits").test
-        >>> len(test), test.shape
-        (300, torch.Size([8, 8]))
-        >>> [tuple(tensor.shape) for tensor in test.with_labels()[:5].tensors]
-        [(5, 8, 8), (5,)]
-    """
-
-    tensors: tuple[Tensor, ...]
-    protocol: Protocol
-    labels: Tensor | None = None
-    source: Tensor | None = field(default=None, repr=False)
-
-    def __post_init__(self) -> None:
-        _check_rows(self.tensors if self.labels is None else (*self.tensors, self.labels))
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    @property
-    def x(self) -> Tensor:
-        """The observations, (N, *shape); under dynamic binarization the probabilities of the train split."""
-        return self.tensors[0]
-
-    @property
-    def shape(self) -> torch.Size:
-        """The shape of one datum."""
-        return self.x.shape[1:]
-
-    def __getitem__(self, index: slice | Tensor | Sequence[int]) -> Split:
-        """Some of the rows, as a split with its own size and hashes; to train, use the cheaper `batch`."""
-        rows = index if isinstance(index, slice) else _row_numbers(index, len(self))
-        return self._with(
-            tuple(tensor[_on(rows, tensor)] for tensor in self.tensors),
-            None if self.labels is None else self.labels[_on(rows, self.labels)],
-            None if self.source is None else self.source[_on(rows, self.source)],
-        )
-
-    def to(self, device: torch.device | str) -> Split:
-        """The same split with its tensors and labels on a device."""
-        labels = None if self.labels is None else self.labels.to(device)
-        return replace(self, tensors=tuple(tensor.to(device) for tensor in self.tensors), labels=labels)
-
-    def with_labels(self) -> Split:
-        """The split with tensors (x, labels), so that programs get both; `sha256` then covers both."""
-        if self.labels is None:
-            raise InputError(
-                f"{self.protocol.dataset}: expected labels, but this set has none; give a tuple of tensors (x, labels)"
-            )
-        return self._with((self.x, self.labels), self.labels, self.source)
-
-    def batch(self, index: Tensor | slice, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
-        """Some of the rows as bare tensors; a dynamically binarized train split draws them anew at each call.
-
-        Args:
-            index: (B,) int64 row numbers, or a slice.
-            generator: of the draw, on the tensors' device; torch's default generator when None.
-
-        Returns:
-            One tensor (B, ...) for each of `tensors`.
-        """
-        rows = tuple(tensor[index] for tensor in self.tensors)
-        if self.protocol.binarization != "dynamic" or self.protocol.split != "train":
-            return rows
-        return (torch.bernoulli(rows[0], generator=generator), *rows[1:])
-
-    def _with(self, tensors: tuple[Tensor, ...], labels: Tensor | None, source: Tensor | None) -> Split:
-        _check_rows(tensors)
-        old = self.protocol
-        protocol = _describe(
-            tensors,
-            source=source,
-            dataset=old.dataset,
-            split=old.split,
-            binarization=old.binarization,
-            divisor=old.divisor,
-            seed=old.seed,
-        )
-        return Split(tensors, protocol, labels, source)
-
-
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """Three splits of one set.
-
-    Attributes:
-        name: as given to `load`, or the file's name.
-        train, valid, test: the splits.
-        kind: what a value is: "counts", "binary", "unit" (in [0, 1]) or "real".
-        maximum: the largest count; 1 for "binary" and "unit", None for "real".
-        num_classes: the number of classes of the labels, None where there are none.
-    """
-
-    name: str
-    train: Split
-    valid: Split
-    test: Split
-    kind: str
-    maximum: int | None
-    num_classes: int | None
-
-    @property
-    def shape(self) -> torch.Size:
-        """The shape of one datum."""
-        return self.train.shape
-
-    @property
-    def range(self) -> str:
-        """What a value is, in words: "counts 0..16"."""
-        words = {
-            "counts": f"counts 0..{self.maximum}",
-            "binary": "binary",
-            "unit": "values in [0, 1]",
-            "real": "reals",
-        }
-        return words[self.kind]
-
-
-# ----------------------------------------------------------------------------------------- to splits
-
-
-def as_split(data: Any) -> Split:
-    """Makes a split of whatever may be given as data.
-
-    Args:
-        data: a `Split` (returned as it is), a tensor or array (N, ...), or a tuple or list of these with
-            one N. Dtypes are kept.
-
-    Returns:
-        The split; for tensors, of the set "user's tensor", split "all".
-
-    Raises:
-        InputError: something else, no rows, or different numbers of rows.
-
-    Example:
-        >>> as_split(torch.zeros(3, 2)).protocol.dataset
-        "user's tensor"
-    """
-    if isinstance(data, Split):
-        return data
-    if isinstance(data, Dataset):
-        raise InputError(f"expected one split, got the whole set {data.name}; give its .train, .valid or .test")
-    tensors = tuple(map(_as_tensor, data)) if isinstance(data, (tuple, list)) else (_as_tensor(data),)
-    _check_rows(tensors)
-    return Split(tensors, _describe(tensors, dataset="user's tensor", split="all"))
-
-
-def _as_tensor(data: Any) -> Tensor:
-    if isinstance(data, Tensor):
-        return data
-    if not isinstance(data, np.ndarray) or data.dtype.kind not in "buif":
-        what = f"an array of {data.dtype}" if isinstance(data, np.ndarray) else f"a {type(data).__name__}"
-        raise InputError(f"expected a Split, a tensor (N, ...) or a tuple of tensors, got {what}; make it a tensor")
-    return torch.as_tensor(data if data.flags.writeable else data.copy())
-
-
-def _check_rows(tensors: Sequence[Tensor]) -> None:
-    """Demands tensors of one and the same N > 0."""
-    shapes = [tuple(tensor.shape) for tensor in tensors]
-    if not shapes or not all(shapes) or len({shape[0] for shape in shapes}) != 1 or shapes[0][0] == 0:
-        raise InputError(
-            f"expected tensors of one first dimension N > 0 (the datum), got shapes {shapes}; "
-            "give each one row per datum"
-        )
-
-
-def _row_numbers(index: Any, num_data: int) -> Tensor:
-    rows = np.asarray(index.cpu() if isinstance(index, Tensor) else index)
-    if rows.ndim != 1 or rows.dtype.kind not in "iu" or rows.size == 0:
-        raise InputError(
-            f"expected a slice, or a list or LongTensor of row numbers, got {index!r}; for one row give [i]"
-        )
-    if rows.min() < -num_data or rows.max() >= num_data:
-        raise InputError(f"expected row numbers below {num_data}, got {rows.min()}..{rows.max()}; check them")
-    return torch.from_numpy(rows.astype(np.int64))
-
-
-def _on(rows: slice | Tensor, tensor: Tensor) -> slice | Tensor:
-    return rows if isinstance(rows, slice) else rows.to(tensor.device)
-
-
-def _describe(
-    tensors: tuple[Tensor, ...],
-    *,
-    dataset: str,
-    split: str,
-    source: Tensor | None = None,
-    binarization: str = "none",
-    divisor: float = 1.0,
-    seed: int | None = None,
-) -> Protocol:
-    """Writes the protocol of rows and computes what depends on them: size, hashes and Jacobian."""
-    x, sha256 = tensors[0], _digest(tensors)
-    found = sha256 if source is None else _digest((source.to(x.dtype), *tensors[1:]))
-    jacobian = 0.0 if binarization != "none" or divisor == 1.0 else -_num_observed(x) * math.log(divisor)
-    return Protocol(dataset, split, len(x), binarization, divisor, jacobian, seed, sha256, found)
-
-
-def _num_observed(x: Tensor) -> float:
-    """D, or the mean number of values per datum that are not NaN."""
-    return int((~x.isnan()).sum()) / len(x)
-
-
-def _digest(tensors: Sequence[Tensor]) -> str:
-    """SHA-256 of each tensor's dtype, shape and bytes."""
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        rows = tensor.detach().cpu().contiguous()
-        digest.update(f"{rows.dtype} {tuple(rows.shape)}\n".encode())
-        digest.update(rows.view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 # ---------------------------------------------------------------------------------------- to data sets
@@ -344,7 +63,7 @@ def _split(name: str, part: str, rows: Rows, recipe: _Recipe) -> Split:
     x = _binarize(name, values, part, recipe)
     kept = None if recipe.divisor == 1.0 and recipe.binarization == "none" else source
     labels = None if rows.labels is None else torch.from_numpy(rows.labels.astype(np.int64))
-    protocol = _describe(
+    protocol = describe(
         (x,),
         source=kept,
         dataset=name,
@@ -558,7 +277,7 @@ def _own(
     splits: tuple[float, float, float],
 ) -> Dataset:
     """The user's file: its own three parts, or a seeded permutation in three."""
-    name, parts = path.resolve().name, readers.read_path(path)
+    name, parts = path.resolve().name, files.read_path(path)
     kind = binarization or "none"
     seeded = "all" in parts or kind in ("dynamic", "static")
     if "all" in parts:

@@ -12,9 +12,9 @@ import pyrovae as pv
 from pyrovae import figures, recipes, runs
 from pyrovae.data import Dataset, Split
 from pyrovae.errors import InputError
+from pyrovae.inference.loop import Fit
 from pyrovae.inference.optimizers import adam
 from pyrovae.inference.report import Report
-from pyrovae.inference.training import Fit
 from pyrovae.programs.mixtures import FiniteMixture, fit_mixture
 
 MARK = "made-by-pyrovae-demo"
@@ -99,8 +99,9 @@ def _fit(digits: Dataset, prior: str, folder: Path, epochs: int | None) -> Fit:
         vae.guide,
         digits.train,
         valid=digits.valid,
-        optimizer=adam(1e-3),
+        optimizer=adam(sizes["lr"]),
         schedule=recipes.SCHEDULES["cosine"],
+        kl_warmup=sizes["kl_warmup"],
         epochs=epochs or sizes["epochs"],
         batch_size=sizes["batch_size"],
         out=folder,

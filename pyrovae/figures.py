@@ -16,13 +16,14 @@ import torch
 from matplotlib.figure import Figure
 
 from pyrovae import _drawing_helpers as helpers
+from pyrovae import _ledger as ledger
 from pyrovae._drawing_helpers import BLUE, DPI, INK, QUIET, RED, UNIT, new_figure, number, styled
-from pyrovae.data import as_split
 from pyrovae.errors import InputError
 from pyrovae.inference import drawing
 from pyrovae.inference.comparison import Comparison
 from pyrovae.inference.pairs import Program
 from pyrovae.inference.report import Report
+from pyrovae.splits import as_split
 
 UNDATED: dict[str, dict[str, None]] = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 
@@ -41,9 +42,9 @@ def training_curves(history: Sequence[Mapping[str, float]], *, best_epoch: int |
     figure, panels = new_figure(9, 3.2, columns=3)
     for axes, (name, title) in zip(panels, titles.items(), strict=True):
         lines = {"training": (name, BLUE, "-"), "validation": (f"valid_{name}", RED, "-")}
-        if name == "elbo" and helpers.objective_differs(history):
+        if name == "elbo" and ledger.objective_differs(history):
             lines["objective"] = ("objective", QUIET, "--")
-        helpers.curves(axes, history, lines)
+        ledger.curves(axes, history, lines)
         if best_epoch is not None:
             axes.axvline(best_epoch, color=INK, linewidth=0.8, linestyle=":", label=f"best epoch, {best_epoch}")
         axes.set_title(title)
@@ -221,14 +222,14 @@ def account(reports: Report | Mapping[str, Report]) -> Figure:
     Raises:
         InputError: for no report, or a mean that is not finite.
     """
-    named = {helpers.data_of(reports): reports} if isinstance(reports, Report) else dict(reports)
+    named = {ledger.data_of(reports): reports} if isinstance(reports, Report) else dict(reports)
     accounts = {name: report.to_dict() for name, report in named.items()}
-    helpers.refuse_infinite(accounts)
-    height = 0.7 + 0.24 * helpers.GROUP_HEIGHT * len(accounts)
+    ledger.refuse_infinite(accounts)
+    height = 0.7 + 0.24 * ledger.GROUP_HEIGHT * len(accounts)
     figure, panels = new_figure(8.4, height, columns=3, sharey=True, width_ratios=(1.5, 4, 1.65))
     for group, (name, values) in enumerate(accounts.items()):
-        helpers.ledger(panels, helpers.GROUP_HEIGHT * group, name, values)
-    helpers.fit_ledger_axes(panels, accounts.values())
+        ledger.rows(panels, ledger.GROUP_HEIGHT * group, name, values)
+    ledger.fit_ledger_axes(panels, accounts.values())
     return figure
 
 
@@ -244,10 +245,10 @@ def evidence_histogram(report: Report) -> Figure:
     left.hist(values, bins="auto" if len(values) < 1000 else 50, color=BLUE, alpha=0.75)
     if evidence["mean"] is not None:
         left.axvline(evidence["mean"], color=INK, linewidth=1.2)
-    mean, data_se, mc_se, bias = (number(evidence[key], 4 if key == "bias" else 2) for key in helpers.ERRORS)
+    mean, data_se, mc_se, bias = (number(evidence[key], 4 if key == "bias" else 2) for key in ledger.ERRORS)
     left.set_title(f"log p(x): mean {mean}\ndata SE {data_se}, MC SE {mc_se}, bias about {bias}")
     left.set(xlabel=f"log p(x), {UNIT}", ylabel="number of data")
-    helpers.pareto_histogram(right, report)
+    ledger.pareto_histogram(right, report)
     return figure
 
 

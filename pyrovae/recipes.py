@@ -34,9 +34,9 @@ NETWORKS = ("mlp", "conv")
 
 # What `pyrovae fit` takes where nothing is said, by the kind of data.
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "digits": {"latent": 8, "hidden": [200], "epochs": 300, "batch_size": 64},
-    "mnist": {"latent": 50, "hidden": [400, 400], "epochs": 100, "batch_size": 128},
-    "other": {"latent": 10, "hidden": [200], "epochs": 100, "batch_size": 128},
+    "digits": {"latent": 16, "hidden": [200], "epochs": 300, "batch_size": 64, "lr": 2e-3, "kl_warmup": 30.0},
+    "mnist": {"latent": 50, "hidden": [400, 400], "epochs": 100, "batch_size": 128, "lr": 2e-3, "kl_warmup": 10.0},
+    "other": {"latent": 10, "hidden": [200], "epochs": 100, "batch_size": 128, "lr": 1e-3, "kl_warmup": 0.0},
 }
 
 

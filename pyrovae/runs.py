@@ -9,10 +9,11 @@ import torch
 
 from pyrovae import storage
 from pyrovae.errors import InputError
+from pyrovae.inference.blocks import kept_rng
 from pyrovae.inference.checkpoint import part, read_history, set_weights
+from pyrovae.inference.loop import Fit
 from pyrovae.inference.pairs import Program, Scoped, modules_of, own_scope, plain_traces
-from pyrovae.inference.report import Report, kept_rng
-from pyrovae.inference.training import Fit
+from pyrovae.inference.report import Report
 
 
 def load(folder: str | Path, model: Program, guide: Program) -> Fit:

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from pyrovae.data import Split
 from pyrovae.errors import InputError
 from pyrovae.inference import estimators
 from pyrovae.inference.pairs import Program, plain_traces, sites
 from pyrovae.inference.structure import Structure, describe, inspect_pair
 from pyrovae.inference.terms import WAYS, LogTerms, SiteTerms, choose_way, one_row, sum_by_role
+from pyrovae.splits import Split
 
 ELEMENTS_AT_ONCE = 2**21  # numbers drawn or scored in one run of the programs, where the caller does not say
 
@@ -154,9 +154,14 @@ def kept_rng() -> Iterator[None]:
         yield
 
 
-def seed_everything(*key: int) -> None:
-    """Seeds torch, on every device, from a key of whole numbers; keys of unlike length are unlike seeds."""
+def seed_of(*key: int) -> int:
+    """One seed from a key of whole numbers; keys of unlike length are unlike seeds."""
     if min(key) < 0:
-        raise InputError(f"a seed must not be negative, got {key[0]}")
+        raise InputError(f"a seed must not be negative, got {min(key)}")
     sequence = np.random.SeedSequence((len(key), *key))  # by itself it takes (1, 2) and (1, 2, 0) for the same
-    torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
+    return int(sequence.generate_state(1, np.uint64)[0] >> 1)
+
+
+def seed_everything(*key: int) -> None:
+    """Seeds torch, on every device, from a key of whole numbers."""
+    torch.manual_seed(seed_of(*key))

@@ -9,8 +9,8 @@ import torch
 from pyro.poutine import Trace
 from torch import Tensor
 
-from pyrovae.data import as_split
 from pyrovae.errors import InputError, nearest
+from pyrovae.inference.blocks import kept_rng, seed_everything
 from pyrovae.inference.pairs import (
     Program,
     evaluation_mode,
@@ -21,7 +21,7 @@ from pyrovae.inference.pairs import (
     quiet_numerics,
     sites,
 )
-from pyrovae.inference.report import kept_rng, seed_everything
+from pyrovae.splits import as_split
 
 
 class Draws(NamedTuple):

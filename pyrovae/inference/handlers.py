@@ -3,11 +3,13 @@
 from typing import Any
 
 import torch
+from pyro.distributions import MaskedDistribution
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
 from pyrovae.inference.pairs import Program
+from pyrovae.inference.structure import layers, scored, support_of
 
 
 class _Tempered(Messenger):
@@ -32,3 +34,38 @@ def tempered(program: Program, beta: float | Tensor) -> Program:
         Higgins et al. (2017), beta-VAE, ICLR.
     """
     return _Tempered(torch.as_tensor(beta))(program)
+
+
+class _FilledUnderMask(Messenger):
+    def _pyro_sample(self, msg: Any) -> None:
+        value, base = msg["value"], layers(msg["fn"])[-1]
+        support = support_of(base) if msg["is_observed"] and isinstance(value, Tensor) else None
+        if support is None or not _is_masked(msg):
+            return
+        like = value.flatten(value.dim() - support.event_dim).select(-1, 0) if support.event_dim else value
+        counts = scored(msg, like, support.event_dim)
+        counts = counts.reshape(counts.shape + (1,) * support.event_dim)
+        msg["value"] = torch.where(counts, value, _inside(support, value))
+
+
+def filled_under_mask(program: Program) -> Program:
+    """Puts a harmless value where an observation is masked out, before it is scored.
+
+    A mask takes a NaN out of the log density, but not out of its gradient (0 times NaN is NaN): programs with
+    missing data train with this handler around their model. What is not masked is left as it is.
+    """
+    return _FilledUnderMask()(program)
+
+
+def _is_masked(msg: Any) -> bool:
+    inner = (layer for layer in layers(msg["fn"]) if isinstance(layer, MaskedDistribution))
+    return isinstance(msg["mask"], Tensor) or any(isinstance(layer._mask, Tensor) for layer in inner)
+
+
+def _inside(support: Any, value: Tensor) -> Tensor:
+    """Some value in the support, of the dtype, device and shape of ``value``; NaN become 0 where none is known."""
+    for candidate in (0.0, 0.5, 1.0):
+        filler = torch.full_like(value, candidate)
+        if support.check(filler).all():
+            return filler
+    return value.nan_to_num()

@@ -10,9 +10,9 @@ from pyro.infer import ELBO, RenyiELBO, Trace_ELBO, TraceGraph_ELBO, TraceMeanFi
 from pyro.poutine import Trace
 from torch import Tensor
 
-from pyrovae.data import Split
+from pyrovae.inference.blocks import seed_everything
 from pyrovae.inference.pairs import Program, plain_traces, quiet_numerics, sites
-from pyrovae.inference.report import seed_everything
+from pyrovae.splits import Split
 
 NAMES = ("elbo", "reconstruction", "kl_prior", "objective")
 _READABLE = (Trace_ELBO, TraceMeanField_ELBO, RenyiELBO, TraceGraph_ELBO)

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrovae.data import Protocol, as_split
 from pyrovae.errors import InputError
 from pyrovae.inference import estimators
 from pyrovae.inference.blocks import Evaluation, kept_rng
@@ -19,6 +18,7 @@ from pyrovae.inference.blocks import seed_everything as seed_everything
 from pyrovae.inference.pairs import Program, evaluation_mode, home_device, modules_of, own_scope, quiet_numerics
 from pyrovae.inference.terms import check_num_particles
 from pyrovae.progress import bar
+from pyrovae.splits import Protocol, as_split
 
 QUANTITIES = ("log_evidence", "elbo", "reconstruction", "kl_prior", "kl_posterior")
 

@@ -139,7 +139,7 @@ def _refuse_point_guide(guide_sites: dict) -> None:
     if any(site["infer"].get("is_auxiliary") for site in guide_sites.values()):
         return  # the point is a transform of an auxiliary draw, whose density counts
     for name, site in guide_sites.items():
-        if isinstance(_layers(site["fn"])[-1], dist.Delta):
+        if isinstance(layers(site["fn"])[-1], dist.Delta):
             raise InputError(
                 f"site '{name}' of the guide is a single point (Delta): its draws have no density to weigh them by; "
                 "use a guide with a spread"
@@ -182,15 +182,15 @@ ADVICE = {
 
 
 def _refuse_outside_support(name: str, site: dict) -> None:
-    value, base = site["value"], _layers(site["fn"])[-1]
-    support = _support(base)
+    value, base = site["value"], layers(site["fn"])[-1]
+    support = support_of(base)
     if support is None:
         return
     inside = support.check(value)
     if value.is_floating_point():
         finite = value.isfinite()
         inside = inside & (finite if inside.shape == finite.shape else finite.flatten(inside.dim()).all(-1))
-    outside = (~inside & _scored(site, inside, support.event_dim)).nonzero()
+    outside = (~inside & scored(site, inside, support.event_dim)).nonzero()
     if len(outside) == 0:
         return
     first = outside[0].tolist()
@@ -203,28 +203,37 @@ def _refuse_outside_support(name: str, site: dict) -> None:
     )
 
 
-def _scored(site: dict, inside: Tensor, event_dim: int) -> Tensor:
-    """Where a site's values count: not under poutine.mask, nor under the mask of a distribution."""
-    layers = _layers(site["fn"])
-    masks = [(site["mask"], layers[0])]
-    masks += [(layer._mask, layer) for layer in layers if isinstance(layer, dist.MaskedDistribution)]
-    scored = torch.ones_like(inside)
+def scored(site: Any, like: Tensor, event_dim: int) -> Tensor:
+    """Where a site's values count: not under poutine.mask, nor under the mask of a distribution.
+
+    Args:
+        site: a sample site.
+        like: a tensor of the shape of its value without the last ``event_dim`` dimensions.
+        event_dim: how many dimensions one value of the support takes.
+
+    Returns:
+        Booleans, of the shape of ``like``.
+    """
+    nested = layers(site["fn"])
+    masks = [(site["mask"], nested[0])]
+    masks += [(layer._mask, layer) for layer in nested if isinstance(layer, dist.MaskedDistribution)]
+    counts = torch.ones_like(like, dtype=torch.bool)
     for mask, layer in masks:
         if mask is not None:
-            mask = torch.as_tensor(mask, device=inside.device)
-            scored = scored & mask.reshape(mask.shape + (1,) * (len(layer.event_shape) - event_dim))
-    return scored
+            mask = torch.as_tensor(mask, device=like.device)
+            counts = counts & mask.reshape(mask.shape + (1,) * (len(layer.event_shape) - event_dim))
+    return counts
 
 
-def _layers(fn: Any) -> list[Any]:
+def layers(fn: Any) -> list[Any]:
     """A distribution, and those inside its reinterpreted and masked wrappers; the innermost is last."""
-    layers = [fn]
-    while isinstance(layers[-1], torch.distributions.Independent | dist.MaskedDistribution):
-        layers.append(layers[-1].base_dist)
-    return layers
+    nested = [fn]
+    while isinstance(nested[-1], torch.distributions.Independent | dist.MaskedDistribution):
+        nested.append(nested[-1].base_dist)
+    return nested
 
 
-def _support(base: Any) -> Any:
+def support_of(base: Any) -> Any:
     """The support of a distribution, or None for a factor and for a distribution that does not say."""
     if isinstance(base, dist.Unit):
         return None
@@ -248,5 +257,5 @@ def _support_text(base: Any) -> str:
 
 def _measure(fn: Any) -> str:
     """The base measure of a site: "mass" (counting measure), "density" (Lebesgue), or "factor"."""
-    support = _support(_layers(fn)[-1])
+    support = support_of(layers(fn)[-1])
     return "factor" if support is None else "mass" if support.is_discrete else "density"

@@ -12,7 +12,7 @@ from torch import nn
 
 import pyrovae as pv
 from pyrovae import storage
-from pyrovae.inference import training
+from pyrovae.inference import loop
 from pyrovae.inference.checkpoint import history_csv, read_history
 from pyrovae.inference.optimizers import adam
 
@@ -56,7 +56,7 @@ def fit_digits(folder, epochs, *, resume=False, seed=0):
 
 def fit_that_is_killed(folder):
     torch.set_num_threads(1)
-    training.CHECKPOINT_SECONDS = 0.0  # so that many moments fall into a write
+    loop.CHECKPOINT_SECONDS = 0.0  # so that many moments fall into a write
     fit_digits(folder, 40)
 
 

@@ -1,0 +1,262 @@
+"""The user's own files, .npy, .npz, .csv or a folder of images, as NumPy arrays; every failure is one `InputError`.
+
+Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .errors import InputError, nearest
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Rows(NamedTuple):
+    """Observations `x` of shape (N, *shape), and `labels` of shape (N,) where there are any."""
+
+    x: Array
+    labels: Array | None = None
+
+
+Parts = dict[str, Rows]  # {"train", "valid", "test"}, {"train", "test"} or {"all"}
+
+IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+
+
+def content_of(path: Path) -> bytes:
+    """Reads a whole file that must not be empty."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: expected a readable file, got {error.strerror}; check the path") from error
+    if not content:
+        raise InputError(f"{path}: expected data, got an empty file; fetch or write it again")
+    return content
+
+
+# ------------------------------------------------------------------------------- the user's own files
+
+
+def read_path(path: str | Path) -> Parts:
+    """Reads a user's file (.npy, .npz, .csv) or folder of images.
+
+    Args:
+        path: what to read; it must exist.
+
+    Returns:
+        Either "train", "valid" and "test", or "all".
+
+    Raises:
+        InputError: a file that is missing, empty, damaged, or of another kind.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        return {"all": read_image_folder(path)}
+    read = READERS.get(path.suffix.lower())
+    if read is None:
+        raise InputError(
+            f'{path}: expected {", ".join(READERS)} or a folder of images, got suffix "{path.suffix}";'
+            f"{nearest(path.suffix, READERS) or ' save the rows as .npy'}"
+        )
+    return read(path)
+
+
+def read_npy(path: str | Path) -> Parts:
+    """Reads one array of shape (N, *shape)."""
+    path = Path(path)
+    arrays = arrays_of(path)
+    demand_names(path, arrays, ["x"])
+    return {"all": Rows(_numbers(path, "the array", arrays["x"]))}
+
+
+def read_npz(path: str | Path) -> Parts:
+    """Reads arrays "train", "valid" and "test"; or "x", with labels "y" if any; or the only array."""
+    path = Path(path)
+    arrays = arrays_of(path)
+    if {"train", "valid", "test"} & set(arrays):
+        return _read_parts(path, arrays)
+    if len(arrays) == 1 and "y" not in arrays:
+        return {"all": Rows(_numbers(path, *arrays.popitem()))}
+    demand_names(path, arrays, ["x"], optional=["y"])
+    x = _numbers(path, "x", arrays["x"])
+    return {"all": Rows(x, _label_array(path, arrays["y"], len(x)) if "y" in arrays else None)}
+
+
+def _read_parts(path: Path, arrays: dict[str, Array]) -> Parts:
+    demand_names(path, arrays, ["train", "valid", "test"])
+    parts = {part: Rows(_numbers(path, part, arrays[part])) for part in ("train", "valid", "test")}
+    shapes = {part: rows.x.shape[1:] for part, rows in parts.items()}
+    if len(set(shapes.values())) > 1:
+        raise InputError(f"{path}: expected one shape of datum, got {shapes}; give all three the same")
+    return parts
+
+
+def arrays_of(path: Path) -> dict[str, Array]:
+    """All arrays of a .npy (named "x") or .npz file, without unpickling."""
+    content_of(path)
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {"x": loaded}
+        with loaded:
+            return {name: loaded[name] for name in loaded.files}
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        if "Object arrays" in str(error):
+            raise InputError(f"{path}: expected numbers, got Python objects; save it with a numeric dtype") from error
+        raise InputError(f"{path}: expected a whole {path.suffix} file, got {error}; write it again") from error
+
+
+def demand_names(path: Path, arrays: dict[str, Array], names: list[str], *, optional: list[str] | None = None) -> None:
+    """Raises InputError unless an archive holds these arrays, and beside them none but ``optional`` (None: any)."""
+    if set(names) - set(arrays) or set(arrays) - set(names) - set(optional or arrays):
+        raise InputError(
+            f'{path}: expected arrays {names}, got {sorted(arrays)}; name them "train", "valid" and "test", '
+            'or "x" (and "y" for labels)'
+        )
+
+
+def _numbers(path: Path, name: str, array: Array) -> Array:
+    """Demands real numbers with at least one row and one value per row."""
+    if array.dtype.kind not in "buif":
+        raise InputError(f"{path}: expected numbers in {name}, got dtype {array.dtype}; save it with a numeric dtype")
+    if array.ndim == 0 or array.size == 0:
+        raise InputError(
+            f"{path}: expected rows (N, ...) with N > 0 in {name}, got shape {array.shape}; check the file"
+        )
+    return array
+
+
+def _label_array(path: Path, labels: Array, num_data: int) -> Array:
+    if labels.shape != (num_data,) or labels.dtype.kind not in "bui" or labels.min() < 0:
+        raise InputError(
+            f'{path}: expected "y" as {num_data} class numbers from 0, got {labels.dtype} {labels.shape}; '
+            "give one non-negative integer per row of x"
+        )
+    return labels
+
+
+def read_csv(path: str | Path) -> Parts:
+    """Reads a table of numbers set apart by commas, semicolons or tabs: x of shape (N, columns), float64.
+
+    A first row without any number is the header. An empty cell, NA or NaN is a missing value (NaN).
+    """
+    path = Path(path)
+    lines = _csv_lines(path, content_of(path))
+    header = lines[0][1] if _is_header(lines[0][1]) else None
+    body = lines[1:] if header else lines
+    if not body:
+        raise InputError(f"{path}: expected rows of numbers, got only a header; check the file")
+    return {"all": Rows(np.array([_csv_row(path, number, cells, lines[0][1], header) for number, cells in body]))}
+
+
+def _csv_lines(path: Path, content: bytes) -> list[tuple[int, list[str]]]:
+    """The lines that are not blank, with their numbers from 1."""
+    try:
+        text = content.decode("utf-8-sig").splitlines()
+        first = next((line for line in text if line.strip()), "")
+        reader = csv.reader(text, delimiter=max(",;\t", key=first.count))
+        lines = [(reader.line_num, cells) for cells in reader if len(cells) > 1 or any(map(str.strip, cells))]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: expected text in UTF-8, got {error}; export the table again") from error
+    if not lines:
+        raise InputError(f"{path}: expected rows of numbers, got blank lines only; check the file")
+    return lines
+
+
+def _is_header(cells: list[str]) -> bool:
+    """A header has text in it and no number; a row of nothing but empty cells is a datum."""
+    return any(map(str.strip, cells)) and not any(map(_is_number, cells))
+
+
+def _csv_row(path: Path, row: int, cells: list[str], first: list[str], header: list[str] | None) -> list[float]:
+    if len(cells) != len(first):
+        raise InputError(f"{path}: expected {len(first)} cells in row {row}, got {len(cells)}; complete the row")
+    try:
+        return [float(cell) for cell in cells]
+    except ValueError:
+        return [_csv_cell(path, row, column, cell, header) for column, cell in enumerate(cells)]
+
+
+def _csv_cell(path: Path, row: int, column: int, cell: str, header: list[str] | None) -> float:
+    if cell.strip().lower() in {"", "na", "nan"}:
+        return math.nan
+    if _is_number(cell):
+        return float(cell)
+    name = f' ("{header[column]}")' if header else ""
+    raise InputError(
+        f'{path}: expected a number in row {row}, column {column + 1}{name}, got "{cell}"; '
+        "encode text as numbers, or leave the cell empty where the value is missing"
+    )
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def read_image_folder(path: str | Path) -> Rows:
+    """Reads a folder of images of one size; the names of its subfolders, sorted, are the classes.
+
+    Returns:
+        x of shape (N, H, W) for grey images or (N, 3, H, W) for colour (transparency is dropped), in the
+        order of the sorted file names.
+    """
+    path = Path(path)
+    folders = [folder for folder in _visible(path) if folder.is_dir() and _images(folder)]
+    files = _images(path) + [file for folder in folders for file in _images(folder)]
+    if not files:
+        raise InputError(f"{path}: expected images ({', '.join(sorted(IMAGE_SUFFIXES))}), got none; check the folder")
+    if folders and _images(path):
+        raise InputError(
+            f"{path}: expected images either in subfolders (classes) or beside none, got both; "
+            f"move {_images(path)[0].name} into a subfolder"
+        )
+    labels = [number for number, folder in enumerate(folders) for _ in _images(folder)]
+    return Rows(_stack(files), np.array(labels) if folders else None)
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+
+
+def _images(folder: Path) -> list[Path]:
+    return [file for file in _visible(folder) if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
+
+
+def _stack(files: list[Path]) -> Array:
+    images = [_image(file) for file in files]
+    for file, image in zip(files, images, strict=True):
+        if image.shape != images[0].shape:
+            raise InputError(
+                f"{file}: expected shape {images[0].shape} as {files[0].name} has, got {image.shape}; "
+                "make all images the same size, all grey or all in colour"
+            )
+    return np.stack(images)
+
+
+def _image(file: Path) -> Array:
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            if image.mode in {"I", "F", "I;16", "I;16B", "I;16L"}:  # grey with more than 8 bits
+                return np.asarray(image)
+            if image.mode in {"1", "L", "LA"}:
+                return np.asarray(image.convert("L"))
+            return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{file}: expected an image, got {error}; remove the file or save it again") from error
+
+
+READERS = {".npy": read_npy, ".npz": read_npz, ".csv": read_csv}
