@@ -17,7 +17,6 @@ from pyrovae import demonstration, figures, recipes, runs, storage
 from pyrovae.data import Dataset, Split
 from pyrovae.errors import InputError
 from pyrovae.inference.loop import Fit
-from pyrovae.inference.optimizers import adam
 from pyrovae.inference.pairs import Program, modules_of
 from pyrovae.inference.training import resolve_device
 
@@ -47,13 +46,7 @@ def fit(arguments: Namespace) -> int:
         guide,
         _split(dataset, "train", record),
         valid=_split(dataset, "valid", record),
-        optimizer=adam(record["lr"]),
-        schedule=recipes.SCHEDULES[record["schedule"]],
-        kl_warmup=record["kl_warmup"],
-        epochs=record["epochs"],
-        batch_size=record["batch_size"],
-        patience=record["patience"],
-        seed=record["seed"],
+        **recipes.training(record),
         device=arguments.device,
         out=arguments.out,
         resume=arguments.resume,
@@ -96,47 +89,16 @@ class _Narrator:
 def _record_to_fit(arguments: Namespace) -> dict[str, Any]:
     """The record of a new run, or of the run to be resumed."""
     if not storage.holds_run(arguments.out):
-        return _new_record(arguments)
+        return recipes.record(**{name: getattr(arguments, name) for name in recipes.SETTINGS})
     if not arguments.resume:
         raise InputError(f"{arguments.out}: already holds a run; use --resume to go on, or another --out")
     record = _recorded(arguments.out)
     _check_program(arguments.out, record, arguments.program)
-    for name in (*_SETTINGS, *_SIZES):
+    for name in recipes.SETTINGS:
         given, stored = getattr(arguments, name), record[name]
         if given is not None and given != stored and name != "epochs":
             raise InputError(f"{arguments.out}: was begun with --{name.replace('_', '-')} {stored}, not {given}")
     return record if arguments.epochs is None else {**record, "epochs": arguments.epochs}
-
-
-# Settings of `pyrovae fit` with what they are where nothing is said; sizes depend on the data.
-_SETTINGS: dict[str, Any] = {
-    "data": "digits",
-    "binarization": None,
-    "divisor": None,
-    "labels": False,
-    "prior": "normal",
-    "likelihood": None,
-    "network": "mlp",
-    "lr": 1e-3,
-    "schedule": "cosine",
-    "kl_warmup": 0.0,
-    "patience": None,
-    "seed": 0,
-}
-_SIZES = ("latent", "hidden", "epochs", "batch_size")
-
-
-def _new_record(arguments: Namespace) -> dict[str, Any]:
-    """Everything that decides a fit, as plain values: what --resume and evaluate build it from again."""
-    given = {name: getattr(arguments, name) for name in (*_SETTINGS, *_SIZES)}
-    settings = _SETTINGS | recipes.defaults(given["data"] or "digits")
-    record = {name: settings[name] if value is None else value for name, value in given.items()}
-    recipes.choose("schedule", record["schedule"], recipes.SCHEDULES)
-    if not record["lr"] > 0 or record["kl_warmup"] < 0:
-        raise InputError(
-            f"--lr must be positive and --kl-warmup not negative, got {record['lr']}, {record['kl_warmup']}"
-        )
-    return record
 
 
 def _recorded(run: str) -> dict[str, Any]:

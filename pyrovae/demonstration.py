@@ -13,13 +13,12 @@ from pyrovae import figures, recipes, runs
 from pyrovae.data import Dataset, Split
 from pyrovae.errors import InputError
 from pyrovae.inference.loop import Fit
-from pyrovae.inference.optimizers import adam
 from pyrovae.inference.report import Report
 from pyrovae.programs.mixtures import FiniteMixture, fit_mixture
 
 MARK = "made-by-pyrovae-demo"
 RUNS = {"vae": "normal", "vae-mixture-prior": "mixture"}  # run -> prior
-GRID = (1, 2, 5, 10, 20, 40, 80, 120, 160, 240, 320)  # numbers of mixture components tried on the validation data
+GRID = (1, 5, 20, 40, 80, 160, 240, 320, 480, 640, 960)  # numbers of mixture components tried on the validation data
 
 
 def run(folder: Path, *, epochs: int | None = None, num_particles: int = 1000) -> int:
@@ -90,20 +89,15 @@ def run_figures(fitted: Fit, data: Split) -> dict[str, Figure]:
 
 
 def _fit(digits: Dataset, prior: str, folder: Path, epochs: int | None) -> Fit:
-    sizes = recipes.defaults("digits")
-    recipe = recipes.complete({"prior": prior, "likelihood": None, "network": "mlp", "seed": 0, **sizes}, digits)
-    vae = recipes.build(recipe, digits)
-    record = {**recipe, "data": "digits", "binarization": None, "divisor": None, "labels": False, "program": None}
+    record = recipes.record(data="digits", prior=prior, epochs=epochs)
+    record |= {**recipes.complete(record, digits), "program": None}
+    vae = recipes.build(record, digits)
     return pv.fit(
         vae.model,
         vae.guide,
         digits.train,
         valid=digits.valid,
-        optimizer=adam(sizes["lr"]),
-        schedule=recipes.SCHEDULES["cosine"],
-        kl_warmup=sizes["kl_warmup"],
-        epochs=epochs or sizes["epochs"],
-        batch_size=sizes["batch_size"],
+        **recipes.training(record),
         out=folder,
         record=record,
     )

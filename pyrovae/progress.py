@@ -13,5 +13,9 @@ with warnings.catch_warnings():
 
 def bar(*, shown: bool, **settings: Any) -> tqdm:
     """A tqdm bar; ``shown=False`` makes it do nothing, as it does where nobody watches."""
-    watched = sys.stderr.isatty() or "ipykernel" in sys.modules
-    return tqdm(disable=not (shown and watched), **settings)
+    return tqdm(disable=not (shown and (sys.stderr.isatty() or _in_notebook())), **settings)
+
+
+def _in_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None

@@ -8,6 +8,7 @@ from torch import nn
 
 from pyrovae.data import Dataset
 from pyrovae.errors import InputError, nearest
+from pyrovae.inference.optimizers import adam
 from pyrovae.programs import families, networks, priors
 from pyrovae.programs.conditional import Conditional
 from pyrovae.programs.families import Family
@@ -32,19 +33,54 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 }
 NETWORKS = ("mlp", "conv")
 
-# What `pyrovae fit` takes where nothing is said, by the kind of data.
+# Everything that decides a fit, with what it is where nothing is said; None: it depends on the data.
+SETTINGS: dict[str, Any] = {
+    "data": "digits",
+    "binarization": None,
+    "divisor": None,
+    "labels": False,
+    "prior": "normal",
+    "likelihood": None,
+    "network": "mlp",
+    "latent": None,
+    "hidden": None,
+    "epochs": None,
+    "batch_size": None,
+    "lr": None,
+    "schedule": "cosine",
+    "kl_warmup": None,
+    "patience": None,
+    "seed": 0,
+}
 DEFAULTS: dict[str, dict[str, Any]] = {
     "digits": {"latent": 16, "hidden": [200], "epochs": 300, "batch_size": 64, "lr": 2e-3, "kl_warmup": 30.0},
     "mnist": {"latent": 50, "hidden": [400, 400], "epochs": 100, "batch_size": 128, "lr": 2e-3, "kl_warmup": 10.0},
     "other": {"latent": 10, "hidden": [200], "epochs": 100, "batch_size": 128, "lr": 1e-3, "kl_warmup": 0.0},
 }
+MNIST_LIKE = ("mnist", "mnist-static", "fashion-mnist")
 
 
-def defaults(source: str) -> dict[str, Any]:
-    """Sizes and lengths for a data set: its own, MNIST's for its like, or the general ones."""
-    if source in ("mnist-static", "fashion-mnist"):
-        source = "mnist"
-    return DEFAULTS.get(source, DEFAULTS["other"])
+def record(**given: Any) -> dict[str, Any]:
+    """A full record of a fit as plain values: what is given, else what suits the data.
+
+    Raises:
+        InputError: for a rate, a warm-up or a schedule that cannot be.
+    """
+    source = given.get("data") or SETTINGS["data"]
+    settings = SETTINGS | DEFAULTS.get("mnist" if source in MNIST_LIKE else source, DEFAULTS["other"])
+    settings |= {name: value for name, value in given.items() if value is not None}
+    choose("schedule", settings["schedule"], SCHEDULES)
+    if not settings["lr"] > 0 or settings["kl_warmup"] < 0:
+        raise InputError(
+            f"--lr must be positive and --kl-warmup not negative, got {settings['lr']}, {settings['kl_warmup']}"
+        )
+    return settings
+
+
+def training(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of :func:`pyrovae.fit` that a record decides."""
+    same = {name: record[name] for name in ("kl_warmup", "epochs", "batch_size", "patience", "seed")}
+    return {"optimizer": adam(record["lr"]), "schedule": SCHEDULES[record["schedule"]], **same}
 
 
 def choose(kind: str, name: str, choices: Mapping[str, Any] | tuple[str, ...]) -> str:

@@ -30,4 +30,4 @@ def data_folder():
     """The folder of MNIST and Fashion-MNIST files that the environment names."""
     if not os.environ.get("PYROVAE_DATA"):
         pytest.skip("PYROVAE_DATA is not set")
-    return Path(os.environ["PYROVAE_DATA"])
+    return Path(os.environ["PYROVAE_DATA"]).resolve()

@@ -17,7 +17,7 @@ from pyrovae.errors import InputError
 def real_data():
     if not os.environ.get("PYROVAE_DATA"):
         pytest.skip("PYROVAE_DATA is not set: name a folder with MNIST/raw/*.gz and binarized_mnist/*.npz")
-    return Path(os.environ["PYROVAE_DATA"])
+    return Path(os.environ["PYROVAE_DATA"]).resolve()
 
 
 @pytest.fixture

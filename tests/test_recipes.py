@@ -55,3 +55,13 @@ def test_unknown_names_offer_the_nearest():
         recipes.complete({**BASE, "prior": "mixure"}, pv.data.load("digits"))
     with pytest.raises(pv.InputError, match="latent and hidden sizes must be at least 1"):
         recipes.build(recipes.complete({**BASE, "hidden": [0]}, pv.data.load("digits")), pv.data.load("digits"))
+
+
+def test_a_record_is_full_and_follows_the_data():
+    record = recipes.record(data="mnist-static", latent=3)
+    assert set(record) == set(recipes.SETTINGS)
+    assert (record["latent"], record["hidden"], record["lr"]) == (3, [400, 400], 2e-3)
+    assert recipes.record()["latent"] == 16 and recipes.record(data="a/path.csv")["latent"] == 10
+    assert recipes.record(kl_warmup=0.0)["kl_warmup"] == 0.0
+    with pytest.raises(pv.InputError, match="--lr must be positive"):
+        recipes.record(lr=0.0)

@@ -20,7 +20,7 @@ from pyrovae import storage
 from pyrovae.inference.blocks import kept_rng, memory_advice, seed_everything, seed_of
 from pyrovae.inference.checkpoint import Progress, restore, save, set_weights, weights
 from pyrovae.inference.handlers import filled_under_mask, tempered
-from pyrovae.inference.measures import Meter, validation_terms
+from pyrovae.inference.measures import Meter, check_objective, validation_terms
 from pyrovae.inference.optimizers import Guarded, NotFiniteError
 from pyrovae.inference.pairs import Program, Scoped, evaluation_mode
 from pyrovae.inference.structure import Structure, inspect_pair
@@ -86,7 +86,9 @@ class Loop:
     def run(self, *, resume: bool, visible: bool) -> Fit:
         """Trains to the end, to the end of patience or to Ctrl-C, whichever comes first."""
         seed_everything(self.seed)
-        self.meter.full_size = self._look_at_data().full_size
+        structure = self._look_at_data()
+        check_objective(self.objective, structure)
+        self.meter.full_size = structure.full_size
         with _training_numerics(), _interruptible() as interrupted, self.meter:
             if resume and self.folder and storage.holds_run(self.folder):
                 self._restore()

@@ -10,12 +10,35 @@ from pyro.infer import ELBO, RenyiELBO, Trace_ELBO, TraceGraph_ELBO, TraceMeanFi
 from pyro.poutine import Trace
 from torch import Tensor
 
+from pyrovae.errors import InputError
 from pyrovae.inference.blocks import seed_everything
 from pyrovae.inference.pairs import Program, plain_traces, quiet_numerics, sites
+from pyrovae.inference.structure import Structure
 from pyrovae.splits import Split
 
 NAMES = ("elbo", "reconstruction", "kl_prior", "objective")
 _READABLE = (Trace_ELBO, TraceMeanField_ELBO, RenyiELBO, TraceGraph_ELBO)
+
+
+def check_objective(objective: ELBO, structure: Structure) -> None:
+    """Refuses an objective whose gradient would be wrong for this pair, without a word from Pyro.
+
+    Raises:
+        InputError: naming the site, for an importance-weighted bound over draws that carry no gradients, and for
+            the closed-form KL over latents that the guide draws in another order than the model.
+    """
+    stuck = [name for name, reparameterized in structure.drawn.items() if not reparameterized]
+    if isinstance(objective, RenyiELBO) and objective.alpha == 0 and stuck:
+        raise InputError(
+            f"site '{stuck[0]}' of the guide cannot be reparameterized: RenyiELBO(alpha=0) would give its parameters "
+            "a gradient of zero. Use Trace_ELBO, or a guide family that can (a continuous one)"
+        )
+    shared = [name for name in structure.drawn if name in structure.latents]
+    if isinstance(objective, TraceMeanField_ELBO) and shared != list(structure.latents):
+        raise InputError(
+            f"TraceMeanField_ELBO needs the guide to draw its latents in the model's order, {list(structure.latents)}, "
+            f"but it draws {shared}: the closed-form KL would be wrong. Use Trace_ELBO"
+        )
 
 
 class Meter:

@@ -19,7 +19,8 @@ class Structure(NamedTuple):
     plate: str  # the name of the plate over data
     dim: int  # its dimension, counted from the right (negative)
     depth: int  # how many dimensions the plates take
-    latents: tuple[str, ...]
+    latents: tuple[str, ...]  # in the order of the model
+    drawn: dict[str, bool]  # site of the guide, in its order -> whether its draws carry gradients (rsample)
     observed: dict[str, str]  # site -> base measure of its density: "mass", "density" or "factor"
     full_size: int | None  # how many data a batch stands for, where the plate rescales it
 
@@ -60,6 +61,7 @@ def describe(model_trace: Trace, guide_trace: Trace, rows: int, *, plate: str | 
         dim=frame.dim,
         depth=max(-f.dim for site in every.values() for f in site["cond_indep_stack"] if f.vectorized),
         latents=tuple(name for name, site in model_sites.items() if not site["is_observed"]),
+        drawn={name: bool(getattr(site["fn"], "has_rsample", False)) for name, site in guide_sites.items()},
         observed={name: _measure(site["fn"]) for name, site in observed.items()},
         full_size=frame.full_size if frame.full_size != frame.size else None,
     )

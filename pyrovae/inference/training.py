@@ -1,13 +1,14 @@
 """fit(): Pyro's SVI on any pair of programs, with every logged number in nats per datum."""
 
-from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from pyro.infer import ELBO, Trace_ELBO
 from pyro.optim import PyroOptim
+from torch import nn
 
 from pyrovae import storage
 from pyrovae.errors import InputError
@@ -88,9 +89,8 @@ def fit(
         [1, 2, 3]
     """
     _check_arguments(epochs, batch_size, patience, kl_warmup, valid, out, resume)
+    target, objective = resolve_device(device), objective or Trace_ELBO()
     train, held_out = as_split(data), None if valid is None else as_split(valid)
-    target = resolve_device(device)
-    objective = objective or Trace_ELBO()
     settings = {
         "epochs": epochs,
         "batch_size": batch_size,
@@ -101,15 +101,7 @@ def fit(
         "device": str(target),
         **_described(train, held_out),
     }
-    modules = modules_of(model, guide)
-    for module in modules:
-        module.to(target)
-    with ExitStack() as stack:
-        stack.enter_context(storage.locked(out) if out else nullcontext())
-        model, guide, scope = stack.enter_context(own_scope(model, guide, fresh=True))
-        stack.enter_context(kept_rng())
-        stack.enter_context(kept_modes(modules))
-        stack.enter_context(torch.device(target) if target.type != "cpu" else nullcontext())
+    with _undisturbed(model, guide, target, out) as (model, guide, scope, modules):
         loop = Loop(
             model=model,
             guide=guide,
@@ -126,6 +118,23 @@ def fit(
             callback=callback,
         )
         return loop.run(resume=resume, visible=progress)
+
+
+@contextmanager
+def _undisturbed(
+    model: Program, guide: Program, device: torch.device, out: str | Path | None
+) -> Iterator[tuple[Program, Program, Any, list[nn.Module]]]:
+    """The programs on a device, in a scope of their own: (model, guide, scope, modules); all else is put back."""
+    modules = modules_of(model, guide)
+    for module in modules:
+        module.to(device)
+    with ExitStack() as stack:
+        stack.enter_context(storage.locked(out) if out else nullcontext())
+        model, guide, scope = stack.enter_context(own_scope(model, guide, fresh=True))
+        stack.enter_context(kept_rng())
+        stack.enter_context(kept_modes(modules))
+        stack.enter_context(device if device.type != "cpu" else nullcontext())
+        yield model, guide, scope, modules
 
 
 def resolve_device(device: str) -> torch.device:
