@@ -12,7 +12,17 @@ from torch.distributions import kl_divergence
 
 from pyrovae.errors import InputError
 from pyrovae.inference import estimators
-from pyrovae.inference.pairs import Program, plain_traces, sites
+from pyrovae.inference.pairs import (
+    Program,
+    evaluation_mode,
+    home_device,
+    modules_of,
+    on_device,
+    own_scope,
+    plain_traces,
+    quiet_numerics,
+    sites,
+)
 from pyrovae.inference.structure import Structure, describe, inspect_pair
 from pyrovae.inference.terms import WAYS, LogTerms, SiteTerms, choose_way, one_row, sum_by_role
 from pyrovae.splits import Split
@@ -144,6 +154,18 @@ def memory_advice(num_data: int, num_particles: int) -> Iterator[None]:
             f"not enough memory for {num_particles} particles of {num_data} data at once: "
             "lower particle_batch, then batch_size (the number of particles itself need not change)"
         ) from error
+
+
+@contextmanager
+def undisturbed(model: Program, guide: Program) -> Iterator[tuple[Program, Program, torch.device]]:
+    """A pair as it is measured: in its own scope and eval mode, without gradients; all else is put back.
+
+    Yields (model, guide, device), the programs unwrapped, the device that of their parameters.
+    """
+    with own_scope(model, guide) as (model, guide, _), quiet_numerics(), kept_rng():
+        device = home_device(model, guide)
+        with evaluation_mode(modules_of(model, guide)), on_device(device):
+            yield model, guide, device
 
 
 @contextmanager

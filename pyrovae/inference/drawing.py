@@ -1,7 +1,6 @@
 """Draws from any pair: x from the model, z from the guide, and x again from both."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import pyro.poutine as poutine
@@ -10,17 +9,8 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from pyrovae.errors import InputError, nearest
-from pyrovae.inference.blocks import kept_rng, seed_everything
-from pyrovae.inference.pairs import (
-    Program,
-    evaluation_mode,
-    home_device,
-    modules_of,
-    own_scope,
-    plain_traces,
-    quiet_numerics,
-    sites,
-)
+from pyrovae.inference.blocks import seed_everything, undisturbed
+from pyrovae.inference.pairs import Program, plain_traces, sites
 from pyrovae.splits import as_split
 
 
@@ -49,7 +39,8 @@ def sample(model: Program, *template: Any, num_samples: int, seed: int = 0) -> D
         raise InputError(f"num_samples must be at least 1, got {num_samples}")
     args = as_split(template if len(template) != 1 else template[0]).tensors
     args = tuple(_repeated(arg, num_samples) for arg in args)
-    with _undisturbed(model, model, seed) as (model, _, device):
+    with undisturbed(model, model) as (model, _, device):
+        seed_everything(seed)
         trace = poutine.trace(poutine.uncondition(model)).get_trace(*(arg.to(device) for arg in args))
     return _draws(sites(trace))
 
@@ -113,21 +104,13 @@ def decode(model: Program, template: Any, values: Mapping[str, Tensor], *, seed:
     args = as_split(template).tensors
     num_samples = max((len(value) for value in values.values()), default=len(args[0]))
     args = tuple(_repeated(arg, num_samples) for arg in args)
-    with _undisturbed(model, model, seed) as (model, _, device):
+    with undisturbed(model, model) as (model, _, device):
+        seed_everything(seed)
         args, given = tuple(arg.to(device) for arg in args), {n: value.to(device) for n, value in values.items()}
         free = poutine.uncondition(model)
         _check_given(given, sites(poutine.trace(free).get_trace(*args)))
         trace = poutine.trace(poutine.condition(free, data=given)).get_trace(*args)
     return _draws({name: site for name, site in sites(trace).items() if _was_observed(site)})
-
-
-@contextmanager
-def _undisturbed(model: Program, guide: Program, seed: int) -> Iterator[tuple[Program, Program, torch.device]]:
-    """Own scope, eval mode, no gradients and a seed of its own; yields (model, guide, device)."""
-    with own_scope(model, guide) as (model, guide, _), quiet_numerics(), kept_rng():
-        with evaluation_mode(modules_of(model, guide)):
-            seed_everything(seed)
-            yield model, guide, home_device(model, guide)
 
 
 def _runs(
@@ -137,7 +120,8 @@ def _runs(
     if num_samples < 1:
         raise InputError(f"num_samples must be at least 1, got {num_samples}")
     split = as_split(tuple(data) if len(data) != 1 else data[0])
-    with _undisturbed(model, guide, seed) as (model, guide, device):
+    with undisturbed(model, guide) as (model, guide, device):
+        seed_everything(seed)
         args = split.to(device).batch(slice(0, len(split)))
         for _ in range(num_samples):
             yield plain_traces(model, guide, args)

@@ -122,8 +122,8 @@ class Loop:
             self.meter.reset()
             seed_everything(self.seed, state.epoch)
             self.generator.manual_seed(seed_of(self.seed, state.epoch, 1))
-        shuffle = torch.Generator().manual_seed(seed_of(self.seed, state.epoch, 2))
-        order = torch.randperm(len(self.train), generator=shuffle).to(self.train.x.device)
+        shuffle = torch.Generator("cpu").manual_seed(seed_of(self.seed, state.epoch, 2))
+        order = torch.randperm(len(self.train), generator=shuffle, device="cpu").to(self.train.x.device)
         self.optimizer.scale_rate(self.schedule(state.epoch / self.epochs))
         for module in self.modules:
             module.train()

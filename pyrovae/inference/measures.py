@@ -131,7 +131,7 @@ def read_terms(model_trace: Trace, guide_trace: Trace) -> tuple[Tensor, Tensor]:
 
 def validation_terms(model: Program, guide: Program, data: Split, batch_size: int) -> dict[str, float]:
     """ELBO, reconstruction and KL of a pair on data, from one draw a datum, the same draws each time."""
-    sums = torch.zeros(2, dtype=torch.float64)
+    sums = torch.zeros(2, dtype=torch.float64, device="cpu")
     with quiet_numerics():
         for start in range(0, len(data), batch_size):
             seed_everything(0, start)

@@ -5,7 +5,7 @@ import types
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import pyro
@@ -180,3 +180,8 @@ def home_device(model: Program, guide: Program) -> torch.device:
     for _, tensor in pyro.get_param_store().named_parameters():
         return tensor.device
     return torch.device("cpu")
+
+
+def on_device(device: torch.device) -> AbstractContextManager:
+    """Tensors that programs make inside (``torch.zeros(2)``) are made on the device; on the CPU it is free."""
+    return device if device.type != "cpu" else nullcontext()  # type: ignore[return-value]

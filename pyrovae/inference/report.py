@@ -12,10 +12,8 @@ from torch import Tensor
 
 from pyrovae.errors import InputError
 from pyrovae.inference import estimators
-from pyrovae.inference.blocks import Evaluation, kept_rng
-from pyrovae.inference.blocks import memory_advice as memory_advice
-from pyrovae.inference.blocks import seed_everything as seed_everything
-from pyrovae.inference.pairs import Program, evaluation_mode, home_device, modules_of, own_scope, quiet_numerics
+from pyrovae.inference.blocks import Evaluation, undisturbed
+from pyrovae.inference.pairs import Program
 from pyrovae.inference.terms import check_num_particles
 from pyrovae.progress import bar
 from pyrovae.splits import Protocol, as_split
@@ -230,13 +228,12 @@ def evaluate(
         raise InputError(
             f"block sizes must be at least 1, got batch_size={batch_size}, particle_batch={particle_batch}"
         )
-    with own_scope(model, guide) as (model, guide, _), quiet_numerics(), kept_rng():
-        with evaluation_mode(modules_of(model, guide)):
-            source = split.to(home_device(model, guide))
-            blocks = [slice(i, min(i + batch_size, len(split))) for i in range(0, len(split), batch_size)]
-            run = Evaluation(model, guide, num_particles, seed, particle_batch, plate, vectorize)
-            with bar(shown=progress, total=len(split), desc="evidence", unit="x", delay=2) as shown:
-                columns = [run.block(source, index, rows, shown) for index, rows in enumerate(blocks)]
+    with undisturbed(model, guide) as (model, guide, device):
+        source = split.to(device)
+        blocks = [slice(i, min(i + batch_size, len(split))) for i in range(0, len(split), batch_size)]
+        run = Evaluation(model, guide, num_particles, seed, particle_batch, plate, vectorize)
+        with bar(shown=progress, total=len(split), desc="evidence", unit="x", delay=2) as shown:
+            columns = [run.block(source, index, rows, shown) for index, rows in enumerate(blocks)]
     tables: Any = {name: torch.cat([block[name] for block in columns]).cpu() for name in columns[0]}
     return Report(
         **tables,

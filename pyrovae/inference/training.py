@@ -15,7 +15,7 @@ from pyrovae.errors import InputError
 from pyrovae.inference.blocks import kept_rng
 from pyrovae.inference.loop import Fit, Loop, Schedule
 from pyrovae.inference.optimizers import Guarded, OptimizerMaker, adam
-from pyrovae.inference.pairs import Program, kept_modes, modules_of, own_scope
+from pyrovae.inference.pairs import Program, kept_modes, modules_of, on_device, own_scope
 from pyrovae.splits import Split, as_split
 
 
@@ -133,7 +133,7 @@ def _undisturbed(
         model, guide, scope = stack.enter_context(own_scope(model, guide, fresh=True))
         stack.enter_context(kept_rng())
         stack.enter_context(kept_modes(modules))
-        stack.enter_context(device if device.type != "cpu" else nullcontext())
+        stack.enter_context(on_device(device))
         yield model, guide, scope, modules
 
 

@@ -1,0 +1,256 @@
+"""Splits and their protocols: rows, hashes, labels, Jacobians, and what may be given as data."""
+
+import hashlib
+import json
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pyrovae.data import Protocol, Split, as_split, load
+from pyrovae.errors import InputError
+
+
+@pytest.fixture
+def real_data():
+    if not os.environ.get("PYROVAE_DATA"):
+        pytest.skip("PYROVAE_DATA is not set: name a folder with MNIST/raw/*.gz and binarized_mnist/*.npz")
+    return Path(os.environ["PYROVAE_DATA"]).resolve()
+
+
+@pytest.fixture
+def rows_file(tmp_path):
+    """A function that saves an array and gives its path."""
+
+    def save(array, name="rows.npy"):
+        np.save(tmp_path / name, array)
+        return tmp_path / name
+
+    return save
+
+
+def splits(dataset):
+    return {"train": dataset.train, "valid": dataset.valid, "test": dataset.test}
+
+
+def generator(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+X = np.random.RandomState(0).rand(20, 3).astype(np.float32)
+
+
+# ------------------------------------------------------------------------------------------- splits
+
+INDICES = {
+    "slice": slice(2, 9, 3),
+    "tensor": torch.tensor([2, 5, 8]),
+    "list": [2, 5, 8],
+    "negative": [2, 5, -292],
+}
+
+
+@pytest.mark.parametrize("options", [{}, {"divisor": 16}, {"binarization": "static"}], ids=str)
+@pytest.mark.parametrize("index", INDICES.values(), ids=INDICES)
+def test_some_rows_of_a_split(index, options):
+    test = load("digits", **options).test
+    some, counts = test[index], load("digits").test[index]
+    assert torch.equal(some.x, test.x[[2, 5, 8]])
+    assert torch.equal(some.labels, test.labels[[2, 5, 8]])
+    assert (len(some), some.protocol.num_data) == (3, 3)
+    assert some.protocol.sha256 == as_split(some.x).protocol.sha256
+    assert some.protocol.source_sha256 == counts.protocol.sha256
+    assert some.protocol.log_jacobian == test.protocol.log_jacobian
+
+
+@pytest.mark.parametrize("index", [3, [], [True, False], [0.5], [[1]], None, "all"], ids=str)
+def test_other_indices(index):
+    with pytest.raises(InputError, match="expected a slice, or a list or LongTensor of row numbers, got"):
+        load("digits").test[index]
+
+
+@pytest.mark.parametrize("index", [[300], [-301]])
+def test_row_numbers_out_of_range(index):
+    with pytest.raises(InputError, match="expected row numbers below 300, got"):
+        load("digits").test[index]
+
+
+def test_no_rows():
+    with pytest.raises(InputError, match="one first dimension N > 0"):
+        load("digits").test[5:5]
+
+
+def test_with_labels():
+    test = load("digits").test
+    pair = test.with_labels()
+    assert [tuple(tensor.shape) for tensor in pair.tensors] == [(300, 8, 8), (300,)]
+    assert torch.equal(pair.tensors[1], test.labels)
+    assert pair.shape == test.shape
+    assert pair.protocol.sha256 != test.protocol.sha256
+    assert pair.protocol.sha256 == as_split(pair.tensors).protocol.sha256
+    assert pair.with_labels().protocol == pair.protocol
+
+
+def test_with_labels_where_there_are_none():
+    with pytest.raises(InputError, match=r"user's tensor: expected labels, but this set has none"):
+        as_split(torch.zeros(3, 2)).with_labels()
+
+
+def test_to_a_device():
+    test = load("digits", divisor=16).test
+    moved = test.to("meta")
+    assert {moved.x.device.type, moved.labels.device.type} == {"meta"}
+    assert moved.protocol == test.protocol
+    back = test.to(torch.device("cpu"))[:10]
+    assert back.protocol == test[:10].protocol
+
+
+def test_records_are_frozen():
+    test = load("digits").test
+    for record, name in ((test, "labels"), (test.protocol, "seed"), (load("digits"), "name")):
+        with pytest.raises(AttributeError):
+            setattr(record, name, None)
+
+
+def test_a_split_of_ones_own_is_checked():
+    protocol = as_split(torch.zeros(3, 2)).protocol
+    with pytest.raises(InputError, match=r"got shapes \[\(3, 2\), \(4,\)\]"):
+        Split((torch.zeros(3, 2),), protocol, torch.zeros(4))
+
+
+# ----------------------------------------------------------------------------------------- protocol
+
+
+def test_a_protocol_survives_json():
+    protocol = load("digits", divisor=16).test.protocol
+    assert Protocol.from_dict(json.loads(json.dumps(protocol.to_dict()))) == protocol
+
+
+def test_an_incomplete_protocol():
+    with pytest.raises(InputError, match=r"expected a protocol with \['dataset', .*got \['split'\]"):
+        Protocol.from_dict({"split": "test"})
+
+
+LINES = {
+    "as found": ({}, "test", "digits test: 300 data, values as found, sha256 "),
+    "divided": ({"divisor": 16}, "test", "digits test: 300 data, values divided by 16, sha256 "),
+    "dynamic train": (
+        {"binarization": "dynamic"},
+        "train",
+        "digits train: 1197 data, binarized anew at each use, seed 0, sha256 ",
+    ),
+    "dynamic test": (
+        {"binarization": "dynamic"},
+        "test",
+        "digits test: 300 data, binarized once, seed 0, sha256 ",
+    ),
+    "static": (
+        {"binarization": "static"},
+        "valid",
+        "digits valid: 300 data, binarized once, seed 0, sha256 ",
+    ),
+    "threshold": ({"binarization": "threshold"}, "test", "digits test: 300 data, binarized at 0.5, sha256 "),
+}
+
+
+@pytest.mark.parametrize(("options", "part", "line"), LINES.values(), ids=LINES)
+def test_a_protocol_reads_as_one_line(options, part, line):
+    protocol = splits(load("digits", **options))[part].protocol
+    assert str(protocol) == line + protocol.sha256[:8]
+
+
+def test_the_hash_is_of_dtype_shape_and_bytes():
+    x = torch.arange(6.0).reshape(2, 3)
+    expected = hashlib.sha256(b"torch.float32 (2, 3)\n" + x.numpy().tobytes()).hexdigest()
+    assert as_split(x).protocol.sha256 == expected
+    others = [x.double(), x.reshape(3, 2), x + 1, (x, x)]
+    assert len({expected, *(as_split(other).protocol.sha256 for other in others)}) == 5
+    assert as_split(x.T.contiguous().T).protocol.sha256 == expected
+
+
+def test_jacobian_takes_a_density_back_to_the_source(rows_file):
+    source = np.random.RandomState(0).randn(30, 2)
+    scaled = load(rows_file(source), divisor=5.0).train
+    found = load(rows_file(source)).train
+    wide, narrow = torch.distributions.Normal(0.0, 5.0), torch.distributions.Normal(0.0, 1.0)
+    torch.testing.assert_close(
+        wide.log_prob(found.x).sum(-1), narrow.log_prob(scaled.x).sum(-1) + scaled.protocol.log_jacobian
+    )
+
+
+def test_the_jacobian_counts_observed_values(rows_file):
+    source = np.random.RandomState(0).randn(30, 2)
+    source[:, 1] = np.nan
+    assert load(rows_file(source), divisor=5.0).train.protocol.log_jacobian == pytest.approx(-math.log(5.0))
+
+
+# ----------------------------------------------------------------------------------------- as_split
+
+GIVEN = {
+    "tensor": torch.zeros(3, 2),
+    "float64": torch.zeros(3, 2, dtype=torch.float64),
+    "bool": torch.zeros(3, dtype=torch.bool),
+    "bfloat16": torch.zeros(3, 2, dtype=torch.bfloat16),
+    "with gradient": torch.zeros(3, 2, requires_grad=True),
+}
+
+
+@pytest.mark.parametrize("tensor", GIVEN.values(), ids=GIVEN)
+def test_as_split_of_a_tensor(tensor):
+    split = as_split(tensor)
+    assert split.tensors[0] is tensor
+    assert len(split) == 3
+    expected = {
+        "dataset": "user's tensor",
+        "split": "all",
+        "num_data": 3,
+        "binarization": "none",
+        "divisor": 1.0,
+    }
+    expected |= {"log_jacobian": 0.0, "seed": None, "sha256": split.protocol.source_sha256}
+    assert expected.items() <= split.protocol.to_dict().items()
+
+
+def test_as_split_of_a_split():
+    split = load("digits").test
+    assert as_split(split) is split
+
+
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_as_split_of_several(kind):
+    given = kind([torch.zeros(3, 2, dtype=torch.float64), np.arange(3)])
+    split = as_split(given)
+    assert [tensor.dtype for tensor in split.tensors] == [torch.float64, torch.int64]
+    assert [tuple(tensor.shape) for tensor in split.batch(torch.tensor([0, 2]))] == [(2, 2), (2,)]
+    assert [tuple(tensor.shape) for tensor in split[1:].tensors] == [(2, 2), (2,)]
+
+
+def test_as_split_of_an_array_that_cannot_be_written():
+    array = np.zeros((3, 2))
+    array.flags.writeable = False
+    assert as_split(array).x.dtype == torch.float64
+
+
+UNUSABLE = {
+    "no rows": (torch.zeros(0, 2), r"first dimension N > 0 \(the datum\), got shapes \[\(0, 2\)\]"),
+    "scalar": (torch.tensor(1.0), r"got shapes \[\(\)\]"),
+    "none": ((), r"got shapes \[\]"),
+    "two sizes": ((torch.zeros(3, 2), torch.zeros(4)), r"got shapes \[\(3, 2\), \(4,\)\]; give each one row"),
+    "numbers": ([1.0, 2.0], "expected a Split, a tensor .* got a float; make it a tensor"),
+    "text": ("digits", "expected a Split, .* got a str"),
+    "array of objects": (np.array([None]), "got an array of object"),
+}
+
+
+@pytest.mark.parametrize(("data", "message"), UNUSABLE.values(), ids=UNUSABLE)
+def test_unusable_data(data, message):
+    with pytest.raises(InputError, match=message):
+        as_split(data)
+
+
+def test_a_whole_data_set_is_no_split():
+    with pytest.raises(InputError, match=r"got the whole set digits; give its .train, .valid or .test"):
+        as_split(load("digits"))
