@@ -71,12 +71,15 @@ def _fit_arguments(p: argparse.ArgumentParser) -> None:
         "--labels", action="store_true", default=None, help="pass the labels to the programs as second argument"
     )
     p.add_argument("--prior", help="normal or mixture [normal]")
-    p.add_argument("--likelihood", help="bernoulli, binomial, normal, ... [natural for the data]")
+    p.add_argument(
+        "--likelihood",
+        help="bernoulli, continuous-bernoulli, binomial, categorical, poisson, normal [natural]",
+    )
     p.add_argument("--network", help="mlp or conv [mlp]")
     p.add_argument("--latent", type=int, help="dimensions of z [the data's: digits 16, mnist 50]")
     p.add_argument("--hidden", type=int, nargs="*", help="widths of the hidden layers of the encoder")
-    p.add_argument("--epochs", type=int, help="passes over the training data")
-    p.add_argument("--batch-size", type=int, help="data in a step")
+    p.add_argument("--epochs", type=int, help="passes over the training data [digits 300, else 100]")
+    p.add_argument("--batch-size", type=int, help="data in a step [digits 64, else 128]")
     p.add_argument("--lr", type=float, help="learning rate of Adam [the data's]")
     p.add_argument("--schedule", help="of the learning rate: cosine or constant [cosine]")
     p.add_argument(
@@ -121,7 +124,7 @@ def _sample_arguments(p: argparse.ArgumentParser) -> None:
 
 def _figures_arguments(p: argparse.ArgumentParser) -> None:
     _run_arguments(p)
-    p.add_argument("--out", metavar="DIR", help="folder for the figures [kept in the run]")
+    p.add_argument("--out", metavar="DIR", help="folder for the figures [RUN-figures]")
 
 
 def _demo_arguments(p: argparse.ArgumentParser) -> None:
@@ -144,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Carries out one command: 0 done, 2 bad input, 1 any other failure, 130 after Ctrl-C."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words and not words[0].startswith("-") and words[0] not in SUMMARIES:
-        return _fail(f"no command '{words[0]}':{nearest(words[0], SUMMARIES)} There are {', '.join(SUMMARIES)}", 2)
+        return _fail(f"no command '{words[0]}':{nearest(words[0], SUMMARIES)} there are {', '.join(SUMMARIES)}", 2)
     arguments = parser().parse_args(words)
     try:
         return _carry_out(arguments)

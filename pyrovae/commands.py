@@ -89,7 +89,13 @@ class _Narrator:
 def _record_to_fit(arguments: Namespace) -> dict[str, Any]:
     """The record of a new run, or of the run to be resumed."""
     if not storage.holds_run(arguments.out):
-        return recipes.record(**{name: getattr(arguments, name) for name in recipes.SETTINGS})
+        if arguments.resume:
+            raise InputError(f"{arguments.out}: holds no run to resume; leave --resume out to begin one")
+        given = {name: getattr(arguments, name) for name in recipes.SETTINGS}
+        used = [name for name in recipes.OF_THE_VAE if given[name] is not None]
+        if arguments.program and used:
+            raise InputError(f"--{used[0]} is of the built-in VAE; {arguments.program} says it by itself")
+        return recipes.record(**given)
     if not arguments.resume:
         raise InputError(f"{arguments.out}: already holds a run; use --resume to go on, or another --out")
     record = _recorded(arguments.out)
@@ -125,9 +131,22 @@ def _pair(record: dict[str, Any], dataset: Dataset, program: str | None) -> tupl
     if program is not None:
         model, guide, digest = load_program(program, dataset)
         return model, guide, {**record, "program": {"path": program, "sha256": digest}}
+    _refuse_for_recipes(record, dataset)
     recipe = recipes.complete(record, dataset)
     vae = recipes.build(recipe, dataset)
     return vae.model, vae.guide, {**record, **recipe, "program": None}
+
+
+def _refuse_for_recipes(record: dict[str, Any], dataset: Dataset) -> None:
+    if record["labels"]:
+        raise InputError("--labels passes the labels as second argument, and the built-in VAE takes none; give FILE.py")
+    for name in ("train", "valid", "test"):
+        rows = getattr(dataset, name).x.isnan().flatten(1).any(1).nonzero()
+        if len(rows):
+            raise InputError(
+                f"{dataset.name} {name}: {len(rows)} rows hold missing values, the first is row {int(rows[0])}; "
+                "impute them first, or give a FILE.py whose programs mask them"
+            )
 
 
 def load_program(path: str, dataset: Dataset) -> tuple[Program, Program, str]:
@@ -139,21 +158,26 @@ def load_program(path: str, dataset: Dataset) -> tuple[Program, Program, str]:
     source = Path(path)
     if not source.is_file():
         raise InputError(f"{path}: no such file; give a Python file that defines model and guide")
-    spec = importlib.util.spec_from_file_location(source.stem, source)
+    spec = importlib.util.spec_from_file_location(f"pyrovae_program_{source.stem}", source)
     if spec is None or spec.loader is None:
         raise InputError(f"{path}: not a Python file; it must end in .py")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for it
+    sys.path.insert(0, str(source.resolve().parent))  # its neighbours can be imported
     try:
         spec.loader.exec_module(module)
         build: Callable | None = getattr(module, "build", None)
         if build is not None:
-            model, guide = build(dataset) if inspect.signature(build).parameters else build()
+            pair = build(dataset) if inspect.signature(build).parameters else build()
         else:
-            model, guide = module.model, module.guide
-    except AttributeError as error:
-        raise InputError(f"{path}: defines neither model and guide nor build() ({error})") from error
+            pair = getattr(module, "model", None), getattr(module, "guide", None)
+        model, guide = pair
     except Exception as error:
         raise InputError(f"{path}: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(str(source.resolve().parent))
+    if not (callable(model) and callable(guide)):
+        raise InputError(f"{path}: defines neither model and guide nor build() that returns them")
     return model, guide, hashlib.sha256(source.read_bytes()).hexdigest()
 
 
@@ -165,11 +189,21 @@ def load_run(arguments: Namespace) -> Loaded:
     record = _recorded(arguments.run)
     _check_program(arguments.run, record, arguments.program)
     dataset = _dataset(record, arguments.data_dir)
+    _check_rows(arguments.run, _split(dataset, "train", record))
     model, guide, _ = _pair(record, dataset, arguments.program)
     device = resolve_device(arguments.device)
     for module in modules_of(model, guide):
         module.to(device)
     return Loaded(runs.load(arguments.run, model, guide), dataset, record)
+
+
+def _check_rows(run: str, train: Split) -> None:
+    fitted = runs.describe(run)["settings"]["protocol"]["sha256"]
+    if train.protocol.sha256 != fitted:
+        raise InputError(
+            f"{run}: was fitted on other rows of {train.protocol.dataset} (SHA-256 {fitted[:8]}, now "
+            f"{train.protocol.sha256[:8]}): the data have changed, and its test rows may be rows it was fitted on"
+        )
 
 
 def _check_program(run: str, record: dict[str, Any], program: str | None) -> None:
@@ -189,7 +223,10 @@ def _check_program(run: str, record: dict[str, Any], program: str | None) -> Non
 
 
 def evaluate(arguments: Namespace) -> int:
-    """Prints the account of a run and keeps it there."""
+    """Prints the account of a run; that of the whole test split is kept there, for compare and the figures."""
+    if arguments.num is not None and arguments.num < 1:
+        raise InputError(f"--num must be at least 1, got {arguments.num}")
+    _check_parent(arguments.json)
     loaded = load_run(arguments)
     data = loaded.split(arguments.split)
     report = pv.evaluate(
@@ -200,14 +237,22 @@ def evaluate(arguments: Namespace) -> int:
         seed=arguments.seed,
         vectorize=not arguments.no_vectorize,
     )
-    runs.save_report(arguments.run, report)
+    kept = arguments.split == "test" and not arguments.num
+    if kept:
+        runs.save_report(arguments.run, report)
     if arguments.json == "-":
         print(report.to_json(), end="")
         return 0
     print(report.summary())
+    print(f"kept in {arguments.run}" if kept else "not kept in the run: only a report on the whole test split is")
     if arguments.json:
-        Path(arguments.json).write_text(report.to_json())
+        storage.write_whole(Path(arguments.json), report.to_json().encode())
     return 0
+
+
+def _check_parent(path: str | None) -> None:
+    if path is not None and path != "-" and not Path(path).absolute().parent.is_dir():
+        raise InputError(f"{path}: there is no folder {Path(path).absolute().parent}; make it first")
 
 
 def compare(arguments: Namespace) -> int:
@@ -227,11 +272,15 @@ def sample(arguments: Namespace) -> int:
     if path.suffix == ".npy":
         draws = pv.sample(loaded.fit.model, template, num_samples=arguments.num, seed=arguments.seed)
         path.parent.mkdir(parents=True, exist_ok=True)
-        site = next(name for name in draws.values if draws.values[name].shape[1:] == template.shape)
-        np.save(path, draws.values[site].numpy())
+        wanted = [name for name, value in draws.values.items() if value.shape[1:].numel() == template.shape.numel()]
+        if not wanted:
+            raise InputError(
+                f"{path}: no site draws values of the shape of a datum; the sites are {list(draws.values)}"
+            )
+        np.save(path, draws.values[wanted[-1]].reshape(-1, *template.shape).numpy())
     else:
         figures.save(figures.prior_samples(loaded.fit.model, template, num=arguments.num, seed=arguments.seed), path)
-    print(f"{path}: {arguments.num} draws")
+    print(f"{path}: {arguments.num} {'draws of x' if path.suffix == '.npy' else 'means of p(x|z) at draws of z'}")
     return 0
 
 
@@ -241,7 +290,7 @@ def draw(arguments: Namespace) -> int:
     drawn = demonstration.run_figures(loaded.fit, loaded.split("test"))
     if "report.json" in storage.read(arguments.run)[1]:
         drawn["account"] = figures.account(runs.load_report(arguments.run))
-    folder = Path(arguments.out or Path(arguments.run) / "figures")
+    folder = Path(arguments.out or f"{Path(arguments.run)}-figures")
     for name, figure in drawn.items():
         figures.save(figure, folder / f"{name}.png")
         print(folder / f"{name}.png")

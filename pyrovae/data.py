@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from torch import Tensor
 from . import files, readers
 from .errors import InputError, nearest
 from .files import Parts, Rows
-from .splits import Dataset, Protocol, Split, as_split, describe
+from .splits import Dataset, Protocol, Split, as_split, describe, stream
 
 __all__ = ["DATASETS", "Dataset", "Protocol", "Split", "as_split", "load"]
 
@@ -94,7 +93,7 @@ def _binarize(name: str, values: Tensor, part: str, recipe: _Recipe) -> Tensor:
         return (values > 0.5).float()
     if recipe.seed is None or (recipe.binarization == "dynamic" and part == "train"):
         return values
-    return torch.bernoulli(values, generator=_stream(recipe.seed, part))
+    return torch.bernoulli(values, generator=stream(recipe.seed, part))
 
 
 def _no_probabilities(name: str, values: Tensor) -> str:
@@ -106,12 +105,6 @@ def _no_probabilities(name: str, values: Tensor) -> str:
         f"{name}: expected values in [0, 1] to binarize, got {values.min():g}..{values.max():g}; "
         'give divisor= (the value that means probability 1), or binarization="none"'
     )
-
-
-def _stream(seed: int, part: str) -> torch.Generator:
-    """A generator of its own for each part, the same for "dynamic" and "static"."""
-    key = hashlib.sha256(f"{seed} {part}".encode()).digest()[:8]
-    return torch.Generator().manual_seed(int.from_bytes(key, "little") >> 1)
 
 
 def _kind(tensors: Sequence[Tensor]) -> tuple[str, int | None]:

@@ -63,9 +63,8 @@ def baselines(digits: Dataset) -> dict[str, Report]:
     valid = {c: float(m.log_evidence(digits.valid.x.double()).mean()) for c, m in mixtures.items()}
     best = max(valid, key=lambda c: valid[c])
     print(f"\nbaseline  mixture of {best} components, best on the validation data of {GRID}")
-    test = Split((digits.test.x.double(),), digits.test.protocol)
     chosen: dict[str, FiniteMixture] = {"independent-pixels": mixtures[1], f"mixture-of-{best}": mixtures[best]}
-    return {name: pv.evaluate(m.model, m.guide, test, num_particles=25) for name, m in chosen.items()}
+    return {name: pv.evaluate(m.model, m.guide, digits.test, num_particles=25) for name, m in chosen.items()}
 
 
 def run_figures(fitted: Fit, data: Split) -> dict[str, Figure]:

@@ -3,11 +3,9 @@
 Every function returns a figure of its own that no global state knows; :func:`save` writes it to a file.
 """
 
+import io
 import math
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from pyrovae.inference.comparison import Comparison
 from pyrovae.inference.pairs import Program
 from pyrovae.inference.report import Report
 from pyrovae.splits import as_split
+from pyrovae.storage import write_whole
 
 UNDATED: dict[str, dict[str, None]] = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 
@@ -246,7 +245,7 @@ def evidence_histogram(report: Report) -> Figure:
     if evidence["mean"] is not None:
         left.axvline(evidence["mean"], color=INK, linewidth=1.2)
     mean, data_se, mc_se, bias = (number(evidence[key], 4 if key == "bias" else 2) for key in ledger.ERRORS)
-    left.set_title(f"log p(x): mean {mean}\ndata SE {data_se}, MC SE {mc_se}, bias about {bias}")
+    left.set_title(f"log p(x): mean {mean}\ndata SE {data_se}, MC SE {mc_se}, bias {bias} or worse")
     left.set(xlabel=f"log p(x), {UNIT}", ylabel="number of data")
     ledger.pareto_histogram(right, report)
     return figure
@@ -288,13 +287,6 @@ def save(figure: Figure, path: str | Path) -> None:
     if suffix not in UNDATED:
         raise InputError(f"{path}: expected one of the suffixes {', '.join(UNDATED)}, got '{path.suffix}'")
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            figure.savefig(stream, format=suffix[1:], dpi=DPI, metadata=UNDATED[suffix])
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=suffix[1:], dpi=DPI, metadata=UNDATED[suffix])
+    write_whole(path, drawn.getvalue())

@@ -57,6 +57,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "mnist": {"latent": 50, "hidden": [400, 400], "epochs": 100, "batch_size": 128, "lr": 2e-3, "kl_warmup": 10.0},
     "other": {"latent": 10, "hidden": [200], "epochs": 100, "batch_size": 128, "lr": 1e-3, "kl_warmup": 0.0},
 }
+OF_THE_VAE = ("prior", "likelihood", "network", "latent", "hidden")  # settings that a user's own file replaces
 MNIST_LIKE = ("mnist", "mnist-static", "fashion-mnist")
 
 
@@ -69,7 +70,10 @@ def record(**given: Any) -> dict[str, Any]:
     source = given.get("data") or SETTINGS["data"]
     settings = SETTINGS | DEFAULTS.get("mnist" if source in MNIST_LIKE else source, DEFAULTS["other"])
     settings |= {name: value for name, value in given.items() if value is not None}
-    choose("schedule", settings["schedule"], SCHEDULES)
+    for kind, choices in (("schedule", SCHEDULES), ("prior", PRIORS), ("network", NETWORKS)):
+        choose(kind, settings[kind], choices)
+    if settings["likelihood"] is not None:
+        choose("likelihood", settings["likelihood"], LIKELIHOODS)
     if not settings["lr"] > 0 or settings["kl_warmup"] < 0:
         raise InputError(
             f"--lr must be positive and --kl-warmup not negative, got {settings['lr']}, {settings['kl_warmup']}"
@@ -90,7 +94,7 @@ def choose(kind: str, name: str, choices: Mapping[str, Any] | tuple[str, ...]) -
         InputError: listing the choices and offering the nearest.
     """
     if name not in choices:
-        raise InputError(f"unknown {kind} '{name}':{nearest(name, choices)} There are {', '.join(choices)}")
+        raise InputError(f"unknown {kind} '{name}':{nearest(name, choices)} there are {', '.join(choices)}")
     return name
 
 

@@ -12,7 +12,7 @@ from pyrovae.errors import InputError
 from pyrovae.inference.blocks import kept_rng
 from pyrovae.inference.checkpoint import part, read_history, set_weights
 from pyrovae.inference.loop import Fit
-from pyrovae.inference.pairs import Program, Scoped, modules_of, own_scope, plain_traces
+from pyrovae.inference.pairs import Program, Scoped, home_device, modules_of, on_device, own_scope, plain_traces
 from pyrovae.inference.report import Report
 
 
@@ -70,16 +70,13 @@ def load_report(folder: str | Path) -> Report:
     return Report.parse(files["report.json"].decode(), files["report.csv"].decode(), what=str(folder))
 
 
-def add_files(folder: str | Path, files: Mapping[str, bytes]) -> None:
-    """Puts files (figures, samples) into a run, under its hashes."""
-    storage.update(folder, files)
-
-
 def _create_parameters(folder: str | Path, model: Program, guide: Program, settings: Mapping[str, Any]) -> None:
     """Runs the programs once on blank data, so that every ``pyro.param`` exists."""
-    blank = [torch.zeros((2, *shape), dtype=getattr(torch, dtype)) for shape, dtype in settings["arguments"]]
+    device, num_rows = home_device(model, guide), settings["num_rows"]
+    rows = num_rows if settings["batch_size"] >= num_rows else 2  # all, where each datum may have its own parameter
     try:
-        with torch.no_grad(), pyro.validation_enabled(False):
+        with torch.no_grad(), pyro.validation_enabled(False), on_device(device):
+            blank = [torch.zeros((rows, *shape), dtype=getattr(torch, dtype)) for shape, dtype in settings["arguments"]]
             plain_traces(model, guide, blank)
     except Exception as error:
         raise InputError(f"{folder}: its programs do not run on data of its shapes ({error})") from error

@@ -153,6 +153,19 @@ class Split:
             return rows
         return (torch.bernoulli(rows[0], generator=generator), *rows[1:])
 
+    def drawn(self, seed: int) -> Split:
+        """The split with its rows fixed: where they would be drawn anew at each use, one draw of them all.
+
+        Args:
+            seed: of that draw, on the CPU; the protocol then says "static".
+        """
+        if self.protocol.binarization != "dynamic" or self.protocol.split != "train":
+            return self
+        x = torch.bernoulli(self.x.cpu(), generator=stream(seed, "drawn")).to(self.x.device)
+        tensors = (x, *self.tensors[1:])
+        protocol = replace(self.protocol, binarization="static", seed=seed, sha256=_digest(tensors))
+        return Split(tensors, protocol, self.labels, self.source)
+
     def _with(self, tensors: tuple[Tensor, ...], labels: Tensor | None, source: Tensor | None) -> Split:
         _check_rows(tensors)
         old = self.protocol
@@ -232,6 +245,12 @@ def as_split(data: Any) -> Split:
     tensors = tuple(map(_as_tensor, data)) if isinstance(data, (tuple, list)) else (_as_tensor(data),)
     _check_rows(tensors)
     return Split(tensors, describe(tensors, dataset="user's tensor", split="all"))
+
+
+def stream(seed: int, purpose: str) -> torch.Generator:
+    """A generator of its own, on the CPU, for each seed and purpose."""
+    key = hashlib.sha256(f"{seed} {purpose}".encode()).digest()[:8]
+    return torch.Generator("cpu").manual_seed(int.from_bytes(key, "little") >> 1)
 
 
 def _as_tensor(data: Any) -> Tensor:

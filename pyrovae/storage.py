@@ -49,14 +49,19 @@ def write(folder: str | Path, content: Mapping[str, Any], files: Mapping[str, by
     entries = {name: _write_named_by_content(folder, name, data) for name, data in files.items()}
     manifest = {"format": FORMAT, "content": content, "files": entries}
     manifest["sha256"] = _sha256(_canonical(manifest))
-    _replace(folder / MANIFEST, _canonical(manifest))
+    write_whole(folder / MANIFEST, _canonical(manifest))
     _remove_unnamed(folder, {entry["file"] for entry in entries.values()})
 
 
 def update(folder: str | Path, files: Mapping[str, bytes], **content: Any) -> None:
-    """Adds files and values to a run, or replaces those of the same name."""
-    old_content, old_files = read(folder)
-    write(folder, {**old_content, **content}, {**old_files, **files})
+    """Adds files and values to a run, or replaces those of the same name.
+
+    Raises:
+        InputError: if the run is being written by another process, or is damaged.
+    """
+    with locked(folder):
+        old_content, old_files = read(folder)
+        write(folder, {**old_content, **content}, {**old_files, **files})
 
 
 def read(folder: str | Path) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -129,7 +134,11 @@ def locked(folder: str | Path) -> Iterator[None]:
     Raises:
         InputError: if another process writes into it.
     """
-    Path(folder).mkdir(parents=True, exist_ok=True)
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; give the name of a folder")
+    new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
@@ -139,6 +148,8 @@ def locked(folder: str | Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+        if new and not any(folder.iterdir()):
+            folder.rmdir()  # nothing came of it
 
 
 def _write_named_by_content(folder: Path, name: str, data: bytes) -> dict[str, Any]:
@@ -146,12 +157,12 @@ def _write_named_by_content(folder: Path, name: str, data: bytes) -> dict[str, A
     stored = str(path.with_name(f"{path.stem}-{digest[:12]}{path.suffix}"))
     (folder / stored).parent.mkdir(exist_ok=True)
     if not (folder / stored).exists() or _sha256((folder / stored).read_bytes()) != digest:
-        _replace(folder / stored, data)
+        write_whole(folder / stored, data)
     return {"file": stored, "sha256": digest, "bytes": len(data)}
 
 
-def _replace(path: Path, data: bytes) -> None:
-    """Writes a file whole: to a temporary name, down to the disk, then over the old one."""
+def write_whole(path: Path, data: bytes) -> None:
+    """Writes a file whole or not at all: to a temporary name, down to the disk, then over the old one."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
     try:
         with os.fdopen(handle, "wb") as stream:

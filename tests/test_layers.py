@@ -111,9 +111,6 @@ def test_imports_have_no_cycle():
 
 @pytest.mark.parametrize("name", pyrovae.__all__)
 def test_every_public_name_resolves(name):
-    home = {**pyrovae._NAMES, **pyrovae._MODULES}.get(name)
-    if home and home.replace(".", "/") + ".py" not in FILES:
-        pytest.skip(f"{name}: pyrovae.{home} is not written yet")
     assert getattr(pyrovae, name) is not None
     assert name in dir(pyrovae)
 

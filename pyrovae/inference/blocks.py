@@ -27,7 +27,13 @@ from pyrovae.inference.structure import Structure, describe, inspect_pair
 from pyrovae.inference.terms import WAYS, LogTerms, SiteTerms, choose_way, one_row, sum_by_role
 from pyrovae.splits import Split
 
+# What random numbers are for: the first part of every key, so that no two uses share a stream.
+FIT, ORDER, BINARIZATION, VALIDATION, EVALUATION, DRAWING = range(6)
+
 ELEMENTS_AT_ONCE = 2**21  # numbers drawn or scored in one run of the programs, where the caller does not say
+
+
+MEMORY = "lower particle_batch, then batch_size (the number of particles itself need not change)"
 
 
 class Evaluation:
@@ -55,21 +61,22 @@ class Evaluation:
 
     def block(self, split: Split, index: int, rows: slice, bar: Any) -> dict[str, Tensor]:
         """The report's columns for one block of data."""
-        seed_everything(self.seed, index)
+        seed_everything(EVALUATION, self.seed, index)
         args = split.batch(rows)
         num_data = rows.stop - rows.start
         structure, kl = self._inspect(args, num_data)
         size = self.particle_batch or self._particle_batch(args, num_data)
         tables = []
         for number, start in enumerate(range(0, self.num_particles, size)):
-            seed_everything(self.seed, index, number)
-            with memory_advice(num_data, size):
+            seed_everything(EVALUATION, self.seed, index, number)
+            with memory_advice(f"{size} particles of {num_data} data at once: {MEMORY}"):
                 count = min(size, self.num_particles - start)
                 terms = WAYS[self.ways[num_data]](self.model, self.guide, args, structure, count)
             check_finite(terms)
             tables.append(sum_by_role(terms))
             bar.update(num_data * len(tables[-1].log_prior) / self.num_particles)
-        return account(LogTerms(*(torch.cat(parts) for parts in zip(*tables, strict=True))), kl)
+        with memory_advice(f"{self.num_particles} weights of {num_data} data: lower batch_size or num_particles"):
+            return account(LogTerms(*(torch.cat(parts) for parts in zip(*tables, strict=True))), kl)
 
     def _inspect(self, args: Sequence[Any], num_data: int) -> tuple[Structure, Tensor]:
         if self.vectorize:
@@ -143,17 +150,19 @@ def check_finite(terms: SiteTerms) -> None:
 
 
 @contextmanager
-def memory_advice(num_data: int, num_particles: int) -> Iterator[None]:
-    """Turns running out of memory into an InputError that says what to lower."""
+def memory_advice(advice: str) -> Iterator[None]:
+    """Turns running out of memory into an InputError that says for what it was not enough, and what to lower."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
+        if not out_of_memory(error):
             raise
-        raise InputError(
-            f"not enough memory for {num_particles} particles of {num_data} data at once: "
-            "lower particle_batch, then batch_size (the number of particles itself need not change)"
-        ) from error
+        raise InputError(f"not enough memory for {advice}") from error
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on the CPU or on CUDA."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 @contextmanager

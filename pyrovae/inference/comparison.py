@@ -20,6 +20,8 @@ class Row(NamedTuple):
     difference: float  # mean over data of log p(x) minus that of the best
     difference_se: float  # sd of the paired differences / sqrt(N)
     difference_mc_se: float  # Monte-Carlo part of it
+    num_particles: int
+    share_doubtful: float  # of data whose k-hat is over its threshold or undefined
 
 
 class Comparison(NamedTuple):
@@ -27,17 +29,28 @@ class Comparison(NamedTuple):
 
     rows: tuple[Row, ...]
     num_data: int
+    data: str  # the set and split, and the unit of densities
 
     def __str__(self) -> str:
         width = max(len(row.name) for row in self.rows)
-        head = f"{'':{width}}  {'log p(x)':>12}{'data SE':>10}{'difference':>14}{'SE':>10}{'MC SE':>10}"
+        head = f"{'':{width}}  {'log p(x)':>10}{'data SE':>9}{'K':>8}{'k-hat bad':>11}"
+        head += f"{'difference':>13}{'SE':>8}{'MC SE':>9}"
         lines = [
-            f"{r.name:{width}}  {r.log_evidence:12.3f}{r.data_se:10.3f}"
-            + (f"{r.difference:14.3f}{r.difference_se:10.3f}{r.difference_mc_se:10.4f}" if i else f"{'best':>14}")
+            f"{r.name:{width}}  {r.log_evidence:10.3f}{r.data_se:9.3f}{r.num_particles:8}{r.share_doubtful:11.0%}"
+            + (f"{r.difference:13.3f}{r.difference_se:8.3f}{r.difference_mc_se:9.4f}" if i else f"{'highest':>13}")
             for i, r in enumerate(self.rows)
         ]
-        note = f"N = {self.num_data} data, nats per datum; differences are paired, given these fits"
-        return "\n".join([head, *lines, note])
+        note = f"{self.data}; N = {self.num_data}, nats per datum; differences are paired, given these fits"
+        return "\n".join([head, *lines, note, *self.warnings()])
+
+    def warnings(self) -> list[str]:
+        """What keeps the differences from being differences between models, a line each."""
+        lines = []
+        if len({row.num_particles for row in self.rows if row.share_doubtful > 0}) > 1:
+            lines += ["evidence rises with K where the guide is not exact: evaluate with one number of particles"]
+        if any(row.share_doubtful > 0.05 for row in self.rows):
+            lines += ["k-hat bad: share of data whose evidence is too low by an unknown amount (or k-hat undefined)"]
+        return lines
 
 
 def compare(reports: Mapping[str, Report]) -> Comparison:
@@ -60,7 +73,7 @@ def compare(reports: Mapping[str, Report]) -> Comparison:
     evidence = {name: source_evidence(report) for name, report in reports.items()}
     best = max(evidence, key=lambda name: evidence[name].mean().item())
     rows = [_row(name, evidence, best, reports) for name in reports]
-    return Comparison(tuple(sorted(rows, key=lambda row: -row.log_evidence)), len(first))
+    return Comparison(tuple(sorted(rows, key=lambda row: -row.log_evidence)), len(first), _data(reports))
 
 
 def source_evidence(report: Report) -> Tensor:
@@ -80,13 +93,34 @@ def _row(name: str, evidence: dict[str, Tensor], best: str, reports: Mapping[str
         difference.mean().item(),
         estimators.mean_se(difference).item(),
         math.sqrt(sum(errors)) / len(values) if name != best else 0.0,
+        reports[name].num_particles,
+        _share_doubtful(reports[name]),
     )
+
+
+def _share_doubtful(report: Report) -> float:
+    over = report.pareto_k > estimators.pareto_k_threshold(report.num_particles)
+    return (over | report.pareto_k.isnan()).double().mean().item()
+
+
+def _split_of(report: Report) -> str:
+    return f"{report.protocol.dataset} {report.protocol.split}" if report.protocol else "unknown rows"
+
+
+def _data(reports: Mapping[str, Report]) -> str:
+    protocols = [report.protocol for report in reports.values() if report.protocol]
+    rescaled = any(p.log_jacobian for p in protocols) and "density" in next(iter(reports.values())).measure.values()
+    unit = ", densities in the unit of the source rows" if rescaled else ""
+    return f"{protocols[0].dataset} {protocols[0].split}{unit}"
 
 
 def _check_alike(name: str, report: Report, other_name: str, other: Report) -> None:
     pair = f"'{name}' and '{other_name}' cannot be compared"
     if len(report) != len(other):
-        raise InputError(f"{pair}: they were evaluated on {len(report)} and {len(other)} data")
+        raise InputError(
+            f"{pair}: they were evaluated on {len(report)} and {len(other)} data "
+            f"({_split_of(report)}; {_split_of(other)}); evaluate both on the same split"
+        )
     measures = sorted(report.measure.values()), sorted(other.measure.values())
     if measures[0] != measures[1]:
         raise InputError(
@@ -101,7 +135,3 @@ def _check_alike(name: str, report: Report, other_name: str, other: Report) -> N
     same = a.source_sha256 == b.source_sha256 if a.binarization == "none" else a.sha256 == b.sha256
     if not same:
         raise InputError(f"{pair}: their rows differ ({a}; {b}); evaluate both on the same data")
-    if a.binarization == "dynamic" and a.split == "train" and report.seed != other.seed:
-        raise InputError(
-            f"{pair}: their rows were binarized by seed {report.seed} and by seed {other.seed}; give evaluate one seed"
-        )

@@ -9,7 +9,7 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from pyrovae.errors import InputError, nearest
-from pyrovae.inference.blocks import seed_everything, undisturbed
+from pyrovae.inference.blocks import DRAWING, seed_everything, undisturbed
 from pyrovae.inference.pairs import Program, plain_traces, sites
 from pyrovae.splits import as_split
 
@@ -40,7 +40,7 @@ def sample(model: Program, *template: Any, num_samples: int, seed: int = 0) -> D
     args = as_split(template if len(template) != 1 else template[0]).tensors
     args = tuple(_repeated(arg, num_samples) for arg in args)
     with undisturbed(model, model) as (model, _, device):
-        seed_everything(seed)
+        seed_everything(DRAWING, seed)
         trace = poutine.trace(poutine.uncondition(model)).get_trace(*(arg.to(device) for arg in args))
     return _draws(sites(trace))
 
@@ -105,7 +105,7 @@ def decode(model: Program, template: Any, values: Mapping[str, Tensor], *, seed:
     num_samples = max((len(value) for value in values.values()), default=len(args[0]))
     args = tuple(_repeated(arg, num_samples) for arg in args)
     with undisturbed(model, model) as (model, _, device):
-        seed_everything(seed)
+        seed_everything(DRAWING, seed)
         args, given = tuple(arg.to(device) for arg in args), {n: value.to(device) for n, value in values.items()}
         free = poutine.uncondition(model)
         _check_given(given, sites(poutine.trace(free).get_trace(*args)))
@@ -121,7 +121,7 @@ def _runs(
         raise InputError(f"num_samples must be at least 1, got {num_samples}")
     split = as_split(tuple(data) if len(data) != 1 else data[0])
     with undisturbed(model, guide) as (model, guide, device):
-        seed_everything(seed)
+        seed_everything(DRAWING, seed)
         args = split.to(device).batch(slice(0, len(split)))
         for _ in range(num_samples):
             yield plain_traces(model, guide, args)
@@ -168,4 +168,4 @@ def _stacked(draws: list[Draws]) -> Draws:
 
 def _repeated(rows: Tensor, num_samples: int) -> Tensor:
     """The rows over and over, (num_samples, ...)."""
-    return rows[torch.arange(num_samples) % len(rows)]
+    return rows[torch.arange(num_samples, device=rows.device) % len(rows)]

@@ -106,7 +106,8 @@ def pareto_k(log_weight: Tensor, resolution: Tensor | float = 1e-12) -> Tensor:
     """
     log_weight = log_weight.double()
     num_particles = len(log_weight)
-    exact = (num_particles > 1) & (log_weight.amax(0) - log_weight.amin(0) <= resolution)
+    exact = (log_weight.amax(0) - log_weight.amin(0) <= resolution) & log_weight.isfinite().all(0)
+    exact = exact & (num_particles > 1)
     if num_particles < 25:
         return torch.where(exact, -math.inf, _nan(log_weight))
     size = math.floor(min(num_particles / 5, 3 * math.sqrt(num_particles)))

@@ -17,7 +17,17 @@ from pyro.infer import ELBO, SVI
 from torch import Tensor, nn
 
 from pyrovae import storage
-from pyrovae.inference.blocks import kept_rng, memory_advice, seed_everything, seed_of
+from pyrovae.errors import InputError
+from pyrovae.inference.blocks import (
+    BINARIZATION,
+    FIT,
+    ORDER,
+    kept_rng,
+    memory_advice,
+    out_of_memory,
+    seed_everything,
+    seed_of,
+)
 from pyrovae.inference.checkpoint import Progress, restore, save, set_weights, weights
 from pyrovae.inference.handlers import filled_under_mask, tempered
 from pyrovae.inference.measures import Meter, check_objective, validation_terms
@@ -37,7 +47,7 @@ class Fit:
 
     ``history`` holds one row for each epoch: ``epoch``, ``elbo``, ``reconstruction`` and ``kl_prior`` of the
     training data and ``valid_...`` of the validation data, all nats per datum and never tempered; ``objective``,
-    what was optimized; ``beta``, ``learning_rate`` (a factor) and ``seconds``.
+    what was optimized; ``beta``, ``rate_factor`` (on the learning rate) and ``seconds``.
     """
 
     model: Program
@@ -77,7 +87,7 @@ class Loop:
         warm = self.settings["kl_warmup"] > 0
         programs = filled_under_mask(self.model), self.guide
         pair = [tempered(program, self.beta) if warm else program for program in programs]
-        self.svi = SVI(pair[0], pair[1], self.optimizer, self.objective)
+        self.svi = SVI(pair[0], pair[1], self.optimizer, self.optimizer.watched(self.objective))
         self.meter = Meter(self.objective, self.model, self.guide)
         self.generator = torch.Generator(device=self.train.x.device)
         self.state = Progress()
@@ -85,10 +95,9 @@ class Loop:
 
     def run(self, *, resume: bool, visible: bool) -> Fit:
         """Trains to the end, to the end of patience or to Ctrl-C, whichever comes first."""
-        seed_everything(self.seed)
-        structure = self._look_at_data()
-        check_objective(self.objective, structure)
-        self.meter.full_size = structure.full_size
+        seed_everything(FIT, self.seed)
+        check_objective(self.objective, self._look_at_data())
+        self._prime()
         with _training_numerics(), _interruptible() as interrupted, self.meter:
             if resume and self.folder and storage.holds_run(self.folder):
                 self._restore()
@@ -97,8 +106,11 @@ class Loop:
             done = self.state.epoch * self.steps + self.state.step
             total = self.epochs * self.steps
             with bar(shown=visible, total=total, initial=done, unit="step", dynamic_ncols=True) as shown:
-                while self.state.epoch < self.epochs and not self.state.stopped and not interrupted():
-                    self._epoch(shown, interrupted)
+                try:
+                    while self.state.epoch < self.epochs and not self.state.stopped and not interrupted():
+                        self._epoch(shown, interrupted)
+                finally:
+                    self._forget_gradients()
             self.state.interrupted = interrupted()
             self._save()
             self._take_best()
@@ -107,24 +119,51 @@ class Loop:
     def _look_at_data(self) -> Structure:
         """Runs the pair once over all data: every ``pyro.param`` exists afterwards, and every value is in support."""
         structure, size = None, max(self.batch_size, 500)
-        with torch.no_grad(), memory_advice(size, 1):
+        with torch.no_grad(), memory_advice(f"{size} data at once: lower batch_size"), evaluation_mode(self.modules):
             for split in (self.valid, self.train):
                 for start in range(0, len(split) if split else 0, size):
                     assert split is not None
                     rows = slice(start, min(start + size, len(split)))
-                    structure = inspect_pair(self.model, self.guide, split.batch(rows))
+                    structure = self._inspect(split.batch(rows), start)
         assert structure is not None
         return structure
+
+    def _inspect(self, batch: tuple[Tensor, ...], start: int) -> Structure:
+        try:
+            return inspect_pair(self.model, self.guide, batch, plate=self.settings["plate"])
+        except InputError:
+            raise
+        except (ValueError, RuntimeError) as error:
+            if out_of_memory(error):
+                raise
+            missing = ~batch[0].isfinite().flatten(1).all(1) if batch[0].dim() > 1 else ~batch[0].isfinite()
+            if not missing.any():
+                raise InputError(f"the programs do not run on the data: {error}") from error
+            raise InputError(
+                f"{int(missing.sum())} rows hold values that are missing or infinite, the first is row "
+                f"{start + int(missing.nonzero()[0])}: impute them, or mask them in programs of your own"
+            ) from error
+
+    def _prime(self) -> None:
+        """Lets the objective guess its plates now, so that no step draws numbers for it; clears old gradients."""
+        batch = self.train.batch(slice(0, min(self.batch_size, len(self.train))))
+        with kept_rng(), torch.no_grad(), evaluation_mode(self.modules), _training_numerics():
+            self.svi.loss(self.svi.model, self.svi.guide, *batch)
+        self._forget_gradients()
+
+    def _forget_gradients(self) -> None:
+        for _, parameter in pyro.get_param_store().named_parameters():
+            parameter.grad = None
 
     def _epoch(self, shown: Any, interrupted: Callable[[], bool]) -> None:
         state, started = self.state, time.monotonic()
         if state.step == 0:
             self.meter.reset()
-            seed_everything(self.seed, state.epoch)
-            self.generator.manual_seed(seed_of(self.seed, state.epoch, 1))
-        shuffle = torch.Generator("cpu").manual_seed(seed_of(self.seed, state.epoch, 2))
+            seed_everything(FIT, self.seed, state.epoch)
+            self.generator.manual_seed(seed_of(BINARIZATION, self.seed, state.epoch))
+        shuffle = torch.Generator("cpu").manual_seed(seed_of(ORDER, self.seed, state.epoch))
         order = torch.randperm(len(self.train), generator=shuffle, device="cpu").to(self.train.x.device)
-        self.optimizer.scale_rate(self.schedule(state.epoch / self.epochs))
+        self.optimizer.rate = self.schedule(state.epoch / self.epochs)
         for module in self.modules:
             module.train()
         while state.step < self.steps and not interrupted():
@@ -143,15 +182,13 @@ class Loop:
             self.beta.fill_(min(1.0, share))
         batch = self.train.batch(rows, self.generator)
         try:
-            with memory_advice(len(rows), 1):
+            with memory_advice(f"a batch of {len(rows)}: lower batch_size"):
                 loss = self.svi.step(*batch)
         except NotFiniteError as error:
             raise FloatingPointError(self._diagnosis(error)) from None
-        if not math.isfinite(loss):
-            raise FloatingPointError(self._diagnosis(FloatingPointError("the loss is not finite")))
         self.meter.add(loss, len(rows), batch)
 
-    def _diagnosis(self, error: FloatingPointError) -> str:
+    def _diagnosis(self, error: NotFiniteError) -> str:
         where = f"epoch {self.state.epoch + 1}, step {self.state.step + 1}"
         bad = self.meter.not_finite_sites()
         cause = f"the log density of site '{bad[0]}' is not finite" if bad else str(error)
@@ -166,7 +203,7 @@ class Loop:
             with evaluation_mode(self.modules), kept_rng():
                 terms = validation_terms(self.model, self.guide, self.valid, self.batch_size)
             row.update({f"valid_{name}": value for name, value in terms.items()})
-        row.update(beta=self.beta.item(), learning_rate=self.optimizer.rate, seconds=round(state.seconds, 3))
+        row.update(beta=self.beta.item(), rate_factor=self.optimizer.rate, seconds=round(state.seconds, 3))
         state.history.append(row)
         state.epoch, state.step, state.seconds = state.epoch + 1, 0, 0.0
         self._watch(row)

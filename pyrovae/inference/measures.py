@@ -11,7 +11,7 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from pyrovae.errors import InputError
-from pyrovae.inference.blocks import seed_everything
+from pyrovae.inference.blocks import VALIDATION, seed_everything
 from pyrovae.inference.pairs import Program, plain_traces, quiet_numerics, sites
 from pyrovae.inference.structure import Structure
 from pyrovae.splits import Split
@@ -52,7 +52,6 @@ class Meter:
         self.objective, self.model, self.guide = objective, model, guide
         self.readable = type(objective) in _READABLE
         self.traces: list[tuple[Trace, Trace]] = []
-        self.full_size: int | None = None  # of a data plate that rescales a batch to all data
         self.shown_at = -math.inf
         self.reset()
 
@@ -86,7 +85,7 @@ class Meter:
         terms = torch.stack([torch.stack(read_terms(*traces)) for traces in self.traces]).sum(0) / particles
         self.sums = terms if self.sums is None else self.sums + terms
         self.num_data += num_data
-        self.objective_sum += -loss * num_data / (self.full_size or num_data)
+        self.objective_sum += -loss / plate_scale(self.traces[0][0])
         self.traces.clear()
 
     def means(self) -> dict[str, float]:
@@ -129,12 +128,21 @@ def read_terms(model_trace: Trace, guide_trace: Trace) -> tuple[Tensor, Tensor]:
     return sum(observed, zero), sum(guide, zero) - sum(prior, zero)
 
 
+def plate_scale(model_trace: Trace) -> float:
+    """How many data a row stands for: the size of plates that rescale a batch, over that of the batch."""
+    site = next(site for site in sites(model_trace).values() if site["is_observed"])
+    scale = 1.0
+    for frame in site["cond_indep_stack"]:
+        scale *= frame.full_size / frame.size
+    return scale
+
+
 def validation_terms(model: Program, guide: Program, data: Split, batch_size: int) -> dict[str, float]:
     """ELBO, reconstruction and KL of a pair on data, from one draw a datum, the same draws each time."""
     sums = torch.zeros(2, dtype=torch.float64, device="cpu")
     with quiet_numerics():
         for start in range(0, len(data), batch_size):
-            seed_everything(0, start)
+            seed_everything(VALIDATION, 0, start)
             batch = data.batch(slice(start, min(start + batch_size, len(data))))
             traces = plain_traces(model, guide, batch)
             for trace in traces:

@@ -147,9 +147,25 @@ def quiet_numerics() -> Iterator[None]:
 
 
 def plain_traces(model: Program, guide: Program, args: Sequence[Any]) -> tuple[Trace, Trace]:
-    """One run of the guide, and of the model on what it drew: (model trace, guide trace)."""
-    guide_trace = poutine.trace(guide).get_trace(*args)
-    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
+    """One run of the guide, and of the model on what it drew: (model trace, guide trace).
+
+    Raises:
+        InputError: without the table of shapes that Pyro appends; for sizes that do not fit a plate, with advice.
+    """
+    try:
+        guide_trace = poutine.trace(guide).get_trace(*args)
+        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
+    except (ValueError, RuntimeError) as error:
+        message = str(error).split("\nTrace Shapes:")[0].strip()
+        if "Shape mismatch inside plate" in message:
+            raise InputError(
+                f"{message}; does the distribution lack .to_event(n) over a datum's dimensions?"
+            ) from error
+        if isinstance(error, InputError):
+            raise InputError(message) from error
+        if message != str(error).strip():
+            raise type(error)(message) from error
+        raise
     return model_trace, guide_trace
 
 
@@ -173,10 +189,10 @@ def num_rows(args: Sequence[Any]) -> int:
 
 
 def home_device(model: Program, guide: Program) -> torch.device:
-    """Where a pair lives: the device of the first parameter it has, else the CPU."""
+    """Where a pair lives: the device of the first parameter or buffer it has, else the CPU."""
     for module in modules_of(model, guide):
-        for parameter in module.parameters():
-            return parameter.device
+        for tensor in (*module.parameters(), *module.buffers()):
+            return tensor.device
     for _, tensor in pyro.get_param_store().named_parameters():
         return tensor.device
     return torch.device("cpu")

@@ -17,11 +17,12 @@ from pyrovae.inference.pairs import Program
 from pyrovae.inference.terms import check_num_particles
 from pyrovae.progress import bar
 from pyrovae.splits import Protocol, as_split
+from pyrovae.storage import write_whole
 
 QUANTITIES = ("log_evidence", "elbo", "reconstruction", "kl_prior", "kl_posterior")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Report:
     """What a pair gives each of N data, in nats; every tensor is (N,), float64, on the CPU.
 
@@ -51,6 +52,13 @@ class Report:
 
     def __len__(self) -> int:
         return len(self.log_evidence)
+
+    def __repr__(self) -> str:
+        mean = self.log_evidence.mean().item()
+        return f"Report(N={len(self)}, K={self.num_particles}, log p(x) {mean:.3f} nats per datum)"
+
+    def __str__(self) -> str:
+        return self.summary()
 
     def to_dict(self) -> dict[str, Any]:
         """The account as plain values for JSON: means over data with their errors, in nats per datum."""
@@ -98,9 +106,10 @@ class Report:
             "",
         ]
         lines += [f"{'':38}{'mean':>12}{'data SE':>10}{'MC SE':>10}"]
-        lines += [_row(label, account[name]) for label, name in _ACCOUNT]
+        doubtful = account["pareto_k"]["share_above"] + account["pareto_k"]["share_undefined"] > 0.05
+        lines += [_row(label, account[name], doubtful) for label, name in _ACCOUNT]
         if "kl_prior_analytic" in account:
-            lines.insert(-1, _row("        the same in closed form", account["kl_prior_analytic"]))
+            lines.insert(-1, _row("        the same in closed form", account["kl_prior_analytic"], False))
         return "\n".join([*lines, "", *self._reliability(account)])
 
     def _reliability(self, account: dict[str, Any]) -> list[str]:
@@ -113,8 +122,12 @@ class Report:
         ]
         if tail["share_above"] > 0:
             lines += ["  above it, evidence is too low by an unknown amount: raise num_particles, or widen the guide"]
-        if self.way != "vectorized":
+        if tail["share_undefined"] > 0:
+            lines += ["  undefined (fewer than 25 particles, or discrete latents): nothing vouches for the evidence"]
+        if self.way in ("tiled", "looped"):
             lines += [f"particles were run {self.way}: the programs do not take a particle dimension"]
+        if self.way == "one by one":
+            lines += ["particles were run one by one, as vectorize=False asks; a closed-form KL was not looked for"]
         return [*lines, "all errors are given this one fit; data SE holds the Monte-Carlo noise already"]
 
     def table(self) -> dict[str, Tensor]:
@@ -132,8 +145,8 @@ class Report:
         path = Path(path)
         if path.suffix == ".csv":
             raise InputError(f"{path}: the table goes to this name; give the account another, such as {path.stem}.json")
-        path.with_suffix(".csv").write_text(self.to_csv())
-        path.write_text(self.to_json())
+        write_whole(path.with_suffix(".csv"), self.to_csv().encode())
+        write_whole(path, self.to_json().encode())
 
     def to_json(self) -> str:
         """:meth:`to_dict` as text; an undefined number is null."""
@@ -229,6 +242,7 @@ def evaluate(
             f"block sizes must be at least 1, got batch_size={batch_size}, particle_batch={particle_batch}"
         )
     with undisturbed(model, guide) as (model, guide, device):
+        split = split.drawn(seed)
         source = split.to(device)
         blocks = [slice(i, min(i + batch_size, len(split))) for i in range(0, len(split), batch_size)]
         run = Evaluation(model, guide, num_particles, seed, particle_batch, plate, vectorize)
@@ -254,8 +268,8 @@ def _number(value: Tensor | float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _row(label: str, cell: dict[str, float | None]) -> str:
-    bias = f"   bias about {_text(cell['bias'], 4)}" if "bias" in cell else ""
+def _row(label: str, cell: dict[str, float | None], doubtful: bool) -> str:
+    bias = f"   bias {_text(cell['bias'], 4)}{' or far worse, see k-hat' if doubtful else ''}" if "bias" in cell else ""
     mc_se = _text(cell["mc_se"], 4) if "mc_se" in cell else ""
     return f"{label:38}{_text(cell['mean'], 3):>12}{_text(cell['data_se'], 3):>10}{mc_se:>10}{bias}"
 

@@ -22,7 +22,6 @@ class Structure(NamedTuple):
     latents: tuple[str, ...]  # in the order of the model
     drawn: dict[str, bool]  # site of the guide, in its order -> whether its draws carry gradients (rsample)
     observed: dict[str, str]  # site -> base measure of its density: "mass", "density" or "factor"
-    full_size: int | None  # how many data a batch stands for, where the plate rescales it
 
 
 def inspect_pair(model: Program, guide: Program, args: Sequence[Any], *, plate: str | None = None) -> Structure:
@@ -50,6 +49,7 @@ def describe(model_trace: Trace, guide_trace: Trace, rows: int, *, plate: str | 
     every = {f"site '{name}'": site for name, site in model_sites.items()}
     every |= {f"site '{name}' of the guide": site for name, site in guide_sites.items()}
     frame = _data_frame(every, rows, plate)
+    _refuse_unowned_dimensions(every)
     _refuse_point_guide(guide_sites)
     _refuse_unlike_events(model_sites, guide_sites)
     observed = {name: site for name, site in model_sites.items() if site["is_observed"]}
@@ -63,7 +63,6 @@ def describe(model_trace: Trace, guide_trace: Trace, rows: int, *, plate: str | 
         latents=tuple(name for name, site in model_sites.items() if not site["is_observed"]),
         drawn={name: bool(getattr(site["fn"], "has_rsample", False)) for name, site in guide_sites.items()},
         observed={name: _measure(site["fn"]) for name, site in observed.items()},
-        full_size=frame.full_size if frame.full_size != frame.size else None,
     )
 
 
@@ -134,6 +133,19 @@ def _refuse_subsampling(model_trace: Trace, guide_trace: Trace) -> None:
                 raise InputError(
                     f"plate '{name}' draws its own rows (subsample_size={fn.subsample_size} of {fn.size}): "
                     "give the rows as the argument, pyro.plate(name, size, subsample=rows) or pyro.plate(name, len(x))"
+                )
+
+
+def _refuse_unowned_dimensions(every: dict[str, dict]) -> None:
+    """Demands that each batch dimension belongs to a plate: one too many can pass for the data by its size."""
+    for name, site in every.items():
+        owned = {frame.dim for frame in site["cond_indep_stack"] if frame.vectorized}
+        shape = site["fn"].batch_shape
+        for dim in range(-len(shape), 0):
+            if shape[dim] > 1 and dim not in owned:
+                raise InputError(
+                    f"{name} has a batch shape {tuple(shape)} whose dimension {dim} is in no plate: "
+                    "is .to_event(n) missing, over the dimensions of one datum?"
                 )
 
 

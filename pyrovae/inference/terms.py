@@ -16,7 +16,7 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from pyrovae.errors import InputError
-from pyrovae.inference.pairs import Program, num_rows, own_scope, plain_traces, sites
+from pyrovae.inference.pairs import Program, home_device, num_rows, on_device, own_scope, plain_traces, sites
 from pyrovae.inference.structure import Structure, describe, inspect_pair
 
 
@@ -35,7 +35,7 @@ class LogTerms(NamedTuple):
     @property
     def resolution(self) -> Tensor:
         """What rounding can make of equal weights, in nats: (N,)."""
-        size = sum(term.double().abs().amax(0) for term in self)
+        size = sum(torch.where(term.isfinite(), term.double().abs(), 0.0).amax(0) for term in self)
         return 32 * torch.finfo(self.log_likelihood.dtype).eps * torch.as_tensor(size)
 
 
@@ -74,7 +74,7 @@ def log_terms(
         True
     """
     check_num_particles(num_particles)
-    with own_scope(model, guide) as (model, guide, _):
+    with own_scope(model, guide) as (model, guide, _), on_device(home_device(model, guide)):
         structure = inspect_pair(model, guide, args if vectorize else one_row(args, 0), plate=plate)
         with pyro.validation_enabled(False):  # it would refuse the masked values that were let through above
             way = choose_way(model, guide, args, structure) if vectorize else "one by one"
@@ -82,7 +82,9 @@ def log_terms(
 
 
 def check_num_particles(num_particles: int) -> None:
-    """Raises InputError unless there is at least one particle."""
+    """Raises InputError unless it is a whole number, at least one."""
+    if not isinstance(num_particles, int):
+        raise InputError(f"num_particles must be a whole number, got {num_particles!r}")
     if num_particles < 1:
         raise InputError(f"num_particles must be at least 1, got {num_particles}")
 
@@ -158,7 +160,11 @@ def choose_way(model: Program, guide: Program, args: Sequence[Any], structure: S
                 return way
             if _vectorizes(model, guide, args, structure):
                 return way
+        except MemoryError:
+            raise
         except Exception as error:
+            if "allocate memory" in str(error) or isinstance(error, torch.OutOfMemoryError):
+                raise
             failures.append(f"{way}: {(str(error).strip() or type(error).__name__).splitlines()[0]}")
     raise InputError(
         "the programs cannot be run on a batch of several particles (" + "; ".join(failures) + "). "

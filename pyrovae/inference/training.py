@@ -36,6 +36,7 @@ def fit(
     device: str = "auto",
     out: str | Path | None = None,
     resume: bool = False,
+    plate: str | None = None,
     callback: Callable[[int, Fit], Any] | None = None,
     record: dict[str, Any] | None = None,
     progress: bool = True,
@@ -62,8 +63,10 @@ def fit(
         seed: of the order of the data, of the draws and of dynamic binarization.
         device: "auto" is CUDA when there is one.
         out: folder in which the fit is kept, checkpoint by checkpoint.
-        resume: go on from what ``out`` holds; on the CPU the weights are those of a fit that never stopped.
-        callback: called as ``callback(epoch, fit_so_far)`` after each epoch.
+        resume: go on from what ``out`` holds, if anything; on the CPU, with the same ``epochs`` and schedule, the
+            weights are those of a fit that never stopped.
+        plate: name of the data plate, where several plates hold all sites.
+        callback: called as ``callback(epoch, fit_so_far)`` after each epoch; what it returns is not used.
         record: plain values stored with the run (the recipe of the programs).
         progress: show a bar (never into a pipe).
 
@@ -88,7 +91,7 @@ def fit(
         >>> [row["epoch"] for row in fitted.history]
         [1, 2, 3]
     """
-    _check_arguments(epochs, batch_size, patience, kl_warmup, valid, out, resume)
+    _check_arguments(epochs, batch_size, patience, kl_warmup, valid, out, resume, optimizer)
     target, objective = resolve_device(device), objective or Trace_ELBO()
     train, held_out = as_split(data), None if valid is None else as_split(valid)
     settings = {
@@ -97,11 +100,12 @@ def fit(
         "patience": patience,
         "kl_warmup": kl_warmup,
         "seed": seed,
-        "objective": type(objective).__name__,
+        "objective": _plain(objective),
+        "plate": plate,
         "device": str(target),
         **_described(train, held_out),
     }
-    with _undisturbed(model, guide, target, out) as (model, guide, scope, modules):
+    with _trained_in_place(model, guide, target, out) as (model, guide, scope, modules):
         loop = Loop(
             model=model,
             guide=guide,
@@ -121,11 +125,13 @@ def fit(
 
 
 @contextmanager
-def _undisturbed(
+def _trained_in_place(
     model: Program, guide: Program, device: torch.device, out: str | Path | None
 ) -> Iterator[tuple[Program, Program, Any, list[nn.Module]]]:
     """The programs on a device, in a scope of their own: (model, guide, scope, modules); all else is put back."""
     modules = modules_of(model, guide)
+    if device.type == "cuda":
+        torch.cuda.init()  # so that its random state is among what is put back
     for module in modules:
         module.to(device)
     with ExitStack() as stack:
@@ -162,10 +168,16 @@ def _check_arguments(
     valid: Any,
     out: str | Path | None,
     resume: bool,
+    optimizer: Any,
 ) -> None:
     for name, value in {"epochs": epochs, "batch_size": batch_size, "patience": patience}.items():
         if value is not None and value < 1:
             raise InputError(f"{name} must be at least 1, got {value}")
+    if isinstance(optimizer, torch.optim.Optimizer):
+        raise InputError(
+            f"optimizer must be a PyroOptim or a function parameters -> optimizer, not a {type(optimizer).__name__}: "
+            "give lambda parameters: torch.optim.Adam(parameters, lr=1e-3)"
+        )
     if kl_warmup < 0:
         raise InputError(f"kl_warmup must not be negative, got {kl_warmup}")
     if patience is not None and valid is None:
@@ -176,9 +188,17 @@ def _check_arguments(
         raise InputError(f"{out}: already holds a run; resume it, or choose another folder")
 
 
+def _plain(objective: ELBO) -> str:
+    """An objective by its class and its plain attributes, but for the plate depth that it guesses by itself."""
+    values = {name: value for name, value in vars(objective).items() if isinstance(value, int | float | str)}
+    values.pop("max_plate_nesting", None)
+    return f"{type(objective).__name__}({', '.join(f'{name}={value}' for name, value in sorted(values.items()))})"
+
+
 def _described(train: Split, valid: Split | None) -> dict[str, Any]:
     """What a checkpoint must say of the data: their shapes and their protocols."""
     return {
+        "num_rows": len(train),
         "arguments": [[list(t.shape[1:]), str(t.dtype).removeprefix("torch.")] for t in train.tensors],
         "protocol": train.protocol.to_dict(),
         "valid_protocol": valid.protocol.to_dict() if valid else None,

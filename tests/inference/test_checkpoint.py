@@ -7,6 +7,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer import RenyiELBO, Trace_ELBO, TraceEnum_ELBO
 from small import assert_same_weights, make_data, make_vae, without_time
 from torch import nn
 
@@ -92,7 +93,7 @@ def test_resume_refuses_other_settings_and_other_programs(tmp_path):
     same = {"epochs": 2, "out": tmp_path / "run", "resume": True, "patience": 50, "kl_warmup": 2, "batch_size": 100}
     with pytest.raises(pv.InputError, match="was fitted with seed = 3, not 4"):
         pv.fit(*fit_programs(digits), digits.train, valid=digits.valid, seed=4, **same)
-    with pytest.raises(pv.InputError, match="protocol"):
+    with pytest.raises(pv.InputError, match="was fitted with num_rows = 1197, not 500"):
         pv.fit(*fit_programs(digits), digits.train[:500], valid=digits.valid, seed=3, **same)
     with pytest.raises(pv.InputError, match="does not fit these programs"):
         pv.fit(*fit_programs(digits, width=20), digits.train, valid=digits.valid, seed=3, **same)
@@ -147,3 +148,66 @@ def test_resume_with_bare_params_and_buffers(tmp_path, optimizer):
     assert_same_weights(straight, loaded)
     reports = [pv.evaluate(f.model, f.guide, x, num_particles=20) for f in (expected, back)]
     assert torch.equal(reports[0].log_evidence, reports[1].log_evidence)
+
+
+OBJECTIVES = {
+    "Trace_ELBO": Trace_ELBO,
+    "3 particles": lambda: Trace_ELBO(num_particles=3),
+    "vectorized": lambda: Trace_ELBO(num_particles=3, vectorize_particles=True),
+    "IWAE": lambda: RenyiELBO(alpha=0, num_particles=3, vectorize_particles=True),
+    "enumerating": lambda: TraceEnum_ELBO(strict_enumeration_warning=False),
+}
+OPTIMIZERS = {"torch": lambda: adam(1e-2), "pyro": lambda: pyro.optim.ClippedAdam({"lr": 1e-2, "lrd": 0.9})}
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_resume_is_exact_for_every_objective_and_optimizer(tmp_path, objective, optimizer):
+    x = make_data(70)
+
+    def run(epochs, **keywords):
+        vae = make_vae()
+        return vae, pv.fit(
+            vae.model,
+            vae.guide,
+            x,
+            epochs=epochs,
+            batch_size=32,
+            objective=OBJECTIVES[objective](),
+            optimizer=OPTIMIZERS[optimizer](),
+            schedule=lambda share: 0.3,
+            **keywords,
+        )
+
+    straight, expected = run(4)
+    folder = {"out": tmp_path / "run"}
+    run(2, **folder)
+    run(2, resume=True, **folder)  # nothing to do, and nothing lost
+    resumed, fitted = run(4, resume=True, **folder)
+    assert_same_weights(straight, resumed)
+    assert without_time(expected.history) == without_time(fitted.history)
+
+
+def test_another_number_of_particles_is_refused(tmp_path):
+    vae, x = make_vae(), make_data(20)
+    pv.fit(vae.model, vae.guide, x, epochs=1, out=tmp_path / "run")
+    with pytest.raises(pv.InputError, match="was fitted with objective"):
+        objective = Trace_ELBO(num_particles=7)
+        pv.fit(vae.model, vae.guide, x, epochs=2, objective=objective, out=tmp_path / "run", resume=True)
+
+
+def test_a_pair_with_parameters_of_each_datum_is_loaded(tmp_path):
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        loc = pyro.param("loc", torch.zeros(len(x)))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(loc, 0.7))
+
+    x = torch.randn(60, generator=torch.Generator().manual_seed(0))
+    fitted = pv.fit(model, guide, x, epochs=5, batch_size=60, optimizer=adam(0.1), out=tmp_path / "run")
+    back = pv.runs.load(tmp_path / "run", model, guide)
+    assert torch.equal(back.guide.scope["params"]["loc"], fitted.guide.scope["params"]["loc"])

@@ -61,8 +61,16 @@ def test_order_and_text(reports):
     assert compare(dict(reversed(reports.items()))) == result
     assert list(result.rows) == sorted(result.rows, key=lambda row: -row.log_evidence)
     text = str(result)
-    assert all(part in text for part in [*reports, "best", "N = 60 data", "nats per datum", "MC SE", "paired"])
+    assert all(
+        part in text for part in [*reports, "highest", "N = 60", "nats per datum", "MC SE", "paired", "k-hat bad"]
+    )
     assert text.splitlines()[1].startswith(result.rows[0].name)
+
+
+def test_unequal_numbers_of_particles_are_told():
+    reports = {k: account(ORACLE.scaled_guide(0.5), num_particles=k) for k in (30, 300)}
+    text = str(compare({str(k): report for k, report in reports.items()}))
+    assert "evaluate with one number of particles" in text
 
 
 def test_one_datum():
@@ -133,7 +141,6 @@ def with_protocol(report, **changes):
     return replace(report, protocol=replace(report.protocol, **changes))
 
 
-DYNAMIC = {"binarization": "dynamic", "split": "train"}
 REFUSED = {  # name: (changes of two reports on the same rows, message)
     "mass-and-density": (
         lambda a: (a, replace(a, measure={"x": "mass"})),
@@ -155,10 +162,6 @@ REFUSED = {  # name: (changes of two reports on the same rows, message)
     "binarized-rows": (
         lambda a: (with_protocol(a, binarization="static"), with_protocol(a, binarization="static", sha256="0" * 64)),
         "their rows differ",
-    ),
-    "draws-of-training-rows": (
-        lambda a: (with_protocol(a, **DYNAMIC), replace(with_protocol(a, **DYNAMIC), seed=3)),
-        "binarized by seed 0 and by seed 3; give evaluate one seed",
     ),
     "no-protocol": (lambda a: (a, replace(a, protocol=None)), "without a data protocol says nothing of its rows"),
 }

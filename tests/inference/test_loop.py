@@ -94,3 +94,77 @@ def test_ctrl_c_ends_between_two_steps_and_resume_goes_on(tmp_path):
     )
     assert_same_weights(resumed, whole)
     assert without_time(fitted.history) == without_time(expected.history)
+
+
+def test_a_failed_fit_leaves_modules_that_fit():
+    vae, x = make_vae(), make_data()
+    sick = []
+
+    def failing(rows):
+        if torch.is_grad_enabled():
+            sick.append(True)
+        with pyro.plate("data", len(rows)):
+            z = pyro.sample("z", vae.prior())
+            pyro.sample("x", vae.decoder(z), obs=rows)
+            if len(sick) > 2:
+                pyro.factor("wall", vae.decoder(z).base_dist.logits.sum((-2, -1)) * math.nan)
+
+    before = [p.clone() for p in vae.parameters()]
+    with pytest.raises(FloatingPointError, match="site 'wall'"):
+        pv.fit(failing, vae.guide, x, epochs=9, batch_size=32)
+    assert all(p.grad is None for p in vae.parameters())
+    pv.fit(vae.model, vae.guide, x, epochs=1)
+    assert any(not torch.equal(a, b) for a, b in zip(before, vae.parameters(), strict=True))
+    assert all(p.isfinite().all() for p in vae.parameters())
+
+
+def test_gradients_that_were_there_before_do_not_count():
+    fresh, used = make_vae(), make_vae()
+    for parameter in used.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    for vae in (fresh, used):
+        pv.fit(vae.model, vae.guide, make_data(), epochs=1, optimizer=lambda ps: torch.optim.SGD(ps, lr=1e-2))
+    assert_same_weights(fresh, used)
+
+
+def test_validation_data_train_nothing():
+    def pair():
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+
+        def model(x):
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+                pyro.sample("x", dist.Normal(z.sum(-1, keepdim=True).expand(-1, 3), 1.0).to_event(1), obs=x)
+
+        def guide(x):
+            pyro.module("net", net)
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(net(x), 1.0).to_event(1))
+
+        return net, model, guide
+
+    x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+    nets = []
+    for valid in (None, x + 100):
+        net, model, guide = pair()
+        pv.fit(model, guide, x, valid=valid, epochs=2, batch_size=20)
+        nets.append(net)
+    assert_same_weights(*nets)
+
+
+def test_a_data_plate_is_named_where_two_hold_all_sites():
+    def model(x):
+        with pyro.plate("data", len(x), dim=-2), pyro.plate("inner", 5, dim=-1):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        loc = pyro.param("loc", torch.tensor(0.0))
+        with pyro.plate("data", len(x), dim=-2), pyro.plate("inner", 5, dim=-1):
+            pyro.sample("z", dist.Normal(loc, 1.0))
+
+    x = torch.randn(5, 5)
+    with pytest.raises(pv.InputError, match="name the data plate with plate="):
+        pv.fit(model, guide, x, epochs=1)
+    assert len(pv.fit(model, guide, x, epochs=1, plate="data").history) == 1

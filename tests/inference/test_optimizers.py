@@ -4,6 +4,7 @@ import pyro
 import pytest
 import torch
 
+from pyrovae.errors import InputError
 from pyrovae.inference.optimizers import Guarded, NotFiniteError, adam
 
 
@@ -50,25 +51,79 @@ def test_it_steps_as_torch_does(name):
     torch.testing.assert_close(ours.detach(), theirs.detach())
 
 
-def test_rates_scale_relative_to_the_first_and_are_stored_unscaled():
+@pytest.mark.parametrize(
+    "maker", [lambda ps: torch.optim.SGD(ps, lr=1.0), pyro.optim.SGD({"lr": 1.0})], ids=["torch", "pyro"]
+)
+def test_rates_scale_from_the_first_step_on_and_are_stored_unscaled(maker):
     (p,) = parameters(0.0)
-    optimizer = Guarded(lambda ps: torch.optim.SGD(ps, lr=1.0))
+    optimizer = Guarded(maker)
     moved = []
-    for factor in (1.0, 0.5, 0.25):
-        optimizer.scale_rate(factor)
+    for factor in (0.5, 1.0, 0.25, 0.0):
+        optimizer.rate = factor
         before = p.item()
         p.grad = torch.tensor(1.0)
         optimizer({p})
         moved.append(before - p.item())
-    assert moved == [1.0, 0.5, 0.25]
-    assert optimizer.get_state()["param_groups"][0]["lr"] == 1.0
-    assert optimizer.torch_optimizer.param_groups[0]["lr"] == 0.25
+    assert moved == [0.5, 1.0, 0.25, 0.0]
+    state = optimizer.get_state()
+    assert (state if "param_groups" in state else state["p0"])["param_groups"][0]["lr"] == 1.0
+
+
+def test_an_optimizers_own_decay_stays_under_a_schedule():
+    (p,) = parameters(0.0)
+    optimizer = Guarded(pyro.optim.ClippedAdam({"lr": 1.0, "lrd": 0.5}))
+    optimizer.rate = 0.1
+    for _ in range(3):
+        p.grad = torch.tensor(1.0)
+        optimizer({p})
+    assert optimizer.optimizer.optim_objs[p].param_groups[0]["lr"] == pytest.approx(0.125)
+
+
+def test_a_scheduler_of_pyro_is_stepped():
+    (p,) = parameters(0.0)
+    optimizer = Guarded(
+        pyro.optim.ExponentialLR({"optimizer": torch.optim.SGD, "optim_args": {"lr": 1.0}, "gamma": 0.5})
+    )
+    optimizer.rate = 0.5
+    p.grad = torch.tensor(1.0)
+    optimizer({p})
+    assert p.item() == -0.5
+
+
+def test_a_loss_that_is_not_finite_moves_nothing():
+    (p,) = parameters(1.0)
+    optimizer = Guarded(adam(0.1))
+    optimizer.loss, p.grad = float("inf"), torch.tensor(1.0)
+    with pytest.raises(NotFiniteError, match="the loss is inf"):
+        optimizer({p})
+    assert p.item() == 1.0
+
+
+@pytest.mark.parametrize("name", makers())
+def test_state_that_waits_is_not_lost(name):
+    (p,) = parameters(1.0)
+    first, second = Guarded(makers()[name]), Guarded(makers()[name])
+    p.grad = torch.tensor(1.0)
+    first({p})
+    state = first.get_state()
+    second.set_state(state)
+    assert second.get_state() == state
+
+
+def test_another_learning_rate_is_refused_at_the_first_step():
+    (p,) = parameters(1.0)
+    first, second = Guarded(adam(0.1)), Guarded(adam(0.2))
+    p.grad = torch.tensor(1.0)
+    first({p})
+    second.set_state(first.get_state())
+    with pytest.raises(InputError, match=r"was fitted with a learning rate of 0\.1, not 0\.2"):
+        second({p})
 
 
 def test_a_parameter_that_appears_late_is_stepped_too():
     first, second = parameters(0.0, 0.0)
     optimizer = Guarded(lambda ps: torch.optim.SGD(ps, lr=1.0))
-    optimizer.scale_rate(0.5)
+    optimizer.rate = 0.5
     first.grad = torch.tensor(1.0)
     optimizer({first})
     first.grad, second.grad = torch.tensor(1.0), torch.tensor(1.0)

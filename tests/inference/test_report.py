@@ -346,7 +346,10 @@ def test_dynamic_training_data_are_drawn():
     again = evaluate(model, binary_pair(64)[1], flat, num_particles=20, progress=False)
     other = evaluate(model, binary_pair(64)[1], flat, num_particles=20, progress=False, seed=1)
     assert same(report, again) and not same(report, other)
-    assert report.protocol == flat.protocol and "binarized anew" in report.summary()
+    assert report.protocol.binarization == "static" and report.protocol.seed == 0
+    assert report.protocol.sha256 != flat.protocol.sha256
+    rows = evaluate(model, binary_pair(64)[1], flat, num_particles=20, progress=False, batch_size=7)
+    assert rows.protocol == report.protocol  # the same rows in other blocks
 
 
 def test_binarization_and_guide_use_unlike_noise():
@@ -476,7 +479,7 @@ def test_summary_says_all_that_a_number_needs(wide):
         "nats per datum (x: density)",
         "data SE",
         "MC SE",
-        "bias about",
+        "bias ",
         "effective sample size",
         "Pareto k-hat above 0.67",
         "evidence  log p(x)",
