@@ -178,6 +178,7 @@ def _pixels(images: Tensor, limits: Range) -> np.ndarray:
 
 
 def lines_figure(first: Tensor, decoded: Tensor, last: Tensor, weight: list[float]) -> Figure:
+    """Rows of decoded images (R, C, *shape) between the data at their ends, (R, *shape) each; one weight a column."""
     steps, gap = decoded.shape[1], 0.3
     figure, axes = grid_figure(decoded, extra_columns=2 + 2 * gap)
     limits = range_of(torch.cat([first, last]))

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pyro
 import pytest
 import torch
@@ -26,8 +27,19 @@ def clean_pyro(request):
 
 
 @pytest.fixture
-def data_folder():
-    """The folder of MNIST and Fashion-MNIST files that the environment names."""
+def real_data():
+    """The folder of real data that the environment names."""
     if not os.environ.get("PYROVAE_DATA"):
-        pytest.skip("PYROVAE_DATA is not set")
+        pytest.skip("PYROVAE_DATA is not set: name a folder with MNIST/raw/*.gz and binarized_mnist/*.npz")
     return Path(os.environ["PYROVAE_DATA"]).resolve()
+
+
+@pytest.fixture
+def rows_file(tmp_path):
+    """A function that saves an array and gives its path."""
+
+    def save(array, name="rows.npy"):
+        np.save(tmp_path / name, array)
+        return tmp_path / name
+
+    return save

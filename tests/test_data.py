@@ -1,5 +1,4 @@
 import math
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,24 +9,6 @@ import torch
 
 from pyrovae.data import DATASETS, Dataset, load
 from pyrovae.errors import InputError
-
-
-@pytest.fixture
-def real_data():
-    if not os.environ.get("PYROVAE_DATA"):
-        pytest.skip("PYROVAE_DATA is not set: name a folder with MNIST/raw/*.gz and binarized_mnist/*.npz")
-    return Path(os.environ["PYROVAE_DATA"]).resolve()
-
-
-@pytest.fixture
-def rows_file(tmp_path):
-    """A function that saves an array and gives its path."""
-
-    def save(array, name="rows.npy"):
-        np.save(tmp_path / name, array)
-        return tmp_path / name
-
-    return save
 
 
 def splits(dataset):

@@ -1,21 +1,10 @@
 """A user's own files: what is read, and the one clear line for what cannot be."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from pyrovae import files
 from pyrovae.errors import InputError
-
-
-@pytest.fixture
-def real_data():
-    if not os.environ.get("PYROVAE_DATA"):
-        pytest.skip("PYROVAE_DATA is not set: name a folder with MNIST/raw/*.gz and binarized_mnist/*.npz")
-    return Path(os.environ["PYROVAE_DATA"]).resolve()
-
 
 IMAGES = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
 

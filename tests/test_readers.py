@@ -1,6 +1,5 @@
 import gzip
 import hashlib
-import os
 import socket
 import struct
 from pathlib import Path
@@ -11,13 +10,6 @@ import pytest
 
 from pyrovae import readers
 from pyrovae.errors import InputError
-
-
-@pytest.fixture
-def real_data():
-    if not os.environ.get("PYROVAE_DATA"):
-        pytest.skip("PYROVAE_DATA is not set: name a folder with MNIST/raw/*.gz and binarized_mnist/*.npz")
-    return Path(os.environ["PYROVAE_DATA"]).resolve()
 
 
 @pytest.fixture

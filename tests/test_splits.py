@@ -3,8 +3,6 @@
 import hashlib
 import json
 import math
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,24 +10,6 @@ import torch
 
 from pyrovae.data import Protocol, Split, as_split, load
 from pyrovae.errors import InputError
-
-
-@pytest.fixture
-def real_data():
-    if not os.environ.get("PYROVAE_DATA"):
-        pytest.skip("PYROVAE_DATA is not set: name a folder with MNIST/raw/*.gz and binarized_mnist/*.npz")
-    return Path(os.environ["PYROVAE_DATA"]).resolve()
-
-
-@pytest.fixture
-def rows_file(tmp_path):
-    """A function that saves an array and gives its path."""
-
-    def save(array, name="rows.npy"):
-        np.save(tmp_path / name, array)
-        return tmp_path / name
-
-    return save
 
 
 def splits(dataset):
