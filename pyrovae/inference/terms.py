@@ -109,21 +109,20 @@ def sum_by_role(terms: SiteTerms) -> LogTerms:
 def _vectorized(model: Program, guide: Program, args: Sequence[Any], s: Structure, num_particles: int) -> SiteTerms:
     # One more plate outside all others: every draw gains a dimension of K on its left.
     model_trace, guide_trace = _vectorized_traces(model, guide, args, s, num_particles)
-    return _read(model_trace, guide_trace, lambda log_prob: _to_table(log_prob, s, num_particles, num_rows(args)))
+    return _read(model_trace, guide_trace, lambda log_prob: to_table(log_prob, s, num_particles, num_rows(args)))
 
 
 def _tiled(model: Program, guide: Program, args: Sequence[Any], s: Structure, num_particles: int) -> SiteTerms:
     # K copies of the batch as one batch of K n rows: the programs see nothing unusual.
     rows = num_rows(args)
-    tiled = [arg.repeat(num_particles, *[1] * (arg.dim() - 1)) if _batched(arg, rows) else arg for arg in args]
-    model_trace, guide_trace = plain_traces(model, guide, tiled)
-    return _read(model_trace, guide_trace, lambda log_prob: _to_rows(log_prob, s.dim).reshape(num_particles, rows))
+    model_trace, guide_trace = plain_traces(model, guide, tiled_args(args, num_particles))
+    return _read(model_trace, guide_trace, lambda log_prob: to_rows(log_prob, s.dim).reshape(num_particles, rows))
 
 
 def _looped(model: Program, guide: Program, args: Sequence[Any], s: Structure, num_particles: int) -> SiteTerms:
     # K runs on the batch as it is.
     runs = [plain_traces(model, guide, args) for _ in range(num_particles)]
-    tables = [_read(*run, lambda log_prob: _to_rows(log_prob, s.dim)[None]) for run in runs]
+    tables = [_read(*run, lambda log_prob: to_rows(log_prob, s.dim)[None]) for run in runs]
     return SiteTerms(
         *({name: torch.cat([t[role][name] for t in tables]) for name in tables[0][role]} for role in range(3))
     )
@@ -175,14 +174,14 @@ def choose_way(model: Program, guide: Program, args: Sequence[Any], structure: S
 def _vectorizes(model: Program, guide: Program, args: Sequence[Any], s: Structure) -> bool:
     model_trace, guide_trace = _vectorized_traces(model, guide, args, s, 2)
     rows = num_rows(args)
-    table = sum_by_role(_read(model_trace, guide_trace, lambda log_prob: _to_table(log_prob, s, 2, rows)))
+    table = sum_by_role(_read(model_trace, guide_trace, lambda log_prob: to_table(log_prob, s, 2, rows)))
     for particle in range(2):
         _, plain_guide = plain_traces(model, guide, args)
         for name, site in sites(plain_guide).items():
             site["value"] = _particle(guide_trace.nodes[name], s.depth, particle, site["value"])
         again = poutine.trace(poutine.replay(guide, trace=plain_guide)).get_trace(*args)
         replayed = poutine.trace(poutine.replay(model, trace=again)).get_trace(*args)
-        plain = sum_by_role(_read(replayed, again, lambda log_prob: _to_rows(log_prob, s.dim)[None]))
+        plain = sum_by_role(_read(replayed, again, lambda log_prob: to_rows(log_prob, s.dim)[None]))
         if not all(_close(a[particle], b[0]) for a, b in zip(table, plain, strict=True)):
             return False
     return True
@@ -200,7 +199,7 @@ def _vectorized_traces(
 def _one_draw(model: Program, guide: Program, args: Sequence[Any], plate: str) -> Tensor:
     traces = plain_traces(model, guide, args)
     dim = describe(*traces, 1, plate=plate).dim
-    table = _read(*traces, lambda log_prob: _to_rows(log_prob, dim)[None])
+    table = _read(*traces, lambda log_prob: to_rows(log_prob, dim)[None])
     return torch.stack([term.reshape(()) for term in sum_by_role(table)])
 
 
@@ -222,14 +221,14 @@ def site_log_prob(site: dict) -> Tensor:
     return log_prob if mask is None else torch.where(torch.as_tensor(mask, device=log_prob.device), log_prob, 0.0)
 
 
-def _to_table(log_prob: Tensor, s: Structure, num_particles: int, rows: int) -> Tensor:
+def to_table(log_prob: Tensor, s: Structure, num_particles: int, rows: int) -> Tensor:
     """Sums over every plate but those of particles and data: (K, ..., N, ...) -> (K, N)."""
     log_prob = log_prob.reshape((1,) * (s.depth + 1 - log_prob.dim()) + log_prob.shape)
     others = [dim for dim in range(-s.depth, 0) if dim != s.dim]
     return (log_prob.sum(others) if others else log_prob).expand(num_particles, rows)
 
 
-def _to_rows(log_prob: Tensor, dim: int) -> Tensor:
+def to_rows(log_prob: Tensor, dim: int) -> Tensor:
     """Sums over every plate but that of the data: (..., N, ...) -> (N,)."""
     others = [d for d in range(-log_prob.dim(), 0) if d != dim]
     return log_prob.sum(others) if others else log_prob
@@ -244,6 +243,12 @@ def one_row(args: Sequence[Any], row: int) -> list[Any]:
     """The arguments for one datum: batches of one."""
     rows = num_rows(args)
     return [arg[row : row + 1] if _batched(arg, rows) else arg for arg in args]
+
+
+def tiled_args(args: Sequence[Any], num_particles: int) -> list[Any]:
+    """The arguments for K copies of the batch, one after the other, as one batch."""
+    rows = num_rows(args)
+    return [arg.repeat(num_particles, *[1] * (arg.dim() - 1)) if _batched(arg, rows) else arg for arg in args]
 
 
 def _batched(arg: Any, rows: int) -> bool:
