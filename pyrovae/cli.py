@@ -1,4 +1,4 @@
-"""The command ``pyrovae``: fit, evaluate, compare, sample, figures, demo.
+"""The command ``pyrovae``: fit a run, measure it in every way there is, compare, sample, draw.
 
 Only this file's own parsing runs for ``--help``; what a command needs is imported when it is carried out.
 """
@@ -6,18 +6,25 @@ Only this file's own parsing runs for ``--help``; what a command needs is import
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
 from pyrovae import __version__
-from pyrovae.errors import InputError, nearest
+from pyrovae.errors import InputError, UntrustedEvidence, nearest
 
 EXAMPLES = {
     "fit": "pyrovae fit --data digits --latent 8 --out runs/digits\n"
     "  pyrovae fit --data mnist --prior mixture --epochs 50 --out runs/mnist\n"
     "  pyrovae fit my_programs.py --data digits --epochs 20 --out runs/mine",
-    "evaluate": "pyrovae evaluate runs/digits --particles 5000 --json report.json",
-    "compare": "pyrovae compare runs/normal runs/mixture",
+    "evaluate": "pyrovae evaluate runs/digits --particles 5000 --json report.json\n"
+    "  pyrovae evaluate runs/digits --method ais --num 100 --temperatures 1000\n"
+    "  pyrovae evaluate runs/digits --method bdmc",
+    "gaps": "pyrovae gaps runs/digits --num 100 --figure gaps.png",
+    "anatomy": "pyrovae anatomy runs/digits --figure anatomy.png",
+    "calibrate": "pyrovae calibrate runs/digits --figure calibration.png",
+    "check": "pyrovae check runs/digits --num 100 --figure check.png",
+    "compare": "pyrovae compare runs/normal runs/mixture --figure comparison.png",
     "sample": "pyrovae sample runs/digits --num 64 --out samples.png",
     "figures": "pyrovae figures runs/digits --out figures",
     "demo": "pyrovae demo --out runs/demo",
@@ -25,6 +32,10 @@ EXAMPLES = {
 SUMMARIES = {
     "fit": "fit a VAE, or your own pair of programs, and keep it as a run",
     "evaluate": "account for log p(x): evidence, ELBO, KL, errors, reliability",
+    "gaps": "split log p(x) - ELBO into approximation and amortization gap",
+    "anatomy": "take KL(q || prior) apart; tell which latent dimensions are used",
+    "calibrate": "test on simulated data whether the guide is the posterior",
+    "check": "compare data with what the model makes",
     "compare": "paired differences in log p(x) between runs",
     "sample": "draw data from the model of a run",
     "figures": "draw training curves, reconstructions, samples, latents and the account",
@@ -99,20 +110,59 @@ def _run_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N [auto]")
 
 
-def _evaluate_arguments(p: argparse.ArgumentParser) -> None:
+def _measure_arguments(p: argparse.ArgumentParser, num: str = "only the first so many data") -> None:
     _run_arguments(p)
     p.add_argument("--split", default="test", help="train, valid or test [test]")
-    p.add_argument("--num", type=int, help="only the first so many data")
-    p.add_argument(
-        "--particles", type=int, default=1000, metavar="K", help="draws from the guide for each datum [1000]"
-    )
+    p.add_argument("--num", type=int, help=num)
     p.add_argument("--seed", type=int, default=0, help="of the draws [0]")
-    p.add_argument("--no-vectorize", action="store_true", help="one particle of one datum at a time")
     p.add_argument("--json", metavar="FILE", help="write the account there too; - is standard output")
+    p.add_argument("--figure", metavar="FILE", help="draw it there: .png, .svg or .pdf")
+
+
+def _evaluate_arguments(p: argparse.ArgumentParser) -> None:
+    _measure_arguments(p, "only the first so many data; of bdmc, how many to simulate [100]")
+    p.add_argument(
+        "--method",
+        default="is",
+        help="is: importance sampling from the guide; ais: annealed; bdmc: bounds on simulated data [is]",
+    )
+    _particles(p)
+    p.add_argument("--defensive", type=float, default=0.0, help="is: share of draws from the prior, 0 to 1 [0]")
+    p.add_argument("--temperatures", type=int, default=300, metavar="T", help="ais, bdmc: steps of the path [300]")
+    p.add_argument("--chains", type=int, default=16, help="ais, bdmc: chains for each datum [16]")
+    p.add_argument("--start", default="guide", help="ais, bdmc: where the path begins, guide or prior [guide]")
+    p.add_argument("--no-vectorize", action="store_true", help="is: one particle of one datum at a time")
+
+
+def _particles(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--particles", type=int, default=1000, metavar="K", help="draws of z for each datum [1000]")
+
+
+def _gaps_arguments(p: argparse.ArgumentParser) -> None:
+    _measure_arguments(p)
+    _particles(p)
+    p.add_argument("--steps", type=int, default=1000, help="of the optimisation of each family [1000]")
+
+
+def _anatomy_arguments(p: argparse.ArgumentParser) -> None:
+    _measure_arguments(p)
+    p.add_argument("--queries", type=int, metavar="M", help="data whose draws are scored against all others [all]")
+
+
+def _calibrate_arguments(p: argparse.ArgumentParser) -> None:
+    _measure_arguments(p, "only the first so many rows of the template")
+    p.add_argument("--simulations", type=int, default=500, metavar="S", help="data to simulate [500]")
+    p.add_argument("--draws", type=int, default=99, metavar="L", help="draws that the truth is ranked among [99]")
+
+
+def _check_arguments(p: argparse.ArgumentParser) -> None:
+    _measure_arguments(p)
+    p.add_argument("--draws", type=int, default=200, metavar="S", help="replications of each datum [200]")
 
 
 def _compare_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("runs", nargs="+", metavar="RUN", help="folders of evaluated runs, at least two")
+    p.add_argument("--figure", metavar="FILE", help="draw it there: .png, .svg or .pdf")
 
 
 def _sample_arguments(p: argparse.ArgumentParser) -> None:
@@ -136,6 +186,10 @@ def _demo_arguments(p: argparse.ArgumentParser) -> None:
 _ARGUMENTS = {
     "fit": _fit_arguments,
     "evaluate": _evaluate_arguments,
+    "gaps": _gaps_arguments,
+    "anatomy": _anatomy_arguments,
+    "calibrate": _calibrate_arguments,
+    "check": _check_arguments,
     "compare": _compare_arguments,
     "sample": _sample_arguments,
     "figures": _figures_arguments,
@@ -163,9 +217,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _carry_out(arguments: argparse.Namespace) -> int:
-    from pyrovae.commands import COMMANDS
+    from pyrovae import commands, measuring
 
-    return COMMANDS[arguments.command](arguments)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UntrustedEvidence)  # the printed account says it already
+        return {**measuring.COMMANDS, **commands.COMMANDS}[arguments.command](arguments)
 
 
 def _fail(message: str, status: int) -> int:

@@ -222,45 +222,10 @@ def _check_program(run: str, record: dict[str, Any], program: str | None) -> Non
         )
 
 
-def evaluate(arguments: Namespace) -> int:
-    """Prints the account of a run; that of the whole test split is kept there, for compare and the figures."""
-    if arguments.num is not None and arguments.num < 1:
-        raise InputError(f"--num must be at least 1, got {arguments.num}")
-    _check_parent(arguments.json)
-    loaded = load_run(arguments)
-    data = loaded.split(arguments.split)
-    report = pv.evaluate(
-        loaded.fit.model,
-        loaded.fit.guide,
-        data[: arguments.num] if arguments.num else data,
-        num_particles=arguments.particles,
-        seed=arguments.seed,
-        vectorize=not arguments.no_vectorize,
-    )
-    kept = arguments.split == "test" and not arguments.num
-    if kept:
-        runs.save_report(arguments.run, report)
-    if arguments.json == "-":
-        print(report.to_json(), end="")
-        return 0
-    print(report.summary())
-    print(f"kept in {arguments.run}" if kept else "not kept in the run: only a report on the whole test split is")
-    if arguments.json:
-        storage.write_whole(Path(arguments.json), report.to_json().encode())
-    return 0
-
-
-def _check_parent(path: str | None) -> None:
+def check_parent(path: str | None) -> None:
+    """Raises InputError, before any work, where a file could not be written."""
     if path is not None and path != "-" and not Path(path).absolute().parent.is_dir():
         raise InputError(f"{path}: there is no folder {Path(path).absolute().parent}; make it first")
-
-
-def compare(arguments: Namespace) -> int:
-    """Prints the paired differences between the reports of runs."""
-    names = [Path(run).name for run in arguments.runs]
-    labels = names if len(set(names)) == len(names) else arguments.runs
-    print(pv.compare({label: runs.load_report(run) for label, run in zip(labels, arguments.runs, strict=True)}))
-    return 0
 
 
 def sample(arguments: Namespace) -> int:
@@ -302,4 +267,4 @@ def demo(arguments: Namespace) -> int:
     return demonstration.run(Path(arguments.out))
 
 
-COMMANDS = {"fit": fit, "evaluate": evaluate, "compare": compare, "sample": sample, "figures": draw, "demo": demo}
+COMMANDS = {"fit": fit, "sample": sample, "figures": draw, "demo": demo}

@@ -1,15 +1,40 @@
-"""One exception for everything the caller can put right, and the nearest name to a misspelt one."""
+"""What can go wrong: bad input, an interrupt, a number not to be trusted; and a hint at the nearest name."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
-__all__ = ["InputError", "nearest"]
+__all__ = ["InputError", "Interrupted", "UntrustedEvidence", "UntrustedPosterior", "nearest"]
 
 
 class InputError(ValueError):
     """What the caller gave cannot be used; the message says what was expected, what came and what to do."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during a measurement; ``partial`` is the record of the data that were done by then.
+
+    Example:
+        >>> try:
+        ...     raise Interrupted("a report on 300 data")
+        ... except KeyboardInterrupt as interrupt:
+        ...     print(interrupt.partial)
+        a report on 300 data
+    """
+
+    def __init__(self, partial: Any) -> None:
+        super().__init__("interrupted; what was done is kept")
+        self.partial = partial
+
+
+class UntrustedEvidence(UserWarning):
+    """Importance sampling cannot vouch for the evidence of too many data; the message says how many and what to do."""
+
+
+class UntrustedPosterior(UserWarning):
+    """The draws cannot vouch for themselves; the message says why and what to do."""
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

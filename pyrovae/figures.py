@@ -15,7 +15,15 @@ from matplotlib.figure import Figure
 
 from pyrovae import _drawing_helpers as helpers
 from pyrovae import _ledger as ledger
+from pyrovae._anatomy_figures import anatomy as anatomy
+from pyrovae._anatomy_figures import gaps as gaps
+from pyrovae._calibration_figures import calibration as calibration
+from pyrovae._calibration_figures import predictive_check as predictive_check
 from pyrovae._drawing_helpers import BLUE, DPI, INK, QUIET, RED, UNIT, new_figure, number, styled
+from pyrovae._evidence_figures import annealed as annealed
+from pyrovae._evidence_figures import bounds as bounds
+from pyrovae._evidence_figures import convergence as convergence
+from pyrovae._posterior_figures import posterior_of_one as posterior_of_one
 from pyrovae.errors import InputError
 from pyrovae.inference import drawing
 from pyrovae.inference.comparison import Comparison

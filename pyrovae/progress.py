@@ -1,10 +1,14 @@
-"""A progress bar on a terminal or in a notebook, silence in a pipe."""
+"""A progress bar on a terminal or in a notebook, silence in a pipe; and what an interrupt leaves."""
 
 import sys
 import warnings
+from collections.abc import Callable, Iterator, Sized
+from contextlib import contextmanager
 from typing import Any
 
 from tqdm import TqdmWarning
+
+from pyrovae.errors import Interrupted
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", TqdmWarning)  # it asks for ipywidgets, which are a matter of taste
@@ -14,6 +18,17 @@ with warnings.catch_warnings():
 def bar(*, shown: bool, **settings: Any) -> tqdm:
     """A tqdm bar; ``shown=False`` makes it do nothing, as it does where nobody watches."""
     return tqdm(disable=not (shown and (sys.stderr.isatty() or _in_notebook())), **settings)
+
+
+@contextmanager
+def kept_on_interrupt(done: Sized, record: Callable[[], Any]) -> Iterator[None]:
+    """Ctrl-C inside, with some of the work ``done``, raises :class:`~pyrovae.errors.Interrupted` with its record."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not len(done):
+            raise
+        raise Interrupted(record()) from None
 
 
 def _in_notebook() -> bool:

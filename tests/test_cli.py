@@ -226,7 +226,7 @@ def test_ctrl_c_saves_the_run_and_gives_130(tmp_path):
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not storage.holds_run(run):
         time.sleep(0.05)
-    time.sleep(2)
+    time.sleep(5)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130 and "--resume" in error and "Traceback" not in error

@@ -23,6 +23,11 @@ class Row(NamedTuple):
     num_particles: int
     share_doubtful: float  # of data whose k-hat is over its threshold or undefined
 
+    @property
+    def within_error(self) -> bool:
+        """Whether the difference from the best is at most two of its standard errors."""
+        return abs(self.difference) <= 2 * self.difference_se
+
 
 class Comparison(NamedTuple):
     """Pairs sorted by evidence, best first."""
@@ -38,9 +43,11 @@ class Comparison(NamedTuple):
         lines = [
             f"{r.name:{width}}  {r.log_evidence:10.3f}{r.data_se:9.3f}{r.num_particles:8}{r.share_doubtful:11.0%}"
             + (f"{r.difference:13.3f}{r.difference_se:8.3f}{r.difference_mc_se:9.4f}" if i else f"{'highest':>13}")
+            + ("  within its error" if i and r.within_error else "")
             for i, r in enumerate(self.rows)
         ]
         note = f"{self.data}; N = {self.num_data}, nats per datum; differences are paired, given these fits"
+        note += "; within its error: at most 2 SE" if any(row.within_error for row in self.rows[1:]) else ""
         return "\n".join([head, *lines, note, *self.warnings()])
 
     def warnings(self) -> list[str]:
@@ -94,13 +101,8 @@ def _row(name: str, evidence: dict[str, Tensor], best: str, reports: Mapping[str
         estimators.mean_se(difference).item(),
         math.sqrt(sum(errors)) / len(values) if name != best else 0.0,
         reports[name].num_particles,
-        _share_doubtful(reports[name]),
+        reports[name].share_doubtful,
     )
-
-
-def _share_doubtful(report: Report) -> float:
-    over = report.pareto_k > estimators.pareto_k_threshold(report.num_particles)
-    return (over | report.pareto_k.isnan()).double().mean().item()
 
 
 def _split_of(report: Report) -> str:

@@ -9,6 +9,7 @@ Every estimator has its Monte-Carlo standard error beside it, named ``..._se``. 
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -56,6 +57,49 @@ def log_evidence_bias(se: Tensor) -> Tensor:
     return -se.square() / 2
 
 
+def log_evidence_jackknife(log_weight: Tensor) -> Tensor:
+    r"""Evidence without the 1/K term of its bias: (K, N) -> (N,) nats. No longer a lower bound, not even on average.
+
+    .. math:: K \, L_K - \tfrac{K-1}{K} \sum_k L_{K-1}^{(-k)}
+
+    with L_K the :func:`log_evidence` of all weights and the others those without weight k. NaN for K = 1; +inf where
+    one weight alone is not zero, as there is no evidence without it.
+
+    References:
+        Nowozin (2018), Debiasing evidence approximations: on importance-weighted autoencoders and jackknife
+        variational inference, ICLR, arXiv:1806.04542 (there JVI-1).
+
+    Example:
+        >>> weight = torch.tensor([[1.0], [3.0]])
+        >>> float(log_evidence_jackknife(weight.log()).exp())  # 2 log 2 - (log 1 + log 3) / 2
+        2.309...
+    """
+    return mean(_pseudo_values(log_weight))
+
+
+def log_evidence_jackknife_se(log_weight: Tensor) -> Tensor:
+    """Standard error of :func:`log_evidence_jackknife`: sd of the jackknife's pseudo-values / sqrt(K), (K, N) -> (N,).
+
+    References:
+        Tukey (1958), Bias and confidence in not quite large samples, Annals of Mathematical Statistics 29:614.
+    """
+    return mean_se(_pseudo_values(log_weight))
+
+
+def _pseudo_values(log_weight: Tensor) -> Tensor:
+    """K L_K - (K - 1) L_{K-1} without weight k, (K, N): their mean is the jackknife, their spread its error."""
+    num_particles, evidence = len(log_weight), log_evidence(log_weight)
+    if num_particles == 1:
+        return torch.full_like(log_weight, math.nan, dtype=torch.float64)
+    share = log_weight.double() - evidence - math.log(num_particles)  # log w_k / sum w
+    largest = share.argmax(0, keepdim=True)
+    rest = torch.log1p(-share.exp())
+    # 1 - w / sum w cancels for the largest weight: there the others are summed by themselves.
+    rest.scatter_(0, largest, share.scatter(0, largest, -math.inf).logsumexp(0, keepdim=True))
+    values = evidence + (num_particles - 1) * (math.log1p(-1 / num_particles) - rest)
+    return torch.where(evidence == -math.inf, -math.inf, values)
+
+
 def kl_posterior(log_weight: Tensor) -> Tensor:
     """Estimate of KL(q(z|x) || p(z|x)): log evidence - ELBO, (K, N) -> (N,) nats; >= 0, biased down."""
     return log_evidence(log_weight) - elbo(log_weight)
@@ -84,6 +128,40 @@ def ess(log_weight: Tensor) -> Tensor:
     return (2 * torch.logsumexp(log_weight, 0) - torch.logsumexp(2 * log_weight, 0)).exp()
 
 
+class ParetoTail(NamedTuple):
+    """The largest M = min(K/5, 3 sqrt K) of each datum's K weights, and the generalized Pareto fitted to them."""
+
+    shape: Tensor  # k-hat, (N,); -inf, +inf or NaN where nothing is fitted, see pareto_k
+    rows: Tensor  # where the M weights are in the table: (M, N), ascending
+    log_weight: Tensor  # (M, N): the fit's expected order statistics; the weights as they are where nothing is fitted
+
+    def smooth(self, log_weight: Tensor) -> Tensor:
+        """The table that this tail is of, (K, N), with the tail smoothed."""
+        return log_weight.double().scatter(0, self.rows, self.log_weight)
+
+
+def pareto_tail(log_weight: Tensor, resolution: Tensor | float = 1e-12) -> ParetoTail:
+    """Fits the tail of each datum's own weights; arguments and cases without a fit as in :func:`pareto_k`."""
+    log_weight = log_weight.double()
+    num_particles = len(log_weight)
+    exact = (log_weight.amax(0) - log_weight.amin(0) <= resolution) & log_weight.isfinite().all(0)
+    exact = exact & (num_particles > 1)
+    if num_particles < 25:
+        none = log_weight[:0]
+        return ParetoTail(torch.where(exact, -math.inf, _nan(log_weight)), none.long(), none)
+    size = math.floor(min(num_particles / 5, 3 * math.sqrt(num_particles)))
+    top, rows = (part.flip(0) for part in torch.topk(log_weight, size + 1, dim=0))  # ascending; row 0 is the cutoff
+    cutoff = (top[0] - top[-1]).exp()
+    tail = (top[1:] - top[-1]).exp() - cutoff
+    spread_out = _quartile(tail) < 1e-300  # one weight in 10^300 of another: no fit, and no doubt either
+    fitted, scale = _generalized_pareto(tail)
+    shape = torch.where(spread_out, math.inf, fitted)
+    defined = ~log_weight.isnan().any(0) & _mostly_distinct(top) & ~shape.isnan()
+    shape = torch.where(exact, -math.inf, torch.where(defined, shape, math.nan))
+    smoothed = top[-1] + (cutoff + _order_statistics(fitted, scale, size)).log().clamp(max=0)
+    return ParetoTail(shape, rows[1:], torch.where(shape.isfinite(), smoothed, top[1:]))
+
+
 def pareto_k(log_weight: Tensor, resolution: Tensor | float = 1e-12) -> Tensor:
     """Shape of the generalized Pareto tail of each datum's own weights: (K, N) -> (N,).
 
@@ -104,19 +182,38 @@ def pareto_k(log_weight: Tensor, resolution: Tensor | float = 1e-12) -> Tensor:
         Zhang and Stephens (2009), A new and efficient estimation method for the generalized Pareto
         distribution, Technometrics 51:316.
     """
-    log_weight = log_weight.double()
-    num_particles = len(log_weight)
-    exact = (log_weight.amax(0) - log_weight.amin(0) <= resolution) & log_weight.isfinite().all(0)
-    exact = exact & (num_particles > 1)
-    if num_particles < 25:
-        return torch.where(exact, -math.inf, _nan(log_weight))
-    size = math.floor(min(num_particles / 5, 3 * math.sqrt(num_particles)))
-    top = torch.topk(log_weight, size + 1, dim=0).values.flip(0)  # ascending; row 0 is the cutoff
-    tail = (top[1:] - top[-1]).exp() - (top[0] - top[-1]).exp()
-    spread_out = _quartile(tail) < 1e-300  # one weight in 10^300 of another: no fit, and no doubt either
-    shape = torch.where(spread_out, math.inf, _generalized_pareto_shape(tail))
-    defined = ~log_weight.isnan().any(0) & _mostly_distinct(top) & ~shape.isnan()
-    return torch.where(exact, -math.inf, torch.where(defined, shape, math.nan))
+    return pareto_tail(log_weight, resolution).shape
+
+
+def psis(log_weight: Tensor, resolution: Tensor | float = 1e-12) -> Tensor:
+    r"""Pareto-smoothed log weights, (K, N) -> (K, N), not normalised: the largest M weights tamed, the others kept.
+
+    The j-th smallest of the M largest becomes what the fitted generalized Pareto expects there, at most the largest
+    raw weight, with u the M-th largest but one, k-hat the shape and s the scale:
+
+    .. math:: w_{(j)} = u + s \, \big((1 - p_j)^{-\hat k} - 1\big) / \hat k, \qquad p_j = (j - 1/2) / M
+
+    Weights without a finite k-hat (see :func:`pareto_k`: exact, undefined, too few, wider than doubles) stay as they
+    are. Smoothing lowers the variance and biases the mean down; it does not mend a k-hat above the threshold.
+
+    Args:
+        log_weight: (K, N).
+        resolution: as in :func:`pareto_k`.
+
+    References:
+        Vehtari, Simpson, Gelman, Yao and Gabry (2024), Pareto smoothed importance sampling, JMLR 25:72.
+
+    Example:
+        >>> psis(torch.tensor([[0.0], [1.0]]))  # too few for a tail
+        tensor([[0.],
+                [1.]], dtype=torch.float64)
+    """
+    return pareto_tail(log_weight, resolution).smooth(log_weight)
+
+
+def log_evidence_psis(log_weight: Tensor, resolution: Tensor | float = 1e-12) -> Tensor:
+    """Evidence of the :func:`psis` weights, log of their mean: (K, N) -> (N,) nats."""
+    return log_evidence(psis(log_weight, resolution))
 
 
 def pareto_k_threshold(num_particles: int) -> float:
@@ -129,8 +226,8 @@ def pareto_k_threshold(num_particles: int) -> float:
     return min(1 - 1 / math.log10(num_particles), 0.7) if num_particles > 1 else math.nan
 
 
-def _generalized_pareto_shape(tail: Tensor) -> Tensor:
-    """Posterior mean of the shape under Zhang and Stephens' prior: excesses (M, N), ascending, -> (N,)."""
+def _generalized_pareto(tail: Tensor) -> tuple[Tensor, Tensor]:
+    """Posterior mean of shape and scale under Zhang and Stephens' prior: excesses (M, N), ascending, -> (N,) each."""
     size, num_points = len(tail), 30 + math.isqrt(len(tail))
     points = torch.arange(1, num_points + 1, dtype=tail.dtype, device=tail.device) - 0.5
     theta = (1 - (num_points / points).sqrt())[:, None] / (3 * _quartile(tail)) + 1 / tail[-1]  # (points, N)
@@ -138,7 +235,14 @@ def _generalized_pareto_shape(tail: Tensor) -> Tensor:
     profile = size * ((-theta / shape).log() - shape - 1)  # log likelihood of each theta
     best = (profile.softmax(0) * theta).sum(0)
     shape = torch.log1p(-best * tail).mean(0)
-    return (size * shape + 10 * 0.5) / (size + 10)  # ten observations' worth of shape 1/2
+    return (size * shape + 10 * 0.5) / (size + 10), -shape / best  # ten observations' worth of shape 1/2
+
+
+def _order_statistics(shape: Tensor, scale: Tensor, size: int) -> Tensor:
+    """Quantiles (j - 1/2) / M of the generalized Pareto, (M, N), for shape and scale (N,)."""
+    j = torch.arange(1, size + 1, dtype=shape.dtype, device=shape.device)[:, None]
+    survival = torch.log1p(-(j - 0.5) / size)
+    return scale * torch.where(shape == 0, -survival, torch.expm1(-shape * survival) / shape)
 
 
 def _quartile(ascending: Tensor) -> Tensor:

@@ -20,9 +20,11 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from pyrovae.errors import InputError
+from pyrovae.inference.blocks import ELEMENTS_AT_ONCE
 from pyrovae.inference.pairs import Program, num_rows, plain_traces, sites
 from pyrovae.inference.structure import Structure, describe
-from pyrovae.inference.terms import choose_way, site_log_prob, tiled_args, to_rows, to_table
+from pyrovae.inference.supports import refuse_narrow_guide
+from pyrovae.inference.terms import WAYS, choose_way, site_log_prob, sum_by_role, tiled_args, to_rows, to_table
 
 Values = dict[str, Tensor]  # latent site -> (K, n, *plates inside a datum, *event)
 
@@ -84,6 +86,19 @@ class Latents:
         """z ~ p(z), site -> (K, n, ...)."""
         return self._values(self.model, num_particles)
 
+    def log_weight(self, num_particles: int) -> Tensor:
+        """log p(x|z) + log p(z) - log q(z|x) of draws from the guide: (K, n) nats, float64; not all scored at once."""
+        width = sum(arg[0].numel() for arg in self.args if isinstance(arg, Tensor) and arg.dim() > 0)
+        size = max(1, ELEMENTS_AT_ONCE // (self.num_data * max(width, 64)))
+        sizes = [min(size, num_particles - start) for start in range(0, num_particles, size)]
+        pair = (self.model, self.guide, self.args, self.structure)
+        return torch.cat([sum_by_role(WAYS[self.way](*pair, part)).log_weight for part in sizes])
+
+    def lifted(self, values: Values) -> Values:
+        """Latents as a plain run of the model holds them -> (1, n, ...)."""
+        run = _Run(self, 1, vectorized=False)
+        return {name: run.lift(values[name], site) for name, site in self.sites.items()}
+
     def log_joint(self, values: Values) -> Joint:
         """log p(x|z) and log p(z) at any latents (K, n, ...)."""
         return self._score_model(values, _Placed)
@@ -136,6 +151,10 @@ class Latents:
                     f"Use evaluate (importance sampling), which takes discrete latents, or sum out '{name}'"
                 )
 
+    def refuse_narrow_guide(self) -> None:
+        """Raises InputError, naming the site, if the guide cannot draw all that the prior can."""
+        refuse_narrow_guide(*plain_traces(self.model, self.guide, self.args), self.structure)
+
     def refuse_auxiliary(self) -> None:
         """Raises InputError, naming the site, if the guide has no density that is a function of the latents alone."""
         extra = [name for name in self.structure.drawn if name not in self.sites]
@@ -177,7 +196,7 @@ class Latents:
     def _moved(self, run: "_Run", values: Values) -> Values:
         found = sites(run.trace(_Placed(run.place_all(values, self.sites))(self.model)))
         return {
-            name: run.lift(biject_to(found[name]["fn"].support).inv(found[name]["value"]), site)
+            name: run.lift(to_support(found[name]["fn"]).inv(found[name]["value"]), site)
             for name, site in self.sites.items()
         }
 
@@ -203,9 +222,9 @@ class Latents:
 class _Run:
     """One run of a program on K particles of n data: how they lie in its tensors."""
 
-    def __init__(self, latents: Latents, num_particles: int) -> None:
+    def __init__(self, latents: Latents, num_particles: int, *, vectorized: bool = True) -> None:
         self.structure, self.num_data, self.num_particles = latents.structure, latents.num_data, num_particles
-        self.vectorized, self.args = latents.way == "vectorized", latents.args
+        self.vectorized, self.args = vectorized and latents.way == "vectorized", latents.args
         if not self.vectorized:
             self.args = tiled_args(latents.args, num_particles)
 
@@ -260,7 +279,7 @@ class _OnRealLine(_Placed):
     """Latent sites take the images of points on the real line; the Jacobians of the moves are kept."""
 
     def value(self, fn: Any, given: Tensor) -> Tensor:
-        transform = biject_to(fn.support)
+        transform = to_support(fn)
         value = transform(given)
         log_jacobian = transform.log_abs_det_jacobian(given, value)
         inner = len(fn.event_shape) - transform.codomain.event_dim  # dimensions that the transform takes one by one
@@ -268,10 +287,18 @@ class _OnRealLine(_Placed):
         return value
 
 
+def to_support(fn: Any) -> Any:
+    """The transform from the real line onto the support of a distribution."""
+    support = fn.support
+    if hasattr(support, "base_constraint") and type(support).__name__ == "MixtureSameFamilyConstraint":
+        support = support.base_constraint  # components share it; torch knows no transform of the mixture's own
+    return biject_to(support)
+
+
 def _describe_site(site: Any, structure: Structure) -> Site:
     fn, value = site["fn"], site["value"]
     is_discrete = bool(getattr(fn.support, "is_discrete", False))
-    real = value if is_discrete else biject_to(fn.support).inv(value)
+    real = value if is_discrete else to_support(fn).inv(value)
     event_dim = len(fn.event_shape)
     batch_dim = value.dim() - event_dim
     shape = list(real.shape)

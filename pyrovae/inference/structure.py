@@ -213,7 +213,7 @@ def _refuse_outside_support(name: str, site: dict) -> None:
     found = f"{example.item():g}" if example.dim() == 0 else str(example.tolist())
     raise InputError(
         f"site '{name}': {len(outside)} of {inside.numel()} values are outside the support of {kind} "
-        f"({_support_text(base)}), the first is {found} at {tuple(first)}{ADVICE.get(kind, '')}"
+        f"({support_text(base)}), the first is {found} at {tuple(first)}{ADVICE.get(kind, '')}"
     )
 
 
@@ -257,7 +257,8 @@ def support_of(base: Any) -> Any:
         return None
 
 
-def _support_text(base: Any) -> str:
+def support_text(base: Any) -> str:
+    """The support of a distribution in words."""
     support = base.support
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
@@ -265,7 +266,13 @@ def _support_text(base: Any) -> str:
     if all(bound is not None for bound in bounds):
         low, high = (float(torch.as_tensor(bound).flatten()[0]) for bound in bounds)
         return f"{low:g} to {high:g}" + (", whole numbers" if support.is_discrete else "")
-    names = {"_Boolean": "0 or 1", "_Real": "finite reals", "_IntegerGreaterThan": "whole numbers from 0"}
+    names = {
+        "_Boolean": "0 or 1",
+        "_Real": "finite reals",
+        "_IntegerGreaterThan": "whole numbers from 0",
+        "_GreaterThan": f"above {bounds[0]}",
+        "_GreaterThanEq": f"from {bounds[0]}",
+    }
     return names.get(type(support).__name__, str(support))
 
 

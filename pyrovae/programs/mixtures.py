@@ -15,7 +15,9 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyrovae.errors import InputError
+from pyrovae.programs.checks import check_proportions
 from pyrovae.programs.common import check_rows, enter, keep, seeded
+from pyrovae.programs.moved import Program, moved_guide
 
 MeanFamily = Callable[[Tensor], TorchDistributionMixin]
 
@@ -44,8 +46,7 @@ class FiniteMixture(nn.Module):
 
     def __init__(self, weights: Tensor, means: Tensor, family: MeanFamily) -> None:
         super().__init__()
-        if weights.ndim != 1 or bool((weights < 0).any()) or abs(float(weights.sum()) - 1) > 1e-5:
-            raise InputError("weights must be proportions of shape (C,): not negative, and summing to one")
+        check_proportions(weights)
         if means.shape[:1] != weights.shape:
             raise InputError(f"expected means of shape ({len(weights)}, *event); got {tuple(means.shape)}")
         event_shape = tuple(family(means).event_shape)
@@ -71,6 +72,10 @@ class FiniteMixture(nn.Module):
         with pyro.plate("data", len(x)):
             pyro.sample("k", self.posterior(x))
 
+    def scaled_guide(self, scale: float, shift: float = 0.0) -> Program:
+        """A guide proportional to p(k | x)^(1 / scale), but for a share `shift` that is spread evenly."""
+        return moved_guide(self.guide, scale, shift)
+
     def posterior(self, x: Tensor) -> dist.Categorical:
         """p(k | x) for x of shape (N, *event): batch shape (N,), over C components."""
         return dist.Categorical(logits=self._log_joint(x))
@@ -88,6 +93,37 @@ class FiniteMixture(nn.Module):
     def _log_joint(self, x: Tensor) -> Tensor:
         check_rows(x, self.means.shape[1:])
         return dist.Categorical(self.weights).logits + self.family(self.means).log_prob(x.unsqueeze(1))
+
+
+def bernoulli_mixture(num_features: int, num_components: int, *, seed: int = 0) -> FiniteMixture:
+    """A mixture in float64 of independent Bernoullis: uniform means, weights as 1 : 2 : ... : C.
+
+    Example:
+        >>> bernoulli_mixture(5, 2).log_evidence(torch.zeros(3, 5)).shape
+        torch.Size([3])
+    """
+    means = torch.rand(num_components, num_features, generator=_generator(seed), dtype=torch.float64)
+    return FiniteMixture(_rising_weights(num_components), means, lambda mean: dist.Bernoulli(mean).to_event(1))
+
+
+def gaussian_mixture(
+    num_features: int, num_components: int, *, spread: float = 1.0, noise: float = 1.0, seed: int = 0
+) -> FiniteMixture:
+    """A mixture in float64 of spherical Gaussians: means from N(0, spread^2), weights as 1 : 2 : ... : C.
+
+    Args:
+        num_features: D.
+        num_components: C.
+        spread: standard deviation of the means.
+        noise: standard deviation of every feature within a component.
+        seed: of the means.
+
+    Example:
+        >>> gaussian_mixture(5, 2).posterior(torch.zeros(3, 5)).probs.shape
+        torch.Size([3, 2])
+    """
+    means = spread * torch.randn(num_components, num_features, generator=_generator(seed), dtype=torch.float64)
+    return FiniteMixture(_rising_weights(num_components), means, lambda mean: dist.Normal(mean, noise).to_event(1))
 
 
 def fit_mixture(
@@ -209,3 +245,14 @@ def _spread_rows(x: Tensor, num_rows: int, generator: torch.Generator) -> Tensor
         to_last = (flat - flat[chosen[-1]]).square().sum(1)
         distance = to_last if len(chosen) == 1 else torch.minimum(distance, to_last)
     return torch.cat(chosen)
+
+
+def _rising_weights(num_components: int) -> Tensor:
+    if num_components < 1:
+        raise InputError(f"a mixture needs at least one component; got {num_components}")
+    rising = torch.arange(1, num_components + 1, dtype=torch.float64)
+    return rising / rising.sum()
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)

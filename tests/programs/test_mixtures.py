@@ -10,7 +10,7 @@ from exact import close, log_weights
 from torch import nn
 
 from pyrovae.errors import InputError
-from pyrovae.programs.mixtures import FiniteMixture, fit_mixture
+from pyrovae.programs.mixtures import FiniteMixture, bernoulli_mixture, fit_mixture, gaussian_mixture
 
 FAMILIES = {
     "bernoulli": (lambda mean: dist.Bernoulli(mean).to_event(1), 1),
@@ -112,6 +112,31 @@ class TestFiniteMixture:
     def test_errors(self, make, message):
         with pytest.raises(InputError, match=message):
             make(FAMILIES["bernoulli"][0])
+
+
+class TestConstructors:
+    def test_masses_of_all_binary_data_sum_to_one(self):
+        every = torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=torch.float64)] * 10)
+        close(bernoulli_mixture(10, 3).log_evidence(every).exp().sum(), torch.tensor(1.0, dtype=torch.float64))
+
+    def test_density_integrates_to_one(self):
+        x = torch.linspace(-20, 20, 20001, dtype=torch.float64)
+        density = gaussian_mixture(1, 3, spread=3.0, noise=0.7).log_evidence(x[:, None]).exp()
+        close(torch.trapezoid(density, x), torch.tensor(1.0, dtype=torch.float64))
+
+    @pytest.mark.parametrize("make", [bernoulli_mixture, gaussian_mixture])
+    def test_weights_rise(self, make):
+        mixture = make(4, 3)
+        close(mixture.weights, torch.tensor([1, 2, 3], dtype=torch.float64) / 6)
+        assert mixture.means.shape == (3, 4)
+        with pytest.raises(InputError, match="at least one component; got 0"):
+            make(4, 0)
+
+    def test_scaled_guide_is_tempered_and_mixed(self, mixture):
+        x, _ = mixture.draw(5, seed=0)
+        trace = pyro.poutine.trace(mixture.scaled_guide(2.0, 0.2)).get_trace(x)
+        powers = mixture.posterior(x).probs.sqrt()
+        close(trace.nodes["k"]["fn"].probs, 0.8 * powers / powers.sum(1, keepdim=True) + 0.2 / 4)
 
 
 class TestFitMixture:

@@ -1,0 +1,53 @@
+"""Numbers as plain values for JSON and for text, the same in every record; and the checks of whole numbers."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from torch import Tensor
+
+from pyrovae.errors import InputError
+from pyrovae.inference import estimators
+
+
+def mean_and_se(values: Tensor) -> dict[str, float | None]:
+    """Mean over data and its standard error, for JSON."""
+    return {"mean": number(values.mean()), "data_se": number(estimators.mean_se(values))}
+
+
+def number(value: Tensor | float) -> float | None:
+    """A float for JSON; None where it is not finite."""
+    value = float(value)
+    return value if math.isfinite(value) else None
+
+
+def text(value: float | None, digits: int) -> str:
+    """A number with so many digits; a dash for none."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def check_at_least_one(**numbers: int) -> None:
+    """Raises InputError, naming the argument, unless each is a whole number from 1."""
+    for name, value in numbers.items():
+        if not isinstance(value, int) or value < 1:
+            raise InputError(f"{name} must be a whole number, at least 1; got {value!r}")
+
+
+def blocks_of(num_data: int, batch_size: int) -> list[slice]:
+    """The rows of each block of data."""
+    return [slice(i, min(i + batch_size, num_data)) for i in range(0, num_data, batch_size)]
+
+
+def coordinates(shapes: Mapping[str, Sequence[int]]) -> list[str]:
+    """A name for each coordinate of each site of a datum, by the site's shape: "z[3]", or the site's own for one alone.
+
+    Example:
+        >>> coordinates({"mu": (), "theta": (1, 2)})
+        ['mu', 'theta[0]', 'theta[1]']
+    """
+    places = {name: np.ndindex(*(size for size in shape if size > 1)) for name, shape in shapes.items()}
+    return [
+        name + (f"[{','.join(map(str, place))}]" if place else "")
+        for name, of_site in places.items()
+        for place in of_site
+    ]

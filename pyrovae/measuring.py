@@ -1,0 +1,203 @@
+"""The commands that measure a run: load it, measure, print the account, write JSON and a figure.
+
+An interrupt keeps what is done: the account of the data that were finished is printed and written like a whole one,
+and says of how many data it is.
+"""
+
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyrovae as pv
+from pyrovae import figures, runs, storage
+from pyrovae.commands import Loaded, check_parent, load_run
+from pyrovae.data import Split
+from pyrovae.errors import InputError, Interrupted
+from pyrovae.inference import paths
+from pyrovae.recipes import choose
+
+Draw = Callable[[Any], Any]  # record -> figure
+STARTS = {"guide": paths.from_guide, "prior": paths.from_prior}
+
+
+def evaluate(arguments: Namespace) -> int:
+    """Accounts for log p(x) of a run by one of three methods."""
+    method = _METHODS[choose("method", arguments.method, tuple(_METHODS))]
+    return method(arguments)
+
+
+def _importance_sampling(arguments: Namespace) -> int:
+    def measure(loaded: Loaded, data: Split) -> Any:
+        report = pv.evaluate(
+            loaded.fit.model,
+            loaded.fit.guide,
+            data,
+            num_particles=arguments.particles,
+            defensive=arguments.defensive,
+            seed=arguments.seed,
+            vectorize=not arguments.no_vectorize,
+        )
+        if _is_whole_test(arguments):
+            runs.save_report(arguments.run, report)
+        return report
+
+    status = _measured(arguments, measure, figures.account)
+    if arguments.json != "-" and status == 0:
+        kept = _is_whole_test(arguments)
+        print(f"kept in {arguments.run}" if kept else "not kept in the run: only a report on the whole test split is")
+    return status
+
+
+def _is_whole_test(arguments: Namespace) -> bool:
+    return arguments.split == "test" and not arguments.num and not arguments.defensive
+
+
+def _annealed(arguments: Namespace) -> int:
+    def measure(loaded: Loaded, data: Split) -> Any:
+        return pv.annealed_evidence(loaded.fit.model, loaded.fit.guide, data, **_path(arguments))
+
+    return _measured(arguments, measure, figures.annealed)
+
+
+def _bidirectional(arguments: Namespace) -> int:
+    def measure(loaded: Loaded, data: Split) -> Any:
+        num_data = arguments.num or 100
+        return pv.bidirectional(
+            loaded.fit.model,
+            loaded.fit.guide,
+            data,
+            num_data=num_data,
+            num_particles=arguments.particles,
+            **_path(arguments),
+        )
+
+    return _measured(arguments, measure, figures.bounds)
+
+
+def _path(arguments: Namespace) -> dict[str, Any]:
+    return {
+        "num_temperatures": arguments.temperatures,
+        "num_chains": arguments.chains,
+        "start": STARTS[choose("start", arguments.start, tuple(STARTS))],
+        "seed": arguments.seed,
+    }
+
+
+_METHODS = {"is": _importance_sampling, "ais": _annealed, "bdmc": _bidirectional}
+
+
+def gaps(arguments: Namespace) -> int:
+    """Splits the gap between evidence and ELBO of a run into approximation and amortization."""
+
+    def measure(loaded: Loaded, data: Split) -> Any:
+        return pv.gaps(
+            loaded.fit.model,
+            loaded.fit.guide,
+            data,
+            num_particles=arguments.particles,
+            num_steps=arguments.steps,
+            seed=arguments.seed,
+        )
+
+    return _measured(arguments, measure, figures.gaps)
+
+
+def anatomy(arguments: Namespace) -> int:
+    """Takes the KL to the prior apart, and tells which latent dimensions a run uses."""
+
+    def measure(loaded: Loaded, data: Split) -> Any:
+        return pv.surgery(loaded.fit.model, loaded.fit.guide, data, num_queries=arguments.queries, seed=arguments.seed)
+
+    return _measured(arguments, measure, figures.anatomy)
+
+
+def calibrate(arguments: Namespace) -> int:
+    """Tests whether the guide of a run is the posterior of its model, on simulated data."""
+
+    def measure(loaded: Loaded, data: Split) -> Any:
+        return pv.calibrate(
+            loaded.fit.model,
+            loaded.fit.guide,
+            data,
+            num_simulations=arguments.simulations,
+            num_draws=arguments.draws,
+            seed=arguments.seed,
+        )
+
+    return _measured(arguments, measure, figures.calibration)
+
+
+def check(arguments: Namespace) -> int:
+    """Compares data with what the model of a run makes."""
+
+    def measure(loaded: Loaded, data: Split) -> Any:
+        return pv.predictive_check(
+            loaded.fit.model, loaded.fit.guide, data, num_draws=arguments.draws, seed=arguments.seed
+        )
+
+    return _measured(arguments, measure, figures.predictive_check)
+
+
+def compare(arguments: Namespace) -> int:
+    """Prints the paired differences between the reports of runs."""
+    _check_figure(arguments.figure)
+    names = [Path(run).name for run in arguments.runs]
+    labels = names if len(set(names)) == len(names) else arguments.runs
+    table = pv.compare({label: runs.load_report(run) for label, run in zip(labels, arguments.runs, strict=True)})
+    print(table)
+    _draw(arguments.figure, figures.comparison, table)
+    return 0
+
+
+# ------------------------------------------------------------------------------------------- what all share
+
+
+def _measured(arguments: Namespace, measure: Callable[[Loaded, Split], Any], draw: Draw) -> int:
+    if arguments.num is not None and arguments.num < 1:
+        raise InputError(f"--num must be at least 1, got {arguments.num}")
+    check_parent(arguments.json)
+    _check_figure(arguments.figure)
+    loaded = load_run(arguments)
+    data = loaded.split(arguments.split)
+    try:
+        record, status = measure(loaded, data[: arguments.num] if arguments.num else data), 0
+    except Interrupted as interrupt:
+        record, status = interrupt.partial, 130
+        print(f"interrupted: this is the account of the {len(record)} data that were done", file=sys.stderr)
+    _deliver(arguments, record)
+    _draw(arguments.figure, draw, record)
+    return status
+
+
+def _deliver(arguments: Namespace, record: Any) -> None:
+    text = json.dumps(record.to_dict(), indent=2, allow_nan=False) + "\n"
+    if arguments.json == "-":
+        print(text, end="")
+        return
+    print(record.summary())
+    if arguments.json:
+        storage.write_whole(Path(arguments.json), text.encode())
+
+
+def _check_figure(path: str | None) -> None:
+    if path is not None and Path(path).suffix.lower() not in figures.UNDATED:
+        raise InputError(f"{path}: give a name that ends in {', '.join(figures.UNDATED)}")
+
+
+def _draw(path: str | None, draw: Draw, record: Any) -> None:
+    if path is not None:
+        figures.save(draw(record), path)
+        print(path, file=sys.stderr)
+
+
+COMMANDS = {
+    "evaluate": evaluate,
+    "gaps": gaps,
+    "anatomy": anatomy,
+    "calibrate": calibrate,
+    "check": check,
+    "compare": compare,
+}

@@ -1,0 +1,65 @@
+"""A guide that leaves out a part of what the prior can be is refused by name, and no other one is."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+import pyrovae as pv
+from pyrovae.errors import InputError
+
+X = torch.zeros(4)
+
+
+def program(z, observe):
+    def run(x):
+        with pyro.plate("data", len(x)):
+            drawn = pyro.sample("z", z(x))
+            if observe:
+                pyro.sample("x", dist.Normal(drawn.double().sum(-1) if drawn.dim() > 1 else drawn, 1.0), obs=x)
+
+    return run
+
+
+def pair(prior, guide):
+    return program(prior, observe=True), program(guide, observe=False)
+
+
+NARROW = {
+    "interval": (lambda x: dist.Normal(x, 1.0), lambda x: dist.Uniform(x - 1, x + 1), "Uniform, -1 to 1.*Normal"),
+    "half line": (lambda x: dist.Normal(x, 1.0), lambda x: dist.Gamma(x + 1, 1.0), "Gamma.*Normal"),
+    "classes": (
+        lambda x: dist.Categorical(torch.ones(len(x), 4)),
+        lambda x: dist.Categorical(torch.ones(len(x), 3)),
+        "Categorical, 0 to 2, whole numbers.*0 to 3",
+    ),
+}
+WIDE = {
+    "families": (lambda x: dist.Gamma(x + 1, 1.0), lambda x: dist.LogNormal(x, 1.0)),
+    "events": (lambda x: dist.Normal(x, 1.0), lambda x: dist.StudentT(3.0, x, 1.0)),
+    "bounds": (lambda x: dist.Uniform(x, x + 1), lambda x: dist.Uniform(x, x + 1)),
+    "matrix": (
+        lambda x: dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1),
+        lambda x: dist.MultivariateNormal(torch.zeros(len(x), 2), torch.eye(2)),
+    ),
+}
+
+
+@pytest.mark.parametrize(("prior", "guide", "message"), NARROW.values(), ids=NARROW)
+def test_a_narrow_guide_is_refused_by_name(prior, guide, message):
+    with pytest.raises(InputError, match=rf"site 'z': the guide \({message}.*for 4 of 4 data.*infinite weight"):
+        pv.evaluate(*pair(prior, guide), X, num_particles=30)
+
+
+def test_annealing_refuses_it_from_the_guide_alone():
+    model, guide = pair(*NARROW["interval"][:2])
+    with pytest.raises(InputError, match="site 'z': the guide"):
+        pv.annealed_evidence(model, guide, X, num_temperatures=2)
+    annealed = pv.annealed_evidence(model, guide, X, num_temperatures=8, start=pv.from_prior, seed=1)
+    exact = dist.Normal(0.0, 2**0.5).log_prob(X)
+    torch.testing.assert_close(annealed.log_evidence.float(), exact, rtol=0, atol=0.2)
+
+
+@pytest.mark.parametrize(("prior", "guide"), WIDE.values(), ids=WIDE)
+def test_other_guides_pass(prior, guide):
+    assert pv.evaluate(*pair(prior, guide), X, num_particles=30).log_evidence.isfinite().all()
