@@ -14,8 +14,8 @@ from pyrovae._drawing_helpers import BLUE, FAINT, GREEN, INK, QUIET, RED, UNIT, 
 from pyrovae._evidence_figures import plainly, source
 from pyrovae.errors import InputError
 from pyrovae.inference.gaps import Gaps
-from pyrovae.inference.parts import COLLAPSED, Dimension
-from pyrovae.inference.surgery import Surgery
+from pyrovae.inference.surgery.parts import COLLAPSED, Dimension
+from pyrovae.inference.surgery.report import Surgery
 
 PALE = "#eaa776"  # of the parts of what is RED
 

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from pyrovae._drawing_helpers import BLUE, CLASSES, FAINT, GREEN, INK, QUIET, RED, new_figure, number, styled
 from pyrovae._evidence_figures import source
-from pyrovae.inference.calibration import Calibration
-from pyrovae.inference.checks import EXTREME, Comparison, PredictiveCheck
-from pyrovae.inference.discrepancies import ks_band
-from pyrovae.inference.ranks import RankTest
+from pyrovae.inference.calibration.ranks import RankTest
+from pyrovae.inference.calibration.report import Calibration
+from pyrovae.inference.checks.discrepancies import ks_band
+from pyrovae.inference.checks.report import EXTREME, Comparison, PredictiveCheck
 
 # -------------------------------------------------------------------------------------------------- calibration
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from pyrovae._drawing_helpers import BLUE, GREEN, INK, QUIET, RED, UNIT, new_figure, number, styled
 from pyrovae.errors import InputError
 from pyrovae.inference import estimators
-from pyrovae.inference.annealing import Annealed
-from pyrovae.inference.bidirectional import CERTIFICATE, Bidirectional
+from pyrovae.inference.annealing.annealed import Annealed
+from pyrovae.inference.annealing.bidirectional import CERTIFICATE, Bidirectional
 from pyrovae.inference.convergence import Convergence
 from pyrovae.splits import Protocol
 

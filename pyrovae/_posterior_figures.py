@@ -13,8 +13,8 @@ from torch import Tensor
 
 from pyrovae._drawing_helpers import BLUE, INK, RED, new_figure, number, styled
 from pyrovae._evidence_figures import source
-from pyrovae.inference.gold import PosteriorDraws
-from pyrovae.inference.grid import Grid
+from pyrovae.inference.posteriors.exact import PosteriorDraws
+from pyrovae.inference.posteriors.grid import Grid
 
 MOST_MARGINALS = 6
 _SHARES = (0.99, 0.9, 0.5)  # of the posterior's mass, inside each contour

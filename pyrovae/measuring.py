@@ -16,7 +16,7 @@ from pyrovae import figures, runs, storage
 from pyrovae.commands import Loaded, check_parent, load_run
 from pyrovae.data import Split
 from pyrovae.errors import InputError, Interrupted
-from pyrovae.inference import paths
+from pyrovae.inference.annealing import paths
 from pyrovae.recipes import choose
 
 Draw = Callable[[Any], Any]  # record -> figure

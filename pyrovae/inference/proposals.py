@@ -11,9 +11,9 @@ from pyrovae.inference.latents import Latents
 from pyrovae.inference.local import Family, Guide, Local, best
 from pyrovae.inference.multiple import Account, account, score
 from pyrovae.inference.own_family import own_family
-from pyrovae.inference.pairs import Program, plain_traces
+from pyrovae.inference.pairs import plain_traces
 from pyrovae.inference.plain import check_at_least_one
-from pyrovae.inference.structure import scored, support_of
+from pyrovae.inference.structure import scored
 from pyrovae.inference.terms import WAYS
 
 # Name -> what makes a family for the data of some latents, from the best distribution found so far.
@@ -76,26 +76,23 @@ def measure(latents: Latents, plan: Plan, block: int, tick: Callable[[], object]
 
 
 def refuse_unfit(latents: Latents) -> None:
-    """Raises InputError, naming the site, where densities of the guide and of the model are not over one real line."""
+    """Raises InputError, naming the site, where the densities of guide and model are not over the same real line."""
     latents.refuse_discrete("the anatomy of the gap")
     latents.refuse_auxiliary()
-    _refuse_elsewhere(latents, latents.model, latents.guide, "the guide draws {} outside the support of the prior")
-    _refuse_elsewhere(latents, latents.guide, latents.model, "the prior draws {} outside the support of the guide")
-
-
-def _refuse_elsewhere(latents: Latents, asked: Program, drawing: Program, what: str) -> None:
-    """Demands that the one program has densities wherever the other draws."""
-    trace, _ = plain_traces(asked, drawing, latents.args)
+    latents.refuse_narrow_guide()
+    traces = plain_traces(latents.model, latents.guide, latents.args)
     for name in latents.sites:
-        site: Any = trace.nodes[name]
-        support = support_of(site["fn"])
-        if support is None:
-            continue
-        inside = support.check(site["value"])
-        if not scored(site, inside, len(site["fn"].event_shape)).all():
-            raise InputError(
-                f"site '{name}' is masked: no posterior is defined where it is not scored; draw only what counts"
-            )
-        if not inside.all():
-            found = what.format(f"{int((~inside).sum())} of {inside.numel()} values")
-            raise InputError(f"site '{name}': {found}; give both one support")
+        prior, drawn = (trace.nodes[name] for trace in traces)
+        _refuse_strays(name, prior, drawn)
+
+
+def _refuse_strays(name: str, prior: Any, drawn: Any) -> None:
+    """Demands that what the guide draws at a site counts, in the guide and in the model."""
+    inside = prior["fn"].support.check(drawn["value"])
+    if not all(scored(site, inside, len(site["fn"].event_shape)).all() for site in (prior, drawn)):
+        raise InputError(f"site '{name}' is masked: what is not scored has no posterior; draw only what counts")
+    if not inside.all():
+        raise InputError(
+            f"site '{name}': {int((~inside).sum())} of {inside.numel()} values that the guide draws are outside the "
+            f"support of the prior; give '{name}' the prior's support in the guide"
+        )

@@ -11,13 +11,13 @@ from zoo import ZOO
 
 import pyrovae as pv
 from pyrovae.errors import InputError, Interrupted
-from pyrovae.inference.annealing import annealed_evidence
-from pyrovae.inference.bidirectional import bidirectional
+from pyrovae.inference.annealing.annealed import annealed_evidence
+from pyrovae.inference.annealing.bidirectional import bidirectional
+from pyrovae.inference.annealing.paths import from_guide, from_prior, state_at
+from pyrovae.inference.annealing.tuning import tune
+from pyrovae.inference.annealing.walks import Route, backward, forward
 from pyrovae.inference.blocks import undisturbed
 from pyrovae.inference.latents import Latents
-from pyrovae.inference.paths import from_guide, from_prior, state_at
-from pyrovae.inference.tuning import tune
-from pyrovae.inference.walks import Route, backward, forward
 
 CONTINUOUS = [name for name in pv.oracles.EXAMPLES if name not in ("bernoulli mixture", "gaussian mixture")]
 N = 100
@@ -88,7 +88,7 @@ def test_weights_are_unbiased_both_ways(name, start):
 
 def test_a_kernel_that_adapts_is_seen(monkeypatch):
     """The check of unbiasedness has power: chains that keep every proposal fail it."""
-    monkeypatch.setattr("pyrovae.inference.paths._where", lambda accepted, new, old: new)
+    monkeypatch.setattr("pyrovae.inference.annealing.paths._where", lambda accepted, new, old: new)
     with pytest.raises(AssertionError):
         test_weights_are_unbiased_both_ways("ppca", from_prior)
 

@@ -9,8 +9,8 @@ import torch
 
 import pyrovae as pv
 from pyrovae.errors import InputError, Interrupted
-from pyrovae.inference.calibration import calibrate
-from pyrovae.inference.members import resample
+from pyrovae.inference.calibration.report import calibrate
+from pyrovae.inference.resampling import resample
 from pyrovae.programs.mixtures import FiniteMixture
 from pyrovae.programs.oracles import EXAMPLES, ppca
 
@@ -195,7 +195,7 @@ class TestAnyPair:
         assert found.guide.names == found.resampled.names == ("z[0]", "z[1]", "log p(x, z)")
 
     def test_particles_are_run_in_parts(self, monkeypatch):
-        monkeypatch.setattr("pyrovae.inference.real_line.ELEMENTS_AT_ONCE", 6 * 50 * 30)
+        monkeypatch.setattr("pyrovae.inference.latents.ELEMENTS_AT_ONCE", 6 * 50 * 30)
         assert calibrated(ORACLE.guide, num_simulations=50, num_particles=99).passed
         assert not calibrated(ORACLE.scaled_guide(0.5), num_simulations=50, num_particles=99).passed
 

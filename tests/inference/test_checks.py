@@ -12,9 +12,8 @@ from torch.distributions import constraints
 
 import pyrovae as pv
 from pyrovae.errors import InputError
-from pyrovae.inference import discrepancies
-from pyrovae.inference.checks import predictive_check
-from pyrovae.inference.discrepancies import (
+from pyrovae.inference.checks import discrepancies
+from pyrovae.inference.checks.discrepancies import (
     default_statistics,
     ks_band,
     ks_distance,
@@ -22,6 +21,7 @@ from pyrovae.inference.discrepancies import (
     p_value,
     randomised_pit,
 )
+from pyrovae.inference.checks.report import predictive_check
 
 STANDARD_ERRORS = 4
 BY_CHANCE = 1e-3  # how often a right model's PIT may fail a test, by the seed chosen here
@@ -305,7 +305,7 @@ def test_equal_data_in_two_blocks_have_replications_of_their_own(oracle, x):
 
 
 def test_replications_come_in_parts_of_a_bounded_size(oracle, x, monkeypatch):
-    monkeypatch.setattr("pyrovae.inference.replications.ELEMENTS_AT_ONCE", 64 * len(x) * 7)
+    monkeypatch.setattr("pyrovae.inference.checks.replications.ELEMENTS_AT_ONCE", 64 * len(x) * 7)
     found = check(oracle.model, oracle.guide, x, num_draws=20, batch_size=len(x))  # 7 + 7 + 6
     assert found.statistics["mean"].prior.data_set.shape == (20,)
     assert len(found.statistics["mean"].prior.data_set.unique()) == 20

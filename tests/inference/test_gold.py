@@ -14,13 +14,13 @@ from torch import nn
 
 import pyrovae as pv
 from pyrovae.errors import InputError, UntrustedPosterior
-from pyrovae.inference.answers import Evidence
 from pyrovae.inference.blocks import undisturbed
-from pyrovae.inference.chains import Chains
-from pyrovae.inference.gold import exact_posterior
 from pyrovae.inference.latents import Latents
-from pyrovae.inference.real_line import RealLine
-from pyrovae.inference.resampled import Weights
+from pyrovae.inference.posteriors.answers import Evidence
+from pyrovae.inference.posteriors.chains import Chains
+from pyrovae.inference.posteriors.exact import exact_posterior
+from pyrovae.inference.posteriors.real_line import RealLine
+from pyrovae.inference.posteriors.resampled import Weights
 
 ZERO = torch.tensor(0.0, dtype=torch.float64)
 
@@ -295,7 +295,7 @@ class Counting:
 
 @pytest.mark.filterwarnings("ignore::pyrovae.errors.UntrustedPosterior")
 def test_chains_start_from_guide_and_prior_and_drop_their_warm_up(ppca, monkeypatch):
-    monkeypatch.setattr("pyrovae.inference.chains.NUTS", Counting)
+    monkeypatch.setattr("pyrovae.inference.posteriors.chains.NUTS", Counting)
     oracle, x = ppca
     far = oracle.scaled_guide(1.0, 1000.0)
     found = exact_posterior(oracle.model, far, x, num_draws=5, num_warmup=7, num_chains=3, progress=False)

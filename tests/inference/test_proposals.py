@@ -33,13 +33,13 @@ REFUSED = {
         NORMAL,
         UNIFORM,
         True,
-        r"site 'z': the prior draws \d of 3 values outside the support of the guide",
+        r"site 'z': the guide \(Uniform, .*\) cannot draw all that the prior \(Normal, .* for 3 of 3 data",
     ),
     "a wider guide": (
         GAMMA,
         NORMAL,
         True,
-        r"site 'z': the guide draws \d of 3 values outside the support of the prior",
+        r"site 'z': \d of 3 values that the guide draws are outside the support of the prior",
     ),
     "a masked latent": (NORMAL, NORMAL, MASK, r"site 'z' is masked"),
 }

@@ -7,7 +7,7 @@ import torch
 from scipy.stats import binom
 
 from pyrovae.errors import InputError
-from pyrovae.inference.ranks import pointwise_tails, rank_members, rank_test
+from pyrovae.inference.calibration.ranks import pointwise_tails, rank_members, rank_test
 
 S, L = 200, 49
 
@@ -162,5 +162,5 @@ def test_record():
 def test_large_tables_are_tested_in_parts(monkeypatch):
     values = normals(20, 50, 3)
     whole = ranked(values)
-    monkeypatch.setattr("pyrovae.inference.ranks._RANKS_AT_ONCE", 1000)
+    monkeypatch.setattr("pyrovae.inference.calibration.ranks._RANKS_AT_ONCE", 1000)
     assert ranked(values).p_values.tolist() == whole.p_values.tolist()

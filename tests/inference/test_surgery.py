@@ -13,10 +13,10 @@ from zoo import ZOO
 
 import pyrovae as pv
 from pyrovae.errors import InputError, Interrupted
-from pyrovae.inference import aggregate, parts, posterior_means
-from pyrovae.inference.aggregate import Aggregation
 from pyrovae.inference.blocks import undisturbed
-from pyrovae.inference.surgery import surgery
+from pyrovae.inference.surgery import aggregate, parts, posterior_means
+from pyrovae.inference.surgery.aggregate import Aggregation
+from pyrovae.inference.surgery.report import surgery
 from pyrovae.splits import as_split
 
 PARTS = ("mutual_information", "marginal_kl", "total_correlation", "dimension_wise_kl")
@@ -504,7 +504,7 @@ def test_queries_in_parts_change_nothing_but_noise_and_an_interrupt_keeps_them(m
     oracle = pv.oracles.ppca(6, 2)
     x, _ = oracle.draw(40, seed=0)
     whole = surgery(oracle.model, oracle.mean_field_guide(), x, num_draws=20)
-    monkeypatch.setattr("pyrovae.inference.surgery.QUERIES_AT_ONCE", 10)
+    monkeypatch.setattr("pyrovae.inference.surgery.report.QUERIES_AT_ONCE", 10)
     parts = surgery(oracle.model, oracle.mean_field_guide(), x, num_draws=20)
     for name in ("kl_prior", "mutual_information", "marginal_kl", "total_correlation"):
         ours, theirs = getattr(parts, name), getattr(whole, name)

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 
 from pyrovae.inference import estimators
-from pyrovae.inference.annealing import MEMORY, Plan, Start
+from pyrovae.inference.annealing.annealed import MEMORY, Plan, Start
+from pyrovae.inference.annealing.paths import from_guide
+from pyrovae.inference.annealing.tuning import num_transitions
+from pyrovae.inference.annealing.walks import backward
 from pyrovae.inference.blocks import ANNEALING, memory_advice, seed_everything, undisturbed
 from pyrovae.inference.latents import Latents
 from pyrovae.inference.pairs import Program
-from pyrovae.inference.paths import from_guide
 from pyrovae.inference.plain import blocks_of, check_at_least_one, mean_and_se, number, text
 from pyrovae.inference.simulation import simulate
-from pyrovae.inference.tuning import num_transitions
-from pyrovae.inference.walks import backward
 from pyrovae.progress import bar, kept_on_interrupt
 from pyrovae.splits import as_split
 
@@ -135,7 +135,7 @@ def bidirectional(
         num_chains: K, chains for each datum, each way.
         num_leapfrog: leapfrog steps in one transition.
         num_particles: of plain importance sampling on the same data, to see its shortfall.
-        start: where the path begins, :func:`~pyrovae.inference.paths.from_guide` or ``from_prior``.
+        start: where the path begins, :func:`~pyrovae.inference.annealing.paths.from_guide` or ``from_prior``.
         seed: of the data and of the draws.
         batch_size: data in a block.
         plate: name of the data plate, where several plates hold all sites.

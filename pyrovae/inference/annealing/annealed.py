@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from pyrovae.inference import estimators
+from pyrovae.inference.annealing.paths import Path, from_guide
+from pyrovae.inference.annealing.tuning import num_transitions, tune
+from pyrovae.inference.annealing.walks import Route, Walk, forward
 from pyrovae.inference.blocks import ANNEALING, memory_advice, seed_everything, undisturbed
 from pyrovae.inference.latents import Latents
 from pyrovae.inference.pairs import Program
-from pyrovae.inference.paths import Path, from_guide
 from pyrovae.inference.plain import blocks_of, check_at_least_one, mean_and_se, number, text
-from pyrovae.inference.tuning import num_transitions, tune
-from pyrovae.inference.walks import Route, Walk, forward
 from pyrovae.progress import bar, kept_on_interrupt
 from pyrovae.splits import Protocol, as_split
 
@@ -161,8 +161,8 @@ def annealed_evidence(
         num_temperatures: T, steps of the path; at 1 it is plain importance sampling from the start.
         num_chains: K, independent chains for each datum.
         num_leapfrog: leapfrog steps, a gradient of both programs each, in one transition.
-        start: where the path begins, :func:`~pyrovae.inference.paths.from_guide` or
-            :func:`~pyrovae.inference.paths.from_prior` (longer, and owing nothing to the guide).
+        start: where the path begins, :func:`~pyrovae.inference.annealing.paths.from_guide` or
+            :func:`~pyrovae.inference.annealing.paths.from_prior` (longer, and owing nothing to the guide).
         seed: of the draws; the noise is keyed by (seed, data block).
         batch_size: data in a block.
         plate: name of the data plate, where several plates hold all sites.

@@ -21,10 +21,10 @@ from torch import Tensor
 
 from pyrovae.errors import InputError
 from pyrovae.inference.blocks import undisturbed
-from pyrovae.inference.discrepancies import Statistic, ks_band, ks_distance, ks_p_value, p_value
+from pyrovae.inference.checks.discrepancies import Statistic, ks_band, ks_distance, ks_p_value, p_value
+from pyrovae.inference.checks.replications import KINDS, Block, Checking, Part
 from pyrovae.inference.pairs import Program
 from pyrovae.inference.plain import blocks_of
-from pyrovae.inference.replications import KINDS, Block, Checking, Part
 from pyrovae.progress import bar, kept_on_interrupt
 from pyrovae.splits import Protocol, as_split
 
@@ -173,7 +173,7 @@ def predictive_check(
             Held-out data: parameters that were fitted to the same rows make every p-value conservative.
         statistics: name -> function (N, \*event) -> (N,), each row by itself, of float64 values that are NaN where
             masked. None compares the mean of each datum and, by the support, its standard deviation, share of
-            zeros, least and greatest value (:func:`~pyrovae.inference.discrepancies.default_statistics`).
+            zeros, least and greatest value (:func:`~pyrovae.inference.checks.discrepancies.default_statistics`).
         num_draws: S; the least p-value is 1 / (2 S + 2).
         site: the observed site, where there are several.
         seed: of the draws; the noise is keyed by (seed, data block).

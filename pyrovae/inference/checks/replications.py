@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pyrovae.errors import InputError, nearest
 from pyrovae.inference.blocks import CHECKS, ELEMENTS_AT_ONCE, memory_advice, seed_everything
-from pyrovae.inference.discrepancies import (
+from pyrovae.inference.checks.discrepancies import (
     Statistic,
     apply_statistics,
     default_statistics,

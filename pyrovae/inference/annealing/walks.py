@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pyrovae.inference.paths import Path, State, state_at, transition
-from pyrovae.inference.tuning import Tuning
+from pyrovae.inference.annealing.paths import Path, State, state_at, transition
+from pyrovae.inference.annealing.tuning import Tuning
 
 
 class Route(NamedTuple):

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyrovae.inference.aggregate import Aggregate
-from pyrovae.inference.factors import Drawn
 from pyrovae.inference.plain import coordinates
+from pyrovae.inference.surgery.aggregate import Aggregate
+from pyrovae.inference.surgery.factors import Drawn
 
 TERMS = ("kl_prior", "mutual_information", "marginal_kl", "total_correlation", "dimension_wise_kl", "distortion")
 COLLAPSED = 0.01  # nats: an inactive dimension with less KL than this has collapsed

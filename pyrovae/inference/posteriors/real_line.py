@@ -6,13 +6,12 @@ With z = T(u) the transform of each site's support:
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from pyrovae.inference.blocks import ELEMENTS_AT_ONCE
 from pyrovae.inference.latents import Latents, Values
 
 
@@ -53,7 +52,7 @@ class RealLine:
 
     def draws(self, num_draws: int) -> Tensor:
         """So many draws of the guide, then as many of the prior: (2 S, D), float64."""
-        sizes = part_sizes(self.latents.args, num_draws)
+        sizes = self.latents.part_sizes(num_draws)
         programs: list[Callable[[int], Values]] = [self.latents.draw, self.latents.draw_prior]
         parts = [self.latents.to_real(draw(size)).squeeze(1) for draw in programs for size in sizes]
         return torch.cat(parts).double()
@@ -61,7 +60,7 @@ class RealLine:
     def at(self, u: Tensor, shown: Any = None) -> Points:
         """The density at points (K, D), part by part; ``shown`` is a bar that counts them."""
         parts = []
-        for part in u.split(part_sizes(self.latents.args, len(u))):
+        for part in u.split(self.latents.part_sizes(len(u))):
             parts.append(self.score(part))
             if shown is not None:
                 shown.update(len(part))
@@ -82,10 +81,3 @@ class RealLine:
 def of_one_datum(values: Values) -> Values:
     """(K, 1, *event) -> (K, *event) at each site."""
     return {name: value.squeeze(1) for name, value in values.items()}
-
-
-def part_sizes(args: Sequence[Any], num_particles: int) -> list[int]:
-    """How many particles of one datum to run at once, so that memory stays flat: whole numbers that sum to K."""
-    width = sum(arg.numel() for arg in args if isinstance(arg, Tensor))
-    at_once = max(1, ELEMENTS_AT_ONCE // max(width, 64))
-    return [min(at_once, num_particles - start) for start in range(0, num_particles, at_once)]

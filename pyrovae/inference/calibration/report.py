@@ -13,10 +13,10 @@ import torch
 
 from pyrovae.errors import InputError
 from pyrovae.inference.blocks import CALIBRATION, seed_everything, seed_of, undisturbed
-from pyrovae.inference.members import LOG_JOINT, Ranking, Tables
+from pyrovae.inference.calibration.members import LOG_JOINT, Ranking, Tables
+from pyrovae.inference.calibration.ranks import RankTest, check_level, rank_test
 from pyrovae.inference.pairs import Program
 from pyrovae.inference.plain import blocks_of, check_at_least_one
-from pyrovae.inference.ranks import RankTest, check_level, rank_test
 from pyrovae.progress import bar, kept_on_interrupt
 from pyrovae.splits import as_split
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrovae.inference.aggregate import Aggregation, Means
 from pyrovae.inference.latents import Latents
+from pyrovae.inference.surgery.aggregate import Aggregation, Means
 
 MEAN_DRAWS = 100  # where a mean is not known in closed form; the noise taken away is so small against a variance of 1
 

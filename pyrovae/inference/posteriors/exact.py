@@ -18,15 +18,15 @@ import torch
 from torch import Tensor
 
 from pyrovae.errors import InputError, UntrustedPosterior, nearest
-from pyrovae.inference.answers import Answer, Diagnostics, Evidence, Moments, Plan, plain_moments
 from pyrovae.inference.blocks import GOLD, memory_advice, seed_everything, undisturbed
-from pyrovae.inference.chains import by_nuts
-from pyrovae.inference.grid import MOST_COORDINATES, on_grid
 from pyrovae.inference.latents import Latents, Values
 from pyrovae.inference.pairs import Program
 from pyrovae.inference.plain import coordinates
-from pyrovae.inference.real_line import of_one_datum, part_sizes
-from pyrovae.inference.resampled import by_resampling
+from pyrovae.inference.posteriors.answers import Answer, Diagnostics, Evidence, Moments, Plan, plain_moments
+from pyrovae.inference.posteriors.chains import by_nuts
+from pyrovae.inference.posteriors.grid import MOST_COORDINATES, on_grid
+from pyrovae.inference.posteriors.real_line import of_one_datum
+from pyrovae.inference.posteriors.resampled import by_resampling
 from pyrovae.splits import Protocol, Split, as_split
 
 METHODS: dict[str, Callable[[Latents, Plan], Answer]] = {
@@ -40,8 +40,8 @@ METHODS: dict[str, Callable[[Latents, Plan], Answer]] = {
 class PosteriorDraws:
     """The posterior of one datum, and the guide beside it; every tensor is on the CPU.
 
-    ``diagnostics`` is a :class:`~pyrovae.inference.grid.Grid` (with the density, for a picture), a
-    :class:`~pyrovae.inference.chains.Chains` or a :class:`~pyrovae.inference.resampled.Weights`.
+    ``diagnostics`` is a :class:`~pyrovae.inference.posteriors.grid.Grid` (with the density, for a picture), a
+    :class:`~pyrovae.inference.posteriors.chains.Chains` or a :class:`~pyrovae.inference.posteriors.resampled.Weights`.
     """
 
     method: str  # "grid", "nuts" or "resampled"
@@ -229,7 +229,7 @@ def _chosen(method: str, latents: Latents) -> str:
 
 
 def _guide_draws(latents: Latents, num_draws: int) -> Values:
-    parts = [of_one_datum(latents.draw(size)) for size in part_sizes(latents.args, num_draws)]
+    parts = [of_one_datum(latents.draw(size)) for size in latents.part_sizes(num_draws)]
     return {name: torch.cat([part[name] for part in parts]).cpu() for name in latents.sites}
 
 

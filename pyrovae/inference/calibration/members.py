@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from pyrovae.inference.blocks import memory_advice
+from pyrovae.inference.calibration.ranks import rank_members
 from pyrovae.inference.latents import Latents, Values
 from pyrovae.inference.pairs import Program
 from pyrovae.inference.plain import coordinates
-from pyrovae.inference.ranks import rank_members
-from pyrovae.inference.real_line import part_sizes
+from pyrovae.inference.resampling import resample
 from pyrovae.inference.simulation import simulate
 from pyrovae.inference.terms import WAYS
 
@@ -86,7 +86,7 @@ class Ranking:
             return Tables(members.ranks(others[: self.num_draws]), members.ranks(chosen))
 
     def _members(self, latents: Latents, truth: Values) -> _Members:
-        sizes = part_sizes(latents.args, self.num_particles + 1)
+        sizes = latents.part_sizes(self.num_particles + 1)
         parts = [latents.draw(size) for size in sizes]
         values = {name: torch.cat([part[name] for part in parts]) for name in truth}
         row = torch.randint(self.num_particles + 1, (latents.num_data,), device=latents.args[0].device)
@@ -98,37 +98,6 @@ class Ranking:
         quantities = torch.cat([*columns, log_joint[..., None]], -1)
         _check_defined(quantities, self.names)
         return _Members(quantities, log_weight, row)
-
-
-def resample(log_weight: Tensor, num_draws: int) -> Tensor:
-    """Particles in proportion to their weights, by systematic resampling.
-
-    Each is taken L w / sum w times, rounded up or down at random: none twice while the weights are nearly equal.
-
-    Args:
-        log_weight: (K, N), of independent particles in no particular order.
-        num_draws: L.
-
-    Returns:
-        Row numbers of the particles, (L, N).
-
-    Raises:
-        FloatingPointError: if all weights of a datum are zero, or one is infinite or NaN.
-
-    References:
-        Kitagawa (1996), Monte Carlo filter and smoother for non-Gaussian nonlinear state space models,
-        Journal of Computational and Graphical Statistics 5:1.
-    """
-    bad = ~log_weight.logsumexp(0).isfinite()
-    if bad.any():
-        raise FloatingPointError(
-            f"the importance weights of {int(bad.sum())} of {len(bad)} data are all zero, or not finite: "
-            "does the guide's support miss the model's?"
-        )
-    upper = log_weight.double().softmax(0).cumsum(0)
-    steps = torch.arange(num_draws, dtype=upper.dtype, device=upper.device)[:, None]
-    points = (steps + torch.rand_like(upper[0])) / num_draws * upper[-1]
-    return torch.searchsorted(upper.T.contiguous(), points.T.contiguous()).T.clamp(max=len(upper) - 1)
 
 
 def _scored(latents: Latents, values: Values, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:

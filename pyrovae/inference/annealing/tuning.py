@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pyrovae.inference.paths import Kernel, Path, State, state_at, transition
+from pyrovae.inference.annealing.paths import Kernel, Path, State, state_at, transition
 
 NUM_CHAINS = 16  # of the pilot
 MOST_TEMPERATURES = 40  # of the pilot; fewer for a shorter run

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from pyrovae.inference.blocks import ELEMENTS_AT_ONCE, SURGERY, memory_advice, seed_everything
-from pyrovae.inference.factors import GUIDE, Drawn, Factors, draw, join, listed
 from pyrovae.inference.latents import Latents, Values
 from pyrovae.inference.pairs import Program
+from pyrovae.inference.surgery.factors import GUIDE, Drawn, Factors, draw, join, listed
 from pyrovae.splits import Split
 
 DATA_AT_ONCE = 100  # whose latents are drawn together, at most: a draw hangs on no batch size

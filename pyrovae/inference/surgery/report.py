@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from pyrovae.errors import InputError
-from pyrovae.inference.aggregate import Aggregate, Aggregation, join_aggregates
 from pyrovae.inference.blocks import SURGERY, seed_of, undisturbed
-from pyrovae.inference.factors import Drawn, join
 from pyrovae.inference.pairs import Program
-from pyrovae.inference.parts import COLLAPSED, TERMS, Dimension, Estimate, dimensions, estimates, terms
-from pyrovae.inference.posterior_means import mean_variances
+from pyrovae.inference.surgery.aggregate import Aggregate, Aggregation, join_aggregates
+from pyrovae.inference.surgery.factors import Drawn, join
+from pyrovae.inference.surgery.parts import COLLAPSED, TERMS, Dimension, Estimate, dimensions, estimates, terms
+from pyrovae.inference.surgery.posterior_means import mean_variances
 from pyrovae.progress import bar, kept_on_interrupt
 from pyrovae.splits import Protocol, as_split
 
@@ -194,10 +194,9 @@ def surgery(
 
     The S draws z ~ q(z|x_m) of each of M queries are scored by the guide of *all* N data, so that q(z) is exact there
     and every part a mean over draws without bias: log q(z|x_m) - log q(z), log q(z) - log p(z), and so on. Its
-    Monte-Carlo error is given the N data (see :func:`~pyrovae.inference.parts.estimates`); its data SE is right to
-    first order also where q(z) itself depends on the data, as the derivative of these parts in q(z) is what they are
-    means of, up to a constant. No error tells how far the mutual information is below that of the population: on N
-    data it is never above log N.
+    Monte-Carlo error is given the N data (see ``parts.estimates``); its data SE is right to first order also where q(z)
+    itself depends on the data, as the derivative of these parts in q(z) is what they are means of, up to a constant. No
+    error tells how far the mutual information is below that of the population: on N data it is never above log N.
 
     It takes M S N densities of the guide, and 2 M S runs of the model on one datum.
 

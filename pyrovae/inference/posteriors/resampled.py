@@ -11,11 +11,11 @@ from typing import NamedTuple
 import torch
 
 from pyrovae.inference import estimators
-from pyrovae.inference.answers import Answer, Evidence, Plan, weighted_moments
 from pyrovae.inference.blocks import GOLD, check_finite, seed_everything
 from pyrovae.inference.latents import Latents, Values
-from pyrovae.inference.members import resample
-from pyrovae.inference.real_line import of_one_datum, part_sizes
+from pyrovae.inference.posteriors.answers import Answer, Evidence, Plan, weighted_moments
+from pyrovae.inference.posteriors.real_line import of_one_datum
+from pyrovae.inference.resampling import resample
 from pyrovae.inference.terms import LogTerms, SiteTerms
 
 
@@ -83,7 +83,7 @@ def by_resampling(latents: Latents, plan: Plan) -> Answer:
 
 def _particles(latents: Latents, num_particles: int) -> tuple[Values, LogTerms]:
     """Draws of the guide, site -> (K, *event), and their table of densities, (K, 1) each."""
-    parts = [_drawn(latents, size) for size in part_sizes(latents.args, num_particles)]
+    parts = [_drawn(latents, size) for size in latents.part_sizes(num_particles)]
     values = {name: torch.cat([part[name] for part, _ in parts]) for name in latents.sites}
     return values, LogTerms(*(torch.cat(columns) for columns in zip(*(terms for _, terms in parts), strict=True)))
 

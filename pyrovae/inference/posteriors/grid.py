@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pyrovae.inference.answers import Answer, Evidence, Moments, Plan, weighted_moments
 from pyrovae.inference.blocks import GOLD, seed_everything
 from pyrovae.inference.latents import Latents, Values
-from pyrovae.inference.real_line import Points, RealLine
+from pyrovae.inference.posteriors.answers import Answer, Evidence, Moments, Plan, weighted_moments
+from pyrovae.inference.posteriors.real_line import Points, RealLine
 from pyrovae.progress import bar
 
 MOST_COORDINATES = 2

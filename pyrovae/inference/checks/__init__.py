@@ -1,0 +1,1 @@
+"""Does the model make data like these? Replicated data, statistics and randomised PIT."""
