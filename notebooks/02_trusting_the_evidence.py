@@ -99,7 +99,7 @@ pv.figures.bounds(bounds)
 
 # %%
 poor = oracle.mean_field_guide(scale=1.5, shift=0.5)
-anatomy = pv.gaps(model, poor, x)
+anatomy = pv.gaps(model, poor, x[:50], num_steps=400)
 print(anatomy)
 print(f"\nexact: approximation {oracle.kl_mean_field():.3f},", end=" ")
 print(f"amortization {oracle.kl_mean_field(1.5, 0.5) - oracle.kl_mean_field():.3f}")

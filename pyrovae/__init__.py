@@ -22,7 +22,7 @@ _NAMES = {
     "widened": "inference.widening",
     "annealed_evidence": "inference.annealing.annealed",
     "bidirectional": "inference.annealing.bidirectional",
-    "gaps": "inference.gaps",
+    "gaps": "inference.gaps.report",
     "surgery": "inference.surgery.report",
     "calibrate": "inference.calibration.report",
     "exact_posterior": "inference.posteriors.exact",

@@ -13,8 +13,7 @@ from typing import Any
 
 import pyrovae as pv
 from pyrovae import figures, runs, storage
-from pyrovae.commands import Loaded, check_parent, load_run
-from pyrovae.data import Split
+from pyrovae.commands import check_parent, load_run
 from pyrovae.errors import InputError, Interrupted
 from pyrovae.inference.annealing import paths
 from pyrovae.recipes import choose
@@ -30,51 +29,32 @@ def evaluate(arguments: Namespace) -> int:
 
 
 def _importance_sampling(arguments: Namespace) -> int:
-    def measure(loaded: Loaded, data: Split) -> Any:
-        report = pv.evaluate(
-            loaded.fit.model,
-            loaded.fit.guide,
-            data,
-            num_particles=arguments.particles,
-            defensive=arguments.defensive,
-            seed=arguments.seed,
-            vectorize=not arguments.no_vectorize,
-        )
-        if _is_whole_test(arguments):
+    whole_test = arguments.split == "test" and not arguments.num and not arguments.defensive
+
+    def measure(*pair_and_data: Any, **options: Any) -> Any:
+        report = pv.evaluate(*pair_and_data, **options)
+        if whole_test:
             runs.save_report(arguments.run, report)
         return report
 
-    status = _measured(arguments, measure, figures.account)
+    options = {"num_particles": arguments.particles, "defensive": arguments.defensive}
+    status = _measured(arguments, measure, figures.account, **options, vectorize=not arguments.no_vectorize)
     if arguments.json != "-" and status == 0:
-        kept = _is_whole_test(arguments)
-        print(f"kept in {arguments.run}" if kept else "not kept in the run: only a report on the whole test split is")
+        print(
+            f"kept in {arguments.run}"
+            if whole_test
+            else "not kept in the run: only a report on the whole test split is"
+        )
     return status
 
 
-def _is_whole_test(arguments: Namespace) -> bool:
-    return arguments.split == "test" and not arguments.num and not arguments.defensive
-
-
 def _annealed(arguments: Namespace) -> int:
-    def measure(loaded: Loaded, data: Split) -> Any:
-        return pv.annealed_evidence(loaded.fit.model, loaded.fit.guide, data, **_path(arguments))
-
-    return _measured(arguments, measure, figures.annealed)
+    return _measured(arguments, pv.annealed_evidence, figures.annealed, **_path(arguments))
 
 
 def _bidirectional(arguments: Namespace) -> int:
-    def measure(loaded: Loaded, data: Split) -> Any:
-        num_data = arguments.num or 100
-        return pv.bidirectional(
-            loaded.fit.model,
-            loaded.fit.guide,
-            data,
-            num_data=num_data,
-            num_particles=arguments.particles,
-            **_path(arguments),
-        )
-
-    return _measured(arguments, measure, figures.bounds)
+    options = {"num_data": arguments.num or 100, "num_particles": arguments.particles}
+    return _measured(arguments, pv.bidirectional, figures.bounds, **options, **_path(arguments))
 
 
 def _path(arguments: Namespace) -> dict[str, Any]:
@@ -82,7 +62,6 @@ def _path(arguments: Namespace) -> dict[str, Any]:
         "num_temperatures": arguments.temperatures,
         "num_chains": arguments.chains,
         "start": STARTS[choose("start", arguments.start, tuple(STARTS))],
-        "seed": arguments.seed,
     }
 
 
@@ -91,54 +70,24 @@ _METHODS = {"is": _importance_sampling, "ais": _annealed, "bdmc": _bidirectional
 
 def gaps(arguments: Namespace) -> int:
     """Splits the gap between evidence and ELBO of a run into approximation and amortization."""
-
-    def measure(loaded: Loaded, data: Split) -> Any:
-        return pv.gaps(
-            loaded.fit.model,
-            loaded.fit.guide,
-            data,
-            num_particles=arguments.particles,
-            num_steps=arguments.steps,
-            seed=arguments.seed,
-        )
-
-    return _measured(arguments, measure, figures.gaps)
+    options = {"num_particles": arguments.particles, "num_steps": arguments.steps}
+    return _measured(arguments, pv.gaps, figures.gaps, **options)
 
 
 def anatomy(arguments: Namespace) -> int:
     """Takes the KL to the prior apart, and tells which latent dimensions a run uses."""
-
-    def measure(loaded: Loaded, data: Split) -> Any:
-        return pv.surgery(loaded.fit.model, loaded.fit.guide, data, num_queries=arguments.queries, seed=arguments.seed)
-
-    return _measured(arguments, measure, figures.anatomy)
+    return _measured(arguments, pv.surgery, figures.anatomy, num_queries=arguments.queries)
 
 
 def calibrate(arguments: Namespace) -> int:
     """Tests whether the guide of a run is the posterior of its model, on simulated data."""
-
-    def measure(loaded: Loaded, data: Split) -> Any:
-        return pv.calibrate(
-            loaded.fit.model,
-            loaded.fit.guide,
-            data,
-            num_simulations=arguments.simulations,
-            num_draws=arguments.draws,
-            seed=arguments.seed,
-        )
-
-    return _measured(arguments, measure, figures.calibration)
+    options = {"num_simulations": arguments.simulations, "num_draws": arguments.draws}
+    return _measured(arguments, pv.calibrate, figures.calibration, **options)
 
 
 def check(arguments: Namespace) -> int:
     """Compares data with what the model of a run makes."""
-
-    def measure(loaded: Loaded, data: Split) -> Any:
-        return pv.predictive_check(
-            loaded.fit.model, loaded.fit.guide, data, num_draws=arguments.draws, seed=arguments.seed
-        )
-
-    return _measured(arguments, measure, figures.predictive_check)
+    return _measured(arguments, pv.predictive_check, figures.predictive_check, num_draws=arguments.draws)
 
 
 def compare(arguments: Namespace) -> int:
@@ -155,15 +104,16 @@ def compare(arguments: Namespace) -> int:
 # ------------------------------------------------------------------------------------------- what all share
 
 
-def _measured(arguments: Namespace, measure: Callable[[Loaded, Split], Any], draw: Draw) -> int:
+def _measured(arguments: Namespace, measure: Callable[..., Any], draw: Draw, **options: Any) -> int:
     if arguments.num is not None and arguments.num < 1:
         raise InputError(f"--num must be at least 1, got {arguments.num}")
     check_parent(arguments.json)
     _check_figure(arguments.figure)
     loaded = load_run(arguments)
     data = loaded.split(arguments.split)
+    data = data[: arguments.num] if arguments.num else data
     try:
-        record, status = measure(loaded, data[: arguments.num] if arguments.num else data), 0
+        record, status = measure(loaded.fit.model, loaded.fit.guide, data, seed=arguments.seed, **options), 0
     except Interrupted as interrupt:
         record, status = interrupt.partial, 130
         print(f"interrupted: this is the account of the {len(record)} data that were done", file=sys.stderr)

@@ -118,6 +118,8 @@ class Split:
 
     def __getitem__(self, index: slice | Tensor | Sequence[int]) -> Split:
         """Some of the rows, as a split with its own size and hashes; to train, use the cheaper `batch`."""
+        if isinstance(index, slice) and index.indices(len(self)) == (0, len(self), 1):
+            return self  # all of them, with the protocol that they have
         rows = index if isinstance(index, slice) else _row_numbers(index, len(self))
         return self._with(
             tuple(tensor[_on(rows, tensor)] for tensor in self.tensors),

@@ -35,5 +35,5 @@ def test_the_notebook_and_its_text_agree(text):
     assert source == paired, f"run: jupytext --sync {text.name}"
 
 
-def test_there_is_a_tour():
-    assert [path.stem for path in TEXTS] == ["01_two_programs"]
+def test_there_are_two_tours():
+    assert [path.stem for path in TEXTS] == ["01_two_programs", "02_trusting_the_evidence"]

@@ -24,9 +24,9 @@ def rows_of(account):
 
 @pytest.fixture(scope="module")
 def printed():
-    """Runs the Python blocks one after the other, as a reader would, and returns what the first prints."""
+    """Runs the Python blocks one after the other, as a reader would, and returns what they print."""
     lines, names = [], {"print": lambda *values: lines.append(" ".join(str(value) for value in values))}
-    for block in BLOCKS[:2]:
+    for block in BLOCKS[:3]:
         exec(compile(block, "README.md", "exec"), names)
     return lines
 
@@ -42,7 +42,17 @@ def test_the_example_prints_its_output(printed):
 
 
 def test_swapping_the_prior_compares(printed):
-    assert "mixture" in printed[1] and "paired" in printed[1]
+    assert "mixture" in printed[-1] and "paired" in printed[-1]
+
+
+def test_the_tools_of_trust_print_their_output(printed):
+    """The words are those of the README; the evidence of two roads agrees here as it does there, within 0.1 nat."""
+    without_numbers = [re.sub(r"[-\d.%]+", "", text).split() for text in ("\n\n".join(printed[2:5]), OUTPUTS[1])]
+    assert without_numbers[0] == without_numbers[1]
+    annealed = float(re.search(r"log p\(x\) +(-\d+\.\d+) +data SE", printed[2])[1])
+    proposals = float(re.search(r"evidence  log p\(x\) +(-\d+\.\d+)", printed[4])[1])
+    assert abs(annealed - proposals) < 0.1
+    assert len(printed) == 10
 
 
 def test_the_users_own_file_goes_through_the_commands(tmp_path, capsys):
@@ -60,7 +70,7 @@ def test_every_command_line_in_the_readme_parses(capsys):
 
 
 def test_every_python_block_is_run_by_a_test():
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 4
 
 
 def test_files_that_it_names_are_there():

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pyrovae.errors import InputError
 from pyrovae.inference.blocks import ELEMENTS_AT_ONCE
+from pyrovae.inference.handlers import filled_under_mask
 from pyrovae.inference.layout import OnRealLine, Placed, Run, Values, describe_site, to_support
 from pyrovae.inference.pairs import Program, num_rows, plain_traces, sites
 from pyrovae.inference.structure import Structure, describe
@@ -51,7 +52,7 @@ class Latents:
     def __init__(
         self, model: Program, guide: Program, args: Sequence[Any], *, plate: str | None = None, way: str | None = None
     ) -> None:
-        self.model, self.guide, self.args = model, guide, args
+        self.model, self.guide, self.args = filled_under_mask(model), guide, args  # or NaN gradients under masks
         self.num_data = num_rows(args)
         model_trace, guide_trace = plain_traces(model, guide, args)
         self.structure: Structure = describe(model_trace, guide_trace, self.num_data, plate=plate)

@@ -1,4 +1,4 @@
-"""What the modules of this folder share: seeded draws, tensors kept on a module, rows checked."""
+"""What the modules of this folder share: seeded draws, tensors kept on a module, rows and numbers checked."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,6 +53,19 @@ def check_rows(x: Tensor, event_shape: torch.Size) -> None:
     if x.ndim == 0 or x.shape[1:] != event_shape:
         expected = ", ".join(["N", *map(str, event_shape)])
         raise InputError(f"expected data of shape ({expected}); got {tuple(x.shape)}")
+
+
+def check_positive(**tensors: Tensor) -> None:
+    """Raises InputError, by its name, for a tensor that is not positive everywhere."""
+    for name, tensor in tensors.items():
+        if not bool((tensor > 0).all()):
+            raise InputError(f"{name} must be positive everywhere; got {float(tensor.min()):g}")
+
+
+def check_proportions(weights: Tensor) -> None:
+    """Raises InputError unless these are proportions of components, shape (C,), that sum to one."""
+    if weights.ndim != 1 or not bool((weights >= 0).all()) or abs(float(weights.sum()) - 1) > 1e-5:
+        raise InputError("weights must be proportions of shape (C,): not negative, and summing to one")
 
 
 def _global_generator(device: torch.device) -> torch.Generator:

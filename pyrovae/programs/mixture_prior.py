@@ -12,8 +12,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyrovae.programs.checks import check_positive, check_proportions
-from pyrovae.programs.common import check_rows, enter, keep, seeded
+from pyrovae.programs.common import check_positive, check_proportions, check_rows, enter, keep, seeded
 from pyrovae.programs.linear_gaussian import LinearGaussian, information_normal
 from pyrovae.programs.moved import Program, moved_guide
 

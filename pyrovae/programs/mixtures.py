@@ -15,8 +15,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyrovae.errors import InputError
-from pyrovae.programs.checks import check_proportions
-from pyrovae.programs.common import check_rows, enter, keep, seeded
+from pyrovae.programs.common import check_proportions, check_rows, enter, keep, seeded
 from pyrovae.programs.moved import Program, moved_guide
 
 MeanFamily = Callable[[Tensor], TorchDistributionMixin]

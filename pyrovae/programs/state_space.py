@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pyrovae.errors import InputError
-from pyrovae.programs.checks import check_positive
-from pyrovae.programs.common import check_rows, enter, keep, seeded
+from pyrovae.programs.common import check_positive, check_rows, enter, keep, seeded
 from pyrovae.programs.moved import Program, moved_guide
 
 

@@ -11,7 +11,7 @@ from small import make_data, make_vae
 
 import pyrovae as pv
 from pyrovae.errors import InputError, Interrupted
-from pyrovae.inference.gaps import Gaps, gaps
+from pyrovae.inference.gaps.report import Gaps, gaps
 
 N = 60
 ORACLE = pv.oracles.ppca(20, 3)
@@ -220,7 +220,7 @@ def test_without_its_own_family_the_gap_is_not_split():
 
 
 def test_an_interrupt_keeps_the_blocks_that_were_done(monkeypatch):
-    from pyrovae.inference import gaps as module
+    from pyrovae.inference.gaps import report as module
 
     whole, blocks = module.measure, []
 

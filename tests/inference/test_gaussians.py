@@ -7,9 +7,9 @@ import torch
 
 import pyrovae as pv
 from pyrovae.inference.blocks import undisturbed
-from pyrovae.inference.gaussians import NUM_COMPONENTS, Gaussian, Mixture, centres, full_covariance, mixture
+from pyrovae.inference.gaps.gaussians import NUM_COMPONENTS, Gaussian, Mixture, centres, full_covariance, mixture
+from pyrovae.inference.gaps.local import Guide, draw_real
 from pyrovae.inference.latents import Latents
-from pyrovae.inference.local import Guide, draw_real
 
 N, D = 4, 3
 ORACLE = pv.oracles.ppca(8, D)

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 import pyrovae as pv
-from pyrovae.inference import local
 from pyrovae.inference.blocks import undisturbed
-from pyrovae.inference.gaussians import full_covariance, mixture
+from pyrovae.inference.gaps import local
+from pyrovae.inference.gaps.gaussians import full_covariance, mixture
+from pyrovae.inference.gaps.local import Guide, best, draw_real, particles_at_once
+from pyrovae.inference.gaps.own_family import own_family
 from pyrovae.inference.latents import Latents
-from pyrovae.inference.local import Guide, best, draw_real, particles_at_once
-from pyrovae.inference.own_family import own_family
 
 ORACLE = pv.oracles.ppca(8, 2)
 X, _ = ORACLE.draw(5, seed=0)

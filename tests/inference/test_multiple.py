@@ -10,9 +10,9 @@ import torch
 import pyrovae as pv
 from pyrovae.inference import estimators
 from pyrovae.inference.blocks import undisturbed
+from pyrovae.inference.gaps.local import Guide
+from pyrovae.inference.gaps.multiple import Table, account, score
 from pyrovae.inference.latents import Latents
-from pyrovae.inference.local import Guide
-from pyrovae.inference.multiple import Table, account, score
 
 K, REPETITIONS, LOG_EVIDENCE = 100, 4000, -2.5
 PROPOSALS = [

@@ -8,9 +8,9 @@ from zoo import ZOO
 
 from pyrovae.errors import InputError
 from pyrovae.inference.blocks import undisturbed
+from pyrovae.inference.gaps.local import Guide
+from pyrovae.inference.gaps.own_family import own_family
 from pyrovae.inference.latents import Latents
-from pyrovae.inference.local import Guide
-from pyrovae.inference.own_family import own_family
 
 DEPENDENT = {"hierarchical"}
 NOT_HERE = {"no-latents", "auto-normal"} | {"discrete-and-continuous", "mixture"}  # refused before any family is made

@@ -9,8 +9,8 @@ from zoo import ZOO
 
 from pyrovae.errors import InputError
 from pyrovae.inference.blocks import undisturbed
+from pyrovae.inference.gaps.proposals import FAMILIES, Plan, measure, refuse_unfit
 from pyrovae.inference.latents import Latents
-from pyrovae.inference.proposals import FAMILIES, Plan, measure, refuse_unfit
 
 X = torch.tensor([0.5, 1.0, 2.0])
 
@@ -59,8 +59,6 @@ FROM_THE_ZOO = {
     "mixture": "is discrete",
     "auto-normal": "of the guide is auxiliary",
     "masked-rows": "is masked",
-    "masked-nan": "family 'own': its best parameters for 5 of 5 data are not finite",  # NaN has no gradient, masked or not
-    "masked-distribution-nan": "family 'own'",
 }
 
 

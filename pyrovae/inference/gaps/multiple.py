@@ -17,8 +17,8 @@ from torch import Tensor
 
 from pyrovae.inference import estimators
 from pyrovae.inference.blocks import seed_everything
+from pyrovae.inference.gaps.local import Local, draw_real, particles_at_once
 from pyrovae.inference.latents import Latents
-from pyrovae.inference.local import Local, draw_real, particles_at_once
 
 
 class Table(NamedTuple):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pyrovae.errors import InputError
-from pyrovae.programs.checks import check_positive, check_proportions
+from pyrovae.programs.common import check_positive, check_proportions
 
 
 def test_the_tensor_that_is_not_positive_is_named():

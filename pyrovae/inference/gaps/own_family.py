@@ -13,8 +13,8 @@ from torch.distributions import Transform, transform_to
 from torch.distributions.constraints import Constraint, is_dependent
 
 from pyrovae.errors import InputError
+from pyrovae.inference.gaps.local import Family, Local, Parameters, Points, draw_real, single
 from pyrovae.inference.latents import Joint, Latents
-from pyrovae.inference.local import Family, Local, Parameters, Points, draw_real, single
 from pyrovae.inference.pairs import sites
 from pyrovae.inference.structure import Structure, layers
 from pyrovae.inference.terms import to_table
@@ -37,7 +37,7 @@ class _Freed(NamedTuple):
 def own_family(latents: Latents, near: Local) -> Family:
     """The guide's own family with parameters free for each datum; it starts at the guide.
 
-    Each site keeps the class of its distribution; its parameters move on the real line, each under the bijection of
+    Each site keeps the class of its distribution; its parameters move on the real line, each under the transform of
     its constraint. A location moves in units of the spread that the guide's draws have over all data.
 
     Args:

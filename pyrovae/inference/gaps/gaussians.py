@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, MultivariateNormal, Normal
 
+from pyrovae.inference.gaps.local import Family, Local, Parameters, Points, draw_real, particles_at_once, single
 from pyrovae.inference.latents import Joint, Latents
-from pyrovae.inference.local import Family, Local, Parameters, Points, draw_real, particles_at_once, single
 
 NUM_COMPONENTS = 4  # of a mixture
 _NUM_DRAWS = 256  # for moments, and for places where the components of a mixture may start

@@ -6,11 +6,11 @@ from typing import Any
 
 from pyrovae.errors import InputError, nearest
 from pyrovae.inference.blocks import GAPS, check_finite, memory_advice, seed_everything
-from pyrovae.inference.gaussians import full_covariance, mixture
+from pyrovae.inference.gaps.gaussians import full_covariance, mixture
+from pyrovae.inference.gaps.local import Family, Guide, Local, best
+from pyrovae.inference.gaps.multiple import Account, account, score
+from pyrovae.inference.gaps.own_family import own_family
 from pyrovae.inference.latents import Latents
-from pyrovae.inference.local import Family, Guide, Local, best
-from pyrovae.inference.multiple import Account, account, score
-from pyrovae.inference.own_family import own_family
 from pyrovae.inference.pairs import plain_traces
 from pyrovae.inference.plain import check_at_least_one
 from pyrovae.inference.structure import scored
@@ -26,7 +26,7 @@ FAMILIES: dict[str, Callable[[Latents, Local], Family]] = {
 
 @dataclass(frozen=True)
 class Plan:
-    """How gaps are measured: the arguments of :func:`~pyrovae.inference.gaps.gaps`, checked.
+    """How gaps are measured: the arguments of :func:`~pyrovae.inference.gaps.report.gaps`, checked.
 
     Raises:
         InputError: for numbers and names that cannot be used.
