@@ -49,6 +49,11 @@ LEDGER = (
     ("+ KL(q ‖ posterior)", "kl_posterior", GREEN),
     ("= log p(x)", "log_evidence", INK),
 )
+OF_MIXTURE = {  # with defensive draws, q is not the guide
+    "kl_prior": "− KL(mixture ‖ prior)",
+    "elbo": "= ELBO of the mixture",
+    "kl_posterior": "+ KL(mixture ‖ posterior)",
+}
 COLUMNS = {"mean": ("mean", 0.38, 2), "mc_se": ("MC SE", 0.7, 4), "data_se": ("data SE", 1.0, 2)}  # right edge, digits
 GROUP_HEIGHT = len(LEDGER) + 1.5  # rows
 CUT_BELOW = 0.15  # of the axis from 0: where the sums differ by less, 0 is cut off
@@ -81,7 +86,7 @@ def rows(panels: list[Axes], top: float, name: str, account: Mapping[str, Any]) 
         bar.set(color=color, linewidth=0.8, zorder=2)  # an edge of its own colour, so that 0 nats are seen too
         if quantity != "log_evidence":
             bars.plot([end, end], [y + 0.33, y + 0.67], color=INK, linewidth=0.8)
-        labels.text(0, y, label, va="center")
+        labels.text(0, y, OF_MIXTURE.get(quantity, label) if account["defensive"] else label, va="center")
         for key, (_, x, digits) in COLUMNS.items():
             numbers.text(x, y, number(account[quantity][key], digits), va="center", ha="right", fontsize=8)
 

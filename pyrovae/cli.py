@@ -115,6 +115,7 @@ def _measure_arguments(p: argparse.ArgumentParser, num: str = "only the first so
     p.add_argument("--split", default="test", help="train, valid or test [test]")
     p.add_argument("--num", type=int, help=num)
     p.add_argument("--seed", type=int, default=0, help="of the draws [0]")
+    p.add_argument("--batch-size", type=int, metavar="N", help="data at once; Ctrl-C keeps whole batches [a few dozen]")
     p.add_argument("--json", metavar="FILE", help="write the account there too; - is standard output")
     p.add_argument("--figure", metavar="FILE", help="draw it there: .png, .svg or .pdf")
 
@@ -153,6 +154,7 @@ def _calibrate_arguments(p: argparse.ArgumentParser) -> None:
     _measure_arguments(p, "only the first so many rows of the template")
     p.add_argument("--simulations", type=int, default=500, metavar="S", help="data to simulate [500]")
     p.add_argument("--draws", type=int, default=99, metavar="L", help="draws that the truth is ranked among [99]")
+    _particles(p)
 
 
 def _check_arguments(p: argparse.ArgumentParser) -> None:
@@ -209,6 +211,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error), 2)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
+    except BrokenPipeError:  # the reader of a pipe had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except Exception as error:
         if os.environ.get("PYROVAE_TRACEBACK"):
             raise
@@ -225,5 +230,6 @@ def _carry_out(arguments: argparse.Namespace) -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    print(f"pyrovae: {'interrupted' if status == 130 else 'error: ' + message}", file=sys.stderr)
+    told = "interrupted, with nothing finished to keep" if status == 130 else f"error: {message}"
+    print(f"pyrovae: {told}", file=sys.stderr)
     return status

@@ -28,7 +28,7 @@ from pyrovae.errors import InputError
 from pyrovae.inference import drawing
 from pyrovae.inference.comparison import Comparison
 from pyrovae.inference.pairs import Program
-from pyrovae.inference.report import Report
+from pyrovae.inference.report import DOUBTFUL_SHARE, Report
 from pyrovae.splits import as_split
 from pyrovae.storage import write_whole
 
@@ -261,21 +261,25 @@ def evidence_histogram(report: Report) -> Figure:
 
 @styled
 def comparison(table: Comparison) -> Figure:
-    """Differences in log p(x) from the best pair, with whiskers of two paired standard errors.
+    """Differences in log p(x) from the best pair, with whiskers of two paired standard errors, and what casts doubt.
 
     Args:
         table: what :func:`~pyrovae.compare` returned.
     """
-    figure, (axes,) = new_figure(7, 0.9 + 0.3 * len(table.rows))
+    doubts = table.warnings()
+    figure, (axes,) = new_figure(7, 0.9 + 0.3 * len(table.rows) + 0.18 * len(doubts))
     for y, row in enumerate(table.rows):
         color, face = (BLUE, BLUE) if y else (INK, "white")
         axes.errorbar(row.difference, y, xerr=2 * row.difference_se, fmt="o", color=color, mfc=face, capsize=3)
         text = f"{number(row.difference, 3)}  (SE {number(row.difference_se, 3)})" if y else "best"
+        text += f"  k-hat bad {row.share_doubtful:.0%}" if row.share_doubtful > DOUBTFUL_SHARE else ""
         axes.text(1.02, y, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8)
     axes.axvline(0, color=QUIET, linewidth=0.8, zorder=0)
     axes.set_yticks(range(len(table.rows)), [row.name for row in table.rows], parse_math=False)
     axes.set_ylim(len(table.rows) - 0.5, -0.5)
     axes.set_xlabel(f"log p(x) minus that of the best, {UNIT} (N = {table.num_data:,}; whiskers: 2 paired SE)")
+    if doubts:
+        figure.supxlabel("\n".join(doubts), fontsize=8, color=RED)
     return figure
 
 

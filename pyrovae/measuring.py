@@ -81,7 +81,8 @@ def anatomy(arguments: Namespace) -> int:
 
 def calibrate(arguments: Namespace) -> int:
     """Tests whether the guide of a run is the posterior of its model, on simulated data."""
-    options = {"num_simulations": arguments.simulations, "num_draws": arguments.draws}
+    sizes = {"num_simulations": arguments.simulations, "num_draws": arguments.draws}
+    options = {**sizes, "num_particles": max(arguments.particles, arguments.draws)}
     return _measured(arguments, pv.calibrate, figures.calibration, **options)
 
 
@@ -104,6 +105,10 @@ def compare(arguments: Namespace) -> int:
 # ------------------------------------------------------------------------------------------- what all share
 
 
+# Data at once: few where a datum takes long, as an interrupt keeps whole batches.
+BATCH_SIZES = {"is": 100, "ais": 25, "bdmc": 25, "gaps": 25, "calibrate": 50, "check": 50, "anatomy": 500}
+
+
 def _measured(arguments: Namespace, measure: Callable[..., Any], draw: Draw, **options: Any) -> int:
     if arguments.num is not None and arguments.num < 1:
         raise InputError(f"--num must be at least 1, got {arguments.num}")
@@ -112,18 +117,21 @@ def _measured(arguments: Namespace, measure: Callable[..., Any], draw: Draw, **o
     loaded = load_run(arguments)
     data = loaded.split(arguments.split)
     data = data[: arguments.num] if arguments.num else data
+    size = arguments.batch_size or BATCH_SIZES[getattr(arguments, "method", arguments.command)]
+    options |= {"seed": arguments.seed, "batch_size": size}
     try:
-        record, status = measure(loaded.fit.model, loaded.fit.guide, data, seed=arguments.seed, **options), 0
+        record, status = measure(loaded.fit.model, loaded.fit.guide, data, **options), 0
     except Interrupted as interrupt:
         record, status = interrupt.partial, 130
         print(f"interrupted: this is the account of the {len(record)} data that were done", file=sys.stderr)
-    _deliver(arguments, record)
+    _deliver(arguments, record, interrupted=status == 130)
     _draw(arguments.figure, draw, record)
     return status
 
 
-def _deliver(arguments: Namespace, record: Any) -> None:
-    text = json.dumps(record.to_dict(), indent=2, allow_nan=False) + "\n"
+def _deliver(arguments: Namespace, record: Any, *, interrupted: bool) -> None:
+    account = {**record.to_dict(), "interrupted": True} if interrupted else record.to_dict()
+    text = json.dumps(account, indent=2, allow_nan=False) + "\n"
     if arguments.json == "-":
         print(text, end="")
         return

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.inference import estimators
-from pyrovae.inference.evaluation import Measured, Plan, in_slices, measure
+from pyrovae.inference.evaluation import DOUBTFUL_SHARE, WHERE_DRAWN, Measured, Plan, in_slices, measure
 from pyrovae.inference.pairs import Program
 from pyrovae.splits import Protocol
 
@@ -73,7 +73,7 @@ class Convergence:
             "",
             f"Pareto k-hat at K = {self.num_particles[-1]} above {threshold:.2f} or undefined: {doubtful:.1%} of data",
         ]
-        return "\n".join(lines)
+        return "\n".join([*lines, WHERE_DRAWN] if doubtful <= DOUBTFUL_SHARE else lines)
 
 
 def convergence(

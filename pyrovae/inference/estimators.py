@@ -170,7 +170,8 @@ def pareto_k(log_weight: Tensor, resolution: Tensor | float = 1e-12) -> Tensor:
 
     Args:
         log_weight: (K, N).
-        resolution: nats, scalar or (N,): weights that differ by less are equal to rounding.
+        resolution: nats, scalar or (N,): weights that differ by less are equal to rounding; NaN where equal weights say
+            nothing of the guide, as they come from one and the same draw.
 
     Returns:
         (N,); -inf where the weights are constant to ``resolution`` (the guide is exact), +inf where the tail

@@ -19,15 +19,19 @@ from pyrovae.inference.blocks import EVALUATION, check_finite, memory_advice, se
 from pyrovae.inference.defensive import Defended
 from pyrovae.inference.pairs import Program, plain_traces, sites
 from pyrovae.inference.plain import blocks_of
-from pyrovae.inference.structure import Structure, describe, inspect_pair
+from pyrovae.inference.structure import Structure, describe, inspect_pair, support_of
 from pyrovae.inference.supports import refuse_narrow_guide
-from pyrovae.inference.terms import WAYS, SiteTerms, check_num_particles, choose_way, one_row, sum_by_role
+from pyrovae.inference.terms import WAYS, LogTerms, SiteTerms, check_num_particles, choose_way, one_row, sum_by_role
 from pyrovae.progress import bar, kept_on_interrupt
 from pyrovae.splits import Protocol, Split, as_split
 
+DOUBTFUL_SHARE = 0.05  # of data whose k-hat is too high or undefined, above which their mean is not to be trusted
 MEMORY = "lower particle_batch, then batch_size (the number of particles itself need not change)"
 FEWER = "lower batch_size or num_particles"
 WEIGHTS_AT_ONCE = 2**18  # in one temporary table of the estimators: 2 MB
+WHERE_DRAWN = (  # said under diagnostics that find nothing
+    "k-hat and ESS see only where draws fall: a mode that the guide misses shows in defensive=, calibrate or bidirectional"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +91,26 @@ class RunningMean:
         return (self.squares / (self.count - 1) / self.count).sqrt()
 
 
+class Resolution:
+    """What rounding can make of equal weights, from one block of particles after another; (n,) is all it keeps."""
+
+    def __init__(self) -> None:
+        self.nats, self.low, self.high = torch.zeros(()), torch.tensor(math.inf), torch.tensor(-math.inf)
+
+    def add(self, terms: LogTerms) -> None:
+        """Takes in k more particles, (k, n)."""
+        densities = torch.stack([terms.log_guide, terms.log_prior]).double()
+        self.nats = torch.maximum(self.nats, terms.resolution)
+        self.low = torch.minimum(self.low, densities.amin(1))
+        self.high = torch.maximum(self.high, densities.amax(1))
+
+    @property
+    def of_distinct(self) -> Tensor:
+        """(n,) nats; NaN where neither log q nor log p(z) differs between draws: all may be one and the same value."""
+        differ = (self.high - self.low > self.nats).any(0)
+        return torch.where(differ, self.nats, math.nan)
+
+
 Record = TypeVar("Record")
 
 
@@ -96,7 +120,7 @@ class Weights(NamedTuple):
     log_weight: Tensor  # (K, n), float64
     reconstruction: RunningMean  # of log p(x|z)
     kl_prior: RunningMean  # of log q(z|x) - log p(z)
-    resolution: Tensor  # (n,): what rounding can make of equal weights, in nats
+    resolution: Tensor  # (n,): what rounding can make of equal weights, in nats; NaN where those say nothing
     kl_prior_analytic: Tensor  # (n,)
 
 
@@ -158,11 +182,11 @@ class Evaluation:
         """The weights of one block of data."""
         seed_everything(EVALUATION, self.plan.seed, index)
         args, num_data, num_particles = split.batch(rows), rows.stop - rows.start, self.plan.num_particles
-        structure, kl = self._inspect(args, num_data)
+        structure, kl, discrete = self._inspect(args, num_data)
         draw = self._draw(args, structure, num_data)
         size = self.plan.particle_batch or self._particle_batch(args, num_data)
         log_weight = torch.empty(num_particles, num_data, dtype=torch.float64)
-        reconstruction, kl_prior, resolution = RunningMean(), RunningMean(), torch.zeros(num_data, dtype=torch.float64)
+        reconstruction, kl_prior, resolution = RunningMean(), RunningMean(), Resolution()
         for number, start in enumerate(range(0, num_particles, size)):
             seed_everything(EVALUATION, self.plan.seed, index, number)
             count = min(size, num_particles - start)
@@ -173,11 +197,14 @@ class Evaluation:
             log_weight[start : start + count] = terms.log_weight
             reconstruction.add(terms.log_likelihood)
             kl_prior.add(terms.log_guide.double() - terms.log_prior.double())
-            resolution = torch.maximum(resolution, terms.resolution)
+            resolution.add(terms)
             shown.update(num_data * count / num_particles)
-        return Weights(log_weight, reconstruction, kl_prior, resolution, kl.double())
+        # Discrete draws may all be equal, and so their weights, however wrong the guide is.
+        nats = resolution.of_distinct if discrete else resolution.nats
+        return Weights(log_weight, reconstruction, kl_prior, nats, kl.double())
 
-    def _inspect(self, args: Sequence[Any], num_data: int) -> tuple[Structure, Tensor]:
+    def _inspect(self, args: Sequence[Any], num_data: int) -> tuple[Structure, Tensor, bool]:
+        """The pair's structure, KL(q || prior) where it has a closed form, and whether some latent is discrete."""
         plan = self.plan
         if plan.vectorize:
             traces = plain_traces(self.model, self.guide, args)
@@ -192,7 +219,7 @@ class Evaluation:
         if num_data not in self.ways:
             way = choose_way(self.model, self.guide, args, structure) if plan.vectorize else "one by one"
             self.ways[num_data] = way
-        return structure, kl
+        return structure, kl, any_discrete(*traces)
 
     def _draw(self, args: Sequence[Any], structure: Structure, num_data: int) -> Callable[[int], SiteTerms]:
         """What draws so many particles of these data: from the guide, or from its defensive mixture with the prior."""
@@ -242,6 +269,12 @@ def in_slices(reduce: Callable[[Tensor, Tensor], dict[str, Tensor]], block: Weig
     slices = zip(block.log_weight.split(width, 1), block.resolution.split(width), strict=True)
     parts = [reduce(*part) for part in slices]
     return {name: torch.cat([part[name] for part in parts], -1) for name in parts[0]}
+
+
+def any_discrete(model_trace: Any, guide_trace: Any) -> bool:
+    """Whether a latent or auxiliary site has a discrete support."""
+    drawn = [*sites(guide_trace).values(), *(s for s in sites(model_trace).values() if not s["is_observed"])]
+    return any(bool(getattr(support_of(site["fn"]), "is_discrete", False)) for site in drawn)
 
 
 def analytic_kl(model_trace: Any, guide_trace: Any, structure: Structure, num_data: int) -> Tensor:

@@ -132,13 +132,14 @@ class Latents:
         """The model's densities at points (K, n, num_dims) of the real line, and the values that they stand for."""
         return self._score_model(self.split_real(u), OnRealLine)
 
-    def refuse_discrete(self, purpose: str) -> None:
-        """Raises InputError, naming the site, if a latent is discrete and so has no place on the real line."""
+    def refuse_immovable(self, purpose: str) -> None:
+        """Raises InputError, naming the site, if a latent has no place on the real line: a class, an angle."""
         for name, site in self.sites.items():
-            if site.is_discrete:
+            if not site.is_movable:
+                kind = "is discrete" if site.is_discrete else "has no bijection with the real line"
                 raise InputError(
-                    f"site '{name}' is discrete ({site.family}): {purpose} moves latents along gradients. "
-                    f"Use evaluate (importance sampling), which takes discrete latents, or sum out '{name}'"
+                    f"site '{name}' {kind} ({site.family}): {purpose} moves latents along gradients. "
+                    f"Use evaluate (importance sampling), which takes it as it is, or sum out '{name}'"
                 )
 
     def refuse_narrow_guide(self) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from pyrovae.inference.pairs import Program, num_rows
-from pyrovae.inference.structure import Structure
+from pyrovae.inference.structure import Structure, layers
 from pyrovae.inference.terms import tiled_args, to_rows, to_table
 
 Values = dict[str, Tensor]  # latent site -> (K, n, *plates inside a datum, *event)
@@ -28,6 +28,7 @@ class Site(NamedTuple):
     batch_dim: int  # dimensions of plates that its values have
     event_dim: int
     shape: torch.Size  # of one particle of one datum on the real line: (*plates inside a datum, *event)
+    is_movable: bool  # whether there is a transform from the real line
     is_discrete: bool
     family: str
 
@@ -99,21 +100,30 @@ class OnRealLine(Placed):
 
 
 def to_support(fn: Any) -> Any:
-    """The transform from the real line onto the support of a distribution."""
+    """The transform from the real line onto the support of a distribution.
+
+    Raises:
+        NotImplementedError: if there is none, as for classes, directions and angles.
+    """
     support = fn.support
-    if hasattr(support, "base_constraint") and type(support).__name__ == "MixtureSameFamilyConstraint":
+    if type(support).__name__ == "MixtureSameFamilyConstraint":
         support = support.base_constraint  # components share it; torch knows no transform of the mixture's own
+    if isinstance(layers(fn)[-1], torch.distributions.VonMises):
+        raise NotImplementedError("an angle is on the real line more than once, though torch calls its support real")
     return biject_to(support)
 
 
 def describe_site(site: Any, structure: Structure) -> Site:
     """What a plain run shows of a latent site."""
     fn, value = site["fn"], site["value"]
-    is_discrete = bool(getattr(fn.support, "is_discrete", False))
-    real = value if is_discrete else to_support(fn).inv(value)
+    try:
+        real, is_movable = to_support(fn).inv(value), True
+    except NotImplementedError:
+        real, is_movable = value, False
     event_dim = len(fn.event_shape)
     batch_dim = value.dim() - event_dim
     shape = list(real.shape)
     del shape[batch_dim + structure.dim]
     inner = torch.Size([1] * (structure.depth - batch_dim) + shape)
-    return Site(batch_dim, event_dim, inner, is_discrete, type(fn).__name__)
+    is_discrete = bool(getattr(fn.support, "is_discrete", False))
+    return Site(batch_dim, event_dim, inner, is_movable, is_discrete, type(layers(fn)[-1]).__name__)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pyrovae.errors import InputError, UntrustedEvidence
 from pyrovae.inference import estimators
-from pyrovae.inference.evaluation import Measured, Plan, account, measure
+from pyrovae.inference.evaluation import DOUBTFUL_SHARE, WHERE_DRAWN, Measured, Plan, account, measure
 from pyrovae.inference.pairs import Program
 from pyrovae.inference.plain import mean_and_se, number, text
 from pyrovae.splits import Protocol
@@ -21,7 +21,6 @@ from pyrovae.storage import write_whole
 
 QUANTITIES = ("log_evidence", "elbo", "reconstruction", "kl_prior", "kl_posterior")
 CORRECTED = ("log_evidence_jackknife", "log_evidence_psis")  # beside the raw evidence, never in its place
-DOUBTFUL_SHARE = 0.05  # of data whose k-hat is too high or undefined, above which their mean is not to be trusted
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -125,12 +124,15 @@ class Report:
             "",
         ]
         lines += [f"{'':38}{'mean':>12}{'data SE':>10}{'MC SE':>10}"]
-        rows = [_row(label, account[name], self.share_doubtful > DOUBTFUL_SHARE) for label, name in _ACCOUNT]
+        rows = [_row(label, account[name], self.share_doubtful > DOUBTFUL_SHARE) for name, label in self._labels().items()]
         jackknife, psis = (text(account[name]["mean"], 3) for name in CORRECTED)
         rows.insert(1, f"    jackknife-corrected {jackknife}, Pareto-smoothed {psis}")
         if "kl_prior_analytic" in account:
             rows.insert(-1, _row("        the same in closed form", account["kl_prior_analytic"], False))
         return "\n".join([*lines, *rows, "", *self._reliability(account)])
+
+    def _labels(self) -> dict[str, str]:
+        return _ACCOUNT | _OF_MIXTURE if self.defensive else _ACCOUNT
 
     def _reliability(self, account: dict[str, Any]) -> list[str]:
         size, tail = account["ess"], account["pareto_k"]
@@ -150,6 +152,8 @@ class Report:
             lines += ["particles were run one by one, as vectorize=False asks; a closed-form KL was not looked for"]
         if self.defensive:
             lines += [f"defensive: q(z|x) above is {1 - self.defensive:g} guide + {self.defensive:g} prior"]
+        if self.share_doubtful <= DOUBTFUL_SHARE:
+            lines += [WHERE_DRAWN]
         return [*lines, "all errors are given this one fit; data SE holds the Monte-Carlo noise already"]
 
     def table(self) -> dict[str, Tensor]:
@@ -214,13 +218,19 @@ class Report:
             raise InputError(f"{what}: not a report of pyrovae ({error})") from error
 
 
-_ACCOUNT = (
-    ("evidence  log p(x)", "log_evidence"),
-    ("  = ELBO", "elbo"),
-    ("      = reconstruction E_q log p(x|z)", "reconstruction"),
-    ("      - KL(q(z|x) || prior p(z))", "kl_prior"),
-    ("  + KL(q(z|x) || posterior p(z|x))", "kl_posterior"),
-)
+_ACCOUNT = {
+    "log_evidence": "evidence  log p(x)",
+    "elbo": "  = ELBO",
+    "reconstruction": "      = reconstruction E_q log p(x|z)",
+    "kl_prior": "      - KL(q(z|x) || prior p(z))",
+    "kl_posterior": "  + KL(q(z|x) || posterior p(z|x))",
+}
+_OF_MIXTURE = {  # with defensive draws, q is not the guide
+    "elbo": "  = ELBO of the mixture with the prior",
+    "reconstruction": "      = its reconstruction",
+    "kl_prior": "      - KL(mixture || prior p(z))",
+    "kl_posterior": "  + KL(mixture || posterior p(z|x))",
+}
 
 
 def evaluate(
@@ -287,10 +297,11 @@ def evaluate(
 
 
 def _untrusted(report: Report) -> UntrustedEvidence:
+    above = f"above {report.pareto_k_threshold:.2f} or undefined"
     return UntrustedEvidence(
-        f"the Pareto k-hat of {report.share_doubtful:.0%} of {len(report)} data is above "
-        f"{text(number(report.pareto_k_threshold), 2)} or undefined, so their evidence may be too low by an unknown "
-        f"amount: raise num_particles (here {report.num_particles}), evaluate widened(guide, 1.2), draw some particles "
+        f"the Pareto k-hat of {report.share_doubtful:.0%} of {len(report)} data is "
+        f"{above if report.num_particles > 1 else 'undefined for one particle'}, so their evidence may be too low by "
+        f"an unknown amount: raise num_particles (here {report.num_particles}), evaluate widened(guide, 1.2), draw some particles "
         "from the prior (defensive=0.1), or use annealed_evidence"
     )
 

@@ -4,6 +4,7 @@ import json
 
 import pyro
 import pyro.distributions as dist
+import pyro.poutine as poutine
 import pytest
 import torch
 
@@ -174,6 +175,14 @@ class TestAnyPair:
         calibrated(guide, watched, (torch.zeros(20), covariate), **SMALL, batch_size=7)
         assert seen >= set(covariate.tolist())
 
+    @pytest.mark.parametrize("batch_size", [1, 4, 6])
+    def test_bounds_have_the_covariates_of_one_run(self, batch_size):
+        model, guide = with_covariate(0.0)
+        template = torch.zeros(6), torch.arange(0.0, 60.0, 10.0)
+        numbers = {"num_temperatures": 2, "num_chains": 1, "num_particles": 2}
+        bounds = pv.bidirectional(model, guide, template, num_data=6, batch_size=batch_size, **numbers)
+        assert torch.equal(bounds.data[1], template[1])
+
     def test_plates_inside_a_datum(self):
         model, guide = nested()
         found = calibrated(guide, model, torch.zeros(1, 3), **SMALL)
@@ -238,6 +247,19 @@ def test_record():
     assert repr(found) == f"Calibration(S=200, {found.verdict})"
 
 
+def test_a_guide_that_passes_is_not_called_calibrated():
+    found = calibrated(ORACLE.guide, **SMALL)
+    assert found.verdict == "the guide: no miscalibration seen in 40 simulations"
+    assert "draws resampled from K = 50 particles by their weights: no miscalibration seen" in found.summary()
+
+
+def test_the_summary_explains_what_it_shows():
+    text = calibrated(ORACLE.guide, **SMALL).summary()
+    for phrase in ("spread: standard deviation of the ranks relative to", "higher density", "p: at least 1/1000"):
+        assert phrase in text
+    assert "shifted down: at lower\n  density than the truth" in text
+
+
 def test_seed_decides_the_ranks():
     first, again, other = (calibrated(ORACLE.guide, **SMALL, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(first.guide.ranks, again.guide.ranks) and first.guide.p_value == again.guide.p_value
@@ -299,6 +321,43 @@ class TestRefusals:
 
         with pytest.raises(InputError, match="site 'x' observes something computed"):
             calibrated(with_covariate(0.0)[1], model, torch.zeros(2), **SMALL)
+
+    def test_a_likelihood_that_reads_its_own_data(self):
+        def model(x):
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(0.0, 1.0))
+                pyro.sample("x", dist.Normal(z[..., None] + 0.9 * x.roll(1, -1), 0.5).to_event(1), obs=x)
+
+        def guide(x):
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(x.mean(-1), 1.0))
+
+        for measure in (calibrate, pv.bidirectional):
+            with pytest.raises(InputError, match="site 'x': its distribution hangs on the data themselves"):
+                measure(model, guide, torch.zeros(2, 3), progress=False)
+
+    @pytest.mark.parametrize("style", ["poutine", "distribution"])
+    def test_a_masked_latent(self, style):
+        keep = torch.tensor([True, False])
+
+        def masked(loc, like):
+            normal = dist.Normal(loc * torch.ones(2), 1.0)
+            if style == "distribution":
+                return pyro.sample("z", normal.mask(keep).to_event(1))
+            with poutine.mask(mask=torch.arange(len(like)) % 2 == 0):
+                return pyro.sample("z", normal.to_event(1))
+
+        def model(x):
+            with pyro.plate("data", len(x)):
+                z = masked(0.0, x)
+                pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+        def guide(x):
+            with pyro.plate("data", len(x)):
+                masked(x / 2, x)
+
+        with pytest.raises(InputError, match="site 'z' is masked: what is not scored has no posterior"):
+            calibrated(guide, model, torch.zeros(2, 2), **SMALL)
 
     def test_a_guide_outside_the_support(self):
         def model(x):

@@ -60,9 +60,9 @@ def test_to_the_real_line_and_back(name, unchecked):
         latents = Latents(model, guide, case.args, plate=case.plate)
         if any(site.is_discrete for site in latents.sites.values()):
             with pytest.raises(InputError, match=r"site '\w+' is discrete \("):
-                latents.refuse_discrete("annealed importance sampling")
+                latents.refuse_immovable("annealed importance sampling")
             return
-        latents.refuse_discrete("annealed importance sampling")
+        latents.refuse_immovable("annealed importance sampling")
         for values in (latents.draw(K), latents.draw_prior(K)):
             u = latents.to_real(values)
             assert u.shape == (K, latents.num_data, latents.num_dims)

@@ -135,9 +135,9 @@ class TestVerdict:
         values = with_truth(lambda z: 2 * z)[..., None].expand(-1, -1, 11)
         assert ranked(values).verdict.endswith("z[6], z[7] and 3 more")
 
-    def test_calibrated(self):
+    def test_nothing_seen(self):
         test = ranked(normals(L + 1, S, 3, seed=3))
-        assert test.passed and test.verdict == "calibrated" and test.table() == []
+        assert test.passed and test.verdict == f"no miscalibration seen in {S} simulations" and test.table() == []
         assert (test.centre - 0.5).abs().max() < 0.1 and (test.spread - 1).abs().max() < 0.1
 
     def test_a_single_draw_sees_shifts(self):

@@ -2,6 +2,7 @@
 
 import pyro
 import pyro.distributions as dist
+import pyro.poutine as poutine
 import pytest
 import torch
 from zoo import ZOO
@@ -42,7 +43,7 @@ CASES = {
 @pytest.mark.parametrize(("model", "template", "expected"), CASES.values(), ids=CASES)
 def test_what_is_drawn_is_what_the_programs_will_see(model, template, expected):
     torch.manual_seed(0)
-    drawn = simulate(model, template, 5)
+    drawn = simulate(model, template, slice(0, 5))
     torch.testing.assert_close(drawn.args[-1], expected(drawn.latents), rtol=0, atol=1e-4)
     if len(drawn.args) == 2:
         assert torch.equal(drawn.args[0], template[0][[0, 1, 0, 1, 0]])
@@ -50,22 +51,134 @@ def test_what_is_drawn_is_what_the_programs_will_see(model, template, expected):
 
 def test_the_template_is_left_alone():
     template = TWO.clone()
-    simulate(turned, (template,), 2)
+    simulate(turned, (template,), slice(0, 2))
     assert torch.equal(template, TWO)
 
 
 @pytest.mark.parametrize("name", pv.oracles.EXAMPLES)
 def test_simulated_data_are_the_oracles(name):
-    """The mean log p(x) of simulated data is that of the oracle's own draws, within 4 SE."""
+    """The mean log p(x) of simulated data is that of the oracle's own draws, missing the same entries, within 4 SE."""
     oracle = pv.oracles.EXAMPLES[name]()
     own, _ = oracle.draw(2000, seed=1)
     torch.manual_seed(0)
-    drawn = simulate(oracle.model, (torch.nan_to_num(own[:3]),), 2000)
+    drawn = simulate(oracle.model, (own,), slice(0, 2000))
+    assert torch.equal(drawn.args[0].isnan(), own.isnan())
+    assert own.isnan().any() == (name == "missing entries")
     a, b = oracle.log_evidence(drawn.args[0]), oracle.log_evidence(own)
-    if name == "missing entries":  # those are not simulated: every entry is seen
-        assert drawn.args[0].isfinite().all()
-        return
     assert abs(a.mean() - b.mean()) < 4 * ((a.var() + b.var()) / 2000).sqrt()
+
+
+def test_missing_entries_stay_missing_where_the_template_is_repeated():
+    oracle = pv.oracles.EXAMPLES["missing entries"]()
+    template = torch.zeros(2, 8, dtype=torch.float64)
+    template[0, 3] = template[1, 5:] = torch.nan
+    drawn = simulate(oracle.model, (template,), slice(1, 4))
+    assert torch.equal(drawn.args[0].isnan(), template[[1, 0, 1]].isnan())
+
+
+def test_blocks_have_the_rows_of_one_run():
+    covariate = torch.tensor([3.0, 1.0, 2.0])
+    whole, *parts = (
+        simulate(labelled, (covariate, torch.zeros(3, 3)), rows).args[0]
+        for rows in (slice(0, 8), slice(0, 2), slice(2, 7), slice(7, 8))
+    )
+    assert torch.equal(torch.cat(parts), whole)
+    assert whole.tolist() == [3, 1, 2, 3, 1, 2, 3, 1]
+
+
+class Reads:
+    """Programs whose distributions read data, at the site that is to be named."""
+
+    @staticmethod
+    def own(x):  # teacher forced: x_d ~ N(z + 0.9 x_{d-1}, 0.5)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            before = x.roll(1, 1) * torch.tensor([0.0, 1.0, 1.0])
+            pyro.sample("x", dist.Normal(z[..., None] + 0.9 * before, 0.5).to_event(1), obs=x)
+
+    @staticmethod
+    def another(y, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("y", dist.Normal(z, 1.0), obs=y)
+            pyro.sample("x", dist.Normal(y[:, None], torch.ones(3)).to_event(1), obs=x)
+
+    @staticmethod
+    def prior(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.mean(-1), 1.0))
+            pyro.sample("x", dist.Normal(z[..., None], torch.ones(3)).to_event(1), obs=x)
+
+    @staticmethod
+    def support(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Uniform(x[:, 0] - 0.5, x[:, 0] + 0.5))
+            pyro.sample("x", dist.Normal(z[..., None], torch.ones(3)).to_event(1), obs=x)
+
+
+READS = {
+    "own": (Reads.own, (TWO,), "x"),
+    "another site's": (Reads.another, (torch.zeros(2), TWO), "x"),
+    "prior": (Reads.prior, (TWO,), "z"),
+    "support": (Reads.support, (TWO,), "z"),
+}
+
+
+@pytest.mark.parametrize(("model", "template", "name"), READS.values(), ids=READS)
+def test_distributions_that_read_the_data_are_refused(model, template, name):
+    with pytest.raises(InputError, match=f"site '{name}': its distribution hangs on the data themselves"):
+        simulate(model, template, slice(0, 4))
+
+
+def test_the_data_are_read_through_what_sample_returns():
+    def chain(x):
+        with pyro.plate("data", len(x)):
+            value = pyro.sample("z", dist.Normal(0.0, 1.0))
+            for i in range(3):
+                value = pyro.sample(f"x_{i}", dist.Normal(0.9 * value + 1.0, 1e-6), obs=x[:, i])
+
+    x = simulate(chain, (TWO,), slice(0, 4)).args[0]
+    torch.testing.assert_close(x[:, 1:], 0.9 * x[:, :-1] + 1, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("code", ["poutine", "distribution"])
+def test_entries_that_count_in_one_run_alone_are_not_compared(code):
+    """A negative count stands for a missing one: where the template misses it, it is simulated all the same."""
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-2):
+            z = pyro.sample("z", dist.Gamma(torch.full((1,), 50.0), 1.0))
+            with pyro.plate("columns", 3, dim=-1):
+                if code == "poutine":
+                    with poutine.mask(mask=x >= 0):
+                        pyro.sample("x", dist.Poisson(z.expand(len(x), 3)), obs=x.clamp(min=0))
+        if code == "distribution":
+            with pyro.plate("again", len(x)):
+                pyro.sample("x", dist.Poisson(z.expand(-1, 3)).mask(x >= 0).to_event(1), obs=x)
+
+    template = TWO.clone() if code == "poutine" else TWO - 3
+    assert (simulate(model, (template,), slice(0, 4)).args[0] > 0).all()
+
+
+def test_labels_are_never_numbered():
+    """Labels out of range are an error that CUDA does not recover from."""
+    seen = set()
+
+    def model(label, x):
+        seen.update(label.tolist())
+        labelled(label, x)
+
+    simulate(model, (torch.tensor([3, 1]), TWO), slice(0, 4))
+    assert seen == {1, 3}
+
+
+def test_the_random_state_hangs_on_the_draws_alone():
+    torch.manual_seed(0)
+    poutine.uncondition(turned)(TWO)
+    state = torch.get_rng_state()
+    torch.manual_seed(0)
+    simulate(turned, (TWO,), slice(0, 2))
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_something_computed_from_the_arguments_is_refused():
@@ -75,10 +188,10 @@ def test_something_computed_from_the_arguments_is_refused():
             pyro.sample("x", dist.Normal(z, 1.0), obs=x.mean(1))
 
     with pytest.raises(InputError, match="site 'x' observes something computed from the arguments"):
-        simulate(model, (TWO,), 4)
+        simulate(model, (TWO,), slice(0, 4))
 
 
 def test_factors_are_refused():
     case = ZOO["factor"]()
     with pytest.raises(InputError, match="is a factor"):
-        simulate(case.model, case.args, 4)
+        simulate(case.model, case.args, slice(0, 4))

@@ -8,6 +8,7 @@ Along a path from a normalised density f_0 to f_1 = p(x, z), with transitions th
 so the log of the mean of K weights is a lower bound on log p(x) in expectation, as for importance sampling (T = 1).
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyrovae.errors import InputError, UntrustedEvidence
 from pyrovae.inference import estimators
 from pyrovae.inference.annealing.paths import Path, from_guide
 from pyrovae.inference.annealing.tuning import num_transitions, tune
@@ -29,6 +31,8 @@ from pyrovae.splits import Protocol, as_split
 Start = Callable[[Latents], Path]
 
 MEMORY = "lower num_chains or batch_size"
+ADVICE = "take more temperatures or chains, or start from the prior (from_prior)"
+DOUBTFUL_SHARE = 0.05  # of the data, above which the evidence comes with a warning
 PILOT, CHAINS = range(2)  # streams of random numbers of one block
 
 
@@ -45,6 +49,8 @@ class Plan:
     def __post_init__(self) -> None:
         numbers = ("num_temperatures", "num_chains", "num_leapfrog")
         check_at_least_one(**{name: getattr(self, name) for name in numbers})
+        if not callable(self.start):
+            raise InputError(f"start must be pyrovae.from_guide or pyrovae.from_prior, got {self.start!r}")
 
     def settings(self) -> dict[str, Any]:
         """As a record keeps them, the start by its name."""
@@ -53,7 +59,7 @@ class Plan:
 
     def route(self, latents: Latents, index: int, tick: Callable[[], Any]) -> Route:
         """The path of one block, with the frozen kernels and the temperatures that a pilot found for it."""
-        latents.refuse_discrete("annealed importance sampling")
+        latents.refuse_immovable("annealed importance sampling")
         path = self.start(latents)
         seed_everything(ANNEALING, self.seed, index, PILOT)
         tuning = tune(path, num_temperatures=self.num_temperatures, num_leapfrog=self.num_leapfrog, tick=tick)
@@ -122,13 +128,25 @@ class Annealed:
             f"annealed importance sampling from the {self.start}: {self.num_temperatures} temperatures, "
             f"{self.num_chains} chains for each of N = {len(self)} data; nats per datum",
             f"log p(x)  {text(evidence['mean'], 3)}   data SE {text(evidence['data_se'], 3)}   "
-            f"MC SE {text(evidence['mc_se'], 4)}   bias about {text(evidence['bias'], 4)}",
+            f"MC SE {text(evidence['mc_se'], 4)}   bias about {text(evidence['bias'], 4)}"
+            + (" or far worse, see below" if self.share_doubtful > DOUBTFUL_SHARE else ""),
             f"effective sample size of {self.num_chains} chains: median {text(ess['median'], 1)}, "
             f"least {text(ess['min'], 1)}",
             f"acceptance of the transitions: mean {text(acceptance['mean'], 2)}, least {text(acceptance['min'], 2)}",
-            "a lower bound in expectation; bidirectional() certifies on simulated data how far below it may be",
+            *self._doubts(),
+            "a lower bound in expectation, blind to modes that no chain reaches; bidirectional bounds (bdmc) tell on",
+            "simulated data how far below it may be",
         ]
         return "\n".join(lines)
+
+    @property
+    def share_doubtful(self) -> float:
+        """Share of the data whose evidence rests on less than a quarter of the chains."""
+        return (self.ess < self.num_chains / 4).double().mean().item()
+
+    def _doubts(self) -> list[str]:
+        share = self.share_doubtful
+        return [f"few chains carry the weight of {share:.0%} of data: {ADVICE}"] if share > DOUBTFUL_SHARE else []
 
     def table(self) -> dict[str, Tensor]:
         """The per-datum columns by name, (N,) each."""
@@ -173,7 +191,11 @@ def annealed_evidence(
 
     Raises:
         InputError: naming the site, for discrete latents, a pair without per-datum weights, or a number below 1.
+        FloatingPointError: where a density is NaN on the way.
         Interrupted: after Ctrl-C, with the record of the blocks that were done as ``partial``.
+
+    Warns:
+        UntrustedEvidence: if a quarter of the chains carries the weight for more than 5 % of the data.
 
     References:
         Neal (2001), Annealed importance sampling, Statistics and Computing 11:125, arXiv:physics/9803008.
@@ -203,13 +225,22 @@ def annealed_evidence(
         source, blocks = split.to(device), blocks_of(len(split), batch_size)
         with bar(shown=progress, total=len(blocks) * num_transitions(num_temperatures), desc="annealing", delay=2) as b:
             for index, rows in enumerate(blocks):
+                seed_everything(ANNEALING, seed, index)
                 latents = Latents(model, guide, source.batch(rows), plate=plate)
                 measure.update(latents.structure.observed)
                 with memory_advice(f"{num_chains} chains of {latents.num_data} data at once: {MEMORY}"):
                     route = plan.route(latents, index, b.update)
                     done.append(_columns(plan.forward(route, index, b.update)))
 
-    return record()
+    annealed = record()
+    if annealed.share_doubtful > DOUBTFUL_SHARE:
+        warnings.warn(
+            f"the annealed evidence of {annealed.share_doubtful:.0%} of {len(annealed)} data rests on less than a "
+            f"quarter of their {num_chains} chains and may be too low: {ADVICE}",
+            UntrustedEvidence,
+            stacklevel=2,
+        )
+    return annealed
 
 
 def _columns(walk: Walk) -> dict[str, Tensor]:

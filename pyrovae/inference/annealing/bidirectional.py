@@ -165,11 +165,11 @@ def bidirectional(
     plan = Plan(num_temperatures, num_chains, num_leapfrog, start, seed)
     check_at_least_one(num_data=num_data, num_particles=num_particles, batch_size=batch_size)
     args = as_split(template).tensors
-    done: list[dict[str, Tensor]] = []
-    data: list[tuple[Any, ...]] = []
+    done: list[tuple[dict[str, Tensor], tuple[Any, ...]]] = []
 
     def record() -> Bidirectional:
-        columns: Any = {name: torch.cat([block[name] for block in done]).cpu() for name in done[0]}
+        blocks, data = zip(*done, strict=True)
+        columns: Any = {name: torch.cat([block[name] for block in blocks]).cpu() for name in blocks[0]}
         return Bidirectional(**columns, data=_joined(data), **plan.settings(), num_particles=num_particles)
 
     with undisturbed(model, guide) as (model, guide, device), kept_on_interrupt(done, record):
@@ -179,14 +179,14 @@ def bidirectional(
         with bar(shown=progress, total=ticks, desc="bounds", delay=2) as shown:
             for index, rows in enumerate(blocks):
                 seed_everything(ANNEALING, seed, index, SIMULATED)
-                simulated = simulate(model, args, rows.stop - rows.start)
+                simulated = simulate(model, args, rows)
                 latents = Latents(model, guide, simulated.args, plate=plate)
+                latents.refuse_immovable("bidirectional Monte Carlo")
                 exact = latents.to_real(latents.lifted(simulated.latents))
                 with memory_advice(f"{num_chains} chains of {latents.num_data} data at once: {MEMORY}"):
                     bounds = _bounds(plan, latents, exact, index, shown.update)
                 importance = estimators.log_evidence(latents.log_weight(num_particles))
-                data.append(simulated.args)
-                done.append({**bounds, "importance": importance})
+                done.append(({**bounds, "importance": importance}, simulated.args))
 
     return record()
 

@@ -61,11 +61,11 @@ class State(NamedTuple):
 
     def log_density(self, temperature: float) -> Tensor:
         """log f_t, (K, n)."""
-        return self.log_start + temperature * self.log_ratio
+        return self.log_start + temperature * self.log_ratio if temperature else self.log_start  # 0 times -inf is NaN
 
     def slope(self, temperature: float) -> Tensor:
         """Gradient of log f_t, (K, n, D)."""
-        return self.slope_start + temperature * self.slope_ratio
+        return self.slope_start + temperature * self.slope_ratio if temperature else self.slope_start
 
 
 class Kernel(NamedTuple):

@@ -45,7 +45,7 @@ class Tuning(NamedTuple):
         shares = 0.9 * lengths / lengths.sum().clamp(min=1e-300) + 0.1 / len(widths)
         shares = shares / shares.sum()
         reached = torch.cat([shares.new_zeros(1), shares.cumsum(0)])
-        wanted = torch.linspace(0, 1, num_temperatures + 1, dtype=torch.float64)[1:-1]
+        wanted = torch.linspace(0, 1, num_temperatures + 1, dtype=torch.float64, device="cpu")[1:-1]
         right = torch.searchsorted(reached, wanted).clamp(1, len(widths))
         part = (wanted - reached[right - 1]) / shares[right - 1]
         inner = self.temperatures[right - 1] + part.clamp(0, 1) * widths[right - 1]
@@ -65,7 +65,7 @@ def num_pilot_temperatures(num_temperatures: int) -> int:
 def tune(path: Path, *, num_temperatures: int, num_leapfrog: int, tick: Callable[[], Any] = lambda: None) -> Tuning:
     """Runs the pilot once along the path, for a run of T temperatures; ``tick`` is called after each transition."""
     size = num_pilot_temperatures(num_temperatures)
-    temperatures = torch.linspace(0, 1, size, dtype=torch.float64) ** 4  # the start changes fastest
+    temperatures = torch.linspace(0, 1, size, dtype=torch.float64, device="cpu") ** 4  # the start changes fastest
     state = state_at(path, path.draw(NUM_CHAINS))
     variance = state.u.var(0)
     step = torch.full(state.log_start.shape[1:], 0.5, dtype=torch.float64, device=state.u.device)
@@ -76,7 +76,7 @@ def tune(path: Path, *, num_temperatures: int, num_leapfrog: int, tick: Callable
         variance = variance.lerp(state.u.var(0), 0.3)  # few chains tell it roughly, so a few temperatures together
         steps += [step]
         scales += [scale]
-        spreads += [state.log_ratio.double().std(0).mean().cpu()]
+        spreads += [_spread(state.log_ratio)]
     return Tuning(temperatures, torch.stack(steps), torch.stack(scales), torch.stack(spreads), num_leapfrog)
 
 
@@ -89,6 +89,15 @@ def _settle(
         kernel = kernel._replace(step=kernel.step * change.exp())
         tick()
     return state, kernel.step
+
+
+def _spread(log_ratio: Tensor) -> Tensor:
+    """Standard deviation over chains, averaged over data; chains where the model has no density are left out."""
+    inside = log_ratio.isfinite()
+    count = inside.sum(0).clamp(min=2)
+    mean = torch.where(inside, log_ratio.double(), 0.0).sum(0) / count
+    squares = torch.where(inside, (log_ratio - mean).square(), 0.0).sum(0)
+    return (squares / (count - 1)).sqrt().mean().cpu()
 
 
 def _scale(variance: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ r"""Chains that walk a path of densities, one way or the other, with their impor
 Forward from f_0, E[w] = p(x). Backward from an exact posterior draw, by the same steps, E[1/w] = 1 / p(x).
 """
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -42,7 +43,7 @@ def forward(route: Route, num_chains: int, tick: Callable[[], Any] = lambda: Non
             state, probability = transition(route.path, state, after, route.tuning.kernel(after))
             acceptance += probability
         tick()
-    return Walk(log_weight, acceptance / max(len(route.temperatures) - 2, 1))
+    return _arrived(log_weight, acceptance, len(route.temperatures) - 2)
 
 
 def backward(route: Route, u: Tensor, tick: Callable[[], Any] = lambda: None) -> Walk:
@@ -55,9 +56,19 @@ def backward(route: Route, u: Tensor, tick: Callable[[], Any] = lambda: None) ->
             acceptance += probability
         log_weight -= (after - before) * state.log_ratio.double()
         tick()
-    return Walk(log_weight, acceptance / max(len(route.temperatures) - 2, 1))
+    return _arrived(log_weight, acceptance, len(route.temperatures) - 2)
 
 
 def _nothing_yet(state: State) -> tuple[Tensor, Tensor]:
     zeros = torch.zeros_like(state.log_ratio, dtype=torch.float64)
     return zeros, zeros.clone()
+
+
+def _arrived(log_weight: Tensor, acceptance: Tensor, num_transitions: int) -> Walk:
+    undefined = log_weight.isnan().any(0)
+    if undefined.any():
+        raise FloatingPointError(
+            f"the annealed weights of {int(undefined.sum())} of {len(undefined)} data are NaN: a density of the model "
+            "or the guide is NaN somewhere on the way (evaluate names the site); look at supports and parameters there"
+        )
+    return Walk(log_weight, acceptance / num_transitions if num_transitions else torch.full_like(acceptance, math.nan))

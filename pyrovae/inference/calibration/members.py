@@ -13,13 +13,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pyrovae.errors import InputError
 from pyrovae.inference.blocks import memory_advice
 from pyrovae.inference.calibration.ranks import rank_members
 from pyrovae.inference.latents import Latents, Values
-from pyrovae.inference.pairs import Program
+from pyrovae.inference.pairs import Program, plain_traces
 from pyrovae.inference.plain import coordinates
 from pyrovae.inference.resampling import resample
 from pyrovae.inference.simulation import simulate
+from pyrovae.inference.structure import scored
 from pyrovae.inference.terms import WAYS
 
 LOG_JOINT = "log p(x, z)"
@@ -75,10 +77,10 @@ class Ranking:
     def block(self, rows: slice) -> Tables:
         """Simulates, draws and ranks; the seed is the caller's."""
         num_data = rows.stop - rows.start
-        index = torch.arange(rows.start, rows.stop, device=self.template[0].device)
-        args, truth = simulate(self.model, [arg[index % len(arg)] for arg in self.template], num_data)
+        args, truth = simulate(self.model, self.template, rows)
         latents = Latents(self.model, self.guide, args, plate=self.plate, way=self.ways.get(num_data))
         self.ways[num_data] = latents.way
+        _refuse_masked(latents)
         with memory_advice(f"{self.num_particles} particles of {num_data} data: lower batch_size or num_particles"):
             members = self._members(latents, latents.lifted(truth))
             others = members.others()
@@ -98,6 +100,14 @@ class Ranking:
         quantities = torch.cat([*columns, log_joint[..., None]], -1)
         _check_defined(quantities, self.names)
         return _Members(quantities, log_weight, row)
+
+
+def _refuse_masked(latents: Latents) -> None:
+    """Demands that all that is drawn counts, in the guide and in the model."""
+    traces = plain_traces(latents.model, latents.guide, latents.args)
+    for name in latents.sites:
+        if not all(scored(trace.nodes[name], trace.nodes[name]["value"], 0).all() for trace in traces):
+            raise InputError(f"site '{name}' is masked: what is not scored has no posterior; draw only what counts")
 
 
 def _scored(latents: Latents, values: Values, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -83,11 +83,13 @@ class RankTest:
 
     @property
     def verdict(self) -> str:
-        """One phrase: "calibrated", or "too narrow at z[3], z[5]"."""
+        """One phrase: "too narrow at z[3], z[5]", or "no miscalibration seen in 500 simulations"."""
         verdicts = self.verdicts
+        if not verdicts:
+            return f"no miscalibration seen in {len(self.ranks)} simulations"
         kinds = dict.fromkeys(verdicts.values())
         named = {kind: [name for name, other in verdicts.items() if other == kind] for kind in kinds}
-        return "; ".join(f"{kind} at {_listed(names)}" for kind, names in named.items()) or "calibrated"
+        return "; ".join(f"{kind} at {_listed(names)}" for kind, names in named.items())
 
     def table(self) -> list[str]:
         """One line of text for each quantity that leaves its bands, under a head; empty if none does."""

@@ -14,7 +14,7 @@ import torch
 from pyrovae.errors import InputError
 from pyrovae.inference.blocks import CALIBRATION, seed_everything, seed_of, undisturbed
 from pyrovae.inference.calibration.members import LOG_JOINT, Ranking, Tables
-from pyrovae.inference.calibration.ranks import RankTest, check_level, rank_test
+from pyrovae.inference.calibration.ranks import NUM_REPLICATES, RankTest, check_level, rank_test
 from pyrovae.inference.pairs import Program
 from pyrovae.inference.plain import blocks_of, check_at_least_one
 from pyrovae.progress import bar, kept_on_interrupt
@@ -52,8 +52,8 @@ class Calibration:
 
     @property
     def verdict(self) -> str:
-        """One sentence on the guide: "the guide is too narrow at z[3], z[5]"."""
-        return f"the guide is {self.guide.verdict}"
+        """On the guide: "the guide is too narrow at z[3]", "the guide: no miscalibration seen in 500 simulations"."""
+        return _claim("the guide", "is", self.guide)
 
     def to_dict(self) -> dict[str, Any]:
         """The account as plain values for JSON."""
@@ -72,18 +72,27 @@ class Calibration:
     def summary(self) -> str:
         """The account as text, with a line for each quantity that leaves its bands."""
         size = f"S = {self.num_simulations} data simulated from the model, L = {self.guide.num_draws} draws for each"
-        resampled = f"draws resampled from K = {self.num_particles} particles by their weights are"
+        resampled = f"draws resampled from K = {self.num_particles} particles by their weights"
         return "\n".join(
             [
                 f"{size}; {len(self.guide.names)} quantities, bands at {100 * self.guide.level:g}% for all together",
                 "",
-                *_account("the guide is", self.guide),
-                *_account(resampled, self.resampled),
+                *_account(_claim("the guide", "is", self.guide), self.guide),
+                *_account(_claim(resampled, "are", self.resampled), self.resampled),
                 "",
-                f"calibrated: mean rank 0.5, spread 1; {LOG_JOINT} shifted up: the draws keep too close to the mode",
-                "this holds on data like the model's own; of data that the model does not fit it says nothing",
+                LEGEND,
             ]
         )
+
+
+LEGEND = f"""\
+mean rank: of the truth among its draws, 0.5 where they are right
+spread: standard deviation of the ranks relative to that of uniform ones, 1 where the draws are right, above it where
+  they are too narrow
+{LOG_JOINT} shifted up: the draws lie at higher density than the truth, too close to the mode; shifted down: at lower
+  density than the truth, too far out
+p: at least 1/{NUM_REPLICATES + 1}, by {NUM_REPLICATES} replicates of the null distribution
+this holds on data like the model's own; of data that the model does not fit it says nothing"""
 
 
 def calibrate(
@@ -168,6 +177,10 @@ def calibrate(
     return record()
 
 
-def _account(subject: str, test: RankTest) -> list[str]:
+def _claim(subject: str, verb: str, test: RankTest) -> str:
+    return f"{subject}: {test.verdict}" if test.passed else f"{subject} {verb} {test.verdict}"
+
+
+def _account(claim: str, test: RankTest) -> list[str]:
     """Lines on one kind of draws."""
-    return [f"{subject} {test.verdict} (p = {test.p_value:.3f})", *test.table()]
+    return [f"{claim} (p = {test.p_value:.3f})", *test.table()]

@@ -19,6 +19,7 @@ from pyrovae.inference import estimators
 from pyrovae.inference.blocks import seed_everything
 from pyrovae.inference.gaps.local import Local, draw_real, particles_at_once
 from pyrovae.inference.latents import Latents
+from pyrovae.inference.terms import LogTerms
 
 
 class Table(NamedTuple):
@@ -26,6 +27,7 @@ class Table(NamedTuple):
 
     log_joint: Tensor  # (K, J, n): log p(x, z) of each draw
     log_density: Tensor  # (J, K, J, n): its log density under each proposal, first
+    resolution: Tensor  # (n,): what rounding in the programs' dtype can make of equal weights
 
 
 class Account(NamedTuple):
@@ -70,21 +72,25 @@ def score(
                 "look at the programs there"
             )
         tick()
-    return Table(*(torch.stack(parts, -2) for parts in zip(*columns, strict=True)))
+    log_joint, log_density, resolution = (torch.stack(parts, -2) for parts in zip(*columns, strict=True))
+    return Table(log_joint, log_density, resolution.amax(0))
 
 
 def _draws_of(
     latents: Latents, proposal: Local, others: Sequence[Local], num_particles: int, key: tuple[int, ...]
 ) -> Table:
-    """The table of one proposal's draws, (K, n) and (J, K, n)."""
-    joints, densities, size = [], [], particles_at_once(latents)
+    """The table of one proposal's draws, (K, n), (J, K, n) and (n,)."""
+    parts, size = [], particles_at_once(latents)
     for number, start in enumerate(range(0, num_particles, size)):
         seed_everything(*key, number)
         u = draw_real(latents, proposal.sample, min(size, num_particles - start))
         joint = latents.log_joint_real(u)
-        joints.append((joint.log_likelihood + joint.log_prior + joint.log_jacobian).double())
-        densities.append(torch.stack([other.log_prob(u, joint).double() for other in others]))
-    return Table(torch.cat(joints), torch.cat(densities, 1))
+        log_prior, density = joint.log_prior + joint.log_jacobian, [other.log_prob(u, joint).double() for other in others]
+        log_density = torch.stack(density)
+        terms = LogTerms(joint.log_likelihood.to(u.dtype), log_prior.to(u.dtype), log_density.amax(0))
+        parts.append(Table((joint.log_likelihood + log_prior).double(), log_density, terms.resolution))
+    joints, densities, resolutions = zip(*parts, strict=True)
+    return Table(torch.cat(joints), torch.cat(densities, 1), torch.stack(resolutions).amax(0))
 
 
 def account(table: Table) -> Account:
@@ -115,5 +121,5 @@ def account(table: Table) -> Account:
         gap=log_evidence - elbo,
         mc_se_gap=(variance.sum(0) - variance + together).clamp(min=0).sqrt(),
         ess=estimators.ess(log_weight),
-        pareto_k=estimators.pareto_k(log_weight),
+        pareto_k=estimators.pareto_k(log_weight, table.resolution),
     )

@@ -42,7 +42,7 @@ class Plan:
         check_at_least_one(num_particles=self.num_particles, num_steps=self.num_steps, num_draws=self.num_draws)
         for name in self.families:
             if name not in FAMILIES:
-                raise InputError(f"families are {list(FAMILIES)}, got {name!r};{nearest(name, FAMILIES)}")
+                raise InputError(f"families are {list(FAMILIES)}, got {name!r}{nearest(name, FAMILIES)}")
 
     def settings(self) -> dict[str, Any]:
         """As a record keeps them."""
@@ -77,7 +77,7 @@ def measure(latents: Latents, plan: Plan, block: int, tick: Callable[[], object]
 
 def refuse_unfit(latents: Latents) -> None:
     """Raises InputError, naming the site, where the densities of guide and model are not over the same real line."""
-    latents.refuse_discrete("the anatomy of the gap")
+    latents.refuse_immovable("the anatomy of the gap")
     latents.refuse_auxiliary()
     latents.refuse_narrow_guide()
     traces = plain_traces(latents.model, latents.guide, latents.args)

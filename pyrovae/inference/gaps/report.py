@@ -300,8 +300,8 @@ def gaps(
             for index, rows in enumerate(blocks):
                 seed_everything(GAPS, seed, index)
                 latents = Latents(model, guide, source.batch(rows), plate=plate)
+                seen = {"way": latents.way, "measure": latents.structure.observed}  # first: an interrupt reads both
                 done.append(measure(latents, plan, index, b.update))
-                seen = {"way": latents.way, "measure": latents.structure.observed}
 
     return record()
 

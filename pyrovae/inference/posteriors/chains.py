@@ -54,7 +54,8 @@ class Chains(NamedTuple):
         if not self.worst_rhat <= MOST_RHAT:
             doubts.append(
                 f"R-hat is up to {self.worst_rhat:.3f}, above {MOST_RHAT}: the chains disagree. Raise num_warmup and "
-                "num_draws; if it stays, the posterior may have several modes: see whether method='resampled' agrees"
+                "num_draws; if it stays, the posterior may have several modes, which no "
+                "single guide need know of: method='grid' sees them in one or two dimensions"
             )
         if any(self.divergences):
             doubts.append(

@@ -25,6 +25,7 @@ class Weights(NamedTuple):
     ess: float  # effective sample size (sum w)^2 / sum w^2
     pareto_k: float  # -inf where the guide is exact, NaN where undefined, see estimators.pareto_k
     num_particles: int  # K
+    is_one_point: bool = False  # whether all K draws are one and the same value
 
     @property
     def threshold(self) -> float:
@@ -37,11 +38,17 @@ class Weights(NamedTuple):
             self.pareto_k, f"Pareto k-hat {self.pareto_k:.2f} (threshold {self.threshold:.2f})"
         )
         if math.isnan(self.pareto_k):
-            shape = "Pareto k-hat undefined (few particles, or discrete latents)"
+            why = "all draws are equal" if self.is_one_point else "few particles, or discrete latents"
+            shape = f"Pareto k-hat undefined ({why})"
         return [f"{self.num_particles} particles of the guide: effective sample size {self.ess:.1f}; {shape}"]
 
     def doubts(self) -> list[str]:
         """Whether the guide misses too much of the posterior."""
+        if self.is_one_point:
+            return [
+                f"all {self.num_particles} draws of the guide are one and the same value: nothing tells what it misses. "
+                "Raise num_particles, or widen the guide"
+            ]
         if not self.pareto_k > self.threshold:
             return []
         return [
@@ -76,8 +83,10 @@ def by_resampling(latents: Latents, plan: Plan) -> Answer:
     spread = {name: (value.double() - moments.mean[name]).square() for name, value in values.items()}
     error = {name: torch.tensordot(weight.square(), square, 1).sqrt() for name, square in spread.items()}
     evidence = Evidence(estimators.log_evidence(log_weight).item(), estimators.log_evidence_se(log_weight).item())
-    shape = estimators.pareto_k(log_weight, terms.resolution).item()
-    weights = Weights(estimators.ess(log_weight).item(), shape, plan.num_particles)
+    is_one_point = all(bool((value == value[:1]).all()) for value in values.values())
+    resolution = torch.where(torch.tensor(is_one_point), math.nan, terms.resolution)  # equal draws have equal weights
+    shape = estimators.pareto_k(log_weight, resolution).item()
+    weights = Weights(estimators.ess(log_weight).item(), shape, plan.num_particles, is_one_point)
     return Answer({name: value[rows][None] for name, value in values.items()}, moments, error, evidence, weights)
 
 

@@ -27,7 +27,7 @@ from pyrovae.inference.surgery.posterior_means import mean_variances
 from pyrovae.progress import bar, kept_on_interrupt
 from pyrovae.splits import Protocol, as_split
 
-QUERIES_AT_ONCE = 2000  # scored against all data, before the next ones are drawn
+QUERIES_AT_ONCE = 500  # scored against all data, before the next ones are drawn
 MOST_QUERIES = 10_000  # data whose draws are scored, where the caller does not say
 SATURATED = 0.95  # share of log N from which the mutual information says no more than that it is large
 _SHOWN = 20  # dimensions in a summary
