@@ -50,6 +50,7 @@ LEDGER = (
     ("= log p(x)", "log_evidence", INK),
 )
 OF_MIXTURE = {  # with defensive draws, q is not the guide
+    "reconstruction": "reconstruction by mixture",
     "kl_prior": "− KL(mixture ‖ prior)",
     "elbo": "= ELBO of the mixture",
     "kl_posterior": "+ KL(mixture ‖ posterior)",

@@ -27,8 +27,9 @@ from pyrovae._posterior_figures import posterior_of_one as posterior_of_one
 from pyrovae.errors import InputError
 from pyrovae.inference import drawing
 from pyrovae.inference.comparison import Comparison
+from pyrovae.inference.evaluation import DOUBTFUL_SHARE
 from pyrovae.inference.pairs import Program
-from pyrovae.inference.report import DOUBTFUL_SHARE, Report
+from pyrovae.inference.report import Report
 from pyrovae.splits import as_split
 from pyrovae.storage import write_whole
 

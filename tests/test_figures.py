@@ -377,6 +377,29 @@ class TestReports:
             assert (low + high) / 2 == pytest.approx(row.difference)
             assert high - low == pytest.approx(4 * row.difference_se)
 
+    def test_a_comparison_tells_what_casts_doubt(self, reports, tmp_path):
+        healthy = {name: replace(r, pareto_k=torch.zeros(len(r)).double()) for name, r in reports.items()}
+        bad = torch.where(torch.arange(40) < 39, 2.0, 0.0).double()
+        doubtful = healthy | {"1 latents": replace(reports["1 latents"], pareto_k=bad)}
+        clean, told = (pv.compare(named) for named in (healthy, doubtful))
+        figure = figures.comparison(told)
+        texts = {row.name: text.get_text() for row, text in zip(told.rows, figure.axes[0].texts, strict=True)}
+        assert {name for name, text in texts.items() if "k-hat bad 98%" in text} == {"1 latents"}
+        assert figure.get_supxlabel() == "\n".join(told.warnings()) != ""
+        assert figures.comparison(clean).get_supxlabel() == ""
+        assert not any("k-hat" in text.get_text() for text in figures.comparison(clean).axes[0].texts)
+        width, _ = figure.canvas.get_width_height()
+        for box in (figure._supxlabel.get_window_extent(), *(box for _, box in text_boxes(figure))):
+            assert box.x0 > -1 and box.y0 > -1 and box.x1 < width + 1
+
+    def test_the_account_of_a_mixture_says_so(self, reports):
+        report = reports["2 latents"]
+        texts = [
+            [t.get_text() for t in figures.account(r).axes[0].texts] for r in (report, replace(report, defensive=0.1))
+        ]
+        assert "= ELBO of the mixture" not in texts[0] and "= ELBO of the mixture" in texts[1]
+        assert "+ KL(mixture ‖ posterior)" in texts[1] and not any("q" in text for text in texts[1][2:])
+
 
 MAGIC = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
 

@@ -19,7 +19,7 @@ from pyrovae.inference.blocks import EVALUATION, check_finite, memory_advice, se
 from pyrovae.inference.defensive import Defended
 from pyrovae.inference.pairs import Program, plain_traces, sites
 from pyrovae.inference.plain import blocks_of
-from pyrovae.inference.structure import Structure, describe, inspect_pair, support_of
+from pyrovae.inference.structure import Structure, describe, support_of
 from pyrovae.inference.supports import refuse_narrow_guide
 from pyrovae.inference.terms import WAYS, LogTerms, SiteTerms, check_num_particles, choose_way, one_row, sum_by_role
 from pyrovae.progress import bar, kept_on_interrupt
@@ -30,7 +30,7 @@ MEMORY = "lower particle_batch, then batch_size (the number of particles itself 
 FEWER = "lower batch_size or num_particles"
 WEIGHTS_AT_ONCE = 2**18  # in one temporary table of the estimators: 2 MB
 WHERE_DRAWN = (  # said under diagnostics that find nothing
-    "k-hat and ESS see only where draws fall: a mode that the guide misses shows in defensive=, calibrate or bidirectional"
+    "k-hat and ESS see only where draws fall: a mode the guide misses shows in defensive=, calibrate, bidirectional"
 )
 
 
@@ -212,7 +212,8 @@ class Evaluation:
             refuse_narrow_guide(*traces, structure)
             kl = analytic_kl(*traces, structure, num_data)
         else:
-            structure = inspect_pair(self.model, self.guide, one_row(args, 0), plate=plan.plate)
+            traces = plain_traces(self.model, self.guide, one_row(args, 0))
+            structure = describe(*traces, 1, plate=plan.plate)
         if not plan.vectorize or plan.defensive:
             kl = torch.full((num_data,), math.nan)
         self.measure = structure.observed

@@ -124,7 +124,9 @@ class Report:
             "",
         ]
         lines += [f"{'':38}{'mean':>12}{'data SE':>10}{'MC SE':>10}"]
-        rows = [_row(label, account[name], self.share_doubtful > DOUBTFUL_SHARE) for name, label in self._labels().items()]
+        rows = [
+            _row(label, account[name], self.share_doubtful > DOUBTFUL_SHARE) for name, label in self._labels().items()
+        ]
         jackknife, psis = (text(account[name]["mean"], 3) for name in CORRECTED)
         rows.insert(1, f"    jackknife-corrected {jackknife}, Pareto-smoothed {psis}")
         if "kl_prior_analytic" in account:
@@ -301,8 +303,8 @@ def _untrusted(report: Report) -> UntrustedEvidence:
     return UntrustedEvidence(
         f"the Pareto k-hat of {report.share_doubtful:.0%} of {len(report)} data is "
         f"{above if report.num_particles > 1 else 'undefined for one particle'}, so their evidence may be too low by "
-        f"an unknown amount: raise num_particles (here {report.num_particles}), evaluate widened(guide, 1.2), draw some particles "
-        "from the prior (defensive=0.1), or use annealed_evidence"
+        f"an unknown amount: raise num_particles (here {report.num_particles}), evaluate widened(guide, 1.2), draw "
+        "some particles from the prior (defensive=0.1), or use annealed_evidence"
     )
 
 

@@ -81,9 +81,9 @@ def _same_distribution(site: Any, other: Any) -> bool:
     value, event_dim = site["value"], len(site["fn"].event_shape)
     differ = scored(site, value, 0) != scored(other, value, 0)
     alike = ~differ.reshape(*differ.shape[: differ.dim() - event_dim], -1).any(-1)
-    both = [torch.where(alike, site_log_prob({**one, "value": value}), 0.0) for one in (site, other)]
-    tolerance = 1e-8 if both[0].dtype == torch.float64 else 1e-4
-    return torch.allclose(*both, rtol=tolerance, atol=10 * tolerance, equal_nan=True)
+    first, second = (torch.where(alike, site_log_prob({**one, "value": value}), 0.0) for one in (site, other))
+    tolerance = 1e-8 if first.dtype == torch.float64 else 1e-4
+    return torch.allclose(first, second, rtol=tolerance, atol=10 * tolerance, equal_nan=True)
 
 
 def _seen_by(model: Program, args: Sequence[Any], name: str) -> tuple[int, Tensor]:

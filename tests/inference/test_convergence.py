@@ -4,12 +4,15 @@ import dataclasses
 import math
 from itertools import pairwise
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 
 from pyrovae.errors import InputError
 from pyrovae.inference import estimators
 from pyrovae.inference.convergence import Convergence, convergence, ladder, rungs
+from pyrovae.inference.evaluation import WHERE_DRAWN
 from pyrovae.inference.report import evaluate
 from pyrovae.programs.oracles import ppca
 
@@ -99,6 +102,21 @@ def test_an_exact_guide_is_flat():
     assert (curve.pareto_k == -math.inf).all() and (curve.mc_se < 1e-10).all()
 
 
+def test_equal_draws_of_a_discrete_guide_are_not_exact():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            k = pyro.sample("k", dist.Bernoulli(0.5 * torch.ones(())))
+            pyro.sample("x", dist.Normal(5 * k, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("k", dist.Bernoulli(torch.tensor(1e-6)))
+
+    curve = curve_of(guide, torch.zeros(3), model=model, num_particles=100)
+    assert curve.pareto_k.isnan().all() and "undefined: 100.0%" in curve.summary()
+    assert WHERE_DRAWN not in curve.summary()
+
+
 def test_one_particle():
     curve = curve_of(ORACLE.guide, X[:3], num_particles=1)
     assert curve.num_particles == (1,) and curve.mc_se.isnan().all() and "-" in curve.summary()
@@ -135,7 +153,7 @@ def test_the_summary(curve):
     rows = lines[4:9]
     assert [int(row.split()[0]) for row in rows] == list(curve.num_particles)
     assert [row.split()[1] for row in rows] == [f"{value:.3f}" for value in curve.log_evidence.mean(1).tolist()]
-    assert "Pareto k-hat at K = 2500 above 0.70 or undefined" in lines[-1]
+    assert "Pareto k-hat at K = 2500 above 0.70 or undefined" in lines[-2] and lines[-1] == WHERE_DRAWN
     assert str(curve) == curve.summary() and "N=100" in repr(curve)
 
 

@@ -11,7 +11,9 @@ from small import make_data, make_vae
 
 import pyrovae as pv
 from pyrovae.errors import InputError, Interrupted
+from pyrovae.inference.gaps import report as report_module
 from pyrovae.inference.gaps.report import Gaps, gaps
+from pyrovae.inference.latents import Latents
 
 N = 60
 ORACLE = pv.oracles.ppca(20, 3)
@@ -236,12 +238,29 @@ def test_an_interrupt_keeps_the_blocks_that_were_done(monkeypatch):
     assert isinstance(caught.value.partial, Gaps) and len(caught.value.partial) == 4
 
 
+def test_an_interrupt_right_after_a_block_finds_all_of_its_record(monkeypatch):
+    # Once a block is measured nothing more is asked of its latents: it is kept whole or not at all.
+    measured = report_module.measure
+
+    def interrupt(latents):
+        raise KeyboardInterrupt
+
+    def then_interrupting(latents, *rest):
+        found = measured(latents, *rest)
+        monkeypatch.setattr(Latents, "way", property(interrupt), raising=False)
+        return found
+
+    monkeypatch.setattr(report_module, "measure", then_interrupting)
+    assert measure(ORACLE.model, ORACLE.guide, X[:2], families=[]).way == "vectorized"
+
+
 WRONG = {
     "no particles": ({"num_particles": 0}, "num_particles must be a whole number, at least 1; got 0"),
     "no steps": ({"num_steps": 0}, "num_steps must be a whole number, at least 1; got 0"),
     "no draws": ({"num_draws": 0}, "num_draws must be a whole number, at least 1; got 0"),
     "no data at once": ({"batch_size": 0}, "batch_size must be a whole number, at least 1; got 0"),
     "a misspelt family": ({"families": ["mixtur"]}, "got 'mixtur'; did you mean \"mixture\"?"),
+    "no such family": ({"families": ["xyzzy"]}, "got 'xyzzy'$"),
 }
 
 

@@ -328,6 +328,7 @@ def test_what_speaks_against_chains():
     assert Chains({"z": one}, {"z": 500 * one}, [0, 0]).doubts() == []
     assert "3 transitions diverged" in Chains({"z": one}, {"z": 500 * one}, [0, 3]).doubts()[0]
     assert "R-hat is up to 1.020" in Chains({"a": one, "z": 1.02 * one}, {"z": 500 * one}, [0]).doubts()[0]
+    assert "resampled" not in Chains({"z": 1.02 * one}, {"z": 500 * one}, [0]).doubts()[0]
     assert "R-hat is up to nan" in Chains({"z": math.nan * one}, {"z": 500 * one}, [0]).doubts()[0]
 
 
@@ -404,6 +405,15 @@ def test_an_exact_guide_is_told(ppca):
     assert found.diagnostics.pareto_k == -math.inf and "the guide is exact" in found.summary()
     assert abs(found.log_evidence.value - oracle.log_evidence(x).item()) < 1e-10
     torch.testing.assert_close(found.mean_error["z"], found.moments.sd["z"] / math.sqrt(1000))
+
+
+def test_equal_draws_are_told_and_are_not_called_exact():
+    pair = pair_of(
+        lambda: dist.Bernoulli(0.5 + ZERO), lambda k: dist.Normal(5 * k, 1.0), lambda: dist.Bernoulli(1e-9 + ZERO)
+    )
+    with pytest.warns(UntrustedPosterior, match="all 100 draws of the guide are one and the same value"):
+        found = exact_posterior(*pair, torch.full((1,), 5.0).double(), num_particles=100, progress=False)
+    assert math.isnan(found.diagnostics.pareto_k) and "the guide is exact" not in found.summary()
 
 
 def test_a_guide_that_misses_the_posterior_is_told(ppca):

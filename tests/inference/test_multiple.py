@@ -27,7 +27,7 @@ def repeated():
     torch.manual_seed(0)
     u = torch.stack([q.sample((K, REPETITIONS)) for q in PROPOSALS], 1).double()  # (K, J, n)
     log_joint = LOG_EVIDENCE + dist.Normal(0.0, 1.0).log_prob(u)
-    return account(Table(log_joint, torch.stack([q.log_prob(u) for q in PROPOSALS])))
+    return account(Table(log_joint, torch.stack([q.log_prob(u) for q in PROPOSALS]), torch.zeros(REPETITIONS)))
 
 
 def within(values, exact, num_se=4):
@@ -104,3 +104,13 @@ def test_a_density_that_is_nan_is_named():
             FloatingPointError, match="proposal 'guide': a log density at its draws is NaN for 1 of 3 data"
         ):
             score(latents, {"guide": Guide(latents)}, 5, (1,))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_exact_guide_is_exact_in_either_precision(dtype):
+    oracle = pv.oracles.ppca(6, 2).to(dtype)
+    x, _ = oracle.draw(40, seed=0)
+    with undisturbed(oracle.model, oracle.guide) as (model, guide, _):
+        latents = Latents(model, guide, (x,))
+        found = account(score(latents, {"guide": Guide(latents)}, 100, (1,)))
+    assert (found.pareto_k == -math.inf).all()

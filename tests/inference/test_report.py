@@ -25,6 +25,7 @@ from pyrovae.errors import InputError, UntrustedEvidence
 from pyrovae.inference import blocks
 from pyrovae.inference import report as report_module
 from pyrovae.inference.blocks import kept_rng, seed_everything
+from pyrovae.inference.evaluation import WHERE_DRAWN
 from pyrovae.inference.report import QUANTITIES, Report, evaluate
 from pyrovae.inference.terms import WAYS
 from pyrovae.programs.oracles import LinearGaussian, ppca
@@ -87,6 +88,59 @@ def test_exact_guide():
     assert (report.kl_posterior.abs() < 1e-10).all() and (report.mc_se_log_evidence < 1e-10).all()
     assert (report.pareto_k == -math.inf).all() and torch.allclose(report.ess, torch.tensor(100.0).double())
     assert "guide exact: 100.0%" in report.summary()
+
+
+STUCK = torch.tensor([0.4, 0.3, 0.3]), torch.tensor([1.0, 5.0, 30.0])  # weights and rates of three Poissons
+
+
+def stuck_model(x):
+    with pyro.plate("data", len(x)):
+        k = pyro.sample("k", dist.Categorical(STUCK[0]))
+        pyro.sample("x", dist.Poisson(STUCK[1][k]), obs=x)
+
+
+def stuck_guide(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("k", dist.Categorical(torch.tensor([1 - 2e-6, 1e-6, 1e-6])))
+
+
+@pytest.mark.parametrize("vectorize", [True, False])
+@pytest.mark.parametrize("num_particles", [10, 100])
+def test_equal_draws_are_no_exact_guide(vectorize, num_particles):
+    x = torch.tensor([28.0, 0.0])
+    options = {"model": stuck_model, "num_particles": num_particles, "vectorize": vectorize}
+    with pytest.warns(UntrustedEvidence, match="k-hat of 100% of 2 data"):
+        report = account(stuck_guide, x, **options)
+    assert report.pareto_k.isnan().all() and report.mc_se_log_evidence.max() < 1e-10
+    assert "guide exact: 0.0%" in report.summary() and WHERE_DRAWN not in report.summary()
+
+
+@pytest.mark.filterwarnings("ignore::pyrovae.errors.UntrustedEvidence")
+def test_the_exact_guide_of_a_discrete_latent_is_exact_where_draws_differ():
+    x = torch.tensor([2.0, 28.0])  # from the first two by turns; from the third for sure
+
+    def guide(x):
+        logits = STUCK[0].log() + dist.Poisson(STUCK[1]).log_prob(x[:, None])
+        with pyro.plate("data", len(x)):
+            pyro.sample("k", dist.Categorical(logits=logits))
+
+    report = account(guide, x, model=stuck_model, num_particles=100, particle_batch=1)
+    assert report.pareto_k[0] == -math.inf and report.pareto_k[1].isnan()
+
+
+def test_what_no_diagnostic_sees_is_said_where_all_is_well(wide):
+    assert WHERE_DRAWN in wide.summary() and len(WHERE_DRAWN) <= 120
+
+
+def test_the_terms_of_a_mixture_are_not_called_the_guide_s(wide):
+    mixed = account(ORACLE.scaled_guide(1.3), num_particles=50, defensive=0.1).summary()
+    assert "= ELBO of the mixture with the prior" in mixed and "KL(mixture || posterior p(z|x))" in mixed
+    assert "q(z|x) ||" not in mixed and "mixture" not in wide.summary()
+
+
+def test_one_particle_has_no_threshold():
+    with pytest.warns(UntrustedEvidence, match="is undefined for one particle, so their"):
+        account(ORACLE.guide, X[:5], num_particles=1)
 
 
 @pytest.mark.parametrize("scale, shift", [(1.0, 0.0), (1.3, 0.3)])

@@ -97,8 +97,17 @@ def test_in_single_precision(oracle):
 def test_the_exact_guide_is_reported_so_and_takes_a_particle_dimension(oracle):
     x, _ = oracle.draw(NUM_DATA, seed=1)
     report = pv.evaluate(oracle.model, oracle.guide, x, num_particles=100, progress=False)
-    assert (report.pareto_k == -math.inf).all()
+    exact = report.pareto_k == -math.inf
+    assert (exact | report.pareto_k.isnan()).all() and exact[undecided(oracle, x)].all()
     assert report.way == "vectorized"
+
+
+def undecided(oracle, x):
+    """Data for which 100 draws differ for sure, and so their densities: all of them where latents are continuous."""
+    posterior = oracle.posterior(x)
+    marginals = list(posterior.values()) if isinstance(posterior, dict) else [posterior]
+    discrete = [p.probs.max(-1).values < 0.9 for p in marginals if p.support.is_discrete]
+    return discrete[0] if discrete else torch.ones(len(x), dtype=torch.bool)
 
 
 @DISCRETE

@@ -8,7 +8,7 @@ What is ranked is every coordinate of every latent site, and log p(x, z).
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -106,7 +106,8 @@ def _refuse_masked(latents: Latents) -> None:
     """Demands that all that is drawn counts, in the guide and in the model."""
     traces = plain_traces(latents.model, latents.guide, latents.args)
     for name in latents.sites:
-        if not all(scored(trace.nodes[name], trace.nodes[name]["value"], 0).all() for trace in traces):
+        found: list[Any] = [trace.nodes[name] for trace in traces]
+        if not all(scored(site, site["value"], 0).all() for site in found):
             raise InputError(f"site '{name}' is masked: what is not scored has no posterior; draw only what counts")
 
 

@@ -85,8 +85,8 @@ def _draws_of(
         seed_everything(*key, number)
         u = draw_real(latents, proposal.sample, min(size, num_particles - start))
         joint = latents.log_joint_real(u)
-        log_prior, density = joint.log_prior + joint.log_jacobian, [other.log_prob(u, joint).double() for other in others]
-        log_density = torch.stack(density)
+        log_prior = joint.log_prior + joint.log_jacobian
+        log_density = torch.stack([other.log_prob(u, joint).double() for other in others])
         terms = LogTerms(joint.log_likelihood.to(u.dtype), log_prior.to(u.dtype), log_density.amax(0))
         parts.append(Table((joint.log_likelihood + log_prior).double(), log_density, terms.resolution))
     joints, densities, resolutions = zip(*parts, strict=True)

@@ -42,7 +42,8 @@ class Plan:
         check_at_least_one(num_particles=self.num_particles, num_steps=self.num_steps, num_draws=self.num_draws)
         for name in self.families:
             if name not in FAMILIES:
-                raise InputError(f"families are {list(FAMILIES)}, got {name!r}{nearest(name, FAMILIES)}")
+                near = nearest(name, FAMILIES)
+                raise InputError(f"families are {list(FAMILIES)}, got {name!r}{near and ';' + near}")
 
     def settings(self) -> dict[str, Any]:
         """As a record keeps them."""

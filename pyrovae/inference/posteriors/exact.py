@@ -210,15 +210,17 @@ def _one_row(datum: Any) -> Split:
 
 def _chosen(method: str, latents: Latents) -> str:
     """The method asked for, or the best that the latents allow."""
-    discrete = [name for name, site in latents.sites.items() if site.is_discrete]
+    elsewhere = [name for name, site in latents.sites.items() if not site.is_movable]
     if method == "auto":
-        return "resampled" if discrete else "grid" if latents.num_dims <= MOST_COORDINATES else "nuts"
+        return "resampled" if elsewhere else "grid" if latents.num_dims <= MOST_COORDINATES else "nuts"
     if method not in METHODS:
         raise InputError(f"expected method auto, {', '.join(METHODS)}, got '{method}'{nearest(method, METHODS)}")
-    if discrete and method != "resampled":
+    if elsewhere and method != "resampled":
+        site = latents.sites[elsewhere[0]]
+        kind = "is discrete" if site.is_discrete else "has no bijection with the real line"
         raise InputError(
-            f"site '{discrete[0]}' is discrete ({latents.sites[discrete[0]].family}): method='{method}' works on the "
-            "real line. Use method='resampled', which takes discrete latents"
+            f"site '{elsewhere[0]}' {kind} ({site.family}): method='{method}' works on the real line. "
+            "Use method='resampled', which takes any latents"
         )
     if method == "grid" and latents.num_dims > MOST_COORDINATES:
         raise InputError(

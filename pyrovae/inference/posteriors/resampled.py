@@ -46,8 +46,8 @@ class Weights(NamedTuple):
         """Whether the guide misses too much of the posterior."""
         if self.is_one_point:
             return [
-                f"all {self.num_particles} draws of the guide are one and the same value: nothing tells what it misses. "
-                "Raise num_particles, or widen the guide"
+                f"all {self.num_particles} draws of the guide are one and the same value: nothing tells what it "
+                "misses. Raise num_particles, or widen the guide"
             ]
         if not self.pareto_k > self.threshold:
             return []
@@ -84,7 +84,7 @@ def by_resampling(latents: Latents, plan: Plan) -> Answer:
     error = {name: torch.tensordot(weight.square(), square, 1).sqrt() for name, square in spread.items()}
     evidence = Evidence(estimators.log_evidence(log_weight).item(), estimators.log_evidence_se(log_weight).item())
     is_one_point = all(bool((value == value[:1]).all()) for value in values.values())
-    resolution = torch.where(torch.tensor(is_one_point), math.nan, terms.resolution)  # equal draws have equal weights
+    resolution = math.nan if is_one_point else terms.resolution  # equal draws have equal weights
     shape = estimators.pareto_k(log_weight, resolution).item()
     weights = Weights(estimators.ess(log_weight).item(), shape, plan.num_particles, is_one_point)
     return Answer({name: value[rows][None] for name, value in values.items()}, moments, error, evidence, weights)
