@@ -75,6 +75,13 @@ class FiniteMixture(nn.Module):
         """A guide proportional to p(k | x)^(1 / scale), but for a share `shift` that is spread evenly."""
         return moved_guide(self.guide, scale, shift)
 
+    def marginal(self, x: Tensor) -> None:
+        """The program p(x) with k summed out: no latent is left, so its evidence needs no guide and no particles."""
+        enter("finite_mixture", self)
+        with pyro.plate("data", len(x)):
+            components = dist.Categorical(self.weights), self.family(self.means)
+            pyro.sample("x", dist.MixtureSameFamily(*components), obs=x)
+
     def posterior(self, x: Tensor) -> dist.Categorical:
         """p(k | x) for x of shape (N, *event): batch shape (N,), over C components."""
         return dist.Categorical(logits=self._log_joint(x))

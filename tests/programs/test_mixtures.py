@@ -9,6 +9,7 @@ import torch
 from exact import close, log_weights
 from torch import nn
 
+import pyrovae as pv
 from pyrovae.errors import InputError
 from pyrovae.programs.mixtures import FiniteMixture, bernoulli_mixture, fit_mixture, gaussian_mixture
 
@@ -250,3 +251,11 @@ def test_fitting_leaves_the_generator_untouched():
     before = torch.get_rng_state()
     fit_mixture(x, 3, FAMILIES["poisson"][0], maximum=math.inf)
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_the_marginal_program_is_the_evidence():
+    oracle = pv.oracles.EXAMPLES["bernoulli mixture"]()
+    x, _ = oracle.draw(50, seed=0)
+    report = pv.evaluate(oracle.marginal, lambda x: None, x, num_particles=2)
+    torch.testing.assert_close(report.log_evidence, oracle.log_evidence(x), rtol=1e-12, atol=1e-12)
+    assert (report.pareto_k == -float("inf")).all()
