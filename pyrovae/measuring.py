@@ -4,7 +4,6 @@ An interrupt keeps what is done: the account of the data that were finished is p
 and says of how many data it is.
 """
 
-import json
 import sys
 from argparse import Namespace
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from pyrovae import figures, runs, storage
 from pyrovae.commands import check_parent, load_run
 from pyrovae.errors import InputError, Interrupted
 from pyrovae.inference.annealing import paths
+from pyrovae.inference.plain import as_json
 from pyrovae.recipes import choose
 
 Draw = Callable[[Any], Any]  # record -> figure
@@ -131,7 +131,7 @@ def _measured(arguments: Namespace, measure: Callable[..., Any], draw: Draw, **o
 
 def _deliver(arguments: Namespace, record: Any, *, interrupted: bool) -> None:
     account = {**record.to_dict(), "interrupted": True} if interrupted else record.to_dict()
-    text = json.dumps(account, indent=2, allow_nan=False) + "\n"
+    text = as_json(account)
     if arguments.json == "-":
         print(text, end="")
         return

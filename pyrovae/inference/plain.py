@@ -1,13 +1,17 @@
 """Numbers as plain values for JSON and for text, the same in every record; and the checks of whole numbers."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from pyrovae.errors import InputError
 from pyrovae.inference import estimators
+from pyrovae.storage import write_whole
 
 
 def mean_and_se(values: Tensor) -> dict[str, float | None]:
@@ -36,6 +40,27 @@ def check_at_least_one(**numbers: int) -> None:
 def blocks_of(num_data: int, batch_size: int) -> list[slice]:
     """The rows of each block of data."""
     return [slice(i, min(i + batch_size, num_data)) for i in range(0, num_data, batch_size)]
+
+
+def as_json(account: Mapping[str, Any]) -> str:
+    """Plain values as text; there is no NaN in JSON, so an undefined number must be None."""
+    return json.dumps(account, indent=2, allow_nan=False) + "\n"
+
+
+def as_csv(table: Mapping[str, Tensor]) -> str:
+    """Columns (N,) as text; numbers read back exactly, an undefined one is empty."""
+    rows = zip(*(column.tolist() for column in table.values()), strict=True)
+    lines = [",".join("" if math.isnan(value) else repr(value) for value in row) for row in rows]
+    return "\n".join([",".join(table), *lines]) + "\n"
+
+
+def save_account(path: str | Path, account: str, table: str) -> None:
+    """Writes an account to ``path`` and its per-datum table beside it, with the suffix ``.csv``, each whole."""
+    path = Path(path)
+    if path.suffix == ".csv":
+        raise InputError(f"{path}: the table goes to this name; give the account another, such as {path.stem}.json")
+    write_whole(path.with_suffix(".csv"), table.encode())
+    write_whole(path, account.encode())
 
 
 def coordinates(shapes: Mapping[str, Sequence[int]]) -> list[str]:

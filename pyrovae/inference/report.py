@@ -15,9 +15,8 @@ from pyrovae.errors import InputError, UntrustedEvidence
 from pyrovae.inference import estimators
 from pyrovae.inference.evaluation import DOUBTFUL_SHARE, WHERE_DRAWN, Measured, Plan, account, measure
 from pyrovae.inference.pairs import Program
-from pyrovae.inference.plain import mean_and_se, number, text
+from pyrovae.inference.plain import as_csv, as_json, mean_and_se, number, save_account, text
 from pyrovae.splits import Protocol
-from pyrovae.storage import write_whole
 
 QUANTITIES = ("log_evidence", "elbo", "reconstruction", "kl_prior", "kl_posterior")
 CORRECTED = ("log_evidence_jackknife", "log_evidence_psis")  # beside the raw evidence, never in its place
@@ -170,22 +169,15 @@ class Report:
 
     def save(self, path: str | Path) -> None:
         """Writes the account to ``path`` (JSON) and the per-datum table beside it, with the suffix ``.csv``."""
-        path = Path(path)
-        if path.suffix == ".csv":
-            raise InputError(f"{path}: the table goes to this name; give the account another, such as {path.stem}.json")
-        write_whole(path.with_suffix(".csv"), self.to_csv().encode())
-        write_whole(path, self.to_json().encode())
+        save_account(path, self.to_json(), self.to_csv())
 
     def to_json(self) -> str:
         """:meth:`to_dict` as text; an undefined number is null."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
+        return as_json(self.to_dict())
 
     def to_csv(self) -> str:
         """The per-datum table as text; numbers read back exactly, an undefined one is empty."""
-        columns = self.table()
-        rows = zip(*(column.tolist() for column in columns.values()), strict=True)
-        lines = [",".join("" if math.isnan(value) else repr(value) for value in row) for row in rows]
-        return "\n".join([",".join(columns), *lines]) + "\n"
+        return as_csv(self.table())
 
     @classmethod
     def load(cls, path: str | Path) -> "Report":

@@ -1,10 +1,13 @@
 """A guide must be able to draw all that the prior can: what it leaves out, importance sampling misses in silence."""
 
+from collections.abc import Iterable
+from typing import Any
+
 from pyro.poutine import Trace
 
 from pyrovae.errors import InputError
 from pyrovae.inference.pairs import sites
-from pyrovae.inference.structure import Structure, layers, support_of, support_text
+from pyrovae.inference.structure import Structure, layers, scored, support_of, support_text
 
 NUM_DRAWS = 100  # of the prior, for each datum
 
@@ -33,3 +36,15 @@ def refuse_narrow_guide(model_trace: Trace, guide_trace: Trace, structure: Struc
                 f"prior's draws, for {int(by_datum.sum())} of {len(by_datum)} data, would have an infinite weight, and "
                 f"importance sampling misses them without a sign. Give '{name}' the prior's support in the guide"
             )
+
+
+def refuse_masked(model_trace: Trace, guide_trace: Trace, latents: Iterable[str]) -> None:
+    """Demands that all that is drawn at the latent sites counts, in the guide and in the model.
+
+    Raises:
+        InputError: naming the site.
+    """
+    for name in latents:
+        found: list[Any] = [trace.nodes[name] for trace in (model_trace, guide_trace)]
+        if not all(scored(site, site["value"], 0).all() for site in found):
+            raise InputError(f"site '{name}' is masked: what is not scored has no posterior; draw only what counts")

@@ -8,12 +8,11 @@ What is ranked is every coordinate of every latent site, and log p(x, z).
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from pyrovae.errors import InputError
 from pyrovae.inference.blocks import memory_advice
 from pyrovae.inference.calibration.ranks import rank_members
 from pyrovae.inference.latents import Latents, Values
@@ -21,7 +20,7 @@ from pyrovae.inference.pairs import Program, plain_traces
 from pyrovae.inference.plain import coordinates
 from pyrovae.inference.resampling import resample
 from pyrovae.inference.simulation import simulate
-from pyrovae.inference.structure import scored
+from pyrovae.inference.supports import refuse_masked
 from pyrovae.inference.terms import WAYS
 
 LOG_JOINT = "log p(x, z)"
@@ -80,7 +79,7 @@ class Ranking:
         args, truth = simulate(self.model, self.template, rows)
         latents = Latents(self.model, self.guide, args, plate=self.plate, way=self.ways.get(num_data))
         self.ways[num_data] = latents.way
-        _refuse_masked(latents)
+        refuse_masked(*plain_traces(latents.model, latents.guide, latents.args), latents.sites)
         with memory_advice(f"{self.num_particles} particles of {num_data} data: lower batch_size or num_particles"):
             members = self._members(latents, latents.lifted(truth))
             others = members.others()
@@ -100,15 +99,6 @@ class Ranking:
         quantities = torch.cat([*columns, log_joint[..., None]], -1)
         _check_defined(quantities, self.names)
         return _Members(quantities, log_weight, row)
-
-
-def _refuse_masked(latents: Latents) -> None:
-    """Demands that all that is drawn counts, in the guide and in the model."""
-    traces = plain_traces(latents.model, latents.guide, latents.args)
-    for name in latents.sites:
-        found: list[Any] = [trace.nodes[name] for trace in traces]
-        if not all(scored(site, site["value"], 0).all() for site in found):
-            raise InputError(f"site '{name}' is masked: what is not scored has no posterior; draw only what counts")
 
 
 def _scored(latents: Latents, values: Values, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,6 @@ about 1/2 (they are conservative); with a guide, the guide's error enters as wel
 model or guide; an unremarkable one acquits neither.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -24,7 +23,7 @@ from pyrovae.inference.blocks import undisturbed
 from pyrovae.inference.checks.discrepancies import Statistic, ks_band, ks_distance, ks_p_value, p_value
 from pyrovae.inference.checks.replications import KINDS, Block, Checking, Part
 from pyrovae.inference.pairs import Program
-from pyrovae.inference.plain import blocks_of
+from pyrovae.inference.plain import blocks_of, number
 from pyrovae.progress import bar, kept_on_interrupt
 from pyrovae.splits import Protocol, as_split
 
@@ -43,10 +42,10 @@ class Replicated(NamedTuple):
         """Means over data as plain values; the share counts data whose p-value is outside the central 95 %."""
         p = self.p_value[~self.p_value.isnan()]
         return {
-            "mean": _number(self.data_set.mean()),
-            "sd": _number(self.data_set.std(correction=0)),
+            "mean": number(self.data_set.mean()),
+            "sd": number(self.data_set.std(correction=0)),
             "p_value": self.data_set_p_value,
-            "share_extreme": _number(((p - 0.5).abs() > 0.5 - EXTREME).double().mean()),
+            "share_extreme": number(((p - 0.5).abs() > 0.5 - EXTREME).double().mean()),
         }
 
 
@@ -104,7 +103,7 @@ class PredictiveCheck:
             "protocol": self.protocol.to_dict(),
             "statistics": {
                 name: {
-                    "observed": _number(one.observed.nanmean()),
+                    "observed": number(one.observed.nanmean()),
                     "prior": one.prior.to_dict(),
                     "posterior": one.posterior.to_dict(),
                 }
@@ -118,12 +117,12 @@ class PredictiveCheck:
         u = self.pit[~self.pit.isnan()]
         return {
             "num_coordinates": len(p),
-            "ks": _number(self.ks[~self.ks.isnan()].max()),
+            "ks": number(self.ks[~self.ks.isnan()].max()),
             "band": ks_band(len(self)),
-            "p_value": _number((p.min() * len(p)).clamp_max(1)),
-            "share_beyond": _number((p < 0.05).double().mean()),
-            "mean": _number(u.mean()),
-            "sd": _number(u.std(correction=0)),
+            "p_value": number((p.min() * len(p)).clamp_max(1)),
+            "share_beyond": number((p < 0.05).double().mean()),
+            "mean": number(u.mean()),
+            "sd": number(u.std(correction=0)),
         }
 
     def summary(self) -> str:
@@ -276,8 +275,3 @@ def _pit_lines(pit: dict[str, Any]) -> list[str]:
         f"  all together: mean {pit['mean']:.3f} (0.5), sd {pit['sd']:.3f} (0.289; more: the model is too narrow, "
         "less: too wide)",
     ]
-
-
-def _number(value: Tensor | float) -> float | None:
-    value = float(value)
-    return value if math.isfinite(value) else None

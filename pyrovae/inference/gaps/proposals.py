@@ -13,7 +13,7 @@ from pyrovae.inference.gaps.own_family import own_family
 from pyrovae.inference.latents import Latents
 from pyrovae.inference.pairs import plain_traces
 from pyrovae.inference.plain import check_at_least_one
-from pyrovae.inference.structure import scored
+from pyrovae.inference.supports import refuse_masked
 from pyrovae.inference.terms import WAYS
 
 # Name -> what makes a family for the data of some latents, from the best distribution found so far.
@@ -82,16 +82,15 @@ def refuse_unfit(latents: Latents) -> None:
     latents.refuse_auxiliary()
     latents.refuse_narrow_guide()
     traces = plain_traces(latents.model, latents.guide, latents.args)
+    refuse_masked(*traces, latents.sites)
     for name in latents.sites:
         prior, drawn = (trace.nodes[name] for trace in traces)
         _refuse_strays(name, prior, drawn)
 
 
 def _refuse_strays(name: str, prior: Any, drawn: Any) -> None:
-    """Demands that what the guide draws at a site counts, in the guide and in the model."""
+    """Demands that what the guide draws at a site is in the support of the prior."""
     inside = prior["fn"].support.check(drawn["value"])
-    if not all(scored(site, inside, len(site["fn"].event_shape)).all() for site in (prior, drawn)):
-        raise InputError(f"site '{name}' is masked: what is not scored has no posterior; draw only what counts")
     if not inside.all():
         raise InputError(
             f"site '{name}': {int((~inside).sum())} of {inside.numel()} values that the guide draws are outside the "

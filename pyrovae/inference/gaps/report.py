@@ -8,8 +8,6 @@ with q* the best member of the guide's own family for that datum alone (Cremer, 
 of richer families beside it say what such a guide would buy, before one is trained.
 """
 
-import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +23,18 @@ from pyrovae.inference.gaps.multiple import Account
 from pyrovae.inference.gaps.proposals import Plan, measure
 from pyrovae.inference.latents import Latents
 from pyrovae.inference.pairs import Program
-from pyrovae.inference.plain import blocks_of, check_at_least_one, mean_and_se, number, text
+from pyrovae.inference.plain import (
+    as_csv,
+    as_json,
+    blocks_of,
+    check_at_least_one,
+    mean_and_se,
+    number,
+    save_account,
+    text,
+)
 from pyrovae.progress import bar, kept_on_interrupt
 from pyrovae.splits import Protocol, as_split
-from pyrovae.storage import write_whole
 
 # ------------------------------------------------------------------------------------------------ the record
 
@@ -192,22 +198,15 @@ class Gaps:
 
     def save(self, path: str | Path) -> None:
         """Writes the account to ``path`` (JSON) and the per-datum table beside it, with the suffix ``.csv``."""
-        path = Path(path)
-        if path.suffix == ".csv":
-            raise InputError(f"{path}: the table goes to this name; give the account another, such as {path.stem}.json")
-        write_whole(path.with_suffix(".csv"), self.to_csv().encode())
-        write_whole(path, self.to_json().encode())
+        save_account(path, self.to_json(), self.to_csv())
 
     def to_json(self) -> str:
         """:meth:`to_dict` as text; an undefined number is null."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
+        return as_json(self.to_dict())
 
     def to_csv(self) -> str:
         """The per-datum table as text; numbers read back exactly, an undefined one is empty."""
-        columns = self.table()
-        rows = zip(*(column.tolist() for column in columns.values()), strict=True)
-        lines = [",".join("" if math.isnan(value) else repr(value) for value in row) for row in rows]
-        return "\n".join([",".join(columns), *lines]) + "\n"
+        return as_csv(self.table())
 
 
 def _column(kind: str, family: str) -> str:
