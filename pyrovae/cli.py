@@ -99,6 +99,8 @@ def _fit_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--patience", type=int, help="end after so many epochs without a better validation ELBO")
     p.add_argument("--seed", type=int, help="of weights, order and noise [0]")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N [auto]")
+    p.add_argument("--compile", default="auto", help="the training step: auto, yes or no [auto: where it is repaid]")
+    p.add_argument("--precision", help="of the networks' products: float32 or bfloat16 [float32]")
     p.add_argument("--out", required=True, metavar="RUN", help="folder of the run")
     p.add_argument("--resume", action="store_true", help="go on from what RUN holds, as it was begun")
 
@@ -226,6 +228,7 @@ def _carry_out(arguments: argparse.Namespace) -> int:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UntrustedEvidence)  # the printed account says it already
+        warnings.showwarning = lambda message, *where: print(f"pyrovae: {message}", file=sys.stderr)
         return {**measuring.COMMANDS, **commands.COMMANDS}[arguments.command](arguments)
 
 

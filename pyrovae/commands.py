@@ -36,6 +36,9 @@ class Loaded(NamedTuple):
 # ---------------------------------------------------------------------------------------------- fit
 
 
+COMPILE: dict[str, bool | str] = {"auto": "auto", "yes": True, "no": False}
+
+
 def fit(arguments: Namespace) -> int:
     """Fits a recipe or a user's programs and keeps the run."""
     record = _record_to_fit(arguments)
@@ -48,6 +51,7 @@ def fit(arguments: Namespace) -> int:
         valid=_split(dataset, "valid", record),
         **recipes.training(record),
         device=arguments.device,
+        compile=COMPILE[recipes.choose("choice of --compile", arguments.compile, COMPILE)],
         out=arguments.out,
         resume=arguments.resume,
         callback=None if sys.stderr.isatty() else _Narrator(record["epochs"]),
@@ -101,7 +105,7 @@ def _record_to_fit(arguments: Namespace) -> dict[str, Any]:
     record = _recorded(arguments.out)
     _check_program(arguments.out, record, arguments.program)
     for name in recipes.SETTINGS:
-        given, stored = getattr(arguments, name), record[name]
+        given, stored = getattr(arguments, name), record.get(name, recipes.SETTINGS[name])
         if given is not None and given != stored and name != "epochs":
             raise InputError(f"{arguments.out}: was begun with --{name.replace('_', '-')} {stored}, not {given}")
     return record if arguments.epochs is None else {**record, "epochs": arguments.epochs}

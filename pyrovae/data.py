@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from . import files, readers
 from .errors import InputError, nearest
 from .files import Parts, Rows
-from .splits import Dataset, Protocol, Split, as_split, describe, stream
+from .serving import Recipe, dataset
+from .splits import Dataset, Protocol, Split, as_split
+from .streams import Mapped, lies_in_file
 
 __all__ = ["DATASETS", "Dataset", "Protocol", "Split", "as_split", "load"]
 
@@ -23,19 +23,7 @@ BINARIZATIONS = ("none", "dynamic", "static", "threshold")
 SPLITS = (0.8, 0.1, 0.1)
 
 
-# ---------------------------------------------------------------------------------------- to data sets
-
-
-@dataclass(frozen=True)
-class _Recipe:
-    """What is done to the source rows; seed None where nothing is drawn."""
-
-    binarization: str
-    divisor: float
-    seed: int | None
-
-
-def _recipe(binarization: str, divisor: float | None, seed: int, *, found: float, scale: float) -> _Recipe:
+def _recipe(binarization: str, divisor: float | None, seed: int, *, found: float, scale: float) -> Recipe:
     """The recipe of a named set: `found` is its usual divisor, `scale` the one that gives probabilities."""
     if binarization != "none" and divisor is not None:
         raise InputError(
@@ -44,78 +32,7 @@ def _recipe(binarization: str, divisor: float | None, seed: int, *, found: float
         )
     drawn = binarization in ("dynamic", "static")
     used = scale if binarization != "none" else float(divisor or found)
-    return _Recipe(binarization, used, seed if drawn else None)
-
-
-def _dataset(name: str, parts: Parts, recipe: _Recipe) -> Dataset:
-    """Three splits of source rows, rescaled or binarized."""
-    splits = {part: _split(name, part, rows, recipe) for part, rows in parts.items()}
-    binary = recipe.binarization != "none"
-    kind, maximum = ("binary", 1) if binary else _kind([split.x for split in splits.values()])
-    labels = [int(split.labels.max()) for split in splits.values() if split.labels is not None]
-    return Dataset(name, **splits, kind=kind, maximum=maximum, num_classes=max(labels) + 1 if labels else None)
-
-
-def _split(name: str, part: str, rows: Rows, recipe: _Recipe) -> Split:
-    source = _source(name, rows.x)
-    values = source.float() if recipe.divisor == 1.0 else source.float() / recipe.divisor
-    x = _binarize(name, values, part, recipe)
-    kept = None if recipe.divisor == 1.0 and recipe.binarization == "none" else source
-    labels = None if rows.labels is None else torch.from_numpy(rows.labels.astype(np.int64))
-    protocol = describe(
-        (x,),
-        source=kept,
-        dataset=name,
-        split=part,
-        binarization=recipe.binarization,
-        divisor=recipe.divisor,
-        seed=recipe.seed,
-    )
-    return Split((x,), protocol, labels, kept)
-
-
-def _source(name: str, x: np.ndarray) -> Tensor:
-    """The source rows in the least room: bytes stay bytes, all else is float32."""
-    with np.errstate(over="ignore"):
-        rows = np.array(x, dtype=np.uint8 if x.dtype == np.uint8 else np.float32, order="C")
-    if np.isinf(rows).any():
-        raise InputError(f"{name}: expected finite values (NaN where missing), got infinite ones; correct or drop them")
-    return torch.from_numpy(rows)
-
-
-def _binarize(name: str, values: Tensor, part: str, recipe: _Recipe) -> Tensor:
-    """The rows to serve, of the same shape: values or probabilities as they are, or a draw or cut of them."""
-    if recipe.binarization == "none":
-        return values
-    if not ((values >= 0) & (values <= 1)).all():
-        raise InputError(_no_probabilities(name, values))
-    if recipe.binarization == "threshold":
-        return (values > 0.5).float()
-    if recipe.seed is None or (recipe.binarization == "dynamic" and part == "train"):
-        return values
-    return torch.bernoulli(values, generator=stream(recipe.seed, part))
-
-
-def _no_probabilities(name: str, values: Tensor) -> str:
-    if values.isnan().any():
-        return (
-            f"{name}: expected values in [0, 1] to binarize, got missing ones (NaN); fill them in, or do not binarize"
-        )
-    return (
-        f"{name}: expected values in [0, 1] to binarize, got {values.min():g}..{values.max():g}; "
-        'give divisor= (the value that means probability 1), or binarization="none"'
-    )
-
-
-def _kind(tensors: Sequence[Tensor]) -> tuple[str, int | None]:
-    """What the values are, and the largest count (1 for probabilities)."""
-    seen = [x[~x.isnan()] if x.isnan().any() else x for x in tensors]
-    if not any(x.numel() for x in seen) or any((x < 0).any() for x in seen):
-        return "real", None
-    maximum = max(float(x.max()) for x in seen if x.numel())
-    if all((x == x.floor()).all() for x in seen):
-        return ("binary", 1) if maximum <= 1 else ("counts", int(maximum))
-    return ("unit", 1) if maximum <= 1 else ("real", None)
+    return Recipe(binarization, used, seed if drawn else None)
 
 
 # ------------------------------------------------------------------------------------- the named sets
@@ -134,7 +51,7 @@ def digits(
     Like every function of `DATASETS` it takes the options of `load`, but needs no folder or download.
     """
     recipe = _recipe(binarization or "none", divisor, seed, found=1.0, scale=16.0)
-    return _dataset("digits", _parts(readers.read_digits(), (1197, 300, 300), seed=0), recipe)
+    return dataset("digits", _parts(readers.read_digits(), (1197, 300, 300), seed=0), recipe)
 
 
 def mnist(**options: Any) -> Dataset:
@@ -159,7 +76,7 @@ def _grey(
     recipe = _recipe(binarization or "dynamic", divisor, seed, found=255.0, scale=255.0)
     found = readers.read_grey_images(name, data_dir=data_dir, download=download)
     train = _take(found["train"], slice(None, -10_000))
-    return _dataset(
+    return dataset(
         name,
         {"train": train, "valid": _take(found["train"], slice(-10_000, None)), "test": found["test"]},
         recipe,
@@ -183,7 +100,7 @@ def mnist_static(
             f"mnist-static: expected neither binarization nor divisor, got {binarization!r} and {divisor}; "
             'these rows are bits already: for another binarization load "mnist"'
         )
-    return _dataset("mnist-static", readers.read_static_mnist(data_dir=data_dir), _Recipe("static", 1.0, None))
+    return dataset("mnist-static", readers.read_static_mnist(data_dir=data_dir), Recipe("static", 1.0, None))
 
 
 DATASETS: dict[str, Callable[..., Dataset]] = {
@@ -206,17 +123,24 @@ def load(
     data_dir: str | Path | None = None,
     download: bool = True,
     splits: tuple[float, float, float] = SPLITS,
+    mmap: bool | None = None,
 ) -> Dataset:
-    """Loads a set by name, or the user's own .npy, .npz, .csv or folder of images by path.
+    """Loads a set by name, or the user's own .npy, .npz, .csv, folder of .npy or folder of images by path.
+
+    Rows of .npy files can stay there, mapped: the same rows with the same protocols, read when they are used. In
+    memory is then what tells which rows make up each split (8 bytes a row), labels, and bits where rows are
+    binarized once. `fit` and `evaluate` take such splits as any other; elsewhere take some rows: `split[:1000]`.
 
     Args:
-        source: a key of `DATASETS`, or a path.
+        source: a key of `DATASETS`, or a path. A folder of .npy holds "train", "valid" and "test"; or "x", with
+            labels "y" if any.
         binarization: "none", "dynamic", "static" or "threshold"; the set's usual one when None.
         divisor: values are divided by it; the set's usual one when None.
         seed: of the fixed binarization draws, and of the permutation that splits the user's rows.
         data_dir: where files of named sets are looked for, in torchvision's layout; PYROVAE_DATA when None.
         download: whether MNIST and Fashion-MNIST may be downloaded to the cache folder.
         splits: fractions of train, valid and test for the user's rows.
+        mmap: whether rows of .npy files stay there; None is where they would take over a quarter of the memory.
 
     Returns:
         float32 observations in three splits, each with its protocol.
@@ -232,7 +156,9 @@ def load(
     _check_options(binarization, divisor, seed, splits)
     options: dict[str, Any] = {"binarization": binarization, "divisor": divisor, "seed": seed}
     if not isinstance(source, str) or source not in DATASETS:
-        return _own(_existing(source), splits=splits, **options)
+        return _own(_existing(source), splits=splits, mmap=mmap, **options)
+    if mmap:
+        raise InputError(f"{source}: expected no mmap, for the set fits in memory, got mmap={mmap}; leave it out")
     if tuple(splits) != SPLITS:
         raise InputError(f"{source}: expected no splits, for the set has its own, got {splits}; leave them out")
     return DATASETS[source](data_dir=data_dir, download=download, **options)
@@ -268,16 +194,20 @@ def _own(
     divisor: float | None,
     seed: int,
     splits: tuple[float, float, float],
+    mmap: bool | None,
 ) -> Dataset:
     """The user's file: its own three parts, or a seeded permutation in three."""
-    name, parts = path.resolve().name, files.read_path(path)
+    mapped = files.outgrows_memory(path) if mmap is None else mmap
+    name, parts = path.resolve().name, files.read_path(path, mapped=mapped)
     kind = binarization or "none"
     seeded = "all" in parts or kind in ("dynamic", "static")
     if "all" in parts:
         parts = _parts(parts["all"], _sizes(len(parts["all"].x), splits), seed=seed)
     elif tuple(splits) != SPLITS:
         raise InputError(f"{name}: expected no splits, for the file has its own, got {splits}; leave them out")
-    return _dataset(name, parts, _Recipe(kind, float(divisor or 1.0), seed if seeded else None))
+    else:
+        parts = {part: _take(rows, slice(None)) for part, rows in parts.items()}
+    return dataset(name, parts, Recipe(kind, float(divisor or 1.0), seed if seeded else None))
 
 
 def _sizes(num_data: int, splits: tuple[float, float, float]) -> tuple[int, int, int]:
@@ -297,4 +227,7 @@ def _parts(rows: Rows, sizes: tuple[int, int, int], *, seed: int) -> Parts:
 
 
 def _take(rows: Rows, index: Any) -> Rows:
-    return Rows(rows.x[index], None if rows.labels is None else rows.labels[index])
+    """Some of the rows; those of a mapped array stay in their file."""
+    x: Any = rows.x
+    taken = Mapped(x, torch.arange(len(x))[index]) if lies_in_file(x) else x[index]
+    return Rows(taken, None if rows.labels is None else rows.labels[index])

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["InputError", "Interrupted", "UntrustedEvidence", "UntrustedPosterior", "nearest"]
+__all__ = ["InputError", "Interrupted", "NotCompiled", "UntrustedEvidence", "UntrustedPosterior", "nearest"]
 
 
 class InputError(ValueError):
@@ -27,6 +27,10 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, partial: Any) -> None:
         super().__init__("interrupted; what was done is kept")
         self.partial = partial
+
+
+class NotCompiled(UserWarning):
+    """A fit goes on with the eager step, which is right and slower; the message says why."""
 
 
 class UntrustedEvidence(UserWarning):

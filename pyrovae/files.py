@@ -1,4 +1,4 @@
-"""The user's own files, .npy, .npz, .csv or a folder of images, as NumPy arrays; every failure is one `InputError`.
+"""The user's own files, .npy, .npz, .csv or a folder, as NumPy arrays; every failure is one `InputError`.
 
 Nothing is ever unpickled.
 """
@@ -10,19 +10,18 @@ import math
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from .errors import InputError, nearest
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from .streams import Array, Mapped, machine_memory, open_npy
 
 
 class Rows(NamedTuple):
     """Observations `x` of shape (N, *shape), and `labels` of shape (N,) where there are any."""
 
-    x: Array
+    x: Array | Mapped
     labels: Array | None = None
 
 
@@ -45,11 +44,12 @@ def content_of(path: Path) -> bytes:
 # ------------------------------------------------------------------------------- the user's own files
 
 
-def read_path(path: str | Path) -> Parts:
-    """Reads a user's file (.npy, .npz, .csv) or folder of images.
+def read_path(path: str | Path, *, mapped: bool = False) -> Parts:
+    """Reads a user's file (.npy, .npz, .csv), folder of .npy files or folder of images.
 
     Args:
         path: what to read; it must exist.
+        mapped: leave observations in their .npy files, as `numpy.memmap`.
 
     Returns:
         Either "train", "valid" and "test", or "all".
@@ -58,21 +58,31 @@ def read_path(path: str | Path) -> Parts:
         InputError: a file that is missing, empty, damaged, or of another kind.
     """
     path = Path(path).expanduser()
+    if mapped and not _npy_files(path):
+        raise InputError(f"{path}: expected a .npy file or a folder of them to map, got neither; save the rows as .npy")
     if path.is_dir():
-        return {"all": read_image_folder(path)}
+        return _read_npy_folder(path, mapped=mapped) if _npy_files(path) else {"all": read_image_folder(path)}
     read = READERS.get(path.suffix.lower())
     if read is None:
         raise InputError(
             f'{path}: expected {", ".join(READERS)} or a folder of images, got suffix "{path.suffix}";'
             f"{nearest(path.suffix, READERS) or ' save the rows as .npy'}"
         )
-    return read(path)
+    return read_npy(path, mapped=True) if mapped else read(path)
 
 
-def read_npy(path: str | Path) -> Parts:
-    """Reads one array of shape (N, *shape)."""
+def outgrows_memory(path: str | Path) -> bool:
+    """Whether the rows of .npy files, as float32, would take over a quarter of the machine's memory."""
+    found, limit = _npy_files(Path(path).expanduser()), machine_memory() // 4
+    if 4 * sum(file.stat().st_size for file in found) <= limit:  # a byte becomes a float32
+        return False
+    return 4 * sum(open_npy(file).size for file in found) > limit
+
+
+def read_npy(path: str | Path, *, mapped: bool = False) -> Parts:
+    """Reads one array of shape (N, *shape), or leaves it in its file, ``mapped``."""
     path = Path(path)
-    arrays = arrays_of(path)
+    arrays = {"x": open_npy(path)} if mapped else arrays_of(path)
     demand_names(path, arrays, ["x"])
     return {"all": Rows(_numbers(path, "the array", arrays["x"]))}
 
@@ -80,7 +90,24 @@ def read_npy(path: str | Path) -> Parts:
 def read_npz(path: str | Path) -> Parts:
     """Reads arrays "train", "valid" and "test"; or "x", with labels "y" if any; or the only array."""
     path = Path(path)
-    arrays = arrays_of(path)
+    return _named_parts(path, arrays_of(path))
+
+
+def _read_npy_folder(path: Path, *, mapped: bool) -> Parts:
+    """Reads a folder of .npy files, named as the arrays of an .npz are."""
+    return _named_parts(
+        path, {file.stem: open_npy(file) if mapped else arrays_of(file)["x"] for file in _npy_files(path)}
+    )
+
+
+def _npy_files(path: Path) -> list[Path]:
+    """A .npy file, or those of a folder without images."""
+    if path.is_dir():
+        return [] if _images(path) else [file for file in _visible(path) if file.suffix.lower() == ".npy"]
+    return [path] if path.suffix.lower() == ".npy" else []
+
+
+def _named_parts(path: Path, arrays: dict[str, Array]) -> Parts:
     if {"train", "valid", "test"} & set(arrays):
         return _read_parts(path, arrays)
     if len(arrays) == 1 and "y" not in arrays:

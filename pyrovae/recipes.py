@@ -50,6 +50,7 @@ SETTINGS: dict[str, Any] = {
     "schedule": "cosine",
     "kl_warmup": None,
     "patience": None,
+    "precision": "float32",
     "seed": 0,
 }
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -83,7 +84,8 @@ def record(**given: Any) -> dict[str, Any]:
 
 def training(record: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of :func:`pyrovae.fit` that a record decides."""
-    same = {name: record[name] for name in ("kl_warmup", "epochs", "batch_size", "patience", "seed")}
+    record = {**SETTINGS, **record}  # a run of long ago may lack what came later
+    same = {name: record[name] for name in ("kl_warmup", "epochs", "batch_size", "patience", "precision", "seed")}
     return {"optimizer": adam(record["lr"]), "schedule": SCHEDULES[record["schedule"]], **same}
 
 

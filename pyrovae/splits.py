@@ -1,22 +1,20 @@
-"""A split: tensors whose first dimension is the datum, and the protocol of how they came to be.
-
-Rows x of D values that are source / c have log p(source) = log p(x) - D log c; the protocol carries the last
-term, so that densities in different units can be compared.
-"""
+"""A split: tensors whose first dimension is the datum, and the protocol of how they came to be."""
 
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .compact import Bits, Scaled, Stored, pack
 from .errors import InputError
+from .protocol import Protocol, describe, digest, in_blocks
+from .streams import Mapped, lies_in_file
 
 __all__ = ["Dataset", "Protocol", "Split", "as_split", "describe"]
 
@@ -24,64 +22,13 @@ __all__ = ["Dataset", "Protocol", "Split", "as_split", "describe"]
 # ---------------------------------------------------------------------------------------- the records
 
 
-@dataclass(frozen=True)
-class Protocol:
-    """How the rows of a split came to be.
-
-    Attributes:
-        dataset: the set: "digits", "mnist", "user's tensor", or the name of the user's file.
-        split: "train", "valid", "test" or "all".
-        num_data: N.
-        binarization: "none"; "dynamic" (train drawn anew at each use, valid and test drawn once);
-            "static" (drawn once); "threshold" (at 0.5).
-        divisor: the rows (under binarization: the probabilities) are source / divisor; 1.0 is as found.
-        log_jacobian: nats per datum to add to a log density of the rows to get that of the source rows,
-            -D log(divisor); D counts observed values (their mean over the data, where some are missing).
-            0.0 under binarization: a mass needs none.
-        seed: of the split's permutation and the fixed draws; None where nothing depended on it.
-        sha256: of the rows as served (dtype, shape and bytes of each tensor; if dynamic, the probabilities).
-        source_sha256: of the same rows before rescaling or binarization, in the same dtype.
-    """
-
-    dataset: str
-    split: str
-    num_data: int
-    binarization: str
-    divisor: float
-    log_jacobian: float
-    seed: int | None
-    sha256: str
-    source_sha256: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as plain values, fit for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Protocol:
-        """The inverse of `to_dict`."""
-        names = [one.name for one in fields(cls)]
-        if set(values) != set(names):
-            raise InputError(f"expected a protocol with {names}, got {sorted(values)}; give what to_dict() returned")
-        return cls(**values)
-
-    def __str__(self) -> str:
-        values = {
-            "none": "values as found" if self.divisor == 1.0 else f"values divided by {self.divisor:g}",
-            "dynamic": "binarized anew at each use" if self.split == "train" else "binarized once",
-            "static": "binarized once",
-            "threshold": "binarized at 0.5",
-        }[self.binarization]
-        seed = "" if self.seed is None else f", seed {self.seed}"
-        return f"{self.dataset} {self.split}: {self.num_data} data, {values}{seed}, sha256 {self.sha256[:8]}"
-
-
 @dataclass(frozen=True, eq=False)
 class Split:
     """A tuple of tensors with the datum as first dimension, and how they came to be.
 
     Attributes:
-        tensors: the observations (N, *shape) first; what the programs get as positional arguments.
+        tensors: the observations (N, *shape) first; what the programs get as positional arguments. Rows that
+            stay in a file stand here as :class:`~pyrovae.compact.Stored`, of which `batch` and slices give tensors.
         protocol: how the rows came to be.
         labels: (N,) int64, never passed to programs unless by `with_labels`.
         source: the observations before rescaling or binarization; None where they are as found.
@@ -117,7 +64,7 @@ class Split:
         return self.x.shape[1:]
 
     def __getitem__(self, index: slice | Tensor | Sequence[int]) -> Split:
-        """Some of the rows, as a split with its own size and hashes; to train, use the cheaper `batch`."""
+        """Some of the rows, in memory, as a split with its own size and hashes; to train, use the cheaper `batch`."""
         if isinstance(index, slice) and index.indices(len(self)) == (0, len(self), 1):
             return self  # all of them, with the protocol that they have
         rows = index if isinstance(index, slice) else _row_numbers(index, len(self))
@@ -151,9 +98,15 @@ class Split:
             One tensor (B, ...) for each of `tensors`.
         """
         rows = tuple(tensor[index] for tensor in self.tensors)
-        if self.protocol.binarization != "dynamic" or self.protocol.split != "train":
-            return rows
-        return (torch.bernoulli(rows[0], generator=generator), *rows[1:])
+        return (torch.bernoulli(rows[0], generator=generator), *rows[1:]) if self.protocol.drawn_anew else rows
+
+    def missing(self) -> Tensor:
+        """Numbers of the rows that hold missing values (NaN), ascending."""
+        blocks = [
+            rows.start + self.x[rows].isnan().reshape(rows.stop - rows.start, -1).any(1).nonzero()[:, 0]
+            for rows in in_blocks(self.x)
+        ]
+        return torch.cat(blocks)
 
     def drawn(self, seed: int) -> Split:
         """The split with its rows fixed: where they would be drawn anew at each use, one draw of them all.
@@ -161,11 +114,10 @@ class Split:
         Args:
             seed: of that draw, on the CPU; the protocol then says "static".
         """
-        if self.protocol.binarization != "dynamic" or self.protocol.split != "train":
+        if not self.protocol.drawn_anew:
             return self
-        x = torch.bernoulli(self.x.cpu(), generator=stream(seed, "drawn")).to(self.x.device)
-        tensors = (x, *self.tensors[1:])
-        protocol = replace(self.protocol, binarization="static", seed=seed, sha256=_digest(tensors))
+        tensors = (_drawn(self.x, stream(seed, "drawn")), *self.tensors[1:])
+        protocol = replace(self.protocol, binarization="static", seed=seed, sha256=digest(tensors))
         return Split(tensors, protocol, self.labels, self.source)
 
     def _with(self, tensors: tuple[Tensor, ...], labels: Tensor | None, source: Tensor | None) -> Split:
@@ -228,7 +180,7 @@ def as_split(data: Any) -> Split:
 
     Args:
         data: a `Split` (returned as it is), a tensor or array (N, ...), or a tuple or list of these with
-            one N. Dtypes are kept.
+            one N. Dtypes are kept; what `numpy.load(path, mmap_mode="r")` gives stays in its file.
 
     Returns:
         The split; for tensors, of the set "user's tensor", split "all".
@@ -255,12 +207,23 @@ def stream(seed: int, purpose: str) -> torch.Generator:
     return torch.Generator("cpu").manual_seed(int.from_bytes(key, "little") >> 1)
 
 
+def _drawn(x: Any, noise: torch.Generator) -> Tensor:
+    """One draw of all probabilities, (N, *shape); as bits where they lie in a file."""
+    if isinstance(x, Tensor):
+        return torch.bernoulli(x.cpu(), generator=noise).to(x.device)
+    blocks = [pack(torch.bernoulli(x[rows].cpu(), generator=noise)) for rows in in_blocks(x)]
+    return cast(Tensor, Stored(torch.cat(blocks), Bits.of(x.shape[1:], x.dtype)).to(x.device))
+
+
 def _as_tensor(data: Any) -> Tensor:
     if isinstance(data, Tensor):
         return data
     if not isinstance(data, np.ndarray) or data.dtype.kind not in "buif":
         what = f"an array of {data.dtype}" if isinstance(data, np.ndarray) else f"a {type(data).__name__}"
         raise InputError(f"expected a Split, a tensor (N, ...) or a tuple of tensors, got {what}; make it a tensor")
+    if lies_in_file(data):
+        rows = Mapped(data, torch.arange(len(data)))
+        return cast(Tensor, Stored(rows, Scaled(rows.dtype)))
     return torch.as_tensor(data if data.flags.writeable else data.copy())
 
 
@@ -282,40 +245,8 @@ def _row_numbers(index: Any, num_data: int) -> Tensor:
         )
     if rows.min() < -num_data or rows.max() >= num_data:
         raise InputError(f"expected row numbers below {num_data}, got {rows.min()}..{rows.max()}; check them")
-    return torch.from_numpy(rows.astype(np.int64))
+    return torch.from_numpy(rows.astype(np.int64) % num_data)
 
 
 def _on(rows: slice | Tensor, tensor: Tensor) -> slice | Tensor:
     return rows if isinstance(rows, slice) else rows.to(tensor.device)
-
-
-def describe(
-    tensors: tuple[Tensor, ...],
-    *,
-    dataset: str,
-    split: str,
-    source: Tensor | None = None,
-    binarization: str = "none",
-    divisor: float = 1.0,
-    seed: int | None = None,
-) -> Protocol:
-    """Writes the protocol of rows and computes what depends on them: size, hashes and Jacobian."""
-    x, sha256 = tensors[0], _digest(tensors)
-    found = sha256 if source is None else _digest((source.to(x.dtype), *tensors[1:]))
-    jacobian = 0.0 if binarization != "none" or divisor == 1.0 else -_num_observed(x) * math.log(divisor)
-    return Protocol(dataset, split, len(x), binarization, divisor, jacobian, seed, sha256, found)
-
-
-def _num_observed(x: Tensor) -> float:
-    """D, or the mean number of values per datum that are not NaN."""
-    return int((~x.isnan()).sum()) / len(x)
-
-
-def _digest(tensors: Sequence[Tensor]) -> str:
-    """SHA-256 of each tensor's dtype, shape and bytes."""
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        rows = tensor.detach().cpu().contiguous()
-        digest.update(f"{rows.dtype} {tuple(rows.shape)}\n".encode())
-        digest.update(rows.view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -37,6 +37,10 @@ def tempered(program: Program, beta: float | Tensor) -> Program:
 
 
 class _FilledUnderMask(Messenger):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fillers: dict[str, float | None] = {}  # site -> found at its first run: later ones look at no value
+
     def _pyro_sample(self, msg: Any) -> None:
         value, base = msg["value"], layers(msg["fn"])[-1]
         support = support_of(base) if msg["is_observed"] and isinstance(value, Tensor) else None
@@ -45,7 +49,11 @@ class _FilledUnderMask(Messenger):
         like = value.flatten(value.dim() - support.event_dim).select(-1, 0) if support.event_dim else value
         counts = scored(msg, like, support.event_dim)
         counts = counts.reshape(counts.shape + (1,) * support.event_dim)
-        msg["value"] = torch.where(counts, value, _inside(support, value))
+        name = msg["name"]
+        if name not in self.fillers:
+            self.fillers[name] = _inside(support, value)
+        filler = self.fillers[name]
+        msg["value"] = torch.where(counts, value, value.nan_to_num() if filler is None else filler)
 
 
 def filled_under_mask(program: Program) -> Program:
@@ -62,10 +70,9 @@ def _is_masked(msg: Any) -> bool:
     return isinstance(msg["mask"], Tensor) or any(isinstance(layer._mask, Tensor) for layer in inner)
 
 
-def _inside(support: Any, value: Tensor) -> Tensor:
-    """Some value in the support, of the dtype, device and shape of ``value``; NaN become 0 where none is known."""
+def _inside(support: Any, value: Tensor) -> float | None:
+    """Some number in the support of values like this; None where none is known."""
     for candidate in (0.0, 0.5, 1.0):
-        filler = torch.full_like(value, candidate)
-        if support.check(filler).all():
-            return filler
-    return value.nan_to_num()
+        if support.check(torch.full_like(value, candidate)).all():
+            return candidate
+    return None

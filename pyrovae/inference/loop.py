@@ -4,7 +4,6 @@ import math
 import signal
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,27 +12,19 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.infer import ELBO, SVI
+from pyro.infer import ELBO
 from torch import Tensor, nn
 
 from pyrovae import storage
-from pyrovae.errors import InputError
-from pyrovae.inference.blocks import (
-    BINARIZATION,
-    FIT,
-    ORDER,
-    kept_rng,
-    memory_advice,
-    out_of_memory,
-    seed_everything,
-    seed_of,
-)
+from pyrovae.inference.blocks import BINARIZATION, FIT, ORDER, kept_rng, seed_everything, seed_of
 from pyrovae.inference.checkpoint import Progress, restore, save, set_weights, weights
-from pyrovae.inference.handlers import filled_under_mask, tempered
-from pyrovae.inference.measures import Meter, check_objective, validation_terms
-from pyrovae.inference.optimizers import Guarded, NotFiniteError
+from pyrovae.inference.first_look import look_at_data
+from pyrovae.inference.measures import check_objective, validation_terms
+from pyrovae.inference.optimizers import Guarded
 from pyrovae.inference.pairs import Program, Scoped, evaluation_mode
-from pyrovae.inference.structure import Structure, inspect_pair
+from pyrovae.inference.plain import blocks_of
+from pyrovae.inference.precision import in_precision
+from pyrovae.inference.stepping import Stepper, numerics_of_training
 from pyrovae.progress import bar
 from pyrovae.splits import Split
 
@@ -79,29 +70,49 @@ class Loop:
     folder: Path | None
     record: dict[str, Any]
     callback: Callable[[int, Fit], Any] | None
+    may_be_eager: bool  # whether a step that cannot be compiled is taken eagerly
 
     def __post_init__(self) -> None:
         self.epochs, self.batch_size, self.seed = (self.settings[name] for name in ("epochs", "batch_size", "seed"))
         self.steps = -(-len(self.train) // self.batch_size)
-        self.beta = torch.ones((), device=self.train.x.device)
-        warm = self.settings["kl_warmup"] > 0
-        programs = filled_under_mask(self.model), self.guide
-        pair = [tempered(program, self.beta) if warm else program for program in programs]
-        self.svi = SVI(pair[0], pair[1], self.optimizer, self.optimizer.watched(self.objective))
-        self.meter = Meter(self.objective, self.model, self.guide)
+        precision = self.settings["precision"]
+        self.pair = in_precision(self.model, precision), in_precision(self.guide, precision)
+        self.stepper = Stepper(
+            *self.pair,
+            self.modules,
+            objective=self.objective,
+            optimizer=self.optimizer,
+            plate=self.settings["plate"],
+            warm=self.settings["kl_warmup"] > 0,
+            device=self.train.x.device,
+        )
+        self.meter = self.stepper.meter
         self.generator = torch.Generator(device=self.train.x.device)
         self.state = Progress()
-        self.saved_at = time.monotonic()
+        self.saved_at = self.shown_at = time.monotonic()
 
     def run(self, *, resume: bool, visible: bool) -> Fit:
         """Trains to the end, to the end of patience or to Ctrl-C, whichever comes first."""
         seed_everything(FIT, self.seed)
-        check_objective(self.objective, self._look_at_data())
-        self._prime()
-        with _training_numerics(), _interruptible() as interrupted, self.meter:
-            if resume and self.folder and storage.holds_run(self.folder):
+        splits = [split for split in (self.valid, self.train) if split is not None]
+        structure = look_at_data(
+            *self.pair,
+            self.modules,
+            splits,
+            batch_size=self.batch_size,
+            plate=self.settings["plate"],
+        )
+        check_objective(self.objective, structure)
+        sizes = dict.fromkeys(rows.stop - rows.start for rows in blocks_of(len(self.train), self.batch_size))
+        batches = [self.train.batch(slice(0, rows)) for rows in sizes]  # one of each size
+        self.stepper.prime(batches)
+        with numerics_of_training(), _interruptible() as interrupted, self.meter:
+            resumed = self.folder is not None and resume and storage.holds_run(self.folder)
+            if resumed:
                 self._restore()
-            else:
+            if self.settings["compile"]:
+                self.settings["compile"] = self.stepper.compile(batches, may_be_eager=self.may_be_eager)
+            if not resumed:
                 self._save()
             done = self.state.epoch * self.steps + self.state.step
             total = self.epochs * self.steps
@@ -110,50 +121,11 @@ class Loop:
                     while self.state.epoch < self.epochs and not self.state.stopped and not interrupted():
                         self._epoch(shown, interrupted)
                 finally:
-                    self._forget_gradients()
+                    self.stepper.forget_gradients()
             self.state.interrupted = interrupted()
             self._save()
             self._take_best()
         return self._fit()
-
-    def _look_at_data(self) -> Structure:
-        """Runs the pair once over all data: every ``pyro.param`` exists afterwards, and every value is in support."""
-        structure, size = None, max(self.batch_size, 500)
-        with torch.no_grad(), memory_advice(f"{size} data at once: lower batch_size"), evaluation_mode(self.modules):
-            for split in (self.valid, self.train):
-                for start in range(0, len(split) if split else 0, size):
-                    assert split is not None
-                    rows = slice(start, min(start + size, len(split)))
-                    structure = self._inspect(split.batch(rows), start)
-        assert structure is not None
-        return structure
-
-    def _inspect(self, batch: tuple[Tensor, ...], start: int) -> Structure:
-        try:
-            return inspect_pair(self.model, self.guide, batch, plate=self.settings["plate"])
-        except InputError:
-            raise
-        except (ValueError, RuntimeError) as error:
-            if out_of_memory(error):
-                raise
-            missing = ~batch[0].isfinite().flatten(1).all(1) if batch[0].dim() > 1 else ~batch[0].isfinite()
-            if not missing.any():
-                raise InputError(f"the programs do not run on the data: {error}") from error
-            raise InputError(
-                f"{int(missing.sum())} rows hold values that are missing or infinite, the first is row "
-                f"{start + int(missing.nonzero()[0])}: impute them, or mask them in programs of your own"
-            ) from error
-
-    def _prime(self) -> None:
-        """Lets the objective guess its plates now, so that no step draws numbers for it; clears old gradients."""
-        batch = self.train.batch(slice(0, min(self.batch_size, len(self.train))))
-        with kept_rng(), torch.no_grad(), evaluation_mode(self.modules), _training_numerics():
-            self.svi.loss(self.svi.model, self.svi.guide, *batch)
-        self._forget_gradients()
-
-    def _forget_gradients(self) -> None:
-        for _, parameter in pyro.get_param_store().named_parameters():
-            parameter.grad = None
 
     def _epoch(self, shown: Any, interrupted: Callable[[], bool]) -> None:
         state, started = self.state, time.monotonic()
@@ -163,47 +135,50 @@ class Loop:
             self.generator.manual_seed(seed_of(BINARIZATION, self.seed, state.epoch))
         shuffle = torch.Generator("cpu").manual_seed(seed_of(ORDER, self.seed, state.epoch))
         order = torch.randperm(len(self.train), generator=shuffle, device="cpu").to(self.train.x.device)
-        self.optimizer.rate = self.schedule(state.epoch / self.epochs)
-        for module in self.modules:
-            module.train()
+        with kept_rng():
+            first = self.train.batch(order[: self.batch_size])
+        rate = self.schedule(state.epoch / self.epochs)
+        self.settings["compile"] = self.stepper.begin(rate, state.step, first, may_be_eager=self.may_be_eager)
         while state.step < self.steps and not interrupted():
-            self._step(order[state.step * self.batch_size : (state.step + 1) * self.batch_size])
+            self._step(order)
             state.step += 1
             shown.update()
             self._show(shown)
+        self._refuse_not_finite(order)
         state.seconds += time.monotonic() - started
         if state.step == self.steps:
             self._end_epoch()
 
-    def _step(self, rows: Tensor) -> None:
+    def _step(self, order: Tensor) -> None:
         state = self.state
         if self.settings["kl_warmup"]:
             share = (state.epoch * self.steps + state.step + 1) / (self.settings["kl_warmup"] * self.steps)
-            self.beta.fill_(min(1.0, share))
-        batch = self.train.batch(rows, self.generator)
+            self.stepper.beta.fill_(min(1.0, share))
         try:
-            with memory_advice(f"a batch of {len(rows)}: lower batch_size"):
-                loss = self.svi.step(*batch)
-        except NotFiniteError as error:
-            raise FloatingPointError(self._diagnosis(error)) from None
-        self.meter.add(loss, len(rows), batch)
+            self.stepper.take(self._batch(order))
+        except FloatingPointError as error:
+            raise FloatingPointError(f"epoch {state.epoch + 1}, step {state.step + 1}: {error}") from None
 
-    def _diagnosis(self, error: NotFiniteError) -> str:
-        where = f"epoch {self.state.epoch + 1}, step {self.state.step + 1}"
-        bad = self.meter.not_finite_sites()
-        cause = f"the log density of site '{bad[0]}' is not finite" if bad else str(error)
-        return (
-            f"{where}: {cause}; the step was not taken. Lower the learning rate, or look at the data and scales there"
-        )
+    def _batch(self, order: Tensor) -> tuple[Tensor, ...]:
+        start = self.state.step * self.batch_size
+        return self.train.batch(order[start : start + self.batch_size], self.generator)
+
+    def _refuse_not_finite(self, order: Tensor) -> None:
+        """Stops at the first step of the epoch that was not taken, where the device was not waited for until now."""
+        number = self.stepper.refused()
+        if number is not None:
+            self.state.step = number
+            found = self.stepper.diagnosis(self._batch(order))
+            raise FloatingPointError(f"epoch {self.state.epoch + 1}, step {number + 1}: {found}")
 
     def _end_epoch(self) -> None:
         state = self.state
         row = {"epoch": state.epoch + 1, **self.meter.means()}
         if self.valid is not None:
             with evaluation_mode(self.modules), kept_rng():
-                terms = validation_terms(self.model, self.guide, self.valid, self.batch_size)
+                terms = validation_terms(*self.pair, self.valid, self.batch_size)
             row.update({f"valid_{name}": value for name, value in terms.items()})
-        row.update(beta=self.beta.item(), rate_factor=self.optimizer.rate, seconds=round(state.seconds, 3))
+        row.update(beta=self.stepper.beta.item(), rate_factor=self.optimizer.rate, seconds=round(state.seconds, 3))
         state.history.append(row)
         state.epoch, state.step, state.seconds = state.epoch + 1, 0, 0.0
         self._watch(row)
@@ -240,13 +215,13 @@ class Loop:
     def _restore(self) -> None:
         assert self.folder is not None
         self.state = restore(self.folder, self.settings, self.modules, self.optimizer, self.generator)
-        self.meter.set_state(self.state.sums, self.train.x.device)
+        self.meter.set_state(self.state.sums)
 
     def _show(self, shown: Any) -> None:
         now = time.monotonic()
-        if shown.disable or now - self.meter.shown_at < 0.5:
+        if shown.disable or now - self.shown_at < 0.5:
             return
-        self.meter.shown_at = now
+        self.shown_at = now
         means = self.meter.means()
         shown.set_description(f"epoch {self.state.epoch + 1}/{self.epochs}", refresh=False)
         shown.set_postfix_str(
@@ -263,15 +238,6 @@ class Loop:
             self.state.best_epoch,
             dict(self.settings),
         )
-
-
-@contextmanager
-def _training_numerics() -> Iterator[None]:
-    """Pyro's checks off for the hot loop: values were checked before it, gradients are checked in it."""
-    with pyro.validation_enabled(False), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Encountered NaN")
-        warnings.filterwarnings("ignore", message=".*was not registered in the param store")
-        yield
 
 
 @contextmanager

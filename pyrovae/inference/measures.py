@@ -1,10 +1,11 @@
 """The true ELBO of each step, read off the traces that the objective made anyway: nats per datum, never tempered."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+import pyro
 import torch
 from pyro.infer import ELBO, RenyiELBO, Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
 from pyro.poutine import Trace
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from pyrovae.errors import InputError
 from pyrovae.inference.blocks import VALIDATION, seed_everything
+from pyrovae.inference.objectives import Objective
 from pyrovae.inference.pairs import Program, plain_traces, quiet_numerics, sites
 from pyrovae.inference.structure import Structure
 from pyrovae.splits import Split
@@ -42,80 +44,100 @@ def check_objective(objective: ELBO, structure: Structure) -> None:
 
 
 class Meter:
-    """Sums ELBO, reconstruction, KL and objective over the data of an epoch.
+    """Sums reconstruction, KL and objective over the data of an epoch, on the device, float64.
 
-    While it is entered, it looks at every trace of ``objective``. An objective whose traces say no plain ELBO (with
-    enumerated sites, say) costs one more run of the pair for each step.
+    While it is entered, it looks at every bound (or, of Pyro's own objectives, at every trace) that ``objective``
+    makes. A Pyro objective whose traces say no plain ELBO (with enumerated sites, say) costs one more run of the pair
+    for each step.
+
+    Args:
+        objective: what is optimized.
+        model: of the pair without the handlers of training.
+        guide: likewise.
+        scales: rows of a batch -> how many data a row stands for.
+        device: where the data are.
     """
 
-    def __init__(self, objective: ELBO, model: Program, guide: Program) -> None:
-        self.objective, self.model, self.guide = objective, model, guide
+    def __init__(
+        self, objective: ELBO, model: Program, guide: Program, scales: Mapping[int, float], device: torch.device
+    ) -> None:
+        self.objective, self.model, self.guide, self.scales = objective, model, guide, scales
         self.readable = type(objective) in _READABLE
-        self.traces: list[tuple[Trace, Trace]] = []
-        self.shown_at = -math.inf
-        self.reset()
+        self.seen: list[Any] = []
+        self.num_data = 0
+        self.sums = torch.zeros(3, dtype=torch.float64, device=device)
 
     def __enter__(self) -> "Meter":
-        get_trace = self.objective._get_trace
+        name = self._looked_at
+        make = getattr(self.objective, name)
 
-        def remembering(*args: Any, **kwargs: Any) -> tuple[Trace, Trace]:
-            self.traces.append(get_trace(*args, **kwargs))
-            return self.traces[-1]
+        def remembering(*args: Any, **kwargs: Any) -> Any:
+            self.seen.append(make(*args, **kwargs))
+            return self.seen[-1]
 
-        self.objective._get_trace = remembering  # type: ignore[method-assign]
+        setattr(self.objective, name, remembering)
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, where: TracebackType | None) -> None:
-        del self.objective._get_trace  # the class's own again
-        self.traces.clear()
+        delattr(self.objective, self._looked_at)  # the class's own again
+        self.seen.clear()
+
+    @property
+    def _looked_at(self) -> str:
+        return "bound" if isinstance(self.objective, Objective) else "_get_trace"
 
     def reset(self) -> None:
         """Starts an epoch."""
-        self.num_data, self.objective_sum = 0, 0.0
-        self.sums: Tensor | None = None
+        self.num_data = 0
+        self.sums.zero_()
 
     def add(self, loss: float, num_data: int, batch: Sequence[Tensor]) -> None:
-        """Counts one step: its loss as Pyro returns it, and the terms of its traces."""
+        """Counts one step: its loss as Pyro returns it, and the terms of what was seen."""
+        self.sums[:2] += self._terms(batch)
+        self.sums[2] -= loss / self.scales[num_data]
+        self.num_data += num_data
+        self.seen.clear()
+
+    def _terms(self, batch: Sequence[Tensor]) -> Tensor:
+        """Reconstruction and KL of the step, (2,)."""
+        if isinstance(self.objective, Objective):
+            return torch.stack([self.seen[-1].reconstruction, self.seen[-1].kl_prior])
         if not self.readable:
             with quiet_numerics():
-                self.traces = [plain_traces(self.model, self.guide, batch)]
-                for trace in self.traces[0]:
+                self.seen = [plain_traces(self.model, self.guide, batch)]
+                for trace in self.seen[0]:
                     trace.compute_log_prob()
         particles = self.objective.num_particles if self.readable else 1
-        terms = torch.stack([torch.stack(read_terms(*traces)) for traces in self.traces]).sum(0) / particles
-        self.sums = terms if self.sums is None else self.sums + terms
-        self.num_data += num_data
-        self.objective_sum += -loss / plate_scale(self.traces[0][0])
-        self.traces.clear()
+        return torch.stack([torch.stack(read_terms(*traces)) for traces in self.seen]).sum(0) / particles
 
     def means(self) -> dict[str, float]:
-        """Means over the data seen in this epoch, in nats per datum."""
-        if self.sums is None:
+        """Means over the data seen in this epoch, in nats per datum; waits for the device."""
+        if not self.num_data:
             return dict.fromkeys(NAMES, math.nan)
-        reconstruction, kl = (self.sums / self.num_data).tolist()
-        objective = self.objective_sum / self.num_data
+        reconstruction, kl, objective = (self.sums / self.num_data).tolist()
         return dict(zip(NAMES, (reconstruction - kl, reconstruction, kl, objective), strict=True))
 
     def get_state(self) -> list[float]:
         """The sums as plain numbers, for a checkpoint."""
-        return [] if self.sums is None else [*self.sums.tolist(), self.objective_sum, float(self.num_data)]
+        return [*self.sums.tolist(), float(self.num_data)]
 
-    def set_state(self, state: Sequence[float], device: torch.device) -> None:
+    def set_state(self, state: Sequence[float]) -> None:
         """Restores :meth:`get_state`."""
         self.reset()
         if state:
-            self.sums = torch.tensor(state[:2], dtype=torch.float64, device=device)
-            self.objective_sum, self.num_data = state[2], int(state[3])
+            self.sums.copy_(torch.tensor(state[:3], dtype=torch.float64))
+            self.num_data = int(state[3])
 
-    def not_finite_sites(self) -> list[str]:
-        """Sites of the last step whose log density is NaN or infinite."""
-        return [
-            name
-            for traces in self.traces
-            for trace in reversed(traces)
-            for name, site in sites(trace).items()
-            if "log_prob_sum" in site and not site["log_prob_sum"].isfinite()
-        ]
+
+def not_finite_sites(model: Program, guide: Program, batch: Sequence[Tensor]) -> list[str]:
+    """Sites whose log density is NaN or infinite when the pair is run now, the guide's first."""
+    with pyro.validation_enabled(False):
+        traces = plain_traces(model, guide, batch)
+    for trace in traces:
+        trace.compute_log_prob()
+    return [
+        name for trace in reversed(traces) for name, site in sites(trace).items() if not site["log_prob_sum"].isfinite()
+    ]
 
 
 def read_terms(model_trace: Trace, guide_trace: Trace) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,8 @@ from pyro.optim.optim import _load_state_dict
 from torch import Tensor
 
 from pyrovae.errors import InputError
+from pyrovae.inference.tracing import Untraceable
+from pyrovae.inference.updates import Adam, is_adam
 
 OptimizerMaker = Callable[[list[Tensor]], torch.optim.Optimizer]
 
@@ -65,6 +67,34 @@ class Guarded(PyroOptim):
             with _scaled([optimizer], self.rate):
                 optimizer.step()
         self.waiting = None
+
+    def adam(self, parameters: list[Tensor]) -> Adam:
+        """The update as a function of tensors, on the state of this optimizer.
+
+        Raises:
+            Untraceable: if it is not Adam or AdamW as torch makes them.
+        """
+        clipped = False
+        if isinstance(self.optimizer, PyroOptim):
+            found = self._pyro(self.optimizer, parameters)
+            clipped = any(self.optimizer.grad_clip.values())
+        else:
+            found = [self._torch(parameters)]
+        if clipped or not all(is_adam(one) for one in found):
+            kind = "an optimizer that clips gradients" if clipped else type(found[0]).__name__
+            raise Untraceable(f"{kind} is not among the updates that are traced: torch's Adam and AdamW are")
+        self.waiting = None
+        return Adam(found)
+
+    def separate(self) -> None:
+        """Gives each parameter a step counter of its own again, as the optimizer itself needs them."""
+        if isinstance(self.optimizer, PyroOptim):
+            found = list(self.optimizer.optim_objs.values())
+        else:
+            found = [self.torch_optimizer] if self.torch_optimizer else []
+        for state in (state for optimizer in found for state in optimizer.state.values()):
+            if "step" in state:
+                state["step"] = state["step"].clone()
 
     def get_state(self) -> dict:
         """State of the optimizer as nested plain values and tensors; rates as they are unscaled."""
@@ -117,7 +147,8 @@ class Guarded(PyroOptim):
 def _in_store_order(params: Iterable[Tensor]) -> list[Tensor]:
     """SVI gives a set; the store's order is the same in every process."""
     wanted = {id(p) for p in params}
-    return [p for _, p in pyro.get_param_store().named_parameters() if id(p) in wanted]
+    every = {id(p): p for _, p in pyro.get_param_store().named_parameters()}  # one may have two names
+    return [p for key, p in every.items() if key in wanted]
 
 
 class Watched(ELBO):

@@ -162,7 +162,7 @@ def plain_traces(model: Program, guide: Program, args: Sequence[Any]) -> tuple[T
                 f"{message}; does the distribution lack .to_event(n) over a datum's dimensions?"
             ) from error
         if isinstance(error, InputError):
-            raise InputError(message) from error
+            raise type(error)(message) from error
         if message != str(error).strip():
             raise type(error)(message) from error
         raise

@@ -6,16 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pyro.infer import ELBO, Trace_ELBO
+from pyro.infer import ELBO
 from pyro.optim import PyroOptim
 from torch import nn
 
 from pyrovae import storage
 from pyrovae.errors import InputError
 from pyrovae.inference.blocks import kept_rng
+from pyrovae.inference.compiled import REPAID
 from pyrovae.inference.loop import Fit, Loop, Schedule
+from pyrovae.inference.objectives import SampledELBO
 from pyrovae.inference.optimizers import Guarded, OptimizerMaker, adam
 from pyrovae.inference.pairs import Program, kept_modes, modules_of, on_device, own_scope
+from pyrovae.inference.tracing import compiler_missing
 from pyrovae.splits import Split, as_split
 
 
@@ -34,6 +37,8 @@ def fit(
     patience: int | None = None,
     seed: int = 0,
     device: str = "auto",
+    compile: bool | str = "auto",
+    precision: str = "float32",
     out: str | Path | None = None,
     resume: bool = False,
     plate: str | None = None,
@@ -52,7 +57,7 @@ def fit(
         guide: program of q(z|x), with the same plate.
         data: a :class:`~pyrovae.data.Split`, a tensor (N, ...), or a tuple of tensors passed on as arguments.
         valid: validation data of the same kind, whose ELBO is logged at each epoch.
-        objective: any Pyro ELBO; None is ``Trace_ELBO()``.
+        objective: any Pyro ELBO; None is :class:`~pyrovae.objectives.SampledELBO`.
         optimizer: a ``PyroOptim``, or a function parameters -> ``torch.optim.Optimizer``; None is Adam at 1e-3.
         schedule: share of the training done, in [0, 1) -> factor on the learning rate, read at each epoch.
         kl_warmup: epochs over which the KL's weight beta rises to 1, by :func:`tempered` around both programs.
@@ -62,6 +67,12 @@ def fit(
             best weights are returned. None runs all epochs and returns the last.
         seed: of the order of the data, of the draws and of dynamic binarization.
         device: "auto" is CUDA when there is one.
+        compile: whether the whole step is traced once and replayed as compiled kernels (on CUDA, as a graph); "auto"
+            does so on CUDA, and on the CPU from 10,000 steps on, where it repays the 5 to 20 seconds that it takes. A
+            pair that no graph can hold (its control flow reads a value, its objective is not one of ours) is fitted
+            eagerly by "auto", with a warning that says why. What was chosen is in ``settings``, and kept by resume.
+        precision: "bfloat16" rounds the inputs of the networks' products, by :func:`in_precision`; weights, densities
+            and what the fit returns stay in float32.
         out: folder in which the fit is kept, checkpoint by checkpoint.
         resume: go on from what ``out`` holds, if anything; on the CPU, with the same ``epochs`` and schedule, the
             weights are those of a fit that never stopped.
@@ -92,7 +103,7 @@ def fit(
         [1, 2, 3]
     """
     _check_arguments(epochs, batch_size, patience, kl_warmup, valid, out, resume, optimizer)
-    target, objective = resolve_device(device), objective or Trace_ELBO()
+    target, objective = resolve_device(device), objective or SampledELBO(plate=plate)
     train, held_out = as_split(data), None if valid is None else as_split(valid)
     settings = {
         "epochs": epochs,
@@ -103,6 +114,8 @@ def fit(
         "objective": _plain(objective),
         "plate": plate,
         "device": str(target),
+        "precision": precision,
+        "compile": _compiles(compile, -(-len(train) // batch_size) * epochs, target, out if resume else None),
         **_described(train, held_out),
     }
     with _trained_in_place(model, guide, target, out) as (model, guide, scope, modules):
@@ -120,6 +133,7 @@ def fit(
             folder=Path(out) if out else None,
             record=record or {},
             callback=callback,
+            may_be_eager=compile == "auto" and not (resume and out and storage.holds_run(out)),
         )
         return loop.run(resume=resume, visible=progress)
 
@@ -158,6 +172,17 @@ def resolve_device(device: str) -> torch.device:
     if target.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device '{device}' was asked for, but there is no CUDA device here; use auto or cpu")
     return target
+
+
+def _compiles(choice: bool | str, num_steps: int, device: torch.device, folder: str | Path | None) -> bool:
+    """Whether a step is compiled: as was said, as it was in the run that goes on, or as it is worth it."""
+    if choice not in (True, False, "auto"):
+        raise InputError(f'compile is True, False or "auto", got {choice!r}')
+    if isinstance(choice, bool):
+        return choice
+    if folder is not None and storage.holds_run(folder):
+        return bool(storage.read(folder)[0]["settings"].get("compile"))
+    return device.type == "cuda" or (num_steps >= REPAID and compiler_missing(device) is None)
 
 
 def _check_arguments(

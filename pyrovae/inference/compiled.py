@@ -1,0 +1,161 @@
+r"""The whole SVI step of a static pair as one function of tensors: traced once, compiled, replayed.
+
+.. math:: \theta \leftarrow \mathrm{Adam}\big(\theta, \nabla_\theta \, \mathrm{loss}(\theta; x)\big)
+
+The forward run through Pyro's handlers, the backward run, the update and the sums that are logged are tensor
+operations; which ones is the same at each step, so the Python that says so need not run again. No value comes back
+to the host inside an epoch: a step whose loss or gradients are not finite masks its own update and all later ones,
+and leaves its number behind.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from pyro.infer import ELBO, Trace_ELBO, TraceMeanField_ELBO
+from torch import Tensor
+
+from pyrovae.inference.blocks import kept_rng
+from pyrovae.inference.objectives import AnalyticKLELBO, Objective, SampledELBO
+from pyrovae.inference.pairs import Program
+from pyrovae.inference.tracing import Untraceable, captured, compiler_missing, trace
+from pyrovae.inference.updates import Adam
+
+_OURS: dict[type[ELBO], type[Objective]] = {Trace_ELBO: SampledELBO, TraceMeanField_ELBO: AnalyticKLELBO}
+NONE = -1  # the number of a step that was not taken, as long as all were
+REPAID = 10_000  # steps after which compiling has cost less than it saved, on two cores
+
+
+class Step:
+    """One step of SVI as a function of tensors: called, it changes parameters, optimizer state and sums in place.
+
+    Args:
+        model, guide: the pair as it is trained, handlers included.
+        objective: whose bound is raised.
+        update: over the pair's parameters.
+        rate: factor on the learning rates, a scalar.
+        sums: float64, (3,): reconstruction, KL and objective of the epoch, summed over data.
+        scales: rows of a batch -> how many data a row stands for.
+    """
+
+    def __init__(
+        self,
+        model: Program,
+        guide: Program,
+        objective: Objective,
+        update: Adam,
+        *,
+        rate: Tensor,
+        sums: Tensor,
+        scales: Mapping[int, float],
+    ) -> None:
+        self.model, self.guide, self.objective, self.update = model, guide, objective, update
+        self.rate, self.sums, self.scales = rate, sums, scales
+        self.taken = torch.zeros((), dtype=torch.int64, device=sums.device)  # since the last look
+        self.refused = torch.full((), NONE, dtype=torch.int64, device=sums.device)  # the first step that was not taken
+
+    def __call__(self, *batch: Tensor) -> tuple[()]:
+        parameters = self.update.parameters
+        bound = self.objective.bound(self.model, self.guide, *batch)
+        gradients = torch.autograd.grad(bound.loss, parameters, allow_unused=True)
+        with torch.no_grad():
+            finite = _all_finite(bound.loss, gradients)
+            self.refused.copy_(torch.where(finite | (self.refused != NONE), self.refused, self.taken))
+            self.taken.add_(1)
+            allowed = self.refused == NONE
+            self.update(gradients, self.rate, allowed)
+            objective = -bound.loss.detach().double() / self.scales[len(batch[0])]
+            terms = torch.stack([bound.reconstruction, bound.kl_prior, objective])
+            self.sums.add_(torch.where(allowed, terms, 0.0))
+        return ()
+
+    def state(self) -> list[Tensor]:
+        """What a step changes beside parameters and buffers."""
+        return [*self.update.state(), self.sums, self.taken, self.refused]
+
+
+def _all_finite(loss: Tensor, gradients: Sequence[Tensor | None]) -> Tensor:
+    """Whether loss and gradients are finite, a boolean scalar: a largest size that is NaN or infinite tells."""
+    largest = [gradient.abs().amax() for gradient in gradients if gradient is not None and gradient.numel()]
+    return torch.stack([loss.detach().abs(), *largest]).amax().isfinite()
+
+
+def without_synchronisation(objective: ELBO, plate: str | None) -> Objective:
+    """The objective, or that of ours which equals Pyro's.
+
+    Raises:
+        Untraceable: for one that looks at values inside a step.
+    """
+    if isinstance(objective, Objective):
+        return objective
+    if type(objective) in _OURS:
+        return _OURS[type(objective)](objective.num_particles, plate=plate)
+    raise Untraceable(f"{type(objective).__name__} looks at values inside a step; the objectives of pyrovae do not")
+
+
+class Replay:
+    """A :class:`Step`, traced and compiled for batches of one size; on CUDA captured as one CUDA graph.
+
+    Args:
+        step: the step.
+        changed: every tensor that it may change: they are put back after the runs that tracing needs.
+        batch: an example of what it will be called with; a batch of another size is taken untraced.
+
+    Raises:
+        Untraceable: saying why, for a step that no graph can hold, or that gives other losses when replayed.
+    """
+
+    def __init__(self, step: Step, changed: Callable[[], Sequence[Tensor]], *batch: Tensor) -> None:
+        self.step, self.changed, self.rows = step, changed, len(batch[0])
+        with self._put_back():
+            graph, cuda = trace(step, *batch), batch[0].is_cuda
+            if not cuda or compiler_missing(batch[0].device) is None:  # CUDA replays torch's own kernels, too
+                graph = graph.compiled(*batch)
+            self.run = captured(graph, *batch) if cuda else graph
+        self.check(*batch)
+
+    def __call__(self, *batch: Tensor) -> None:
+        """Takes one step."""
+        (self.run if len(batch[0]) == self.rows else self.step)(*batch)
+
+    def refused(self) -> int | None:
+        """The number of the first step that was not taken, nor any after it; waits for the device."""
+        number = int(self.step.refused.item())
+        return None if number == NONE else number
+
+    def check(self, *batch: Tensor) -> None:
+        """Compares the objective of a replay with that of the programs as they are now, at the same noise.
+
+        A program that changes with the state of Python (a counter, a list) is not what was traced. On CUDA a
+        captured graph draws noise of its own, so that nothing is compared.
+
+        Raises:
+            Untraceable: with both numbers, if they differ.
+        """
+        if batch[0].is_cuda:
+            return
+        expected, got = self._sums_of(self.step, batch), self._sums_of(self, batch)
+        if not torch.allclose(expected, got, rtol=1e-4, atol=1e-3, equal_nan=True):
+            raise Untraceable(
+                f"the programs change from step to step: they give an objective of {expected[-1] / len(batch[0]):g} "
+                f"nats per datum, but {got[-1] / len(batch[0]):g} as they were traced, with the same noise"
+            )
+
+    def _sums_of(self, run: Callable[..., object], batch: Sequence[Tensor]) -> Tensor:
+        """What one run adds to the sums, (3,); it leaves nothing behind."""
+        with self._put_back():
+            self.step.sums.zero_()
+            run(*batch)
+            return self.step.sums.clone()
+
+    @contextmanager
+    def _put_back(self) -> Iterator[None]:
+        tensors = [*self.changed(), *self.step.state()]
+        before = [tensor.detach().clone() for tensor in tensors]
+        try:
+            with kept_rng():
+                yield
+        finally:
+            with torch.no_grad():
+                for tensor, value in zip(tensors, before, strict=True):
+                    tensor.copy_(value)

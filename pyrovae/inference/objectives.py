@@ -1,0 +1,444 @@
+r"""Training bounds that look at no value of a tensor, so that a whole step of training can be one graph.
+
+With particles :math:`z_{nk} \sim q(z \mid x_n)`, k = 1..K, of data n = 1..N and
+
+.. math:: \log w_{nk} = \log p(x_n \mid z_{nk}) + \log p(z_{nk}) - \log q(z_{nk} \mid x_n)
+
+they are
+
+.. math::
+    \mathrm{SampledELBO} &= \textstyle\sum_n \frac{1}{K} \sum_k \log w_{nk} \\
+    \mathrm{AnalyticKLELBO} &= \textstyle\sum_n \frac{1}{K} \sum_k \log p(x_n \mid z_{nk})
+        - \mathrm{KL}\big(q(z \mid x_n) \,\|\, p(z)\big) \\
+    \mathrm{IWAE} &= \textstyle\sum_n \log \frac{1}{K} \sum_k w_{nk}
+
+in expectation ELBO <= IWAE <= log p(x). What has to compare values, the structure of the pair and the way its
+particles can be run, is found out once, by :meth:`Objective.prepare`.
+"""
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from itertools import zip_longest
+from typing import Any, NamedTuple, final
+
+import pyro
+import torch
+from pyro.distributions.util import is_identically_zero, scale_and_mask
+from pyro.infer import ELBO
+from pyro.infer.util import MultiFrameTensor
+from pyro.poutine import Trace
+from pyro.util import warn_if_nan
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+from pyrovae.errors import InputError
+from pyrovae.inference.blocks import kept_rng
+from pyrovae.inference.pairs import Program, evaluation_mode, modules_of, num_rows, plain_traces, sites
+from pyrovae.inference.structure import Structure, describe
+from pyrovae.inference.terms import check_num_particles, choose_way, tiled_args, to_rows, to_table
+
+
+class Bound(NamedTuple):
+    """A bound on one batch and the two terms of its ELBO, all scalars, summed over data.
+
+    ``loss`` is minus the bound with every scale in it (of plates, ``poutine.scale``, KL warm-up), and its gradient is
+    the one to train with, score function included. ``reconstruction``, log p(x|z), and ``kl_prior``,
+    log q(z|x) - log p(z) or its closed form, are means over particles in nats, without scales and with masks,
+    float64, detached.
+    """
+
+    loss: Tensor
+    reconstruction: Tensor
+    kl_prior: Tensor
+
+
+class Plan(NamedTuple):
+    """How a pair is run for K particles of a batch."""
+
+    structure: Structure
+    way: str  # "vectorized", "tiled" or "looped"
+    num_particles: int
+    num_data: int
+    plate_scale: float  # how many data a row stands for
+
+    def traces(self, model: Program, guide: Program, args: Sequence[Any]) -> list[tuple[Trace, Trace]]:
+        """Runs of the pair, (model trace, guide trace): K if looped, else one for all particles."""
+        if self.way == "vectorized":
+            model, guide = self._of_particles(model), self._of_particles(guide)
+        if self.way == "tiled":
+            args = tiled_args(args, self.num_particles)
+        runs = [plain_traces(model, guide, args) for _ in range(self.num_particles if self.way == "looped" else 1)]
+        return [(self._rescaled(model_trace), self._rescaled(guide_trace)) for model_trace, guide_trace in runs]
+
+    def table(self, log_prob: Tensor) -> Tensor:
+        """Sums over all plates but those of particles and data: (K, N), or (1, N) of one run in a loop."""
+        if self.way == "vectorized":
+            return to_table(log_prob, self.structure, self.num_particles, self.num_data)
+        return to_rows(log_prob, self.structure.dim).reshape(-1, self.num_data)
+
+    def _of_particles(self, program: Program) -> Program:
+        return pyro.plate("_particles", self.num_particles, dim=-self.structure.depth - 1)(program)
+
+    def _rescaled(self, trace: Trace) -> Trace:
+        """Each of K copies of a row stands for as many data as the row did."""
+        for site in sites(trace).values():
+            found = _plate_scale(site, self.structure)
+            if found != self.plate_scale:
+                site["scale"] = site["scale"] * (self.plate_scale / found)
+        return trace
+
+
+# --------------------------------------------------------------------------------------------- objectives
+
+
+class Objective(ELBO):
+    """A bound for ``fit`` and for Pyro's own ``SVI``; :meth:`bound` can be traced.
+
+    Args:
+        num_particles: K.
+        vectorize_particles: run all particles at once where the programs allow it; False loops over them.
+        plate: name of the data plate, where several plates hold all sites.
+    """
+
+    def __init__(self, num_particles: int = 1, *, vectorize_particles: bool = True, plate: str | None = None) -> None:
+        check_num_particles(num_particles)
+        super().__init__(num_particles=num_particles, vectorize_particles=vectorize_particles)
+        self.plate = plate
+        self._pair: tuple[Program, Program] | None = None
+        self._plans: dict[int, Plan] = {}  # of that pair, by the number of rows
+
+    @abstractmethod
+    def bound(self, model: Program, guide: Program, *args: Any) -> Bound:
+        """The bound on one batch, with gradients.
+
+        Args:
+            model: program of p(x, z), with one plate over the data.
+            guide: program of q(z|x), with the same plate.
+            args: what both are called with; the first dimension of the first tensor is the datum.
+
+        Raises:
+            InputError: as :meth:`prepare`, which is called at first use.
+        """
+
+    @final
+    def prepare(self, model: Program, guide: Program, *args: Any) -> Plan:
+        """Looks at a pair, once for each number of rows; to be called before :meth:`bound` is traced.
+
+        Random state, parameters and buffers are left as they were.
+
+        Raises:
+            InputError: naming the site, for a pair without per-datum weights, for enumerated sites, and where the
+                condition of this bound does not hold.
+        """
+        if (model, guide) != self._pair:
+            self._pair, self._plans = (model, guide), {}
+        rows = num_rows(args)
+        if rows not in self._plans:
+            with torch.no_grad(), kept_rng(), evaluation_mode(modules_of(model, guide)):
+                self._plans[rows] = self._look(model, guide, args)
+        return self._plans[rows]
+
+    @final
+    def differentiable_loss(self, model: Program, guide: Program, *args: Any) -> Tensor:
+        """The loss with its gradient, a scalar."""
+        return self.bound(model, guide, *args).loss
+
+    @final
+    def loss(self, model: Program, guide: Program, *args: Any) -> float:
+        """The loss as a number."""
+        with torch.no_grad():
+            return _number(self.bound(model, guide, *args).loss)
+
+    @final
+    def loss_and_grads(self, model: Program, guide: Program, *args: Any) -> float:
+        """The loss as a number; its gradients are added to those of the parameters."""
+        loss = self.bound(model, guide, *args).loss
+        if loss.requires_grad:
+            loss.backward(retain_graph=self.retain_graph)
+        return _number(loss)
+
+    def _demand(self, structure: Structure, model_trace: Trace, guide_trace: Trace) -> None:
+        """Refuses a pair for which this bound would be wrong; called once for each pair."""
+
+    def _look(self, model: Program, guide: Program, args: Sequence[Any]) -> Plan:
+        traces, rows = plain_traces(model, guide, args), num_rows(args)
+        _refuse_enumerated(*traces)
+        structure = describe(*traces, rows, plate=self.plate)
+        _refuse_unlike_plates(structure, *traces)
+        loops = self.num_particles == 1 or not self.vectorize_particles
+        with pyro.validation_enabled(False):  # it would refuse values under a mask
+            if not self._plans:
+                self._demand(structure, *traces)
+            way = "looped" if loops else choose_way(model, guide, args, structure)
+        every = [site for trace in traces for site in sites(trace).values()]
+        if way == "tiled" and any(_differs_by_datum(site["scale"]) for site in every):
+            way = "looped"  # a scale for each row does not fit K copies of the batch
+        return Plan(structure, way, self.num_particles, rows, _plate_scale(every[0], structure))
+
+    def _get_trace(self, model: Program, guide: Program, args: Sequence[Any], kwargs: Any) -> tuple[Trace, Trace]:
+        return plain_traces(model, guide, args)  # abstract in Pyro's class
+
+
+class SampledELBO(Objective):
+    r"""The ELBO with all its terms sampled: in value and gradient Pyro's ``Trace_ELBO`` at the same noise.
+
+    .. math:: \sum_n \frac{1}{K} \sum_k \big[ \log p(x_n \mid z_{nk}) + \log p(z_{nk}) - \log q(z_{nk} \mid x_n) \big]
+
+    Draws without gradients (discrete ones) are trained by their score function, weighed with the terms that share
+    their plates.
+
+    References:
+        Kingma & Welling (2014), Auto-encoding variational Bayes, arXiv:1312.6114.
+        Ranganath, Gerrish & Blei (2014), Black box variational inference, arXiv:1401.0118.
+    """
+
+    @pyro.validation_enabled(False)
+    def bound(self, model: Program, guide: Program, *args: Any) -> Bound:
+        """The sampled ELBO of one batch."""
+        plan = self.prepare(model, guide, *args)
+        return _mean([_sampled(*run) for run in plan.traces(model, guide, args)], self.num_particles)
+
+
+class AnalyticKLELBO(Objective):
+    r"""The ELBO with the KL in closed form: Pyro's ``TraceMeanField_ELBO``, wherever that one is right.
+
+    .. math:: \sum_n \frac{1}{K} \sum_k \Big[ \log p(x_n \mid z_{nk})
+        - \sum_s \mathrm{KL}\big(q(z_s \mid z_{<s,nk}, x_n) \,\|\, p(z_s \mid z_{<s,nk})\big) \Big]
+
+    over latent sites s. Where two families have no closed form, log q - log p at the draw stands for it. It is
+    checked that the guide draws the model's latents in the model's order and nothing else, that draws carry
+    gradients, and that handlers scale and mask a latent alike in both programs.
+
+    References:
+        Kingma & Welling (2014), Auto-encoding variational Bayes, arXiv:1312.6114, appendix B.
+    """
+
+    @pyro.validation_enabled(False)
+    def bound(self, model: Program, guide: Program, *args: Any) -> Bound:
+        """The ELBO of one batch, its KL in closed form."""
+        plan = self.prepare(model, guide, *args)
+        return _mean([_closed_form(*run) for run in plan.traces(model, guide, args)], self.num_particles)
+
+    def _demand(self, structure: Structure, model_trace: Trace, guide_trace: Trace) -> None:
+        if tuple(structure.drawn) != structure.latents:
+            raise InputError(
+                f"AnalyticKLELBO needs the guide to draw the latents in the model's order, {list(structure.latents)}, "
+                f"and nothing else, but it draws {list(structure.drawn)}: the closed-form KL would be wrong. "
+                "Use SampledELBO"
+            )
+        _refuse_without_gradients(type(self).__name__, guide_trace)
+        for name in structure.latents:
+            for handler in ("scale", "mask"):
+                if not _alike(*(trace.nodes[name][handler] for trace in (model_trace, guide_trace))):
+                    raise InputError(
+                        f"site '{name}' has one {handler} in the model and another in the guide, but its closed-form "
+                        f"KL can have only one. Put poutine.{handler} around both programs, or use SampledELBO"
+                    )
+
+
+class IWAE(Objective):
+    r"""The importance-weighted bound of each datum from K particles; tighter than the ELBO, which it is for K = 1.
+
+    .. math:: \sum_n s_n \log \frac{1}{K} \sum_k \exp \Big( \frac{1}{s_n} \sum_j s_j \log w_{nkj} \Big)
+
+    where log w_nkj is what site j adds to the log weight and s_j its scale. The scale s_n of the bound of a datum is
+    that of the data plate, and of handlers around both programs where these scale all sites alike; it stays outside of
+    the logarithm. Other scales are powers within the weight: beta of a KL warm-up, that of a likelihood.
+
+    Pyro's ``RenyiELBO(alpha=0)`` is the same if no site is scaled and all plates that hold every site are the data
+    plate. Otherwise it is not this bound: it takes a rescaling of the data plate for a power of the weights, makes a
+    bound for every row of a second plate, and one for the whole batch if any site (a ``pyro.deterministic``, say)
+    is outside of the plate.
+
+    References:
+        Burda, Grosse & Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> oracle = pv.oracles.ppca(5, 2)
+        >>> x, _ = oracle.draw(3, seed=0)
+        >>> loss = IWAE(10).loss(oracle.model, oracle.guide, x)
+        >>> bool(abs(loss + oracle.log_evidence(x).sum()) < 1e-10)  # the guide is exact
+        True
+    """
+
+    def __init__(self, num_particles: int, *, vectorize_particles: bool = True, plate: str | None = None) -> None:
+        super().__init__(num_particles, vectorize_particles=vectorize_particles, plate=plate)
+        self._scales_all_alike = False
+
+    @pyro.validation_enabled(False)
+    def bound(self, model: Program, guide: Program, *args: Any) -> Bound:
+        """The importance-weighted bound of one batch."""
+        plan = self.prepare(model, guide, *args)
+        runs = plan.traces(model, guide, args)
+        for trace in (trace for run in runs for trace in run):
+            trace.compute_log_prob()
+        scale = _scale_of_data(plan, runs[0][0]) if self._scales_all_alike else plan.plate_scale
+        log_weight = torch.cat([_log_weight(plan, *run) for run in runs]) / scale  # (K, N)
+        per_datum = log_weight.logsumexp(0) - math.log(self.num_particles)
+        terms = torch.stack([_terms(*run) for run in runs]).sum(0) / self.num_particles
+        return Bound(-(scale * per_datum).sum(), *terms)
+
+    def _demand(self, structure: Structure, model_trace: Trace, guide_trace: Trace) -> None:
+        _refuse_without_gradients(type(self).__name__, guide_trace)
+        self._scales_all_alike = _scales_all_alike(structure, model_trace, guide_trace)
+
+
+# ------------------------------------------------------------------------------------------------ one run
+
+
+def _sampled(model_trace: Trace, guide_trace: Trace) -> Bound:
+    """Sums over data and particles of one run; the gradient is that of the surrogate."""
+    model_trace.compute_log_prob()
+    guide_trace.compute_score_parts()
+    model_sites, guide_sites = sites(model_trace), sites(guide_trace)
+    log_joint = sum(site["log_prob_sum"] for site in model_sites.values())
+    value = log_joint - sum(site["log_prob_sum"] for site in guide_sites.values())
+    entropies = [site["score_parts"].entropy_term for site in guide_sites.values()]
+    surrogate = log_joint - sum(term.sum() for term in entropies if not is_identically_zero(term))
+    surrogate = surrogate + _score_function(model_sites, guide_sites)
+    return Bound((surrogate.detach() - surrogate) - value.detach(), *_terms(model_trace, guide_trace))
+
+
+def _score_function(model_sites: dict[str, Any], guide_sites: dict[str, Any]) -> Tensor | float:
+    """The score of each draw without gradients, times log p - log q held fixed, summed to the plates of the draw."""
+    stuck = [site for site in guide_sites.values() if not is_identically_zero(site["score_parts"].score_function)]
+    if not stuck:
+        return 0.0
+    log_ratio = MultiFrameTensor()
+    for name, site in model_sites.items():
+        log_guide = 0.0 if site["is_observed"] else guide_sites[name]["log_prob"]
+        log_ratio.add((site["cond_indep_stack"], (site["log_prob"] - log_guide).detach()))
+    return sum((log_ratio.sum_to(s["cond_indep_stack"]) * s["score_parts"].score_function).sum() for s in stuck)
+
+
+def _closed_form(model_trace: Trace, guide_trace: Trace) -> Bound:
+    """Sums over data and particles of one run."""
+    model_trace.compute_log_prob(lambda name, site: site["is_observed"])
+    observed = [site for site in sites(model_trace).values() if site["is_observed"]]
+    drawn = [(_kl(site, model_trace.nodes[name]), site) for name, site in sites(guide_trace).items()]
+    kl = sum(scale_and_mask(each, site["scale"], site["mask"]).sum() for each, site in drawn)
+    reconstruction = _total([_unscaled(site["unscaled_log_prob"], site) for site in observed])
+    kl_prior = _total([torch.zeros_like(reconstruction), *(_unscaled(*each) for each in drawn)])
+    return Bound(kl - sum(site["log_prob_sum"] for site in observed), reconstruction, kl_prior)
+
+
+def _kl(guide_site: Any, model_site: Any) -> Tensor:
+    """KL(q || p) of a site, in its batch shape; log q - log p at the draw where there is no closed form."""
+    q, p, value = guide_site["fn"], model_site["fn"], guide_site["value"]
+    try:
+        return torch.as_tensor(kl_divergence(q, p), device=value.device)
+    except NotImplementedError:
+        return q.log_prob(value) - p.log_prob(value)
+
+
+def _log_weight(plan: Plan, model_trace: Trace, guide_trace: Trace) -> Tensor:
+    """log p(x, z) - log q(z|x) of one run, every site by its scale; float64, (K, N) or (1, N)."""
+    log_joint = [plan.table(site["log_prob"]) for site in sites(model_trace).values()]
+    log_guide = [-plan.table(site["log_prob"]) for site in sites(guide_trace).values()]
+    return torch.stack([*log_joint, *log_guide]).sum(0, dtype=torch.float64)
+
+
+def _terms(model_trace: Trace, guide_trace: Trace) -> Tensor:
+    """Reconstruction and KL of one run, (2,): sums over data and particles."""
+    model_sites, drawn = sites(model_trace).values(), sites(guide_trace).values()
+    observed = [_unscaled(site["unscaled_log_prob"], site) for site in model_sites if site["is_observed"]]
+    latent = [-_unscaled(site["unscaled_log_prob"], site) for site in model_sites if not site["is_observed"]]
+    guide = [_unscaled(site["unscaled_log_prob"], site) for site in drawn]
+    return torch.stack([_total(observed), _total([torch.zeros_like(observed[0]), *latent, *guide])])
+
+
+def _unscaled(values: Tensor, site: Any) -> Tensor:
+    """What a site adds to the terms: the sum of ``values``, of its batch shape, where it is not masked."""
+    return scale_and_mask(values.detach(), mask=site["mask"]).sum(dtype=torch.float64)
+
+
+def _total(parts: Sequence[Tensor]) -> Tensor:
+    return torch.stack(tuple(parts)).sum(0)
+
+
+def _mean(runs: Sequence[Bound], num_particles: int) -> Bound:
+    return Bound(*(_total(parts) / num_particles for parts in zip(*runs, strict=True)))
+
+
+def _number(loss: Tensor) -> float:
+    warn_if_nan(loss, "loss")
+    return loss.item()
+
+
+# ---------------------------------------------------------------------------------------- scales, conditions
+
+
+def _plate_scale(site: Any, structure: Structure) -> float:
+    frame = next(frame for frame in site["cond_indep_stack"] if frame.name == structure.plate)
+    return frame.full_size / frame.size
+
+
+def _differs_by_datum(scale: float | Tensor) -> bool:
+    return isinstance(scale, Tensor) and scale.numel() > 1
+
+
+def _scale_of_data(plan: Plan, model_trace: Trace) -> float | Tensor:
+    """The scale of the observed sites: a number, or (N,)."""
+    site = next(site for site in sites(model_trace).values() if site["is_observed"])
+    if not _differs_by_datum(site["scale"]):
+        return site["scale"]
+    ones = torch.ones_like(site["log_prob"])
+    return (plan.table(ones * site["scale"]) / plan.table(ones))[0]
+
+
+def _scales_all_alike(structure: Structure, model_trace: Trace, guide_trace: Trace) -> bool:
+    """Whether all sites have one scale; scales that could be meant inside or outside of the logarithm are refused."""
+    every = [*sites(model_trace).values(), *sites(guide_trace).values()]
+    observed = [site["scale"] for site in every if site["is_observed"]]
+    latent = [site["scale"] for site in every if not site["is_observed"]]
+    if not all(_alike(scales[0], scale) for scales in (observed, latent) for scale in scales):
+        return False
+    plate = _plate_scale(every[0], structure)
+    if not latent or _alike(observed[0], latent[0]):
+        return True
+    if not (_alike(observed[0], plate) or _alike(latent[0], plate)):
+        raise InputError(
+            f"site '{next(iter(structure.observed))}' has one scale and the latents have another, neither that of "
+            f"plate '{structure.plate}': a rescaled loss, or powers within the weights of IWAE? Rescale the loss by "
+            f"the plate, pyro.plate('{structure.plate}', size, subsample=x), not by poutine.scale"
+        )
+    return False
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Whether two scales, or two masks, are the same; None masks nothing."""
+    a, b = (torch.as_tensor(True if value is None else value).double().cpu() for value in (a, b))
+    return a.shape == b.shape and torch.allclose(a, b)
+
+
+def _refuse_enumerated(model_trace: Trace, guide_trace: Trace) -> None:
+    drawn = sites(guide_trace)
+    summed = {name: site for name, site in sites(model_trace).items() if name not in drawn and not site["is_observed"]}
+    for name, site in (drawn | summed).items():
+        if (site["infer"] or {}).get("enumerate"):
+            raise InputError(
+                f"site '{name}' is enumerated, but this bound draws every latent; "
+                "use pyro.infer.TraceEnum_ELBO, which runs eagerly"
+            )
+
+
+def _refuse_unlike_plates(structure: Structure, model_trace: Trace, guide_trace: Trace) -> None:
+    for name in structure.latents:
+        shapes = [tuple(sites(trace)[name]["fn"].batch_shape) for trace in (model_trace, guide_trace)]
+        if any(a != b for a, b in zip_longest(*(reversed(shape) for shape in shapes), fillvalue=1)):
+            raise InputError(
+                f"site '{name}': its plates make a batch of shape {shapes[0]} in the model and of {shapes[1]} in the "
+                "guide; draw it in the same plates"
+            )
+
+
+def _refuse_without_gradients(bound: str, guide_trace: Trace) -> None:
+    guide_trace.compute_score_parts()
+    for name, site in sites(guide_trace).items():
+        if not is_identically_zero(site["score_parts"].score_function):
+            raise InputError(
+                f"site '{name}' of the guide cannot be reparameterized: the gradient of {bound} would be wrong. "
+                "Use SampledELBO, or a guide family that can (a continuous one)"
+            )

@@ -1,0 +1,197 @@
+"""A function of tensors as one graph: run once under a tracer, then replayed without the Python that made it.
+
+Tensors that the function reaches by itself (parameters, the optimizer's state, a learning rate) stay the caller's
+own: they become inputs of the graph, read and written in place at each replay. What is not a tensor is fixed for
+good, so a function that looks at a tensor's value cannot be traced, and is refused by the line that looks.
+"""
+
+import contextlib
+import logging
+import shutil
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._triton import has_triton
+
+from pyrovae.errors import InputError
+
+_LIBRARIES = tuple(str(Path(file).parent) for file in (pyro.__file__, torch.__file__, __file__))
+_LIBRARIES += (contextlib.__file__,)
+_ATEN = torch.ops.aten
+_LOOKS = (_ATEN._local_scalar_dense.default, _ATEN.equal.default, _ATEN.nonzero.default, _ATEN.masked_select.default)
+
+
+class Untraceable(InputError):
+    """A function cannot be a graph; the message says why, and where."""
+
+
+class Graph:
+    """What a function does to tensors, ``(*inputs) -> outputs``; its live tensors are read and written in place.
+
+    Args:
+        module: the graph, ``(*live, *inputs) -> outputs``.
+        live: tensors that the function reached by itself.
+    """
+
+    def __init__(self, module: Callable[..., Any], live: list[Tensor]) -> None:
+        self.module, self.live = module, live
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        with torch.no_grad():
+            return self.module(*self.live, *inputs)
+
+    def compiled(self, *inputs: Tensor) -> "Graph":
+        """The same, as kernels that the inductor compiler makes for inputs of these shapes.
+
+        Random numbers are drawn as torch draws them, so that a replay gives the draws of the function itself.
+
+        Raises:
+            Untraceable: where the machine lacks what the compiler needs, or the compiler fails.
+        """
+        from torch._inductor import config
+        from torch._inductor.compile_fx import compile_fx
+
+        if reason := compiler_missing(inputs[0].device):
+            raise Untraceable(reason)
+        module: Any = self.module
+        try:
+            with config.patch(fallback_random=True), _quiet():
+                kernels: Any = compile_fx(module, [*self.live, *inputs])
+        except Exception as error:
+            raise Untraceable(f"the compiler failed: {_first_line(error)}") from error
+        return Graph(kernels, self.live)
+
+
+def trace(function: Callable[..., Any], *inputs: Tensor) -> Graph:
+    """Runs ``function`` once on ``inputs``, with all that it does to tensors, and returns that as a graph.
+
+    Raises:
+        Untraceable: naming the line, if the function looks at the value of a tensor.
+    """
+    try:
+        module = make_fx(_watched(function), tracing_mode="real")(*inputs)
+    except Untraceable:
+        raise
+    except Exception as error:
+        if isinstance(error, MemoryError | torch.OutOfMemoryError):
+            raise
+        raise Untraceable(f"{_line(error)}: {_first_line(error)}") from error
+    return _lift(module)
+
+
+def captured(run: Callable[..., Any], *inputs: Tensor) -> Callable[..., None]:
+    """What ``run`` does on CUDA to ``inputs``, recorded as one CUDA graph; a replay costs one launch.
+
+    Returns:
+        A function of inputs of the same shapes, which it copies to where the graph reads them.
+
+    Raises:
+        Untraceable: if ``run`` waits for the device, or does what a CUDA graph cannot hold.
+    """
+    held, stream = [tensor.clone() for tensor in inputs], torch.cuda.Stream()
+    try:
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):  # lets the libraries choose their kernels and take their memory
+                run(*held)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            run(*held)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise Untraceable(f"CUDA cannot capture it: {_first_line(error)}") from error
+
+    def replay(*fresh: Tensor) -> None:
+        for own, tensor in zip(held, fresh, strict=True):
+            own.copy_(tensor, non_blocking=True)
+        graph.replay()
+
+    return replay
+
+
+def compiler_missing(device: torch.device) -> str | None:
+    """What the inductor compiler lacks for a device, in words; None if nothing."""
+    if device.type == "cuda":
+        return None if has_triton() else "there is no Triton for this device"
+    if any(shutil.which(name) for name in ("g++", "clang++", "c++")):
+        return None
+    return "there is no C++ compiler here (g++ or clang++)"
+
+
+def _lift(module: GraphModule) -> Graph:
+    """Turns the tensors that a traced module holds into its first inputs, one for each memory."""
+    graph = module.graph
+    live: dict[Any, tuple[Tensor, Any]] = {}
+    first = next(iter(graph.nodes))
+    for node in list(graph.nodes):
+        if node.op == "get_attr":
+            tensor = _attribute(module, node.target)
+            key = (tensor.device, tensor.dtype, tensor.data_ptr(), tensor.shape, tensor.stride())
+            if key not in live:
+                with graph.inserting_before(first):
+                    live[key] = (tensor, graph.placeholder(f"live_{len(live)}"))
+            node.replace_all_uses_with(live[key][1])
+            graph.erase_node(node)
+    return Graph(GraphModule(torch.nn.Module(), graph), [tensor.detach() for tensor, _ in live.values()])
+
+
+def _attribute(module: Any, name: str) -> Any:
+    for part in name.split("."):
+        module = getattr(module, part)
+    return module
+
+
+# ------------------------------------------------------------------------------------------ what is refused
+
+
+class _Unseen(TorchDispatchMode):
+    """Refuses every look at the value of a tensor: the tracer itself lets one at a parameter pass."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        by_mask = func is _ATEN.index.Tensor and any(i is not None and i.dtype == torch.bool for i in args[1])
+        if func in _LOOKS or by_mask:
+            raise Untraceable(f"{_line(None)}: the value of a tensor decides what comes next")
+        return func(*args, **(kwargs or {}))
+
+
+def _watched(function: Callable[..., Any]) -> Callable[..., Any]:
+    def run(*inputs: Tensor) -> Any:
+        with _Unseen():
+            return function(*inputs)
+
+    return run
+
+
+def _line(error: BaseException | None) -> str:
+    """The line of the caller's own code, "file.py, line 7", from which an error (or this call) comes."""
+    frames = traceback.extract_tb(error.__traceback__) if error else traceback.extract_stack()
+    own = [frame for frame in frames if not frame.filename.startswith(_LIBRARIES)]
+    frame = (own or frames)[-1]
+    return f"{Path(frame.filename).name}, line {frame.lineno} ({(frame.line or '').strip()})"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's remark on a CUDA toolkit that has no device."""
+    logger = logging.getLogger("torch.utils.cpp_extension")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

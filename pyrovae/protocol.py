@@ -1,0 +1,169 @@
+"""The protocol of rows: what they are, how they came to be and their SHA-256, read off one block after another.
+
+Rows x of D values that are source / c have log p(source) = log p(x) - D log c; the protocol carries the last
+term, so that densities in different units can be compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import InputError
+
+__all__ = ["Account", "Protocol", "describe", "digest", "in_blocks", "num_missing"]
+
+VALUES_AT_ONCE = 2**23  # in a block: 32 MB of float32
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How the rows of a split came to be.
+
+    Attributes:
+        dataset: the set: "digits", "mnist", "user's tensor", or the name of the user's file.
+        split: "train", "valid", "test" or "all".
+        num_data: N.
+        binarization: "none"; "dynamic" (train drawn anew at each use, valid and test drawn once);
+            "static" (drawn once); "threshold" (at 0.5).
+        divisor: the rows (under binarization: the probabilities) are source / divisor; 1.0 is as found.
+        log_jacobian: nats per datum to add to a log density of the rows to get that of the source rows,
+            -D log(divisor); D counts observed values (their mean over the data, where some are missing).
+            0.0 under binarization: a mass needs none.
+        seed: of the split's permutation and the fixed draws; None where nothing depended on it.
+        sha256: of the rows as served (dtype, shape and bytes of each tensor; if dynamic, the probabilities).
+        source_sha256: of the same rows before rescaling or binarization, in the same dtype.
+    """
+
+    dataset: str
+    split: str
+    num_data: int
+    binarization: str
+    divisor: float
+    log_jacobian: float
+    seed: int | None
+    sha256: str
+    source_sha256: str
+
+    @property
+    def drawn_anew(self) -> bool:
+        """Whether each use of a row is a new draw of it."""
+        return self.binarization == "dynamic" and self.split == "train"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain values, fit for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Protocol:
+        """The inverse of `to_dict`."""
+        names = [one.name for one in fields(cls)]
+        if set(values) != set(names):
+            raise InputError(f"expected a protocol with {names}, got {sorted(values)}; give what to_dict() returned")
+        return cls(**values)
+
+    def __str__(self) -> str:
+        values = {
+            "none": "values as found" if self.divisor == 1.0 else f"values divided by {self.divisor:g}",
+            "dynamic": "binarized anew at each use" if self.split == "train" else "binarized once",
+            "static": "binarized once",
+            "threshold": "binarized at 0.5",
+        }[self.binarization]
+        seed = "" if self.seed is None else f", seed {self.seed}"
+        return f"{self.dataset} {self.split}: {self.num_data} data, {values}{seed}, sha256 {self.sha256[:8]}"
+
+
+class Account:
+    """A protocol in the making: its rows pass by once, block after block.
+
+    Args:
+        shape: (N, *shape) of all the rows.
+        dtype: of the rows as served.
+        dataset, split, binarization, divisor, seed: as in the :class:`Protocol`.
+    """
+
+    def __init__(
+        self,
+        shape: torch.Size,
+        dtype: torch.dtype,
+        *,
+        dataset: str,
+        split: str,
+        binarization: str = "none",
+        divisor: float = 1.0,
+        seed: int | None = None,
+    ) -> None:
+        self.told: dict[str, Any] = {"dataset": dataset, "split": split, "binarization": binarization}
+        self.told |= {"divisor": divisor, "seed": seed, "num_data": shape[0]}
+        self.rescaled = binarization == "none" and divisor != 1.0
+        self.num_observed = 0
+        self.served, self.found = (hashlib.sha256(_head(shape, dtype)) for _ in range(2))
+        self.as_found = True
+
+    def add(self, x: Tensor, source: Tensor | None = None) -> None:
+        """Takes in the next rows as they are served, and as they were found where that is something else."""
+        self.served.update(_bytes(x))
+        if source is not None:
+            self.as_found = False
+            self.found.update(_bytes(source.to(x.dtype)))
+        if self.rescaled:
+            self.num_observed += x.numel() - num_missing(x)
+
+    def protocol(self, others: Sequence[Tensor] = ()) -> Protocol:
+        """The protocol of the rows that went by, and of other tensors beside them."""
+        if self.as_found:
+            self.found = self.served.copy()
+        for tensor in others:
+            for hashed in (self.served, self.found):
+                _update(hashed, tensor)
+        divisor, num_data = self.told["divisor"], self.told["num_data"]
+        jacobian = -self.num_observed / num_data * math.log(divisor) if self.rescaled else 0.0
+        sha256, source_sha256 = self.served.hexdigest(), self.found.hexdigest()
+        return Protocol(**self.told, log_jacobian=jacobian, sha256=sha256, source_sha256=source_sha256)
+
+
+def describe(tensors: tuple[Tensor, ...], *, source: Tensor | None = None, **told: Any) -> Protocol:
+    """The protocol of tensors at hand; what is ``told`` are the arguments of :class:`Account`."""
+    account = Account(tensors[0].shape, tensors[0].dtype, **told)
+    for rows in in_blocks(tensors[0]):
+        account.add(tensors[0][rows], None if source is None else source[rows])
+    return account.protocol(tensors[1:])
+
+
+def digest(tensors: Sequence[Tensor]) -> str:
+    """SHA-256 of each tensor's dtype, shape and bytes."""
+    hashed = hashlib.sha256()
+    for tensor in tensors:
+        _update(hashed, tensor)
+    return hashed.hexdigest()
+
+
+def in_blocks(x: Any) -> Iterator[slice]:
+    """The rows of (N, *shape) in blocks that memory holds with ease."""
+    step = max(1, VALUES_AT_ONCE // max(1, math.prod(x.shape[1:])))
+    return (slice(start, min(start + step, len(x))) for start in range(0, len(x), step))
+
+
+def num_missing(x: Tensor) -> int:
+    """How many values are NaN; where none is, a sum tells so without looking at each."""
+    return int(x.isnan().sum()) if x.sum().isnan() else 0
+
+
+def _update(hashed: Any, tensor: Tensor) -> None:
+    hashed.update(_head(tensor.shape, tensor.dtype))
+    for rows in in_blocks(tensor):
+        hashed.update(_bytes(tensor[rows]))
+
+
+def _head(shape: torch.Size, dtype: torch.dtype) -> bytes:
+    return f"{dtype} {tuple(shape)}\n".encode()
+
+
+def _bytes(rows: Tensor) -> memoryview:
+    return rows.detach().cpu().contiguous().view(torch.uint8).numpy().data

@@ -1,0 +1,1 @@
+"""Programs that do the same work, each in a process of its own, timed in turns."""

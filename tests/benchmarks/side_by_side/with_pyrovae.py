@@ -1,0 +1,176 @@
+"""Ours: fit, eager and compiled; the evidence with our families, with torch's own, and the whole of evaluate."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+import pyrovae as pv
+from pyrovae.inference.evaluation import Measured, Plan, Weights, measure
+from side_by_side import by_hand
+from side_by_side.clock import Absent, Clock
+from side_by_side.problems import CHANNELS, CONV_HIDDEN, PIXELS, Problem
+
+Pair = tuple[Callable, Callable]
+
+
+def built_in(problem: Problem) -> pv.VAE:
+    """pv.VAE with the weights that the networks by hand have."""
+    activation, pixels = getattr(nn, problem.activation), PIXELS
+    if problem.network == "conv":
+        pixels = (28, 28)
+        encoder = pv.networks.conv_encoder(pixels, channels=CHANNELS, hidden=CONV_HIDDEN, activation=activation)
+        decoder = pv.networks.conv_decoder(
+            problem.latent, pixels, channels=CHANNELS[::-1], hidden=CONV_HIDDEN, activation=activation
+        )
+    else:
+        encoder = pv.networks.mlp(PIXELS, *problem.hidden, activation=activation)
+        decoder = pv.networks.mlp(problem.latent, *reversed(problem.hidden), activation=activation)
+    vae = pv.VAE(
+        prior=pv.priors.StandardNormal(problem.latent),
+        decoder=pv.Conditional(pv.families.bernoulli(), pixels, decoder),
+        encoder=pv.Conditional(pv.families.normal(), problem.latent, encoder),
+    )
+    for own, same in zip((vae.encoder, vae.decoder), by_hand.networks(problem), strict=True):
+        nn.utils.vector_to_parameters(nn.utils.parameters_to_vector(same.parameters()), own.parameters())
+    return vae
+
+
+# ---------------------------------------------------------------------------------------------- the training step
+
+
+def _fit(problem: Problem, device: str, clock: Clock, *, compiled: bool) -> None:
+    known = "compile" in inspect.signature(pv.fit).parameters
+    if compiled and not known:
+        raise Absent("fit has no compile= yet")
+    vae, data = built_in(problem), by_hand.resident(problem, device)
+    pv.fit(
+        vae.model,
+        vae.guide,
+        data.unflatten(1, (28, 28)) if problem.network == "conv" else data,
+        epochs=10**6,
+        batch_size=problem.batch_size,
+        device=device,
+        progress=False,
+        callback=lambda epoch, fitted: clock(-fitted.history[-1]["elbo"], problem.steps),
+        **({"compile": compiled} if known else {}),
+    )
+
+
+eager = partial(_fit, compiled=False)
+compiled = partial(_fit, compiled=True)
+
+
+# -------------------------------------------------------------------------------------------------- the evidence
+
+
+def _pair(problem: Problem, device: str) -> Pair:
+    vae = built_in(problem).to(device)
+    return vae.model, vae.guide
+
+
+def _by_hand(problem: Problem, device: str, bernoulli: Callable, normal: Callable) -> Pair:
+    """A user's own pair: two networks, two programs."""
+    encoder, decoder = (network.to(device) for network in by_hand.networks(problem))
+    zeros, ones = (f(problem.latent, device=device) for f in (torch.zeros, torch.ones))
+
+    def model(x: Tensor) -> None:
+        pyro.module("decoder", decoder)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(zeros, ones).to_event(1))
+            pyro.sample("x", bernoulli(decoder(z)), obs=x)
+
+    def guide(x: Tensor) -> None:
+        pyro.module("encoder", encoder)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", normal(*encoder(x).chunk(2, -1)))
+
+    return model, guide
+
+
+def _of_our_families(problem: Problem, device: str) -> Pair:
+    bernoulli, normal = pv.families.bernoulli(), pv.families.normal()
+    return _by_hand(problem, device, partial(bernoulli.build, 1), partial(normal.build, 1))
+
+
+def _of_torch_families(problem: Problem, device: str) -> Pair:
+    return _by_hand(
+        problem,
+        device,
+        lambda logits: dist.Bernoulli(logits=logits).to_event(1),
+        lambda location, log_scale: dist.Normal(location, log_scale.exp()).to_event(1),
+    )
+
+
+def plan(num_particles: int) -> Plan:
+    """The plan that evaluate makes of its own defaults."""
+    defaults = {name: one.default for name, one in inspect.signature(pv.evaluate).parameters.items()}
+    return Plan(**{one.name: defaults[one.name] for one in fields(Plan)} | {"num_particles": num_particles})
+
+
+def log_evidence(pair: Pair, data: Tensor, num_particles: int) -> float:
+    """The mean log p(x) without its diagnostics: what evaluate does but for k-hat and the errors."""
+
+    def reduce(block: Weights) -> dict[str, Tensor]:
+        return {"log_evidence": pv.estimators.log_evidence(block.log_weight)}
+
+    def build(measured: Measured) -> float:
+        return measured.columns["log_evidence"].mean().item()
+
+    return measure(*pair, data, plan(num_particles), reduce, build, progress=False)
+
+
+def _evidence(problem: Problem, device: str, clock: Clock, *, build: Callable[[Problem, str], Pair]) -> None:
+    pair, data = build(problem, device), by_hand.resident(problem, device)
+    while True:
+        clock(log_evidence(pair, data, problem.num_particles), problem.num_data * problem.num_particles)
+
+
+evidence = partial(_evidence, build=_pair)
+evidence_of_own_pair = partial(_evidence, build=_of_our_families)
+evidence_of_torch_families = partial(_evidence, build=_of_torch_families)
+
+
+def evaluate(problem: Problem, device: str, clock: Clock) -> None:
+    """evaluate as users call it, with k-hat and every error."""
+    pair, data = _pair(problem, device), by_hand.resident(problem, device)
+    while True:
+        report = pv.evaluate(*pair, data, num_particles=problem.num_particles, progress=False)
+        clock(report.log_evidence.mean().item(), problem.num_data * problem.num_particles)
+
+
+# ----------------------------------------------------------------------------------------------------- the memory
+
+
+def peak_memory(problem: Problem, device: str, clock: Clock) -> None:
+    """The most memory in use during an evaluation beyond what was in use before, in MB, as the round's value."""
+    pair, data = _pair(problem, device), by_hand.resident(problem, device)
+    pv.evaluate(*pair, data, num_particles=50, progress=False)  # what is loaded or kept once and for all
+    while True:
+        before = _restart_peak(device)
+        pv.evaluate(*pair, data, num_particles=problem.num_particles, progress=False)
+        clock((_peak(device) - before) / 2**20, 1)
+
+
+def _restart_peak(device: str) -> int:
+    """Forgets the peak so far; bytes in use now."""
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    Path("/proc/self/clear_refs").write_text("5")
+    return _of_status("VmRSS")
+
+
+def _peak(device: str) -> int:
+    return torch.cuda.max_memory_allocated() if device != "cpu" else _of_status("VmHWM")
+
+
+def _of_status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(f"{name}:")).split()[1])

@@ -1,0 +1,275 @@
+"""The compiled step trains as the eager one does, and whatever no graph can hold is named or fitted eagerly."""
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from small import assert_same_weights, make_data, make_vae, without_time
+from torch import nn
+
+import pyrovae as pv
+from pyrovae.inference import stepping, training
+from pyrovae.inference.optimizers import adam
+from pyrovae.inference.tracing import compiler_missing
+
+pytestmark = pytest.mark.skipif(compiler_missing(torch.device("cpu")) is not None, reason="needs a C++ compiler")
+
+
+class ByHand(nn.Module):
+    """Programs of a user's own: pyro.module and a constrained pyro.param, missing entries masked, batch norm."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder = nn.Sequential(nn.Linear(3, 8, bias=False), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 4))
+        self.decoder = nn.Linear(2, 3)
+
+    def model(self, x):
+        pyro.module("decoder", self.decoder)
+        scale = pyro.param("scale", torch.tensor(0.7), constraint=dist.constraints.positive)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            seen = dist.Normal(self.decoder(z), scale).mask(~x.isnan())
+            pyro.sample("x", seen.to_event(1), obs=x)
+
+    def guide(self, x):
+        pyro.module("encoder", self.encoder)
+        with pyro.plate("data", len(x)):
+            loc, raw = self.encoder(x.nan_to_num()).chunk(2, -1)
+            pyro.sample("z", dist.Normal(loc, raw.exp()).to_event(1))
+
+
+def real_data(num=150):
+    x = torch.randn(num, 3, generator=torch.Generator().manual_seed(1))
+    return torch.where(torch.rand(x.shape, generator=torch.Generator().manual_seed(2)) < 0.1, torch.nan, x)
+
+
+def mixture_vae():
+    return make_vae(prior=lambda latent: pv.priors.GaussianMixture(latent, num_components=3, seed=0))
+
+
+# pair, data, and the arguments of the fit: a short last batch each, for it is taken untraced
+CASES = {
+    "VAE, warm-up, schedule": (
+        make_vae,
+        make_data(150),
+        {"kl_warmup": 3, "schedule": lambda share: 1 - 0.8 * share},
+    ),
+    "mixture prior, IWAE": (mixture_vae, make_data(150), {"objective": pv.objectives.IWAE(4)}),
+    "by hand, Pyro's Adam": (ByHand, real_data(), {"optimizer": pyro.optim.Adam({"lr": 1e-2})}),
+    "AdamW, Trace_ELBO": (
+        make_vae,
+        make_data(150),
+        {"objective": pyro.infer.Trace_ELBO(), "optimizer": lambda ps: torch.optim.AdamW(ps, lr=1e-2)},
+    ),
+}
+
+
+def fit(pair, x, compile, **settings):
+    settings = {"optimizer": adam(1e-2), "epochs": 4, "batch_size": 40, "seed": 5, **settings}
+    return pv.fit(pair.model, pair.guide, x, compile=compile, **settings)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_equals_the_eager_step_to_rounding_at_the_same_noise(name):
+    make, x, settings = CASES[name]
+    pairs, histories = [make(), make()], []
+    for pair, compile in zip(pairs, (False, True), strict=True):
+        fitted = fit(pair, x, compile, **settings)
+        assert fitted.settings["compile"] is compile
+        histories.append(without_time(fitted.history))
+    for eager, compiled in zip(*histories, strict=True):
+        assert eager == pytest.approx(compiled, rel=2e-4, abs=2e-4)
+    for (name, a), (_, b) in zip(pairs[0].state_dict().items(), pairs[1].state_dict().items(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-2, atol=2e-3, msg=name)
+    assert histories[0][-1]["elbo"] > histories[0][0]["elbo"]
+
+
+def test_a_compiled_fit_that_is_stopped_goes_on_bit_for_bit(tmp_path):
+    def stop(epoch, so_far):
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    straight, parted, x = make_vae(), make_vae(), make_data(150)
+    expected = fit(straight, x, True, kl_warmup=3)
+    with pytest.raises(KeyboardInterrupt):
+        fit(parted, x, True, kl_warmup=3, out=tmp_path / "run", callback=stop)
+    again = make_vae(seed=9)
+    fitted = fit(again, x, "auto", kl_warmup=3, out=tmp_path / "run", resume=True)  # compiled, as it was begun
+    assert fitted.settings["compile"] is True
+    assert_same_weights(straight, again)
+    assert without_time(fitted.history) == without_time(expected.history)
+
+
+# ------------------------------------------------------------------------------------ what no graph can hold
+
+
+class Branching(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.loc = nn.Linear(2, 2)
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            width = 1.0 if z.sum() > 0 else 2.0
+            pyro.sample("x", dist.Normal(z, width).to_event(1), obs=x)
+
+    def guide(self, x):
+        pyro.module("branching", self)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(self.loc(x), 1.0).to_event(1))
+
+
+class Fragile(Branching):
+    """Its likelihood changes with a counter of Python's, or with a weight that the fit makes negative."""
+
+    def __init__(self, by_counter):
+        super().__init__()
+        self.by_counter, self.calls = by_counter, 0
+
+    def model(self, x):
+        pyro.module("fragile", self)
+        self.calls += 1
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            scale = float(self.calls) if self.by_counter else (1 - x.mean() * self.loc.bias.square().sum()).sqrt()
+            pyro.sample("x", dist.Normal(z, scale).to_event(1), obs=x)
+
+
+def test_control_flow_by_value_is_refused_by_its_line_or_fitted_eagerly(monkeypatch):
+    x = torch.randn(80, 2)
+    with pytest.raises(
+        pv.InputError, match=r"cannot be compiled: test_compiled\.py, line \d+ \(width = .*compile=False"
+    ):
+        fit(Branching(), x, True)
+    monkeypatch.setattr(training, "REPAID", 1)
+    with pytest.warns(pv.NotCompiled, match=r"test_compiled\.py, line \d+ \(width = "):
+        fitted = fit(Branching(), x, "auto")
+    assert fitted.settings["compile"] is False and len(fitted.history) == 4
+
+
+OTHERS = {
+    "objective": ({"objective": pyro.infer.TraceGraph_ELBO()}, "TraceGraph_ELBO looks at values inside a step"),
+    "optimizer": ({"optimizer": lambda ps: torch.optim.SGD(ps, lr=1e-3)}, "SGD is not among the updates"),
+    "clipping": ({"optimizer": pyro.optim.ClippedAdam({"lr": 1e-3})}, "ClippedAdam is not among the updates"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_an_objective_or_an_optimizer_that_is_not_traced_says_so(name):
+    settings, message = OTHERS[name]
+    with pytest.raises(pv.InputError, match=message):
+        fit(make_vae(), make_data(80), True, **settings)
+
+
+def test_programs_that_change_from_step_to_step_are_noticed(monkeypatch):
+    monkeypatch.setattr(training, "REPAID", 1)
+    x = torch.randn(80, 2)
+    with pytest.raises(pv.InputError, match="the programs change from step to step"):
+        fit(Fragile(by_counter=True), x, True)
+    with pytest.warns(pv.NotCompiled, match="the programs change"):
+        eager = fit(Fragile(by_counter=True), x, "auto")
+    assert eager.settings["compile"] is False
+    monkeypatch.setattr(stepping, "STEPS_UNCHECKED", 1)
+
+    class Widening(Fragile):
+        def __init__(self):
+            super().__init__(by_counter=True)
+
+        def model(self, x):
+            self.calls = self.width - 1
+            super().model(x)
+
+    pair = Widening()
+    pair.width = 1.0
+
+    def widen(epoch, so_far):
+        pair.width = 1.0 + (epoch > 1)
+
+    with pytest.warns(pv.NotCompiled, match="the programs change"):
+        fitted = fit(pair, x, "auto", callback=widen)
+    assert fitted.settings["compile"] is False
+    again = Widening()
+    again.load_state_dict(pair.state_dict())
+
+
+def test_a_loss_that_is_not_finite_names_site_and_step_and_keeps_the_weights(tmp_path):
+    x = torch.zeros(80, 2)
+    x[37] = 1e6  # makes the root's argument negative once the bias has moved from zero
+    messages, kept = [], []
+    for compile in (False, True):
+        pair = Fragile(by_counter=False)
+        pair.loc.load_state_dict({"weight": torch.eye(2), "bias": torch.zeros(2)})
+        with pytest.raises(FloatingPointError, match=r"epoch 1, step \d: the log density of site 'x'") as raised:
+            fit(pair, x, compile, batch_size=10, out=tmp_path / str(compile))
+        messages.append(str(raised.value))
+        kept.append(pair)
+    assert messages[0] == messages[1]
+    for a, b in zip(kept[0].parameters(), kept[1].parameters(), strict=True):
+        assert a.isfinite().all()
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_auto_compiles_where_it_is_repaid(monkeypatch):
+    x, chosen = make_data(80), []
+    for steps in (7, 9):  # the fit takes 8
+        monkeypatch.setattr(training, "REPAID", steps)
+        chosen.append(fit(make_vae(), x, "auto").settings["compile"])
+    assert chosen == [True, False]
+    with pytest.raises(pv.InputError, match="compile is True, False or"):
+        fit(make_vae(), x, "always")
+    assert math.isfinite(fit(make_vae(), x, True).history[-1]["elbo"])
+
+
+# ---------------------------------------------------------------------------------------------------- CUDA
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+
+
+@needs_cuda
+def test_on_cuda_a_captured_fit_learns_what_the_eager_one_learns():
+    x, last = make_data(600), []
+    for compile in (False, True):
+        vae = make_vae()
+        fitted = fit(vae, x, compile, epochs=40, batch_size=50, device="cuda", kl_warmup=5)
+        assert fitted.settings["compile"] is compile
+        last.append(pv.evaluate(fitted.model, fitted.guide, x, num_particles=500).elbo.mean())
+        vae.to("cpu")
+    assert abs(last[0] - last[1]) < 0.1
+
+
+@needs_cuda
+def test_on_cuda_a_loss_that_is_not_finite_names_site_and_step_at_the_end_of_the_epoch():
+    x = torch.zeros(80, 2)
+    x[37] = 1e6
+    pair = Fragile(by_counter=False)
+    with pytest.raises(FloatingPointError, match=r"epoch 1, step \d: the log density of site 'x'"):
+        fit(pair, x, True, batch_size=10, device="cuda")
+    assert all(parameter.isfinite().all() for parameter in pair.parameters())
+
+
+@needs_cuda
+def test_on_cuda_a_captured_fit_waits_for_the_device_nowhere_inside_an_epoch():
+    x, calls = make_data(600), []
+
+    def strict(epoch, so_far):
+        torch.cuda.set_sync_debug_mode("default")
+        calls.append(epoch)
+
+    vae = make_vae()
+    take = stepping.Stepper.take
+
+    def watched(self, batch):
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            return take(self, batch)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stepping.Stepper, "take", watched)
+        fit(vae, x, True, batch_size=50, device="cuda", callback=strict)
+    assert calls == [1, 2, 3, 4]

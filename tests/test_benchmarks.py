@@ -1,0 +1,83 @@
+"""The benchmarks run and write what they say; what they measure is never asserted."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parent / "benchmarks"
+HEADER = "| contender | ms per step | loss | first round after |"
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The folder of two tiny rounds of three contenders."""
+    out = tmp_path_factory.mktemp("results")
+    contenders = ["by hand, eager", "Pyro SVI, Trace_ELBO", "NumPyro, jitted step"]
+    sizes = ["--problems", "burda-20", "--rounds", "2", "--steps", "2", "--threads", "1"]
+    command = [sys.executable, "training_step.py", "--contenders", *contenders, *sizes, "--out", out]
+    subprocess.run(command, cwd=FOLDER, check=True, timeout=300)
+    return out
+
+
+def test_a_row_for_each_contender_and_the_machine_below(written):
+    lines = (written / "training_cpu.md").read_text().splitlines()
+    start = lines.index(HEADER)
+    rows = [line.strip("| ").split(" | ") for line in lines[start + 2 : start + 5]]
+    assert [len(row) for row in rows] == [4, 4, 4]
+    assert all(float(row[2]) > 0 for row in rows[:2])
+    assert rows[2][1] == "jax is not installed" or float(rows[2][2]) > 0
+    assert any(line.startswith("Machine: ") for line in lines)
+    assert (written / "training_cpu.png").stat().st_size > 0
+
+
+def test_as_many_times_as_rounds_and_the_same_losses(written):
+    numbers = json.loads((written / "training_cpu.json").read_text())
+    by_hand, pyro, _ = numbers["seconds per step"]["burda-20"].values()
+    assert len(by_hand["seconds"]) == len(pyro["seconds"]) == 2
+    assert by_hand["value"] == pytest.approx(pyro["value"], rel=1e-3)  # same weights, data and noise
+
+
+def test_ratios_are_taken_round_by_round():
+    from side_by_side.alternating import Middle, Outcome
+
+    quick, slow = Outcome(seconds=[1.0, 2.0, 3.0]), Outcome(seconds=[2.0, 4.0, 12.0])
+    assert slow.over(quick) == Middle(2.0, 2.0, 3.0)
+    assert slow.over(Outcome(absent="jax is not installed")) is None
+
+
+def test_a_contender_that_fails_says_so_and_the_others_go_on(capfd):
+    from side_by_side.alternating import alternate
+    from side_by_side.problems import Problem
+
+    problem = Problem("tiny", 4, num_particles=10, hidden=(5,))
+    contenders = {"broken": ("by_hand:nothing", problem), "sound": ("by_hand:fused", problem)}
+    outcomes = alternate(contenders, rounds=1, warm_up=0, threads=1)
+    assert "no attribute 'nothing'" in outcomes["broken"].absent
+    assert len(outcomes["sound"].seconds) == 1
+    assert "no attribute 'nothing'" in capfd.readouterr().err
+
+
+def test_cost_is_fixed_and_so_much_each():
+    from side_by_side.alternating import Middle
+    from side_by_side.series import Series
+
+    sizes = [10, 100, 1000, 10_000]
+    series = Series("a step", "data", sizes, [Middle.of([2.0 + 0.5 * size]) for size in sizes])
+    assert series.line == pytest.approx((2.0, 0.5))
+    assert series.slope == pytest.approx(1.0, abs=0.01)
+
+
+def test_the_stages_of_burda_and_others():
+    import burda
+
+    stages = [burda.stage(epoch / burda.EPOCHS) for epoch in range(burda.EPOCHS)]
+    assert [stages.count(i) for i in range(burda.STAGES)] == [3**i for i in range(burda.STAGES)]
+    assert [burda.schedule(0.0), burda.schedule(1 - 1e-6)] == [1.0, pytest.approx(0.1)]
