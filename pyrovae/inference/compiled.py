@@ -89,7 +89,9 @@ def without_synchronisation(objective: ELBO, plate: str | None) -> Objective:
     if isinstance(objective, Objective):
         return objective
     if type(objective) in _OURS:
-        return _OURS[type(objective)](objective.num_particles, plate=plate)
+        return _OURS[type(objective)](
+            objective.num_particles, vectorize_particles=objective.vectorize_particles, plate=plate
+        )
     raise Untraceable(f"{type(objective).__name__} looks at values inside a step; the objectives of pyrovae do not")
 
 

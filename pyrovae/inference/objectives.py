@@ -19,7 +19,6 @@ particles can be run, is found out once, by :meth:`Objective.prepare`.
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from itertools import zip_longest
 from typing import Any, NamedTuple, final
 
 import pyro
@@ -35,8 +34,18 @@ from torch.distributions import kl_divergence
 from pyrovae.errors import InputError
 from pyrovae.inference.blocks import kept_rng
 from pyrovae.inference.pairs import Program, evaluation_mode, modules_of, num_rows, plain_traces, sites
+from pyrovae.inference.particles import Plan
+from pyrovae.inference.scales import (
+    alike,
+    differs_by_datum,
+    refuse_enumerated,
+    refuse_unlike_plates,
+    refuse_without_gradients,
+    scale_of_plate,
+    scales_all_alike,
+)
 from pyrovae.inference.structure import Structure, describe
-from pyrovae.inference.terms import check_num_particles, choose_way, tiled_args, to_rows, to_table
+from pyrovae.inference.terms import check_num_particles, choose_way
 
 
 class Bound(NamedTuple):
@@ -51,42 +60,6 @@ class Bound(NamedTuple):
     loss: Tensor
     reconstruction: Tensor
     kl_prior: Tensor
-
-
-class Plan(NamedTuple):
-    """How a pair is run for K particles of a batch."""
-
-    structure: Structure
-    way: str  # "vectorized", "tiled" or "looped"
-    num_particles: int
-    num_data: int
-    plate_scale: float  # how many data a row stands for
-
-    def traces(self, model: Program, guide: Program, args: Sequence[Any]) -> list[tuple[Trace, Trace]]:
-        """Runs of the pair, (model trace, guide trace): K if looped, else one for all particles."""
-        if self.way == "vectorized":
-            model, guide = self._of_particles(model), self._of_particles(guide)
-        if self.way == "tiled":
-            args = tiled_args(args, self.num_particles)
-        runs = [plain_traces(model, guide, args) for _ in range(self.num_particles if self.way == "looped" else 1)]
-        return [(self._rescaled(model_trace), self._rescaled(guide_trace)) for model_trace, guide_trace in runs]
-
-    def table(self, log_prob: Tensor) -> Tensor:
-        """Sums over all plates but those of particles and data: (K, N), or (1, N) of one run in a loop."""
-        if self.way == "vectorized":
-            return to_table(log_prob, self.structure, self.num_particles, self.num_data)
-        return to_rows(log_prob, self.structure.dim).reshape(-1, self.num_data)
-
-    def _of_particles(self, program: Program) -> Program:
-        return pyro.plate("_particles", self.num_particles, dim=-self.structure.depth - 1)(program)
-
-    def _rescaled(self, trace: Trace) -> Trace:
-        """Each of K copies of a row stands for as many data as the row did."""
-        for site in sites(trace).values():
-            found = _plate_scale(site, self.structure)
-            if found != self.plate_scale:
-                site["scale"] = site["scale"] * (self.plate_scale / found)
-        return trace
 
 
 # --------------------------------------------------------------------------------------------- objectives
@@ -163,18 +136,18 @@ class Objective(ELBO):
 
     def _look(self, model: Program, guide: Program, args: Sequence[Any]) -> Plan:
         traces, rows = plain_traces(model, guide, args), num_rows(args)
-        _refuse_enumerated(*traces)
+        refuse_enumerated(*traces)
         structure = describe(*traces, rows, plate=self.plate)
-        _refuse_unlike_plates(structure, *traces)
+        refuse_unlike_plates(structure, *traces)
         loops = self.num_particles == 1 or not self.vectorize_particles
         with pyro.validation_enabled(False):  # it would refuse values under a mask
             if not self._plans:
                 self._demand(structure, *traces)
             way = "looped" if loops else choose_way(model, guide, args, structure)
         every = [site for trace in traces for site in sites(trace).values()]
-        if way == "tiled" and any(_differs_by_datum(site["scale"]) for site in every):
+        if way == "tiled" and any(differs_by_datum(site["scale"]) for site in every):
             way = "looped"  # a scale for each row does not fit K copies of the batch
-        return Plan(structure, way, self.num_particles, rows, _plate_scale(every[0], structure))
+        return Plan(structure, way, self.num_particles, rows, scale_of_plate(every[0], structure))
 
     def _get_trace(self, model: Program, guide: Program, args: Sequence[Any], kwargs: Any) -> tuple[Trace, Trace]:
         return plain_traces(model, guide, args)  # abstract in Pyro's class
@@ -227,10 +200,10 @@ class AnalyticKLELBO(Objective):
                 f"and nothing else, but it draws {list(structure.drawn)}: the closed-form KL would be wrong. "
                 "Use SampledELBO"
             )
-        _refuse_without_gradients(type(self).__name__, guide_trace)
+        refuse_without_gradients(type(self).__name__, guide_trace)
         for name in structure.latents:
             for handler in ("scale", "mask"):
-                if not _alike(*(trace.nodes[name][handler] for trace in (model_trace, guide_trace))):
+                if not alike(*(trace.nodes[name][handler] for trace in (model_trace, guide_trace))):
                     raise InputError(
                         f"site '{name}' has one {handler} in the model and another in the guide, but its closed-form "
                         f"KL can have only one. Put poutine.{handler} around both programs, or use SampledELBO"
@@ -274,15 +247,15 @@ class IWAE(Objective):
         runs = plan.traces(model, guide, args)
         for trace in (trace for run in runs for trace in run):
             trace.compute_log_prob()
-        scale = _scale_of_data(plan, runs[0][0]) if self._scales_all_alike else plan.plate_scale
+        scale = plan.scale_of_data(runs[0][0]) if self._scales_all_alike else plan.plate_scale
         log_weight = torch.cat([_log_weight(plan, *run) for run in runs]) / scale  # (K, N)
         per_datum = log_weight.logsumexp(0) - math.log(self.num_particles)
         terms = torch.stack([_terms(*run) for run in runs]).sum(0) / self.num_particles
         return Bound(-(scale * per_datum).sum(), *terms)
 
     def _demand(self, structure: Structure, model_trace: Trace, guide_trace: Trace) -> None:
-        _refuse_without_gradients(type(self).__name__, guide_trace)
-        self._scales_all_alike = _scales_all_alike(structure, model_trace, guide_trace)
+        refuse_without_gradients(type(self).__name__, guide_trace)
+        self._scales_all_alike = scales_all_alike(structure, model_trace, guide_trace)
 
 
 # ------------------------------------------------------------------------------------------------ one run
@@ -365,80 +338,3 @@ def _mean(runs: Sequence[Bound], num_particles: int) -> Bound:
 def _number(loss: Tensor) -> float:
     warn_if_nan(loss, "loss")
     return loss.item()
-
-
-# ---------------------------------------------------------------------------------------- scales, conditions
-
-
-def _plate_scale(site: Any, structure: Structure) -> float:
-    frame = next(frame for frame in site["cond_indep_stack"] if frame.name == structure.plate)
-    return frame.full_size / frame.size
-
-
-def _differs_by_datum(scale: float | Tensor) -> bool:
-    return isinstance(scale, Tensor) and scale.numel() > 1
-
-
-def _scale_of_data(plan: Plan, model_trace: Trace) -> float | Tensor:
-    """The scale of the observed sites: a number, or (N,)."""
-    site = next(site for site in sites(model_trace).values() if site["is_observed"])
-    if not _differs_by_datum(site["scale"]):
-        return site["scale"]
-    ones = torch.ones_like(site["log_prob"])
-    return (plan.table(ones * site["scale"]) / plan.table(ones))[0]
-
-
-def _scales_all_alike(structure: Structure, model_trace: Trace, guide_trace: Trace) -> bool:
-    """Whether all sites have one scale; scales that could be meant inside or outside of the logarithm are refused."""
-    every = [*sites(model_trace).values(), *sites(guide_trace).values()]
-    observed = [site["scale"] for site in every if site["is_observed"]]
-    latent = [site["scale"] for site in every if not site["is_observed"]]
-    if not all(_alike(scales[0], scale) for scales in (observed, latent) for scale in scales):
-        return False
-    plate = _plate_scale(every[0], structure)
-    if not latent or _alike(observed[0], latent[0]):
-        return True
-    if not (_alike(observed[0], plate) or _alike(latent[0], plate)):
-        raise InputError(
-            f"site '{next(iter(structure.observed))}' has one scale and the latents have another, neither that of "
-            f"plate '{structure.plate}': a rescaled loss, or powers within the weights of IWAE? Rescale the loss by "
-            f"the plate, pyro.plate('{structure.plate}', size, subsample=x), not by poutine.scale"
-        )
-    return False
-
-
-def _alike(a: Any, b: Any) -> bool:
-    """Whether two scales, or two masks, are the same; None masks nothing."""
-    a, b = (torch.as_tensor(True if value is None else value).double().cpu() for value in (a, b))
-    return a.shape == b.shape and torch.allclose(a, b)
-
-
-def _refuse_enumerated(model_trace: Trace, guide_trace: Trace) -> None:
-    drawn = sites(guide_trace)
-    summed = {name: site for name, site in sites(model_trace).items() if name not in drawn and not site["is_observed"]}
-    for name, site in (drawn | summed).items():
-        if (site["infer"] or {}).get("enumerate"):
-            raise InputError(
-                f"site '{name}' is enumerated, but this bound draws every latent; "
-                "use pyro.infer.TraceEnum_ELBO, which runs eagerly"
-            )
-
-
-def _refuse_unlike_plates(structure: Structure, model_trace: Trace, guide_trace: Trace) -> None:
-    for name in structure.latents:
-        shapes = [tuple(sites(trace)[name]["fn"].batch_shape) for trace in (model_trace, guide_trace)]
-        if any(a != b for a, b in zip_longest(*(reversed(shape) for shape in shapes), fillvalue=1)):
-            raise InputError(
-                f"site '{name}': its plates make a batch of shape {shapes[0]} in the model and of {shapes[1]} in the "
-                "guide; draw it in the same plates"
-            )
-
-
-def _refuse_without_gradients(bound: str, guide_trace: Trace) -> None:
-    guide_trace.compute_score_parts()
-    for name, site in sites(guide_trace).items():
-        if not is_identically_zero(site["score_parts"].score_function):
-            raise InputError(
-                f"site '{name}' of the guide cannot be reparameterized: the gradient of {bound} would be wrong. "
-                "Use SampledELBO, or a guide family that can (a continuous one)"
-            )
