@@ -39,7 +39,6 @@ from pyrovae.inference.scales import (
     alike,
     differs_by_datum,
     refuse_enumerated,
-    refuse_unlike_plates,
     refuse_without_gradients,
     scale_of_plate,
     scales_all_alike,
@@ -138,7 +137,6 @@ class Objective(ELBO):
         traces, rows = plain_traces(model, guide, args), num_rows(args)
         refuse_enumerated(*traces)
         structure = describe(*traces, rows, plate=self.plate)
-        refuse_unlike_plates(structure, *traces)
         loops = self.num_particles == 1 or not self.vectorize_particles
         with pyro.validation_enabled(False):  # it would refuse values under a mask
             if not self._plans:

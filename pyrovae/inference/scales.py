@@ -1,6 +1,5 @@
 """The scales of sites and the conditions of a bound, read off one run of a pair; what has two meanings is refused."""
 
-from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -58,17 +57,6 @@ def refuse_enumerated(model_trace: Trace, guide_trace: Trace) -> None:
             raise InputError(
                 f"site '{name}' is enumerated, but this bound draws every latent; "
                 "use pyro.infer.TraceEnum_ELBO, which runs eagerly"
-            )
-
-
-def refuse_unlike_plates(structure: Structure, model_trace: Trace, guide_trace: Trace) -> None:
-    """Demands that each latent is in the same plates in both programs."""
-    for name in structure.latents:
-        shapes = [tuple(sites(trace)[name]["fn"].batch_shape) for trace in (model_trace, guide_trace)]
-        if any(a != b for a, b in zip_longest(*(reversed(shape) for shape in shapes), fillvalue=1)):
-            raise InputError(
-                f"site '{name}': its plates make a batch of shape {shapes[0]} in the model and of {shapes[1]} in the "
-                "guide; draw it in the same plates"
             )
 
 

@@ -1,6 +1,7 @@
 """What one run of a pair shows, its data plate and its sites; a pair without per-datum weights is refused by name."""
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import pyro.distributions as dist
@@ -52,6 +53,7 @@ def describe(model_trace: Trace, guide_trace: Trace, rows: int, *, plate: str | 
     _refuse_unowned_dimensions(every)
     _refuse_point_guide(guide_sites)
     _refuse_unlike_events(model_sites, guide_sites)
+    _refuse_unlike_plates(model_sites, guide_sites)
     observed = {name: site for name, site in model_sites.items() if site["is_observed"]}
     for name, site in observed.items():
         _refuse_unlike_data(name, site)
@@ -170,6 +172,16 @@ def _refuse_unlike_events(model_sites: dict, guide_sites: dict) -> None:
             raise InputError(
                 f"site '{name}': the model's distribution is over events of shape {tuple(expected)}, "
                 f"the guide's over {tuple(given)}"
+            )
+
+
+def _refuse_unlike_plates(model_sites: dict, guide_sites: dict) -> None:
+    for name in model_sites.keys() & guide_sites.keys():
+        shapes = [tuple(found[name]["fn"].batch_shape) for found in (model_sites, guide_sites)]
+        if any(a != b for a, b in zip_longest(*(reversed(shape) for shape in shapes), fillvalue=1)):
+            raise InputError(
+                f"site '{name}': its plates make a batch of shape {shapes[0]} in the model and of {shapes[1]} in the "
+                "guide; draw it in the same plates"
             )
 
 

@@ -329,3 +329,17 @@ def test_the_data_plate_by_name(name, dim):
 def test_a_plate_of_that_name_that_does_not_hold_all():
     with pytest.raises(InputError, match=r"plate 'rows' does not hold site '[zx]'; plates found: \['data'\]"):
         inspect_pair(pair(), guide, (X,), plate="rows")
+
+
+def test_a_latent_in_more_plates_in_the_model_than_in_the_guide_is_refused():
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1), pyro.plate("inner", 3, dim=-2):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x.T)
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(x.mean(1), 1.0))
+
+    with pytest.raises(InputError, match=r"site 'z': its plates make a batch of shape \(3, 6\) in the model and of \(6,\)"):
+        inspect_pair(model, guide, (torch.zeros(6, 3),))
