@@ -145,7 +145,7 @@ def _refuse_for_recipes(record: dict[str, Any], dataset: Dataset) -> None:
     if record["labels"]:
         raise InputError("--labels passes the labels as second argument, and the built-in VAE takes none; give FILE.py")
     for name in ("train", "valid", "test"):
-        rows = getattr(dataset, name).x.isnan().flatten(1).any(1).nonzero()
+        rows = getattr(dataset, name).missing()
         if len(rows):
             raise InputError(
                 f"{dataset.name} {name}: {len(rows)} rows hold missing values, the first is row {int(rows[0])}; "

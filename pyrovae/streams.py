@@ -232,6 +232,9 @@ def prefetch(
         An iterator over batches, each one tensor (B, ...) for each of the split's tensors; what goes wrong in
         the thread is raised from it.
 
+    Raises:
+        InputError: for a depth below 1; from the iterator, for a file that was cut short meanwhile.
+
     Example:
         >>> from pyrovae.data import load
         >>> train, order = load("digits").train, torch.randperm(1197)
@@ -239,6 +242,8 @@ def prefetch(
         ...     print([len(x) for x, in coming])
         [500, 500, 197]
     """
+    if depth < 1:
+        raise InputError(f"depth must be at least 1, got {depth}; it is how many batches are held ready")
     compact = data if isinstance(data, Compact) else Compact.of(data)
     home, decoder = compact.to("cpu"), compact.decoder.to(device)
     pinned = torch.device(device).type == "cuda"

@@ -81,3 +81,18 @@ def test_the_stages_of_burda_and_others():
     stages = [burda.stage(epoch / burda.EPOCHS) for epoch in range(burda.EPOCHS)]
     assert [stages.count(i) for i in range(burda.STAGES)] == [3**i for i in range(burda.STAGES)]
     assert [burda.schedule(0.0), burda.schedule(1 - 1e-6)] == [1.0, pytest.approx(0.1)]
+
+
+def test_adam_by_hand_is_adam():
+    import torch
+    from side_by_side import by_hand
+
+    start, goal = torch.randn(2, 5, generator=torch.Generator().manual_seed(0)).unbind()
+    own, theirs = (start.clone().requires_grad_() for _ in range(2))
+    update, optimizer = by_hand.adam([own]), torch.optim.Adam([theirs], lr=by_hand.LEARNING_RATE)
+    for _ in range(5):
+        update((own - goal).square().sum())
+        optimizer.zero_grad()
+        (theirs - goal).square().sum().backward()
+        optimizer.step()
+    assert torch.allclose(own, theirs, rtol=1e-6, atol=1e-7) and not torch.equal(own, start)

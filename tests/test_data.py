@@ -294,6 +294,15 @@ def test_kinds(rows_file, array, kind, maximum):
     assert (dataset.kind, dataset.maximum) == (kind, maximum)
 
 
+@pytest.mark.parametrize("odd", [0.5, -1.0], ids=["not whole", "below 0"])
+@pytest.mark.parametrize("part", ["train", "valid", "test"])
+def test_the_kind_is_that_of_all_parts(part, odd, tmp_path):
+    arrays = {name: np.full((4, 2), 3.0) for name in ("train", "valid", "test")}
+    arrays[part][1, 1] = odd
+    np.savez(tmp_path / "parts.npz", **arrays)
+    assert load(tmp_path / "parts.npz").kind == "real"
+
+
 def test_own_probabilities_are_divided_first(rows_file):
     dataset = load(rows_file(X * 4), binarization="dynamic", divisor=4)
     assert (dataset.kind, dataset.train.protocol.divisor, dataset.train.protocol.log_jacobian) == (

@@ -18,7 +18,7 @@ import pyrovae
 ROOT = Path(pyrovae.__file__).parent
 FILES = {str(path.relative_to(ROOT)): path for path in sorted(ROOT.rglob("*.py"))}
 # What each half may import beside itself.
-FOUNDATIONS = {"programs": {"errors"}, "inference": {"errors", "splits", "storage", "progress"}}
+FOUNDATIONS = {"programs": {"errors"}, "inference": {"compact", "errors", "progress", "splits", "storage", "streams"}}
 MODULES = {
     name: ".".join(["pyrovae", *Path(name).with_suffix("").parts]).removesuffix(".__init__")
     for name in FILES

@@ -1,27 +1,11 @@
-"""Splits and their protocols: rows, hashes, labels, Jacobians, and what may be given as data."""
-
-import hashlib
-import json
-import math
+"""Splits: rows, labels, devices, and what may be given as data."""
 
 import numpy as np
 import pytest
 import torch
 
-from pyrovae.data import Protocol, Split, as_split, load
+from pyrovae.data import Split, as_split, load
 from pyrovae.errors import InputError
-
-
-def splits(dataset):
-    return {"train": dataset.train, "valid": dataset.valid, "test": dataset.test}
-
-
-def generator(seed):
-    return torch.Generator().manual_seed(seed)
-
-
-X = np.random.RandomState(0).rand(20, 3).astype(np.float32)
-
 
 # ------------------------------------------------------------------------------------------- splits
 
@@ -88,6 +72,14 @@ def test_to_a_device():
     assert back.protocol == test[:10].protocol
 
 
+def test_rows_with_missing_values():
+    x = torch.zeros(9, 2, 2)
+    x[4, 1, 0] = x[7, 0, 1] = x[7, 1, 1] = torch.nan
+    assert as_split(x).missing().tolist() == [4, 7]
+    assert as_split(x[:, 1, 0]).missing().tolist() == [4]
+    assert as_split(x[:3]).missing().tolist() == []
+
+
 def test_records_are_frozen():
     test = load("digits").test
     for record, name in ((test, "labels"), (test.protocol, "seed"), (load("digits"), "name")):
@@ -99,72 +91,6 @@ def test_a_split_of_ones_own_is_checked():
     protocol = as_split(torch.zeros(3, 2)).protocol
     with pytest.raises(InputError, match=r"got shapes \[\(3, 2\), \(4,\)\]"):
         Split((torch.zeros(3, 2),), protocol, torch.zeros(4))
-
-
-# ----------------------------------------------------------------------------------------- protocol
-
-
-def test_a_protocol_survives_json():
-    protocol = load("digits", divisor=16).test.protocol
-    assert Protocol.from_dict(json.loads(json.dumps(protocol.to_dict()))) == protocol
-
-
-def test_an_incomplete_protocol():
-    with pytest.raises(InputError, match=r"expected a protocol with \['dataset', .*got \['split'\]"):
-        Protocol.from_dict({"split": "test"})
-
-
-LINES = {
-    "as found": ({}, "test", "digits test: 300 data, values as found, sha256 "),
-    "divided": ({"divisor": 16}, "test", "digits test: 300 data, values divided by 16, sha256 "),
-    "dynamic train": (
-        {"binarization": "dynamic"},
-        "train",
-        "digits train: 1197 data, binarized anew at each use, seed 0, sha256 ",
-    ),
-    "dynamic test": (
-        {"binarization": "dynamic"},
-        "test",
-        "digits test: 300 data, binarized once, seed 0, sha256 ",
-    ),
-    "static": (
-        {"binarization": "static"},
-        "valid",
-        "digits valid: 300 data, binarized once, seed 0, sha256 ",
-    ),
-    "threshold": ({"binarization": "threshold"}, "test", "digits test: 300 data, binarized at 0.5, sha256 "),
-}
-
-
-@pytest.mark.parametrize(("options", "part", "line"), LINES.values(), ids=LINES)
-def test_a_protocol_reads_as_one_line(options, part, line):
-    protocol = splits(load("digits", **options))[part].protocol
-    assert str(protocol) == line + protocol.sha256[:8]
-
-
-def test_the_hash_is_of_dtype_shape_and_bytes():
-    x = torch.arange(6.0).reshape(2, 3)
-    expected = hashlib.sha256(b"torch.float32 (2, 3)\n" + x.numpy().tobytes()).hexdigest()
-    assert as_split(x).protocol.sha256 == expected
-    others = [x.double(), x.reshape(3, 2), x + 1, (x, x)]
-    assert len({expected, *(as_split(other).protocol.sha256 for other in others)}) == 5
-    assert as_split(x.T.contiguous().T).protocol.sha256 == expected
-
-
-def test_jacobian_takes_a_density_back_to_the_source(rows_file):
-    source = np.random.RandomState(0).randn(30, 2)
-    scaled = load(rows_file(source), divisor=5.0).train
-    found = load(rows_file(source)).train
-    wide, narrow = torch.distributions.Normal(0.0, 5.0), torch.distributions.Normal(0.0, 1.0)
-    torch.testing.assert_close(
-        wide.log_prob(found.x).sum(-1), narrow.log_prob(scaled.x).sum(-1) + scaled.protocol.log_jacobian
-    )
-
-
-def test_the_jacobian_counts_observed_values(rows_file):
-    source = np.random.RandomState(0).randn(30, 2)
-    source[:, 1] = np.nan
-    assert load(rows_file(source), divisor=5.0).train.protocol.log_jacobian == pytest.approx(-math.log(5.0))
 
 
 # ----------------------------------------------------------------------------------------- as_split

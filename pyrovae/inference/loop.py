@@ -4,7 +4,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from pyro.infer import ELBO
 from torch import Tensor, nn
 
 from pyrovae import storage
+from pyrovae.compact import Compact
 from pyrovae.inference.blocks import BINARIZATION, FIT, ORDER, kept_rng, seed_everything, seed_of
 from pyrovae.inference.checkpoint import Progress, restore, save, set_weights, weights
 from pyrovae.inference.first_look import look_at_data
@@ -27,6 +28,7 @@ from pyrovae.inference.precision import in_precision
 from pyrovae.inference.stepping import Stepper, numerics_of_training
 from pyrovae.progress import bar
 from pyrovae.splits import Split
+from pyrovae.streams import is_mapped, prefetch
 
 CHECKPOINT_SECONDS = 5.0
 Schedule = Callable[[float], float]
@@ -75,6 +77,8 @@ class Loop:
     def __post_init__(self) -> None:
         self.epochs, self.batch_size, self.seed = (self.settings[name] for name in ("epochs", "batch_size", "seed"))
         self.steps = -(-len(self.train) // self.batch_size)
+        self.device, self.mapped = self.train.x.device, is_mapped(self.train)
+        self.source = Compact.of(self.train)  # as small as it can be, on the device unless it stays in its file
         precision = self.settings["precision"]
         self.pair = in_precision(self.model, precision), in_precision(self.guide, precision)
         self.stepper = Stepper(
@@ -84,10 +88,12 @@ class Loop:
             optimizer=self.optimizer,
             plate=self.settings["plate"],
             warm=self.settings["kl_warmup"] > 0,
-            device=self.train.x.device,
+            device=self.device,
         )
         self.meter = self.stepper.meter
-        self.generator = torch.Generator(device=self.train.x.device)
+        self.generator = torch.Generator(device=self.device)
+        if not self.mapped:
+            self.source = self.source.to(self.device)
         self.state = Progress()
         self.saved_at = self.shown_at = time.monotonic()
 
@@ -104,19 +110,17 @@ class Loop:
         )
         check_objective(self.objective, structure)
         sizes = dict.fromkeys(rows.stop - rows.start for rows in blocks_of(len(self.train), self.batch_size))
-        batches = [self.train.batch(slice(0, rows)) for rows in sizes]  # one of each size
+        batches = [self.source.batch(slice(0, rows)) for rows in sizes]  # one of each size
         self.stepper.prime(batches)
         with numerics_of_training(), _interruptible() as interrupted, self.meter:
             resumed = self.folder is not None and resume and storage.holds_run(self.folder)
             if resumed:
                 self._restore()
-            if self.settings["compile"]:
-                self.settings["compile"] = self.stepper.compile(batches, may_be_eager=self.may_be_eager)
-            if not resumed:
-                self._save()
-            done = self.state.epoch * self.steps + self.state.step
-            total = self.epochs * self.steps
+            done, total = self.state.epoch * self.steps + self.state.step, self.epochs * self.steps
             with bar(shown=visible, total=total, initial=done, unit="step", dynamic_ncols=True) as shown:
+                self._compile(batches, shown)
+                if not resumed:
+                    self._save()
                 try:
                     while self.state.epoch < self.epochs and not self.state.stopped and not interrupted():
                         self._epoch(shown, interrupted)
@@ -127,6 +131,11 @@ class Loop:
             self._take_best()
         return self._fit()
 
+    def _compile(self, batches: list[tuple[Tensor, ...]], shown: Any) -> None:
+        if self.settings["compile"]:
+            shown.set_description("compiling the step")
+            self.settings["compile"] = self.stepper.compile(batches, may_be_eager=self.may_be_eager)
+
     def _epoch(self, shown: Any, interrupted: Callable[[], bool]) -> None:
         state, started = self.state, time.monotonic()
         if state.step == 0:
@@ -134,41 +143,50 @@ class Loop:
             seed_everything(FIT, self.seed, state.epoch)
             self.generator.manual_seed(seed_of(BINARIZATION, self.seed, state.epoch))
         shuffle = torch.Generator("cpu").manual_seed(seed_of(ORDER, self.seed, state.epoch))
-        order = torch.randperm(len(self.train), generator=shuffle, device="cpu").to(self.train.x.device)
+        order = torch.randperm(len(self.train), generator=shuffle, device="cpu").split(self.batch_size)
         with kept_rng():
-            first = self.train.batch(order[: self.batch_size])
+            first = self.source.batch(order[0])
         rate = self.schedule(state.epoch / self.epochs)
         self.settings["compile"] = self.stepper.begin(rate, state.step, first, may_be_eager=self.may_be_eager)
-        while state.step < self.steps and not interrupted():
-            self._step(order)
-            state.step += 1
-            shown.update()
-            self._show(shown)
+        with self._batches(order[state.step :]) as coming:
+            while state.step < self.steps and not interrupted():
+                self._step(next(coming))
+                state.step += 1
+                shown.update()
+                self._show(shown)
         self._refuse_not_finite(order)
         state.seconds += time.monotonic() - started
         if state.step == self.steps:
             self._end_epoch()
 
-    def _step(self, order: Tensor) -> None:
+    @contextmanager
+    def _batches(self, order: Sequence[Tensor]) -> Iterator[Iterator[tuple[Tensor, ...]]]:
+        """The batches of these rows; those of a file are gathered ahead of their use."""
+        if self.mapped:
+            with prefetch(self.source, order, device=self.device, generator=self.generator) as coming:
+                yield coming
+        else:
+            yield (
+                self.source.batch(rows, self.generator)
+                for rows in torch.cat(tuple(order)).to(self.device).split(self.batch_size)
+            )
+
+    def _step(self, batch: tuple[Tensor, ...]) -> None:
         state = self.state
         if self.settings["kl_warmup"]:
             share = (state.epoch * self.steps + state.step + 1) / (self.settings["kl_warmup"] * self.steps)
             self.stepper.beta.fill_(min(1.0, share))
         try:
-            self.stepper.take(self._batch(order))
+            self.stepper.take(batch)
         except FloatingPointError as error:
             raise FloatingPointError(f"epoch {state.epoch + 1}, step {state.step + 1}: {error}") from None
 
-    def _batch(self, order: Tensor) -> tuple[Tensor, ...]:
-        start = self.state.step * self.batch_size
-        return self.train.batch(order[start : start + self.batch_size], self.generator)
-
-    def _refuse_not_finite(self, order: Tensor) -> None:
+    def _refuse_not_finite(self, order: Sequence[Tensor]) -> None:
         """Stops at the first step of the epoch that was not taken, where the device was not waited for until now."""
         number = self.stepper.refused()
         if number is not None:
             self.state.step = number
-            found = self.stepper.diagnosis(self._batch(order))
+            found = self.stepper.diagnosis(self.source.batch(order[number], self.generator))
             raise FloatingPointError(f"epoch {self.state.epoch + 1}, step {number + 1}: {found}")
 
     def _end_epoch(self) -> None:
