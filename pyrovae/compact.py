@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .splits import Split
     from .streams import Mapped
 
-__all__ = ["Bits", "Compact", "Decoder", "Scaled", "Stored", "pack"]
+__all__ = ["Bits", "Compact", "Decoder", "Scaled", "Stored", "binarized", "pack"]
 
 GREY = 255.0  # the divisor of images that come as values in [0, 1]
 FIRST_LOOK = 16  # rows that refute most forms
@@ -110,6 +110,13 @@ def pack(rows: Tensor) -> Tensor:
     ones = rows.ne(0).flatten(1) if rows.dim() > 1 else rows.ne(0)[:, None]
     ones = torch.nn.functional.pad(ones, (0, -ones.shape[1] % 8)).view(len(rows), -1, 8)
     return (ones * _weights(rows.device)).sum(-1, dtype=torch.uint8)
+
+
+def binarized(probabilities: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Zeros and ones of the same shape and dtype, by comparison: on a CPU a third of what `torch.bernoulli` takes."""
+    dtype, device = probabilities.dtype, probabilities.device
+    uniform = torch.rand(probabilities.shape, generator=generator, dtype=dtype, device=device)
+    return (uniform < probabilities).to(dtype)
 
 
 def _weights(device: torch.device) -> Tensor:
@@ -246,7 +253,7 @@ class Decoder(NamedTuple):
     def decode(self, kept: tuple[Tensor, ...], generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
         """The batch as it is served; the generator is on the device of the rows."""
         served = tuple(code.decode(rows) for code, rows in zip(self.codes, kept, strict=True))
-        return (torch.bernoulli(served[0], generator=generator), *served[1:]) if self.drawn_anew else served
+        return (binarized(served[0], generator), *served[1:]) if self.drawn_anew else served
 
     def to(self, device: torch.device | str) -> Decoder:
         """The same, for rows on a device."""

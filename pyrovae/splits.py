@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .compact import Bits, Scaled, Stored, pack
+from .compact import Bits, Scaled, Stored, binarized, pack
 from .errors import InputError
 from .protocol import Protocol, describe, digest, in_blocks
 from .streams import Mapped, lies_in_file
@@ -98,7 +98,7 @@ class Split:
             One tensor (B, ...) for each of `tensors`.
         """
         rows = tuple(tensor[index] for tensor in self.tensors)
-        return (torch.bernoulli(rows[0], generator=generator), *rows[1:]) if self.protocol.drawn_anew else rows
+        return (binarized(rows[0], generator), *rows[1:]) if self.protocol.drawn_anew else rows
 
     def missing(self) -> Tensor:
         """Numbers of the rows that hold missing values (NaN), ascending."""
