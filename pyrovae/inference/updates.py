@@ -4,6 +4,7 @@ r"""Adam as a function of tensors, so that a step can be one graph: its rate an 
     \theta \leftarrow \theta - \frac{\eta}{1-\beta_1^t} \, m \Big/ \Big( \sqrt{v / (1-\beta_2^t)} + \epsilon \Big)
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,12 +15,18 @@ _KINDS = (torch.optim.Adam, torch.optim.AdamW)
 _UNLIKE_ADAM = ("amsgrad", "maximize", "differentiable")  # what the formula above does not do
 
 
+class _Group(NamedTuple):
+    """Parameters with the same settings that have taken equally many steps."""
+
+    settings: dict[str, Any]
+    time: Tensor  # scalar
+    slots: list["_Slot"]
+
+
 class _Slot(NamedTuple):
-    """One parameter, the settings of its group, and what Adam remembers of it."""
+    """A parameter, and what Adam remembers of it."""
 
     parameter: Tensor
-    group: dict[str, Any]
-    step: Tensor
     mean: Tensor
     square: Tensor
 
@@ -36,23 +43,26 @@ class Adam:
     """
 
     def __init__(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
-        clocks: dict[float, Tensor] = {}  # parameters that have taken equally many steps share one counter
-        self.slots = [
-            _slot(optimizer, group, parameter, clocks)
-            for optimizer in optimizers
-            for group in optimizer.param_groups
-            for parameter in group["params"]
-        ]
-        self.clocks = list(clocks.values())
+        groups: dict[tuple[int, float], _Group] = {}
+        for optimizer in optimizers:
+            for settings in optimizer.param_groups:
+                for parameter in settings["params"]:
+                    state = _state(optimizer, parameter)
+                    key = id(settings), float(state["step"])
+                    group = groups.setdefault(key, _Group(settings, state["step"], []))
+                    state["step"] = group.time  # shared
+                    group.slots.append(_Slot(parameter, state["exp_avg"], state["exp_avg_sq"]))
+        self.groups = list(groups.values())
 
     @property
     def parameters(self) -> list[Tensor]:
         """What is updated, in the order of the gradients."""
-        return [slot.parameter for slot in self.slots]
+        return [slot.parameter for group in self.groups for slot in group.slots]
 
     def state(self) -> list[Tensor]:
         """What Adam remembers: counters, means and mean squares."""
-        return self.clocks + [tensor for slot in self.slots for tensor in (slot.mean, slot.square)]
+        slots = [slot for group in self.groups for slot in group.slots]
+        return [*(group.time for group in self.groups), *(tensor for slot in slots for tensor in slot[1:])]
 
     def __call__(self, gradients: Sequence[Tensor | None], rate: Tensor, allowed: Tensor) -> None:
         """Takes one step.
@@ -62,11 +72,14 @@ class Adam:
             rate: factor on every learning rate, a float64 scalar.
             allowed: whether to take the step at all, a boolean scalar.
         """
-        for clock in self.clocks:
-            clock.add_(allowed)
-        for slot, gradient in zip(self.slots, gradients, strict=True):
-            if gradient is not None:
-                _update(slot, gradient, rate, allowed)
+        coming = iter(gradients)
+        for group in self.groups:
+            group.time.add_(allowed)
+            scalars = _scalars(group, rate, allowed)
+            for slot in group.slots:
+                gradient = next(coming)
+                if gradient is not None:
+                    _update(slot, gradient, group.settings, *scalars)
 
 
 def is_adam(optimizer: Any) -> bool:
@@ -76,29 +89,43 @@ def is_adam(optimizer: Any) -> bool:
     )
 
 
-def _slot(
-    optimizer: torch.optim.Optimizer, group: dict[str, Any], parameter: Tensor, clocks: dict[float, Tensor]
-) -> _Slot:
-    state = optimizer.state[parameter]
-    if not state:
-        state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
-        state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+def _state(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Any]:
+    """The optimizer's own state, each tensor in memory of its own (what a checkpoint gives may share it)."""
+    state, device = optimizer.state[parameter], parameter.device
+    state["step"] = torch.zeros((), device=device) if not state else state["step"].to(device, copy=True)
     for name in ("exp_avg", "exp_avg_sq"):
-        state[name] = state[name].detach().clone()  # memory of its own, also after a checkpoint was read
-    state["step"] = clocks.setdefault(float(state["step"]), state["step"].to(parameter.device, copy=True))
-    return _Slot(parameter, group, state["step"], state["exp_avg"], state["exp_avg_sq"])
+        state[name] = state[name].detach().clone() if name in state else torch.zeros_like(parameter).detach()
+    return state
 
 
-def _update(slot: _Slot, gradient: Tensor, rate: Tensor, allowed: Tensor) -> None:
-    group, parameter, time = slot.group, slot.parameter.detach(), slot.step.double()
-    (beta1, beta2), decay = group["betas"], group["weight_decay"]
-    learning_rate = group["lr"] * rate
-    if decay and not group["decoupled_weight_decay"]:
+def _scalars(group: _Group, rate: Tensor, allowed: Tensor) -> tuple[Tensor, ...]:
+    """Learning rate, first rate after its correction, root of the second correction, and whether to take the step.
+
+    They are put into a tensor of their own, which a compiler then keeps in memory: else it would compute them anew
+    for every few elements of every parameter, which took a third of a step.
+    """
+    learning_rate, time = group.settings["lr"] * rate, group.time.double()
+    first, second = (-torch.expm1(time * math.log(beta)) if beta else 1 + 0 * time for beta in group.settings["betas"])
+    values = torch.stack([learning_rate, learning_rate / first, second.sqrt(), allowed.double()])
+    held = torch.zeros_like(values).index_put((torch.arange(len(values), device=values.device),), values)
+    return held.unbind()
+
+
+def _update(
+    slot: _Slot,
+    gradient: Tensor,
+    settings: dict[str, Any],
+    learning_rate: Tensor,
+    corrected_rate: Tensor,
+    root: Tensor,
+    allowed: Tensor,
+) -> None:
+    parameter, (beta1, beta2), decay = slot.parameter.detach(), settings["betas"], settings["weight_decay"]
+    if decay and not settings["decoupled_weight_decay"]:
         gradient = gradient + decay * parameter
-    start = parameter * (1 - learning_rate * decay) if group["decoupled_weight_decay"] else parameter
+    start = parameter * (1 - learning_rate * decay) if settings["decoupled_weight_decay"] else parameter
     mean = torch.lerp(slot.mean, gradient, 1 - beta1)
     square = slot.square * beta2 + gradient * gradient * (1 - beta2)
-    deviation = square.sqrt() / (1 - beta2**time).sqrt() + group["eps"]
-    moved = start - learning_rate / (1 - beta1**time) * mean / deviation
+    moved = start - corrected_rate * mean / (square.sqrt() / root + settings["eps"])
     for tensor, value in ((slot.mean, mean), (slot.square, square), (parameter, moved)):
-        tensor.copy_(torch.where(allowed, value, tensor))
+        tensor.copy_(torch.where(allowed != 0, value, tensor))

@@ -27,8 +27,8 @@ CONTENDERS = {
 SIZES = {"cpu": (100, 1000), "cuda": (10_000, 5000)}  # N, K
 NOTES = """\
 Times and ratios: median (first to third quartile) over rounds in turns; ratios are taken round by round.
-784-400-50 ReLU, Bernoulli, float32, weights as initialized and the same for all (the guides' scales are exp or
-softplus of the same numbers), made-up bits for data; Pyro's validation off. "log p(x)" is the mean evidence in nats
+784-400-50 ReLU, Bernoulli, float32, weights as initialized and the same for all (the guides' scales, exp in some and
+softplus in ours, start at 1), made-up bits for data; Pyro's validation off. "log p(x)" is the mean evidence in nats
 that the last round found. The rows by hand and pythae's take the block size that was fastest for them; ours are as
 they come. All but the last of ours leave out k-hat and the errors."""
 

@@ -45,7 +45,7 @@ SWEEPS = (
           lambda k: replace(BASE, num_particles=k), _passes, 20),
     Sweep("a training step", "data in a batch", STEP, [32, 64, 128, 256, 512],
           lambda b: replace(BASE, num_data=BATCHES * b, batch_size=b), lambda problem: 1, 8),
-    Sweep("a decoder pass", "latents", EVIDENCE, [2, 50, 100, 200, 400, 800],
+    Sweep("a decoder pass", "latents", EVIDENCE, [2, 10, 50, 200, 800],
           lambda z: replace(BASE, latent=z), lambda problem: 1, 1),
 )  # fmt: skip
 NOTES = """\

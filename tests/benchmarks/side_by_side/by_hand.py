@@ -166,8 +166,8 @@ def compiled(step: Callable, x: Tensor) -> Callable[[Tensor], object]:
 
     module = make_fx(step, tracing_mode="real")(x)
     live = _lift(module)
-    with config.patch(fallback_random=True):
-        graph = compile_fx(module, [*live, x])
+    with config.patch(fallback_random=True):  # a module of the graph alone: what it still held would come in twice
+        graph = compile_fx(torch.fx.GraphModule({}, module.graph), [*live, x])
 
     @torch.no_grad()
     def run(x: Tensor) -> None:
@@ -186,7 +186,6 @@ def _lift(module: torch.fx.GraphModule) -> list[Tensor]:
                 inputs[id(tensor)] = tensor, module.graph.placeholder(f"live_{len(inputs)}")
         node.replace_all_uses_with(inputs[id(tensor)][1])
         module.graph.erase_node(node)
-    module.recompile()
     return [tensor.detach() for tensor, _ in inputs.values()]
 
 

@@ -1,6 +1,7 @@
 """Ours: fit, eager and compiled; the evidence with our families, with torch's own, and the whole of evaluate."""
 
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
@@ -17,6 +18,7 @@ from side_by_side import by_hand
 from side_by_side.clock import Absent, Clock
 from side_by_side.problems import CHANNELS, CONV_HIDDEN, PIXELS, Problem
 
+RAW_OF_ONE = math.log(math.e - 1)  # its softplus is 1
 Pair = tuple[Callable, Callable]
 
 
@@ -39,7 +41,14 @@ def built_in(problem: Problem) -> pv.VAE:
     )
     for own, same in zip((vae.encoder, vae.decoder), by_hand.networks(problem), strict=True):
         nn.utils.vector_to_parameters(nn.utils.parameters_to_vector(same.parameters()), own.parameters())
+    _raise_scales(vae.encoder, problem)
     return vae
+
+
+def _raise_scales(encoder: nn.Module, problem: Problem) -> None:
+    """Makes the guide start as the others do: its scales are softplus where theirs are exp, both 1 afterwards."""
+    with torch.no_grad():
+        list(encoder.parameters())[-1][problem.latent :] += RAW_OF_ONE
 
 
 # ---------------------------------------------------------------------------------------------- the training step
@@ -75,9 +84,9 @@ def _pair(problem: Problem, device: str) -> Pair:
     return vae.model, vae.guide
 
 
-def _by_hand(problem: Problem, device: str, bernoulli: Callable, normal: Callable) -> Pair:
+def _by_hand(encoder: nn.Module, decoder: nn.Module, problem: Problem, bernoulli: Callable, normal: Callable) -> Pair:
     """A user's own pair: two networks, two programs."""
-    encoder, decoder = (network.to(device) for network in by_hand.networks(problem))
+    device = next(encoder.parameters()).device
     zeros, ones = (f(problem.latent, device=device) for f in (torch.zeros, torch.ones))
 
     def model(x: Tensor) -> None:
@@ -95,17 +104,22 @@ def _by_hand(problem: Problem, device: str, bernoulli: Callable, normal: Callabl
 
 
 def _of_our_families(problem: Problem, device: str) -> Pair:
+    encoder, decoder = (network.to(device) for network in by_hand.networks(problem))
+    _raise_scales(encoder, problem)
     bernoulli, normal = pv.families.bernoulli(), pv.families.normal()
-    return _by_hand(problem, device, partial(bernoulli.build, 1), partial(normal.build, 1))
+    return _by_hand(encoder, decoder, problem, partial(bernoulli.build, 1), partial(normal.build, 1))
 
 
 def _of_torch_families(problem: Problem, device: str) -> Pair:
-    return _by_hand(
-        problem,
-        device,
-        lambda logits: dist.Bernoulli(logits=logits).to_event(1),
-        lambda location, log_scale: dist.Normal(location, log_scale.exp()).to_event(1),
-    )
+    encoder, decoder = (network.to(device) for network in by_hand.networks(problem))
+
+    def bernoulli(logits: Tensor) -> dist.TorchDistribution:
+        return dist.Bernoulli(logits=logits).to_event(1)
+
+    def normal(location: Tensor, log_scale: Tensor) -> dist.TorchDistribution:
+        return dist.Normal(location, log_scale.exp()).to_event(1)
+
+    return _by_hand(encoder, decoder, problem, bernoulli, normal)
 
 
 def plan(num_particles: int) -> Plan:
