@@ -19,7 +19,7 @@ from pyrovae.inference.optimizers import Guarded, NotFiniteError
 from pyrovae.inference.pairs import Program, evaluation_mode, plain_traces
 from pyrovae.inference.tracing import Untraceable
 
-STEPS_UNCHECKED = 200  # replays between two looks at the programs
+STEPS_UNCHECKED = 1_000  # replays between two looks at the programs: a look takes as long as some eight steps
 
 
 class Stepper:

@@ -14,7 +14,6 @@ are ours with the 10,000 that validate; --without-valid trains on 50,000.
 
 import argparse
 import hashlib
-import inspect
 import json
 import math
 import signal
@@ -32,7 +31,7 @@ from pyrovae.splits import Split
 
 STAGES, EPOCHS = 8, 3280
 UNTOLD = ("out", "data_dir", "run", "minutes")  # of the arguments: where files lie, and in how many commands
-CHOICES = {"auto": "auto", "on": True, "off": False}
+CHOICES: dict[str, bool | str] = {"auto": "auto", "on": True, "off": False}
 
 
 def stage(share: float) -> int:
@@ -86,7 +85,7 @@ def fitted(arguments: argparse.Namespace, vae: pv.VAE, train: Split, folder: Pat
         vae.model,
         vae.guide,
         train,
-        objective=_objective(arguments.particles),
+        objective=None if arguments.particles == 1 else pv.objectives.IWAE(arguments.particles),
         optimizer=lambda parameters: torch.optim.Adam(parameters, lr=arguments.learning_rate, eps=1e-4, fused=True),
         schedule=schedule,
         epochs=max(STAGES, round(EPOCHS * arguments.epochs_scale)),
@@ -96,20 +95,8 @@ def fitted(arguments: argparse.Namespace, vae: pv.VAE, train: Split, folder: Pat
         out=folder,
         resume=True,
         callback=stop_in_time,
-        **_compile(arguments.compile),
+        compile=CHOICES[arguments.compile],
     )
-
-
-def _objective(num_particles: int) -> Any:
-    if num_particles == 1:
-        return None
-    from pyrovae.inference.objectives import IWAE
-
-    return IWAE(num_particles=num_particles)
-
-
-def _compile(choice: str) -> dict[str, Any]:
-    return {"compile": CHOICES[choice]} if "compile" in inspect.signature(pv.fit).parameters else {}
 
 
 def account(arguments: argparse.Namespace, fit: pv.Fit, train: Split, report: pv.Report, seconds: float) -> dict:

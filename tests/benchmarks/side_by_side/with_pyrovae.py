@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import pyrovae as pv
 from pyrovae.inference.evaluation import Measured, Plan, Weights, measure
 from side_by_side import by_hand
-from side_by_side.clock import Absent, Clock
+from side_by_side.clock import Clock
 from side_by_side.problems import CHANNELS, CONV_HIDDEN, PIXELS, Problem
 
 RAW_OF_ONE = math.log(math.e - 1)  # its softplus is 1
@@ -55,9 +55,6 @@ def _raise_scales(encoder: nn.Module, problem: Problem) -> None:
 
 
 def _fit(problem: Problem, device: str, clock: Clock, *, compiled: bool) -> None:
-    known = "compile" in inspect.signature(pv.fit).parameters
-    if compiled and not known:
-        raise Absent("fit has no compile= yet")
     vae, data = built_in(problem), by_hand.resident(problem, device)
     pv.fit(
         vae.model,
@@ -68,7 +65,7 @@ def _fit(problem: Problem, device: str, clock: Clock, *, compiled: bool) -> None
         device=device,
         progress=False,
         callback=lambda epoch, fitted: clock(-fitted.history[-1]["elbo"], problem.steps),
-        **({"compile": compiled} if known else {}),
+        compile=compiled,
     )
 
 
