@@ -163,7 +163,9 @@ class Stored:
 
     def gather(self, index: slice | Tensor) -> Tensor:
         """Rows as they are kept."""
-        return self.kept[index] if isinstance(index, slice) else self.kept.index_select(0, index)
+        if isinstance(index, slice):
+            return self.kept[index]
+        return self.kept.index_select(0, index.to(self.kept.device) if isinstance(self.kept, Tensor) else index)
 
     def to(self, device: torch.device | str) -> Stored:
         """The same rows, served on a device."""

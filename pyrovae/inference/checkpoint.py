@@ -17,8 +17,9 @@ from pyrovae import storage
 from pyrovae.errors import InputError
 from pyrovae.inference.optimizers import Guarded
 
-# What may differ when a fit is resumed: how long it goes on, and where it runs.
-_FREE_SETTINGS = ("epochs", "device")
+# What may differ when a fit is resumed: how long it goes on, and where and how it runs.
+_FREE_SETTINGS = ("epochs", "device", "compile")
+_ABSENT = {"precision": "float32"}  # what a run from before a setting was made with
 
 
 @dataclass
@@ -135,7 +136,7 @@ def refuse_other_settings(folder: Path, content: Mapping[str, Any], settings: Ma
     """Raises InputError, naming it, if a setting that decides the weights differs from the stored one."""
     stored = content["settings"]
     for name, value in settings.items():
-        if name not in _FREE_SETTINGS and stored.get(name) != value:
+        if name not in _FREE_SETTINGS and stored.get(name, _ABSENT.get(name)) != value:
             raise InputError(f"{folder}: was fitted with {name} = {stored.get(name)}, not {value}; resume it as it was")
 
 

@@ -16,7 +16,7 @@ from pyro.infer import ELBO, Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor
 
 from pyrovae.inference.blocks import kept_rng
-from pyrovae.inference.objectives import AnalyticKLELBO, Objective, SampledELBO
+from pyrovae.inference.objectives import AnalyticKLELBO, Bound, Objective, SampledELBO
 from pyrovae.inference.pairs import Program
 from pyrovae.inference.tracing import Untraceable, captured, compiler_missing, trace
 from pyrovae.inference.updates import Adam
@@ -64,10 +64,17 @@ class Step:
             self.taken.add_(1)
             allowed = self.refused == NONE
             self.update(gradients, self.rate, allowed)
-            objective = -bound.loss.detach().double() / self.scales[len(batch[0])]
-            terms = torch.stack([bound.reconstruction, bound.kl_prior, objective])
-            self.sums.add_(torch.where(allowed, terms, 0.0))
+            self.sums.add_(torch.where(allowed, self._terms(bound, len(batch[0])), 0.0))
         return ()
+
+    def terms(self, *batch: Tensor) -> Tensor:
+        """What the programs, as they are now, would add to the sums, (3,)."""
+        with torch.no_grad():
+            return self._terms(self.objective.bound(self.model, self.guide, *batch), len(batch[0]))
+
+    def _terms(self, bound: Bound, rows: int) -> Tensor:
+        objective = -bound.loss.detach().double() / self.scales[rows]
+        return torch.stack([bound.reconstruction, bound.kl_prior, objective])
 
     def state(self) -> list[Tensor]:
         """What a step changes beside parameters and buffers."""
@@ -104,17 +111,19 @@ class Replay:
         batch: an example of what it will be called with; a batch of another size is taken untraced.
 
     Raises:
-        Untraceable: saying why, for a step that no graph can hold, or that gives other losses when replayed.
+        Untraceable: saying why, for a step that no graph can hold.
     """
 
     def __init__(self, step: Step, changed: Callable[[], Sequence[Tensor]], *batch: Tensor) -> None:
-        self.step, self.changed, self.rows = step, changed, len(batch[0])
+        self.step, self.changed, self.rows, cuda = step, changed, len(batch[0]), batch[0].is_cuda
+        self.live: list[Tensor] = []
         with self._put_back():
-            graph, cuda = trace(step, *batch), batch[0].is_cuda
+            graph = trace(step, *batch)
             if not cuda or compiler_missing(batch[0].device) is None:  # CUDA replays torch's own kernels, too
                 graph = graph.compiled(*batch)
+            self.graph = graph
             self.run = captured(graph, *batch) if cuda else graph
-        self.check(*batch)
+        self.live = graph.live
 
     def __call__(self, *batch: Tensor) -> None:
         """Takes one step."""
@@ -126,33 +135,41 @@ class Replay:
         return None if number == NONE else number
 
     def check(self, *batch: Tensor) -> None:
-        """Compares the objective of a replay with that of the programs as they are now, at the same noise.
+        """Compares what a replay adds to the sums with what the programs add as they are now, at the same noise.
 
-        A program that changes with the state of Python (a counter, a list) is not what was traced. On CUDA a
-        captured graph draws noise of its own, so that nothing is compared.
+        Two runs of the programs must agree to the last bit: with the state of Python (a counter, a list) they would
+        differ, and a graph holds but one moment of it. Give another batch than the one that was traced: a value that
+        went by way of NumPy shows only there.
 
         Raises:
-            Untraceable: with both numbers, if they differ.
+            Untraceable: saying what differs.
         """
-        if batch[0].is_cuda:
-            return
-        expected, got = self._sums_of(self.step, batch), self._sums_of(self, batch)
-        if not torch.allclose(expected, got, rtol=1e-4, atol=1e-3, equal_nan=True):
+        with kept_rng():
+            torch.rand(1, device=batch[0].device)  # other noise than was traced
+            expected, again = self._of_programs(batch), self._of_programs(batch)
+            if not torch.equal(expected.nan_to_num(), again.nan_to_num()):
+                raise Untraceable("the programs change from run to run: two runs with the same noise differ")
+            got = self._of_graph(batch)
+        if got is not None and not torch.allclose(expected, got, rtol=1e-4, atol=1e-3):
             raise Untraceable(
-                f"the programs change from step to step: they give an objective of {expected[-1] / len(batch[0]):g} "
-                f"nats per datum, but {got[-1] / len(batch[0]):g} as they were traced, with the same noise"
+                f"the programs are not what was traced: they give an objective of {expected[-1] / len(batch[0]):g} "
+                f"nats per datum, and {got[-1] / len(batch[0]):g} when replayed with the same noise"
             )
 
-    def _sums_of(self, run: Callable[..., object], batch: Sequence[Tensor]) -> Tensor:
-        """What one run adds to the sums, (3,); it leaves nothing behind."""
+    def _of_programs(self, batch: Sequence[Tensor]) -> Tensor:
+        with self._put_back():
+            return self.step.terms(*batch)
+
+    def _of_graph(self, batch: Sequence[Tensor]) -> Tensor | None:
+        """None where the step would not be taken: the one that is to be taken will say so."""
         with self._put_back():
             self.step.sums.zero_()
-            run(*batch)
-            return self.step.sums.clone()
+            self.graph(*batch)  # on CUDA, before it was captured: so it draws as the programs do
+            return self.step.sums.clone() if self.refused() is None else None
 
     @contextmanager
     def _put_back(self) -> Iterator[None]:
-        tensors = [*self.changed(), *self.step.state()]
+        tensors = list({id(tensor): tensor for tensor in (*self.changed(), *self.step.state(), *self.live)}.values())
         before = [tensor.detach().clone() for tensor in tensors]
         try:
             with kept_rng():

@@ -31,7 +31,7 @@ def look_at_data(
         InputError: naming the site or the row.
     """
     structure, size = None, max(batch_size, 500)
-    with torch.no_grad(), memory_advice(f"{size} data at once: lower batch_size"), evaluation_mode(modules):
+    with torch.no_grad(), memory_advice(f"{size} data at once, even without gradients"), evaluation_mode(modules):
         for split in splits:
             for rows in blocks_of(len(split), size):
                 structure = _inspect(model, guide, split.batch(rows), rows.start, plate)

@@ -88,6 +88,7 @@ class Loop:
             optimizer=self.optimizer,
             plate=self.settings["plate"],
             warm=self.settings["kl_warmup"] > 0,
+            may_be_eager=self.may_be_eager,
             device=self.device,
         )
         self.meter = self.stepper.meter
@@ -118,6 +119,7 @@ class Loop:
                 self._restore()
             done, total = self.state.epoch * self.steps + self.state.step, self.epochs * self.steps
             with bar(shown=visible, total=total, initial=done, unit="step", dynamic_ncols=True) as shown:
+                self.stepper.interrupted = interrupted
                 self._compile(batches, shown)
                 if not resumed:
                     self._save()
@@ -134,7 +136,8 @@ class Loop:
     def _compile(self, batches: list[tuple[Tensor, ...]], shown: Any) -> None:
         if self.settings["compile"]:
             shown.set_description("compiling the step")
-            self.settings["compile"] = self.stepper.compile(batches, may_be_eager=self.may_be_eager)
+            last = torch.arange(len(self.train) - 1, len(self.train) - 1 - len(batches[0][0]), -1)
+            self.settings["compile"] = self.stepper.compile(batches, self.source.batch(last))
 
     def _epoch(self, shown: Any, interrupted: Callable[[], bool]) -> None:
         state, started = self.state, time.monotonic()
@@ -144,10 +147,8 @@ class Loop:
             self.generator.manual_seed(seed_of(BINARIZATION, self.seed, state.epoch))
         shuffle = torch.Generator("cpu").manual_seed(seed_of(ORDER, self.seed, state.epoch))
         order = torch.randperm(len(self.train), generator=shuffle, device="cpu").split(self.batch_size)
-        with kept_rng():
-            first = self.source.batch(order[0])
         rate = self.schedule(state.epoch / self.epochs)
-        self.settings["compile"] = self.stepper.begin(rate, state.step, first, may_be_eager=self.may_be_eager)
+        self.settings["compile"] = self.stepper.begin(rate, state.step, lambda: self._example(order[0]))
         with self._batches(order[state.step :]) as coming:
             while state.step < self.steps and not interrupted():
                 self._step(next(coming))
@@ -158,6 +159,10 @@ class Loop:
         state.seconds += time.monotonic() - started
         if state.step == self.steps:
             self._end_epoch()
+
+    def _example(self, rows: Tensor) -> tuple[Tensor, ...]:
+        with kept_rng():
+            return self.source.batch(rows)
 
     @contextmanager
     def _batches(self, order: Sequence[Tensor]) -> Iterator[Iterator[tuple[Tensor, ...]]]:

@@ -1,8 +1,8 @@
-"""Networks in bfloat16, densities in float32: a program's matrix products and convolutions, and nothing else, rounded.
+"""Networks in bfloat16, densities in float32: the products of linear and convolutional layers are rounded.
 
 A bfloat16 has eight bits of precision: enough for the sums of products in a network, whose weights stay float32, and
-far too few for a log density of hundreds of nats. So the inputs of each product are rounded, and its result is taken
-back to float32 before anything else happens to it.
+far too few for a log density of hundreds of nats or for a covariance. So the inputs of a layer's product are rounded,
+its result is taken back to float32 before anything else happens to it, and other products are left alone.
 """
 
 import functools
@@ -18,15 +18,8 @@ from pyrovae.inference.pairs import Program
 
 PRECISIONS = ("float32", "bfloat16")
 
-_PRODUCTS = frozenset(
-    {
-        torch.nn.functional.linear,
-        torch.nn.functional.bilinear,
-        *(getattr(torch.nn.functional, f"conv{kind}{d}d") for kind in ("", "_transpose") for d in (1, 2, 3)),
-        *(getattr(torch, name) for name in ("matmul", "mm", "bmm", "mv", "addmm", "addmv", "baddbmm", "einsum")),
-        *(getattr(Tensor, name) for name in ("matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "mv", "addmm")),
-    }
-)
+_LAYERS = ("linear", "bilinear", *(f"conv{kind}{dims}d" for kind in ("", "_transpose") for dims in (1, 2, 3)))
+_PRODUCTS = frozenset(getattr(torch.nn.functional, name) for name in _LAYERS)
 
 
 class _RoundedProducts(TorchFunctionMode):
@@ -39,11 +32,11 @@ class _RoundedProducts(TorchFunctionMode):
 
 
 def in_precision(program: Program, precision: str) -> Program:
-    """The program with the products of its networks in ``precision``; parameters and densities keep their own.
+    """The program with the products of its layers in ``precision``; parameters and densities keep their own.
 
     Args:
         program: model or guide.
-        precision: "float32" changes nothing; "bfloat16" rounds the float32 inputs of matrix products and convolutions.
+        precision: "float32" changes nothing; "bfloat16" rounds the float32 inputs of linear layers and convolutions.
 
     Raises:
         InputError: for another precision.
@@ -53,9 +46,9 @@ def in_precision(program: Program, precision: str) -> Program:
         Kalamkar et al. (2019), A study of BFLOAT16 for deep learning training, arXiv:1905.12322.
 
     Example:
-        >>> third = in_precision(lambda x: x @ torch.full((1,), 1 / 3), "bfloat16")(torch.ones(1))
-        >>> third.dtype, round(float(third), 4)
-        (torch.float32, 0.334)
+        >>> linear = in_precision(torch.nn.functional.linear, "bfloat16")
+        >>> linear(torch.ones(1), torch.full((1, 1), 1 / 3))
+        tensor([0.3340])
     """
     if precision not in PRECISIONS:
         raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")

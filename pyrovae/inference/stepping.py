@@ -1,8 +1,10 @@
 """The steps of a fit, taken eagerly by Pyro's SVI or replayed from one traced step; what they sum up is the same."""
 
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import pyro
 import torch
@@ -15,11 +17,13 @@ from pyrovae.inference.checkpoint import weights
 from pyrovae.inference.compiled import Replay, Step, without_synchronisation
 from pyrovae.inference.handlers import filled_under_mask, tempered
 from pyrovae.inference.measures import Meter, not_finite_sites, plate_scale
+from pyrovae.inference.objectives import Objective
 from pyrovae.inference.optimizers import Guarded, NotFiniteError
 from pyrovae.inference.pairs import Program, evaluation_mode, plain_traces
 from pyrovae.inference.tracing import Untraceable
 
-STEPS_UNCHECKED = 1_000  # replays between two looks at the programs: a look takes as long as some eight steps
+FIRST_LOOKS = 3  # epochs before which the programs are looked at; a look takes as long as some eight steps
+SECONDS_UNSEEN = 1.0  # of training, after which they are looked at again
 
 
 class Stepper:
@@ -33,6 +37,7 @@ class Stepper:
         optimizer: with what.
         plate: name of the data plate, where several plates hold all sites.
         warm: whether the KL is weighted, by :attr:`beta`.
+        may_be_eager: whether steps that no graph can hold are taken eagerly, with a warning.
         device: where the data are.
     """
 
@@ -46,6 +51,7 @@ class Stepper:
         optimizer: Guarded,
         plate: str | None,
         warm: bool,
+        may_be_eager: bool,
         device: torch.device,
     ) -> None:
         self.modules, self.objective, self.optimizer, self.plate = modules, objective, optimizer, plate
@@ -58,7 +64,9 @@ class Stepper:
         self.scales: dict[int, float] = {}  # rows of a batch -> how many data a row stands for
         self.meter = Meter(objective, model, guide, self.scales, device)
         self.replay: Replay | None = None  # of the whole step, where it is compiled
-        self.unchecked = 0
+        self.traced: list[Any] = []
+        self.looks, self.looked_at, self.may_be_eager = 0, 0.0, may_be_eager
+        self.interrupted: Callable[[], bool] = lambda: False
 
     def prime(self, batches: Sequence[tuple[Tensor, ...]]) -> None:
         """Lets the objective guess its plates now, so that no step draws numbers for it; clears old gradients.
@@ -67,28 +75,34 @@ class Stepper:
             batches: one of each size that will come.
         """
         for batch in batches:
-            with kept_rng(), torch.no_grad(), evaluation_mode(self.modules), numerics_of_training():
+            advice = memory_advice(f"a batch of {len(batch[0])}: lower batch_size")
+            with kept_rng(), torch.no_grad(), evaluation_mode(self.modules), numerics_of_training(), advice:
                 self.scales[len(batch[0])] = plate_scale(plain_traces(self.model, self.guide, batch)[0])
                 self.svi.loss(self.model, self.guide, *batch)
         self.forget_gradients()
 
-    def compile(self, batches: Sequence[tuple[Tensor, ...]], *, may_be_eager: bool) -> bool:
+    def compile(self, batches: Sequence[tuple[Tensor, ...]], other: tuple[Tensor, ...]) -> bool:
         """Makes the step for batches like the first one graph.
 
         Args:
             batches: one of each size that will come.
-            may_be_eager: whether steps are taken eagerly, with a warning, where there can be no graph.
+            other: one like the first, of other data, on which the graph is checked.
 
         Returns:
-            Whether it did.
+            Whether it did; where steps :attr:`may_be_eager` it warns if not.
 
         Raises:
-            InputError: saying why not, unless ``may_be_eager``.
+            InputError: saying why not.
         """
-        return self._or_eager(lambda: self._trace(batches), may_be_eager)
+        return self._or_eager(lambda: self._trace(batches, other))
 
-    def begin(self, rate: float, number: int, batch: tuple[Tensor, ...], *, may_be_eager: bool) -> bool:
+    def begin(self, rate: float, number: int, batch: Callable[[], tuple[Tensor, ...]]) -> bool:
         """Starts or resumes an epoch at its step ``number``; once in a while sees that the programs are as traced.
+
+        Args:
+            rate: factor on the learning rates.
+            number: of the step.
+            batch: gives one of full size, to look at them with.
 
         Returns:
             Whether steps are replayed.
@@ -97,20 +111,20 @@ class Stepper:
         self.rate.fill_(rate)
         for module in self.modules:
             module.train()
-        replay = self.replay
-        if replay is None:
+        if self.replay is None:
             return False
-        replay.step.taken.fill_(number)
-        if self.unchecked < STEPS_UNCHECKED:
-            return True
-        self.unchecked = 0
-        return self._or_eager(lambda: replay.check(*batch), may_be_eager)
+        self.replay.step.taken.fill_(number)
+        self.looks += 1
+        if self.looks > FIRST_LOOKS and time.monotonic() - self.looked_at < SECONDS_UNSEEN:
+            return self._or_eager(self._same)
+        self.looked_at = time.monotonic()
+        return self._or_eager(lambda: self._same(batch()))
 
     def take(self, batch: tuple[Tensor, ...]) -> None:
         """Takes one step; on CUDA a replay is not waited for, and :meth:`refused` tells at the end of the epoch.
 
         Raises:
-            FloatingPointError: naming the site, if its loss or a gradient is not finite; the weights are as before.
+            FloatingPointError: naming the site, if its loss or a gradient is not finite; the parameters are as before.
         """
         noise = torch.get_rng_state()
         try:
@@ -118,16 +132,17 @@ class Stepper:
                 self._take(batch)
         except NotFiniteError as error:
             torch.set_rng_state(noise)
-            raise FloatingPointError(self.diagnosis(batch, str(error))) from None
+            raise FloatingPointError(self.diagnosis(batch, "" if self.replay else str(error))) from None
 
     def refused(self) -> int | None:
         """The step of this epoch that was not taken, and the last to be tried; waits for the device."""
         return self.replay.refused() if self.replay else None
 
-    def diagnosis(self, batch: tuple[Tensor, ...], otherwise: str = "a gradient is not finite") -> str:
-        """What is not finite on a batch: the site if one can be found, else as given."""
-        bad = not_finite_sites(self.model, self.guide, batch)
-        cause = f"the log density of site '{bad[0]}' is not finite" if bad else otherwise
+    def diagnosis(self, batch: tuple[Tensor, ...], otherwise: str = "") -> str:
+        """What is not finite on a batch: the site if one can be found, else as given, else the parameter."""
+        with kept_rng():
+            bad = not_finite_sites(self.model, self.guide, batch)
+        cause = f"the log density of site '{bad[0]}' is not finite" if bad else otherwise or self._bad_gradient(batch)
         return f"{cause}; the step was not taken. Lower the learning rate, or look at the data and scales there"
 
     def forget_gradients(self) -> None:
@@ -141,35 +156,67 @@ class Stepper:
             return
         self.replay(*batch)
         self.meter.num_data += len(batch[0])
-        self.unchecked += 1
+        self.meter.seen.clear()
         if not batch[0].is_cuda and self.replay.refused() is not None:
-            raise NotFiniteError([], "a gradient is not finite")
+            raise NotFiniteError([], "")
 
-    def _trace(self, batches: Sequence[tuple[Tensor, ...]]) -> None:
+    def _bad_gradient(self, batch: tuple[Tensor, ...]) -> str:
+        named = {id(p): (name, p) for name, p in pyro.get_param_store().named_parameters() if p.requires_grad}
+        loss = self.objective.differentiable_loss(self.model, self.guide, *batch)  # type: ignore[attr-defined]
+        gradients = torch.autograd.grad(loss, [p for _, p in named.values()], allow_unused=True)
+        found = zip(named.values(), gradients, strict=True)
+        bad = [name.replace("$$$", ".") for (name, _), g in found if g is not None and not g.isfinite().all()]
+        return f"gradient of {', '.join(bad[:3])} is not finite" if bad else "a loss or gradient was not finite"
+
+    def _trace(self, batches: Sequence[tuple[Tensor, ...]], other: tuple[Tensor, ...]) -> None:
+        objective = without_synchronisation(self.objective, self.plate)
+        with memory_advice(f"a batch of {len(other[0])}, compiled: lower batch_size"):
+            for batch in batches:
+                objective.prepare(self.model, self.guide, *batch)
+            self._run_once_in_training(objective, batches[0])
+            every = (p for _, p in pyro.get_param_store().named_parameters())
+            parameters = {id(p): p for p in every if p.requires_grad}  # one may have two names
+            update = self.optimizer.adam(list(parameters.values()))
+            tensors = {"rate": self.rate, "sums": self.meter.sums}
+            step = Step(self.model, self.guide, objective, update, scales=self.scales, **tensors)
+            replay = Replay(step, lambda: list(weights(self.modules).values()), *batches[0])
+            replay.check(*other)
+        self.replay, self.traced = replay, self._made_of(step)
+
+    def _run_once_in_training(self, objective: Objective, batch: tuple[Tensor, ...]) -> None:
+        """Makes parameters that exist in training alone, and leaves running statistics as they were."""
+        before = {name: tensor.detach().clone() for name, tensor in weights(self.modules).items()}
         for module in self.modules:
             module.train()
-        every = (p for _, p in pyro.get_param_store().named_parameters())
-        parameters = {id(p): p for p in every if p.requires_grad}  # one may have two names
-        step = Step(
-            self.model,
-            self.guide,
-            without_synchronisation(self.objective, self.plate),
-            self.optimizer.adam(list(parameters.values())),
-            rate=self.rate,
-            sums=self.meter.sums,
-            scales=self.scales,
-        )
-        for batch in batches:
-            step.objective.prepare(step.model, step.guide, *batch)
-        self.replay = Replay(step, lambda: list(weights(self.modules).values()), *batches[0])
+        with kept_rng(), torch.no_grad():
+            objective.bound(self.model, self.guide, *batch)
+            for name, tensor in weights(self.modules).items():
+                if name in before:
+                    tensor.copy_(before[name])
 
-    def _or_eager(self, act: Callable[[], None], may_be_eager: bool) -> bool:
+    def _same(self, batch: tuple[Tensor, ...] | None = None) -> None:
+        """Demands that what was traced is what trains: tensors, the optimizer's settings, the programs on a batch."""
+        assert self.replay is not None
+        if self._made_of(self.replay.step) != self.traced:
+            raise Untraceable("a parameter or a setting of the optimizer was replaced after the step was traced")
+        if batch is not None:
+            self.replay.check(*batch)
+
+    def _made_of(self, step: Step) -> list[Any]:
+        """What a graph holds for good, though Python could replace it."""
+        tensors = [(name, t.data_ptr(), t.requires_grad) for name, t in weights(self.modules).items()]
+        settings = [{**group.settings, "params": len(group.slots)} for group in step.update.groups]
+        return [tensors, [{k: v for k, v in one.items() if not isinstance(v, Tensor)} for one in settings]]
+
+    def _or_eager(self, act: Callable[[], None]) -> bool:
         try:
             act()
         except Untraceable as error:
             self.replay = None
             self.optimizer.separate()
-            if not may_be_eager:
+            if self.interrupted():  # Ctrl-C went to the compiler too: nothing is wrong with the step
+                return True
+            if not self.may_be_eager:
                 raise InputError(f"the step cannot be compiled: {error}; use compile=False") from error
             warnings.warn(f"the step is not compiled, and so slower: {error}", NotCompiled, stacklevel=2)
             return False

@@ -7,9 +7,10 @@ good, so a function that looks at a tensor's value cannot be traced, and is refu
 
 import contextlib
 import logging
+import os
 import shutil
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,8 @@ from torch.utils._triton import has_triton
 
 from pyrovae.errors import InputError
 
-_LIBRARIES = tuple(str(Path(file).parent) for file in (pyro.__file__, torch.__file__, __file__))
+_LIBRARIES = tuple(str(Path(file).parent) + os.sep for file in (pyro.__file__, torch.__file__, __file__))
 _LIBRARIES += (contextlib.__file__,)
-_ATEN = torch.ops.aten
-_LOOKS = (_ATEN._local_scalar_dense.default, _ATEN.equal.default, _ATEN.nonzero.default, _ATEN.masked_select.default)
 
 
 class Untraceable(InputError):
@@ -38,11 +37,11 @@ class Graph:
     """What a function does to tensors, ``(*inputs) -> outputs``; its live tensors are read and written in place.
 
     Args:
-        module: the graph, ``(*live, *inputs) -> outputs``.
+        module: the graph, ``(*live, *inputs) -> outputs``: torch.fx's, or what a compiler made of it.
         live: tensors that the function reached by itself.
     """
 
-    def __init__(self, module: Callable[..., Any], live: list[Tensor]) -> None:
+    def __init__(self, module: Any, live: list[Tensor]) -> None:
         self.module, self.live = module, live
 
     def __call__(self, *inputs: Tensor) -> Any:
@@ -62,10 +61,9 @@ class Graph:
 
         if reason := compiler_missing(inputs[0].device):
             raise Untraceable(reason)
-        module: Any = self.module
         try:
             with config.patch(fallback_random=True), _quiet():
-                kernels: Any = compile_fx(module, [*self.live, *inputs])
+                kernels = compile_fx(self.module, [*self.live, *inputs])
         except Exception as error:
             raise Untraceable(f"the compiler failed: {_first_line(error)}") from error
         return Graph(kernels, self.live)
@@ -159,10 +157,16 @@ class _Unseen(TorchDispatchMode):
     """Refuses every look at the value of a tensor: the tracer itself lets one at a parameter pass."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        by_mask = func is _ATEN.index.Tensor and any(i is not None and i.dtype == torch.bool for i in args[1])
-        if func in _LOOKS or by_mask:
+        if _looks(func, args):
             raise Untraceable(f"{_line(None)}: the value of a tensor decides what comes next")
         return func(*args, **(kwargs or {}))
+
+
+def _looks(func: Any, args: Sequence[Any]) -> bool:
+    """Whether what an operation gives, or its shape, is decided on the host by a tensor's value."""
+    if func is torch.ops.aten.index.Tensor:
+        return any(index is not None and index.dtype == torch.bool for index in args[1])
+    return torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags
 
 
 def _watched(function: Callable[..., Any]) -> Callable[..., Any]:

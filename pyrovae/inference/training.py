@@ -70,7 +70,8 @@ def fit(
         compile: whether the whole step is traced once and replayed as compiled kernels (on CUDA, as a graph); "auto"
             does so on CUDA, and on the CPU from 10,000 steps on, where it repays the 5 to 20 seconds that it takes. A
             pair that no graph can hold (its control flow reads a value, its objective is not one of ours) is fitted
-            eagerly by "auto", with a warning that says why. What was chosen is in ``settings``, and kept by resume.
+            eagerly by "auto", with a warning that says why. What was chosen is in ``settings``, and "auto" keeps it on
+            resume: only then is the resumed fit the same bit for bit.
         precision: "bfloat16" rounds the inputs of the networks' products, by :func:`in_precision`; weights, densities
             and what the fit returns stay in float32.
         out: folder in which the fit is kept, checkpoint by checkpoint.
@@ -86,8 +87,8 @@ def fit(
 
     Raises:
         InputError: naming the site or the argument, for what cannot be fitted.
-        FloatingPointError: naming the site and the epoch, where the loss is not finite; the weights are those
-            before that step, and ``out`` keeps its last checkpoint.
+        FloatingPointError: naming the site and the epoch, where the loss is not finite; the parameters are those
+            before that step (running statistics may have seen it), and ``out`` keeps its last checkpoint.
 
     Example:
         >>> import pyrovae as pv
@@ -153,6 +154,7 @@ def _trained_in_place(
         model, guide, scope = stack.enter_context(own_scope(model, guide, fresh=True))
         stack.enter_context(kept_rng())
         stack.enter_context(kept_modes(modules))
+        stack.enter_context(torch.cuda.device(device) if device.type == "cuda" else nullcontext())
         stack.enter_context(on_device(device))
         yield model, guide, scope, modules
 
@@ -176,7 +178,7 @@ def resolve_device(device: str) -> torch.device:
 
 def _compiles(choice: bool | str, num_steps: int, device: torch.device, folder: str | Path | None) -> bool:
     """Whether a step is compiled: as was said, as it was in the run that goes on, or as it is worth it."""
-    if choice not in (True, False, "auto"):
+    if not isinstance(choice, bool) and choice != "auto":
         raise InputError(f'compile is True, False or "auto", got {choice!r}')
     if isinstance(choice, bool):
         return choice

@@ -1,6 +1,10 @@
 """The compiled step trains as the eager one does, and whatever no graph can hold is named or fitted eagerly."""
 
+import contextlib
 import math
+import os
+import random
+import signal
 
 import pyro
 import pyro.distributions as dist
@@ -12,7 +16,7 @@ from torch import nn
 import pyrovae as pv
 from pyrovae.inference import stepping, training
 from pyrovae.inference.optimizers import adam
-from pyrovae.inference.tracing import compiler_missing
+from pyrovae.inference.tracing import Graph, Untraceable, compiler_missing
 
 pytestmark = pytest.mark.skipif(compiler_missing(torch.device("cpu")) is not None, reason="needs a C++ compiler")
 
@@ -124,18 +128,13 @@ class Branching(nn.Module):
 
 
 class Fragile(Branching):
-    """Its likelihood changes with a counter of Python's, or with a weight that the fit makes negative."""
-
-    def __init__(self, by_counter):
-        super().__init__()
-        self.by_counter, self.calls = by_counter, 0
+    """Its scale is the root of a number that the fit makes negative."""
 
     def model(self, x):
         pyro.module("fragile", self)
-        self.calls += 1
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
-            scale = float(self.calls) if self.by_counter else (1 - x.mean() * self.loc.bias.square().sum()).sqrt()
+            scale = (1 - x.mean() * self.loc.bias.square().sum()).sqrt()
             pyro.sample("x", dist.Normal(z, scale).to_event(1), obs=x)
 
 
@@ -165,35 +164,144 @@ def test_an_objective_or_an_optimizer_that_is_not_traced_says_so(name):
         fit(make_vae(), make_data(80), True, **settings)
 
 
-def test_programs_that_change_from_step_to_step_are_noticed(monkeypatch):
+class Plain(nn.Module):
+    """A pair that a callback can change, and whose likelihood can be made to change by itself."""
+
+    def __init__(self, disturbed=lambda pair, x: 1.0):
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder, self.decoder = nn.Linear(2, 2), nn.Linear(2, 2)
+        self.disturbed, self.calls, self.width = disturbed, 0, 1.0
+
+    def model(self, x):
+        pyro.module("plain", self)
+        self.calls += 1
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            width = self.width * self.disturbed(self, x)
+            pyro.sample("x", dist.Normal(self.decoder(z), width).to_event(1), obs=x)
+
+    def guide(self, x):
+        pyro.module("plain", self)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(self.encoder(x), 1.0).to_event(1))
+
+
+def points(num=120):
+    return torch.randn(num, 2, generator=torch.Generator().manual_seed(4))
+
+
+BY_THEMSELVES = {
+    "a counter": (lambda pair, x: 1 + pair.calls / 2000, "change from run to run"),
+    "a list": (lambda pair, x: 1 + float(x.mean(0).tolist()[0]), "looks|value of a tensor|not what was traced"),
+    "NumPy": (lambda pair, x: 1 + float(x.detach().numpy().mean()), "not what was traced"),
+    "Python's random numbers": (lambda pair, x: 1 + random.random() / 10, "change from run to run"),
+}
+
+
+@pytest.mark.parametrize("name", BY_THEMSELVES)
+def test_programs_that_change_by_themselves_are_refused(name):
+    disturbed, message = BY_THEMSELVES[name]
+    with pytest.raises(pv.InputError, match=message):
+        fit(Plain(disturbed), points(), True)
+
+
+def set_width(pair, optimizer):
+    pair.width = 3.0
+
+
+def freeze(pair, optimizer):
+    pair.decoder.requires_grad_(False)
+
+
+def clamp(pair, optimizer):
+    pair.decoder.weight.data = pair.decoder.weight.data.clamp(-0.1, 0.1)
+
+
+def stop_learning(pair, optimizer):
+    optimizer[-1].param_groups[0]["lr"] = 0.0
+
+
+BY_CALLBACK = {"an attribute": set_width, "frozen": freeze, "replaced": clamp, "rate": stop_learning}
+
+
+@pytest.mark.parametrize("name", BY_CALLBACK)
+def test_what_a_callback_changes_is_noticed_and_fitted_eagerly(name, monkeypatch):
     monkeypatch.setattr(training, "REPAID", 1)
-    x = torch.randn(80, 2)
-    with pytest.raises(pv.InputError, match="the programs change from step to step"):
-        fit(Fragile(by_counter=True), x, True)
-    with pytest.warns(pv.NotCompiled, match="the programs change"):
-        eager = fit(Fragile(by_counter=True), x, "auto")
-    assert eager.settings["compile"] is False
-    monkeypatch.setattr(stepping, "STEPS_UNCHECKED", 1)
+    pairs, optimizers = [Plain(), Plain()], []
 
-    class Widening(Fragile):
-        def __init__(self):
-            super().__init__(by_counter=True)
+    def optimizer(parameters):
+        optimizers.append(torch.optim.Adam(parameters, lr=1e-2))
+        return optimizers[-1]
 
+    for pair, compile in zip(pairs, (False, "auto"), strict=True):
+        change = lambda epoch, so_far, pair=pair: epoch == 1 and BY_CALLBACK[name](pair, optimizers)  # noqa: E731
+        expectation = pytest.warns(pv.NotCompiled) if compile else contextlib.nullcontext()
+        with expectation:
+            fitted = fit(pair, points(), compile, callback=change, optimizer=optimizer, epochs=6)
+        assert fitted.settings["compile"] is False
+    if name != "frozen":  # Pyro goes on by the momentum of what is frozen
+        for a, b in zip(pairs[0].parameters(), pairs[1].parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_a_parameter_that_exists_in_training_alone_is_trained():
+    class Late(Plain):
         def model(self, x):
-            self.calls = self.width - 1
+            if self.training:
+                self.width = pyro.param("late", torch.tensor(2.0), constraint=dist.constraints.positive)
             super().model(x)
 
-    pair = Widening()
-    pair.width = 1.0
+    fits = [fit(Late(), points(), compile) for compile in (False, True)]
+    late = [fitted.model.scope["params"]["late"].detach() for fitted in fits]
+    assert abs(float(late[0]) - math.log(2.0)) > 1e-2
+    torch.testing.assert_close(*late, rtol=1e-4, atol=1e-5)
 
-    def widen(epoch, so_far):
-        pair.width = 1.0 + (epoch > 1)
 
-    with pytest.warns(pv.NotCompiled, match="the programs change"):
-        fitted = fit(pair, x, "auto", callback=widen)
-    assert fitted.settings["compile"] is False
-    again = Widening()
-    again.load_state_dict(pair.state_dict())
+def test_nothing_is_kept_from_batch_to_batch_and_an_inner_fit_may_share_the_objective(monkeypatch):
+    objective, x, kept = pv.objectives.SampledELBO(), points(90), []
+    take = stepping.Stepper.take
+
+    def watched(self, batch):
+        take(self, batch)
+        kept.append(len(self.meter.seen))
+
+    def inner(epoch, so_far):
+        if epoch == 2:
+            fit(Plain(), x, False, objective=objective, epochs=1)
+
+    monkeypatch.setattr(stepping.Stepper, "take", watched)
+    fitted = fit(Plain(), x, True, objective=objective, epochs=4, callback=inner)
+    assert len(fitted.history) == 4 and max(kept) == 0
+    assert "bound" not in vars(objective)
+
+
+def test_ctrl_c_at_the_compiler_leaves_the_choice_and_stops(monkeypatch, tmp_path):
+    def broken(self, *inputs):
+        os.kill(os.getpid(), signal.SIGINT)  # as a terminal sends it, to the compiler too
+        raise Untraceable("the compiler failed: killed")
+
+    monkeypatch.setattr(Graph, "compiled", broken)
+    fitted = fit(Plain(), points(), True, out=tmp_path / "run")
+    assert fitted.interrupted and not fitted.history and fitted.settings["compile"] is True
+    monkeypatch.undo()
+    assert fit(Plain(), points(), "auto", out=tmp_path / "run", resume=True).settings["compile"] is True
+    again = fit(Plain(), points(), False, out=tmp_path / "run", resume=True, epochs=6)  # as one who has no compiler
+    assert len(again.history) == 6
+
+
+def test_a_gradient_that_is_not_finite_is_named():
+    class Infinite(Plain):
+        def model(self, x):
+            pyro.module("infinite", self)
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+                loc = self.decoder(z) + (self.decoder.bias - self.decoder.bias.detach()).abs().sqrt()
+                pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x)
+
+    for compile in (False, True):
+        with pytest.raises(FloatingPointError, match=r"gradient of .*decoder\.bias.* is not finite"):
+            fit(Infinite(), points(), compile)
 
 
 def test_a_loss_that_is_not_finite_names_site_and_step_and_keeps_the_weights(tmp_path):
@@ -201,7 +309,7 @@ def test_a_loss_that_is_not_finite_names_site_and_step_and_keeps_the_weights(tmp
     x[37] = 1e6  # makes the root's argument negative once the bias has moved from zero
     messages, kept = [], []
     for compile in (False, True):
-        pair = Fragile(by_counter=False)
+        pair = Fragile()
         pair.loc.load_state_dict({"weight": torch.eye(2), "bias": torch.zeros(2)})
         with pytest.raises(FloatingPointError, match=r"epoch 1, step \d: the log density of site 'x'") as raised:
             fit(pair, x, compile, batch_size=10, out=tmp_path / str(compile))
@@ -245,7 +353,7 @@ def test_on_cuda_a_captured_fit_learns_what_the_eager_one_learns():
 def test_on_cuda_a_loss_that_is_not_finite_names_site_and_step_at_the_end_of_the_epoch():
     x = torch.zeros(80, 2)
     x[37] = 1e6
-    pair = Fragile(by_counter=False)
+    pair = Fragile()
     with pytest.raises(FloatingPointError, match=r"epoch 1, step \d: the log density of site 'x'"):
         fit(pair, x, True, batch_size=10, device="cuda")
     assert all(parameter.isfinite().all() for parameter in pair.parameters())

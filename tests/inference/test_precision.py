@@ -12,8 +12,7 @@ PRODUCTS = {
     "linear": (nn.Linear(64, 8), (5, 64)),
     "convolution": (nn.Conv2d(3, 4, 3), (2, 3, 8, 8)),
     "transposed convolution": (nn.ConvTranspose2d(3, 4, 3), (2, 3, 8, 8)),
-    "matmul": (lambda x: x @ x.T, (4, 64)),
-    "einsum": (lambda x: torch.einsum("ni,mi->nm", x, x), (4, 64)),
+    "by its function": (lambda x: nn.functional.linear(x, x), (4, 64)),
 }
 
 
@@ -31,7 +30,12 @@ def test_all_else_is_left_alone():
     x = torch.full((3,), 1 / 3)
     assert torch.equal(in_precision(lambda x: (x + x).exp().sum().log(), "bfloat16")(x), (x + x).exp().sum().log())
     double = torch.randn(4, 4, dtype=torch.float64)
-    assert torch.equal(in_precision(lambda x: x @ x, "bfloat16")(double), double @ double)
+    linear = nn.functional.linear
+    assert torch.equal(in_precision(linear, "bfloat16")(double, double), linear(double, double))
+    weight = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+    normal = torch.distributions.LowRankMultivariateNormal(torch.zeros(64), weight, torch.full((64,), 0.01))
+    scored = in_precision(lambda x: type(normal)(normal.loc, weight, torch.full((64,), 0.01)).log_prob(x), "bfloat16")
+    assert torch.equal(scored(normal.mean), normal.log_prob(normal.mean))  # a covariance is no layer
     assert in_precision(torch.sum, "float32") is torch.sum
     with pytest.raises(pv.InputError, match="precision must be one of float32, bfloat16, got 'fp8'"):
         in_precision(torch.sum, "fp8")
