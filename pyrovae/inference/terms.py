@@ -7,6 +7,7 @@ ELBO, the evidence and the KL terms are short functions of this table (:mod:`pyr
 """
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any, NamedTuple
 
 import pyro
@@ -100,7 +101,7 @@ class SiteTerms(NamedTuple):
 def sum_by_role(terms: SiteTerms) -> LogTerms:
     """Adds up the sites of each role: (K, N) each; zeros for a pair without latent sites."""
     none = torch.zeros_like(next(iter(terms.likelihood.values())))
-    return LogTerms(*(torch.stack([none, *role.values()]).sum(0) for role in terms))
+    return LogTerms(*(reduce(torch.add, role.values()) if role else none for role in terms))
 
 
 # ------------------------------------------------------------------------------- four ways to fill the table

@@ -17,6 +17,8 @@ from torch import Size, Tensor
 from torch.distributions import constraints
 from torch.nn.functional import softplus
 
+from pyrovae.programs.trials import Trials
+
 
 class _NaturalFamily(dist.TorchDistribution):
     """What the families below share; each gives its support, A, A', A'', h and a way to draw."""
@@ -51,13 +53,15 @@ class _NaturalFamily(dist.TorchDistribution):
         return new
 
 
-class Bernoulli(dist.Bernoulli):
+class Bernoulli(Trials, dist.Bernoulli):
     """torch's Bernoulli from logits, with eta the logit; data may be of any type, and scoring takes a third less.
 
     Example:
         >>> Bernoulli(logits=torch.tensor(0.0)).log_prob(torch.tensor([True, False])).exp()
         tensor([0.5000, 0.5000])
     """
+
+    total_count: ClassVar = 1
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log mass in nats, of the broadcast shape of ``value`` and the logits."""
@@ -66,7 +70,7 @@ class Bernoulli(dist.Bernoulli):
         return value.to(self.logits.dtype) * self.logits - _log_one_plus_exp(self.logits)
 
 
-class Binomial(_NaturalFamily):
+class Binomial(Trials, _NaturalFamily):
     r"""Successes in a fixed number n of trials, from logits.
 
     .. math:: A(\eta) = n \log(1 + e^\eta), \qquad h(x) = \log\tbinom{n}{x}
