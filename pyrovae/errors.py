@@ -30,7 +30,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class NotCompiled(UserWarning):
-    """A fit goes on with the eager step, which is right and slower; the message says why."""
+    """A fit or an evaluation goes on without compiled kernels, which is right and slower; the message says why."""
 
 
 class UntrustedEvidence(UserWarning):

@@ -1,6 +1,5 @@
 """The steps of a fit, taken eagerly by Pyro's SVI or replayed from one traced step; what they sum up is the same."""
 
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from pyrovae.inference.pairs import Program, evaluation_mode, plain_traces
 from pyrovae.inference.tracing import Untraceable
 
 FIRST_LOOKS = 3  # epochs before which the programs are looked at; a look takes as long as some eight steps
-SECONDS_UNSEEN = 1.0  # of training, after which they are looked at again
+STEPS_UNSEEN = 1_000  # after which they are looked at again
 
 
 class Stepper:
@@ -65,7 +64,7 @@ class Stepper:
         self.meter = Meter(objective, model, guide, self.scales, device)
         self.replay: Replay | None = None  # of the whole step, where it is compiled
         self.traced: list[Any] = []
-        self.looks, self.looked_at, self.may_be_eager = 0, 0.0, may_be_eager
+        self.looks, self.unseen, self.may_be_eager = 0, 0, may_be_eager
         self.interrupted: Callable[[], bool] = lambda: False
 
     def prime(self, batches: Sequence[tuple[Tensor, ...]]) -> None:
@@ -115,9 +114,9 @@ class Stepper:
             return False
         self.replay.step.taken.fill_(number)
         self.looks += 1
-        if self.looks > FIRST_LOOKS and time.monotonic() - self.looked_at < SECONDS_UNSEEN:
+        if self.looks > FIRST_LOOKS and self.unseen < STEPS_UNSEEN:
             return self._or_eager(self._same)
-        self.looked_at = time.monotonic()
+        self.unseen = 0
         return self._or_eager(lambda: self._same(batch()))
 
     def take(self, batch: tuple[Tensor, ...]) -> None:
@@ -157,6 +156,7 @@ class Stepper:
         self.replay(*batch)
         self.meter.num_data += len(batch[0])
         self.meter.seen.clear()
+        self.unseen += 1
         if not batch[0].is_cuda and self.replay.refused() is not None:
             raise NotFiniteError([], "")
 

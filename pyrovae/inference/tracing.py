@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._triton import has_triton
 
 from pyrovae.errors import InputError
+from pyrovae.inference.blocks import out_of_memory
 
 _LIBRARIES = tuple(str(Path(file).parent) + os.sep for file in (pyro.__file__, torch.__file__, __file__))
 _LIBRARIES += (contextlib.__file__,)
@@ -80,7 +81,7 @@ def trace(function: Callable[..., Any], *inputs: Tensor) -> Graph:
     except Untraceable:
         raise
     except Exception as error:
-        if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        if out_of_memory(error):
             raise
         raise Untraceable(f"{_line(error)}: {_first_line(error)}") from error
     return _lift(module)

@@ -341,5 +341,7 @@ def test_a_latent_in_more_plates_in_the_model_than_in_the_guide_is_refused():
         with pyro.plate("data", len(x), dim=-1):
             pyro.sample("z", dist.Normal(x.mean(1), 1.0))
 
-    with pytest.raises(InputError, match=r"site 'z': its plates make a batch of shape \(3, 6\) in the model and of \(6,\)"):
+    with pytest.raises(
+        InputError, match=r"site 'z': its plates make a batch of shape \(3, 6\) in the model and of \(6,\)"
+    ):
         inspect_pair(model, guide, (torch.zeros(6, 3),))
