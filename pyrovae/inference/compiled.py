@@ -18,7 +18,7 @@ from torch import Tensor
 from pyrovae.inference.blocks import kept_rng
 from pyrovae.inference.objectives import AnalyticKLELBO, Bound, Objective, SampledELBO
 from pyrovae.inference.pairs import Program
-from pyrovae.inference.tracing import Untraceable, captured, compiler_missing, trace
+from pyrovae.inference.tracing import Untraceable, captured, trace
 from pyrovae.inference.updates import Adam
 
 _OURS: dict[type[ELBO], type[Objective]] = {Trace_ELBO: SampledELBO, TraceMeanField_ELBO: AnalyticKLELBO}
@@ -118,12 +118,9 @@ class Replay:
         self.step, self.changed, self.rows, cuda = step, changed, len(batch[0]), batch[0].is_cuda
         self.live: list[Tensor] = []
         with self._put_back():
-            graph = trace(step, *batch)
-            if not cuda or compiler_missing(batch[0].device) is None:  # CUDA replays torch's own kernels, too
-                graph = graph.compiled(*batch)
-            self.graph = graph
-            self.run = captured(graph, *batch) if cuda else graph
-        self.live = graph.live
+            self.graph = trace(step, *batch).compiled(*batch)
+            self.run = captured(self.graph, *batch) if cuda else self.graph
+        self.live = self.graph.live
 
     def __call__(self, *batch: Tensor) -> None:
         """Takes one step."""

@@ -2,6 +2,7 @@
 
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,13 +55,32 @@ def as_csv(table: Mapping[str, Tensor]) -> str:
     return "\n".join([",".join(table), *lines]) + "\n"
 
 
-def save_account(path: str | Path, account: str, table: str) -> None:
-    """Writes an account to ``path`` and its per-datum table beside it, with the suffix ``.csv``, each whole."""
-    path = Path(path)
-    if path.suffix == ".csv":
-        raise InputError(f"{path}: the table goes to this name; give the account another, such as {path.stem}.json")
-    write_whole(path.with_suffix(".csv"), table.encode())
-    write_whole(path, account.encode())
+class Tabulated(ABC):
+    """A record of an account and of a table with a row for each datum, and how the two are written."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """The account as plain values for JSON."""
+
+    @abstractmethod
+    def table(self) -> dict[str, Tensor]:
+        """The per-datum columns by name, (N,) each."""
+
+    def save(self, path: str | Path) -> None:
+        """Writes the account to ``path`` (JSON) and the per-datum table beside it, with the suffix ``.csv``."""
+        path = Path(path)
+        if path.suffix == ".csv":
+            raise InputError(f"{path}: the table goes to this name; give the account another, such as {path.stem}.json")
+        write_whole(path.with_suffix(".csv"), self.to_csv().encode())
+        write_whole(path, self.to_json().encode())
+
+    def to_json(self) -> str:
+        """:meth:`to_dict` as text; an undefined number is null."""
+        return as_json(self.to_dict())
+
+    def to_csv(self) -> str:
+        """The per-datum table as text; numbers read back exactly, an undefined one is empty."""
+        return as_csv(self.table())
 
 
 def coordinates(shapes: Mapping[str, Sequence[int]]) -> list[str]:

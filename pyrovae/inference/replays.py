@@ -4,7 +4,6 @@ The rest (the decoder's passes and every density) is compiled, on CUDA captured 
 particles; the encoder's pass is paid once for each datum.
 """
 
-import warnings
 from collections.abc import Callable, Iterable
 
 import torch
@@ -15,7 +14,7 @@ from torch.fx import GraphModule, Node
 
 from pyrovae.inference.tally import Tally, tally
 from pyrovae.inference.terms import SiteTerms
-from pyrovae.inference.tracing import Graph, Untraceable, captured, compiler_missing, trace
+from pyrovae.inference.tracing import Graph, Untraceable, captured, trace
 
 Replay = Callable[[], Tally | None]
 
@@ -41,10 +40,7 @@ class Replayed:
         kept, cuda = self.before(*data), data[0].is_cuda
         if not kept:
             raise Untraceable("no density depends on the data")
-        if not cuda or compiler_missing(data[0].device) is None:  # CUDA replays torch's own kernels, too
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # of torch to itself, as it lowers a graph
-                each = each.compiled(*kept)
+        each = each.compiled(*kept)
 
         def replay(*kept: Tensor) -> None:
             self.found = each(*kept)

@@ -15,7 +15,7 @@ from pyrovae.errors import InputError, UntrustedEvidence
 from pyrovae.inference import estimators
 from pyrovae.inference.evaluation import DOUBTFUL_SHARE, WHERE_DRAWN, Measured, Plan, account, measure
 from pyrovae.inference.pairs import Program
-from pyrovae.inference.plain import as_csv, as_json, mean_and_se, number, save_account, text
+from pyrovae.inference.plain import Tabulated, mean_and_se, number, text
 from pyrovae.splits import Protocol
 
 QUANTITIES = ("log_evidence", "elbo", "reconstruction", "kl_prior", "kl_posterior")
@@ -23,7 +23,7 @@ CORRECTED = ("log_evidence_jackknife", "log_evidence_psis")  # beside the raw ev
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Report:
+class Report(Tabulated):
     """What a pair gives each of N data, in nats; every tensor is (N,), float64, on the CPU.
 
     ``log_evidence = elbo + kl_posterior`` and ``elbo = reconstruction - kl_prior`` on the same draws. An error is
@@ -166,18 +166,6 @@ class Report:
         import pandas
 
         return pandas.DataFrame({name: column.numpy() for name, column in self.table().items()})
-
-    def save(self, path: str | Path) -> None:
-        """Writes the account to ``path`` (JSON) and the per-datum table beside it, with the suffix ``.csv``."""
-        save_account(path, self.to_json(), self.to_csv())
-
-    def to_json(self) -> str:
-        """:meth:`to_dict` as text; an undefined number is null."""
-        return as_json(self.to_dict())
-
-    def to_csv(self) -> str:
-        """The per-datum table as text; numbers read back exactly, an undefined one is empty."""
-        return as_csv(self.table())
 
     @classmethod
     def load(cls, path: str | Path) -> "Report":

@@ -166,7 +166,7 @@ class Stepper:
         gradients = torch.autograd.grad(loss, [p for _, p in named.values()], allow_unused=True)
         found = zip(named.values(), gradients, strict=True)
         bad = [name.replace("$$$", ".") for (name, _), g in found if g is not None and not g.isfinite().all()]
-        return f"gradient of {', '.join(bad[:3])} is not finite" if bad else "a loss or gradient was not finite"
+        return str(NotFiniteError(bad)) if bad else "a loss or gradient was not finite"
 
     def _trace(self, batches: Sequence[tuple[Tensor, ...]], other: tuple[Tensor, ...]) -> None:
         objective = without_synchronisation(self.objective, self.plate)

@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,7 +53,8 @@ class Graph:
     def compiled(self, *inputs: Tensor) -> "Graph":
         """The same, as kernels that the inductor compiler makes for inputs of these shapes.
 
-        Random numbers are drawn as torch draws them, so that a replay gives the draws of the function itself.
+        Random numbers are drawn as torch draws them, so that a replay gives the draws of the function itself. On CUDA
+        without Triton the graph stays as it is: captured, torch's own kernels are replayed as well.
 
         Raises:
             Untraceable: where the machine lacks what the compiler needs, or the compiler fails.
@@ -61,6 +63,8 @@ class Graph:
         from torch._inductor.compile_fx import compile_fx
 
         if reason := compiler_missing(inputs[0].device):
+            if inputs[0].is_cuda:
+                return self
             raise Untraceable(reason)
         try:
             with config.patch(fallback_random=True), _quiet():
@@ -192,11 +196,13 @@ def _first_line(error: BaseException) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without torch's remark on a CUDA toolkit that has no device."""
+    """Without torch's remark on a CUDA toolkit that has no device, and its warnings to itself as it lowers a graph."""
     logger = logging.getLogger("torch.utils.cpp_extension")
     before = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         logger.setLevel(before)

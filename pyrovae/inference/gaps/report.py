@@ -10,7 +10,6 @@ of richer families beside it say what such a guide would buy, before one is trai
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,16 +22,7 @@ from pyrovae.inference.gaps.multiple import Account
 from pyrovae.inference.gaps.proposals import Plan, measure
 from pyrovae.inference.latents import Latents
 from pyrovae.inference.pairs import Program
-from pyrovae.inference.plain import (
-    as_csv,
-    as_json,
-    blocks_of,
-    check_at_least_one,
-    mean_and_se,
-    number,
-    save_account,
-    text,
-)
+from pyrovae.inference.plain import Tabulated, blocks_of, check_at_least_one, mean_and_se, number, text
 from pyrovae.progress import bar, kept_on_interrupt
 from pyrovae.splits import Protocol, as_split
 
@@ -40,7 +30,7 @@ from pyrovae.splits import Protocol, as_split
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Gaps:
+class Gaps(Tabulated):
     """What evidence and ELBO of each of N data have between them, in nats; tensors are (N,), float64, on the CPU.
 
     ``elbo`` and ``gap`` have the key "guide", for the guide as it is, and one for each family that was fitted, for its
@@ -195,18 +185,6 @@ class Gaps:
         if "own" in self.elbo:
             lines += ["an optimisation that has not come to its end makes amortization too small: raise num_steps"]
         return lines
-
-    def save(self, path: str | Path) -> None:
-        """Writes the account to ``path`` (JSON) and the per-datum table beside it, with the suffix ``.csv``."""
-        save_account(path, self.to_json(), self.to_csv())
-
-    def to_json(self) -> str:
-        """:meth:`to_dict` as text; an undefined number is null."""
-        return as_json(self.to_dict())
-
-    def to_csv(self) -> str:
-        """The per-datum table as text; numbers read back exactly, an undefined one is empty."""
-        return as_csv(self.table())
 
 
 def _column(kind: str, family: str) -> str:

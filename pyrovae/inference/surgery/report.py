@@ -9,7 +9,6 @@ With the aggregate posterior q(z) = 1/N sum_n q(z|x_n) of the whole data set,
 the second where prior and guide factorise. I_q(x; z), what a code says of whose it is, is at most log N.
 """
 
-import json
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +19,7 @@ from torch import Tensor
 from pyrovae.errors import InputError
 from pyrovae.inference.blocks import SURGERY, seed_of, undisturbed
 from pyrovae.inference.pairs import Program
+from pyrovae.inference.plain import as_json
 from pyrovae.inference.surgery.aggregate import Aggregate, Aggregation, join_aggregates
 from pyrovae.inference.surgery.factors import Drawn, join
 from pyrovae.inference.surgery.parts import COLLAPSED, TERMS, Dimension, Estimate, dimensions, estimates, terms
@@ -125,7 +125,7 @@ class Surgery:
 
     def to_json(self) -> str:
         """:meth:`to_dict` as text; an undefined number is null."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
+        return as_json(self.to_dict())
 
     def summary(self) -> str:
         """The account as text: the KL taken apart, and every dimension that is in use."""
