@@ -79,14 +79,14 @@ def save(
     record: Mapping[str, Any],
     modules: Sequence[nn.Module],
     optimizer: Guarded,
-    generator: torch.Generator,
+    device: torch.device,
 ) -> None:
     """Writes a checkpoint: the folder then holds this state, whole."""
     tensors = {f"weights/{name}": value for name, value in weights(modules).items()}
     tensors |= {f"best/{name}": value for name, value in state.best_weights.items()}
-    tensors |= {"rng/torch": torch.get_rng_state(), "rng/binarization": generator.get_state()}
-    if generator.device.type == "cuda":
-        tensors["rng/cuda"] = torch.cuda.get_rng_state(generator.device)
+    tensors["rng/torch"] = torch.get_rng_state()
+    if device.type == "cuda":
+        tensors["rng/cuda"] = torch.cuda.get_rng_state(device)
     optimizer_state = storage.flatten(optimizer.get_state(), tensors, "optimizer")
     progress = {name: value for name, value in vars(state).items() if name not in ("history", "best_weights")}
     content = {
@@ -110,7 +110,7 @@ def restore(
     settings: Mapping[str, Any],
     modules: Sequence[nn.Module],
     optimizer: Guarded,
-    generator: torch.Generator,
+    device: torch.device,
 ) -> Progress:
     """Puts weights, optimizer and random state back as :func:`save` found them.
 
@@ -123,11 +123,10 @@ def restore(
     set_weights(modules, part(tensors, "weights/"), str(folder))
     optimizer.set_state(storage.unflatten(content["optimizer"], tensors))
     torch.set_rng_state(tensors["rng/torch"])
-    generator.set_state(tensors["rng/binarization"])
-    if "rng/cuda" in tensors and generator.device.type == "cuda":
-        torch.cuda.set_rng_state(tensors["rng/cuda"], generator.device)
+    if "rng/cuda" in tensors and device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["rng/cuda"], device)
     state = Progress(**content["progress"], history=read_history(files["history.csv"].decode()))
-    state.best_weights = {name: value.to(generator.device) for name, value in part(tensors, "best/").items()}
+    state.best_weights = {name: value.to(device) for name, value in part(tensors, "best/").items()}
     state.interrupted = False
     return state
 

@@ -4,25 +4,25 @@ r"""The whole SVI step of a static pair as one function of tensors: traced once,
 
 The forward run through Pyro's handlers, the backward run, the update and the sums that are logged are tensor
 operations; which ones is the same at each step, so the Python that says so need not run again. No value comes back
-to the host inside an epoch: a step whose loss or gradients are not finite masks its own update and all later ones,
-and leaves its number behind.
+to the host inside an epoch, and no step looks at its gradients: one that is not finite leaves its mark on the sums or
+on the parameters for good, and an epoch that ends so is taken again from its start, looked at step by step.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from pyro.infer import ELBO, Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor
 
 from pyrovae.inference.blocks import kept_rng
+from pyrovae.inference.moments import Moment
 from pyrovae.inference.objectives import AnalyticKLELBO, Bound, Objective, SampledELBO
 from pyrovae.inference.pairs import Program
 from pyrovae.inference.tracing import Untraceable, captured, trace
 from pyrovae.inference.updates import Adam
 
 _OURS: dict[type[ELBO], type[Objective]] = {Trace_ELBO: SampledELBO, TraceMeanField_ELBO: AnalyticKLELBO}
-NONE = -1  # the number of a step that was not taken, as long as all were
 REPAID = 10_000  # steps after which compiling has cost less than it saved, on two cores
 
 
@@ -51,20 +51,13 @@ class Step:
     ) -> None:
         self.model, self.guide, self.objective, self.update = model, guide, objective, update
         self.rate, self.sums, self.scales = rate, sums, scales
-        self.taken = torch.zeros((), dtype=torch.int64, device=sums.device)  # since the last look
-        self.refused = torch.full((), NONE, dtype=torch.int64, device=sums.device)  # the first step that was not taken
 
     def __call__(self, *batch: Tensor) -> tuple[()]:
-        parameters = self.update.parameters
         bound = self.objective.bound(self.model, self.guide, *batch)
-        gradients = torch.autograd.grad(bound.loss, parameters, allow_unused=True)
+        gradients = torch.autograd.grad(bound.loss, self.update.parameters, allow_unused=True)
         with torch.no_grad():
-            finite = _all_finite(bound.loss, gradients)
-            self.refused.copy_(torch.where(finite | (self.refused != NONE), self.refused, self.taken))
-            self.taken.add_(1)
-            allowed = self.refused == NONE
-            self.update(gradients, self.rate, allowed)
-            self.sums.add_(torch.where(allowed, self._terms(bound, len(batch[0])), 0.0))
+            self.update(gradients, self.rate)
+            self.sums.add_(self._terms(bound, len(batch[0])))
         return ()
 
     def terms(self, *batch: Tensor) -> Tensor:
@@ -78,13 +71,7 @@ class Step:
 
     def state(self) -> list[Tensor]:
         """What a step changes beside parameters and buffers."""
-        return [*self.update.state(), self.sums, self.taken, self.refused]
-
-
-def _all_finite(loss: Tensor, gradients: Sequence[Tensor | None]) -> Tensor:
-    """Whether loss and gradients are finite, a boolean scalar: zero times infinity, or times NaN, is NaN."""
-    parts = [loss.detach(), *(gradient for gradient in gradients if gradient is not None)]
-    return torch.stack([(part * 0).sum() for part in parts]).sum() == 0
+        return [*self.update.state(), self.sums]
 
 
 def without_synchronisation(objective: ELBO, plate: str | None) -> Objective:
@@ -117,7 +104,7 @@ class Replay:
     def __init__(self, step: Step, changed: Callable[[], Sequence[Tensor]], *batch: Tensor) -> None:
         self.step, self.changed, self.rows, cuda = step, changed, len(batch[0]), batch[0].is_cuda
         self.live: list[Tensor] = []
-        with self._put_back():
+        with self.moment():
             self.graph = trace(step, *batch).compiled(*batch)
             self.run = captured(self.graph, *batch) if cuda else self.graph
         self.live = self.graph.live
@@ -126,10 +113,14 @@ class Replay:
         """Takes one step."""
         (self.run if len(batch[0]) == self.rows else self.step)(*batch)
 
-    def refused(self) -> int | None:
-        """The number of the first step that was not taken, nor any after it; waits for the device."""
-        number = int(self.step.refused.item())
-        return None if number == NONE else number
+    def moment(self) -> Moment:
+        """All that a step changes, as it is now."""
+        return Moment([*self.changed(), *self.step.state(), *self.live])
+
+    def finite(self) -> bool:
+        """Whether sums and parameters are; waits for the device."""
+        tensors = [self.step.sums, *(parameter.detach() for parameter in self.step.update.parameters)]
+        return all(math.isfinite(value) for value in torch.stack([tensor.abs().max() for tensor in tensors]).tolist())
 
     def check(self, *batch: Tensor) -> None:
         """Compares what a replay adds to the sums with what the programs add as they are now, at the same noise.
@@ -147,31 +138,18 @@ class Replay:
             if not torch.equal(expected.nan_to_num(), again.nan_to_num()):
                 raise Untraceable("the programs change from run to run: two runs with the same noise differ")
             got = self._of_graph(batch)
-        if got is not None and not torch.allclose(expected, got, rtol=1e-4, atol=1e-3):
+        if not torch.allclose(expected, got, rtol=1e-4, atol=1e-3, equal_nan=True):
             raise Untraceable(
                 f"the programs are not what was traced: they give an objective of {expected[-1] / len(batch[0]):g} "
                 f"nats per datum, and {got[-1] / len(batch[0]):g} when replayed with the same noise"
             )
 
     def _of_programs(self, batch: Sequence[Tensor]) -> Tensor:
-        with self._put_back():
+        with self.moment():
             return self.step.terms(*batch)
 
-    def _of_graph(self, batch: Sequence[Tensor]) -> Tensor | None:
-        """None where the step would not be taken: the one that is to be taken will say so."""
-        with self._put_back():
+    def _of_graph(self, batch: Sequence[Tensor]) -> Tensor:
+        with self.moment():
             self.step.sums.zero_()
             self.graph(*batch)  # on CUDA, before it was captured: so it draws as the programs do
-            return self.step.sums.clone() if self.refused() is None else None
-
-    @contextmanager
-    def _put_back(self) -> Iterator[None]:
-        tensors = list({id(tensor): tensor for tensor in (*self.changed(), *self.step.state(), *self.live)}.values())
-        before = [tensor.detach().clone() for tensor in tensors]
-        try:
-            with kept_rng():
-                yield
-        finally:
-            with torch.no_grad():
-                for tensor, value in zip(tensors, before, strict=True):
-                    tensor.copy_(value)
+            return self.step.sums.clone()

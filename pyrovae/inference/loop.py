@@ -4,31 +4,28 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyro
-import torch
 from pyro.infer import ELBO
 from torch import Tensor, nn
 
 from pyrovae import storage
-from pyrovae.compact import Compact
-from pyrovae.inference.blocks import BINARIZATION, FIT, ORDER, kept_rng, seed_everything, seed_of
+from pyrovae.inference.batches import Batches
+from pyrovae.inference.blocks import FIT, kept_rng, memory_advice, seed_everything
 from pyrovae.inference.checkpoint import Progress, restore, save, set_weights, weights
 from pyrovae.inference.first_look import look_at_data
 from pyrovae.inference.measures import check_objective, validation_terms
 from pyrovae.inference.optimizers import Guarded
 from pyrovae.inference.pairs import Program, Scoped, evaluation_mode
-from pyrovae.inference.plain import blocks_of
 from pyrovae.inference.precision import in_precision
-from pyrovae.inference.stepping import Stepper, numerics_of_training
+from pyrovae.inference.stepping import Astray, Stepper, numerics_of_training
 from pyrovae.progress import bar
 from pyrovae.splits import Split
-from pyrovae.streams import is_mapped, prefetch
 
 CHECKPOINT_SECONDS = 5.0
 Schedule = Callable[[float], float]
@@ -76,9 +73,8 @@ class Loop:
 
     def __post_init__(self) -> None:
         self.epochs, self.batch_size, self.seed = (self.settings[name] for name in ("epochs", "batch_size", "seed"))
-        self.steps = -(-len(self.train) // self.batch_size)
-        self.device, self.mapped = self.train.x.device, is_mapped(self.train)
-        self.source = Compact.of(self.train)  # as small as it can be, on the device unless it stays in its file
+        self.batches = Batches(self.train, self.batch_size, seed=self.seed)
+        self.steps, self.device = self.batches.steps, self.batches.device
         precision = self.settings["precision"]
         self.pair = in_precision(self.model, precision), in_precision(self.guide, precision)
         self.stepper = Stepper(
@@ -92,9 +88,6 @@ class Loop:
             device=self.device,
         )
         self.meter = self.stepper.meter
-        self.generator = torch.Generator(device=self.device)
-        if not self.mapped:
-            self.source = self.source.to(self.device)
         self.state = Progress()
         self.saved_at = self.shown_at = time.monotonic()
 
@@ -110,9 +103,7 @@ class Loop:
             plate=self.settings["plate"],
         )
         check_objective(self.objective, structure)
-        sizes = dict.fromkeys(rows.stop - rows.start for rows in blocks_of(len(self.train), self.batch_size))
-        batches = [self.source.batch(slice(0, rows)) for rows in sizes]  # one of each size
-        self.stepper.prime(batches)
+        self.stepper.prime(self.batches.of_each_size())
         with numerics_of_training(), _interruptible() as interrupted, self.meter:
             resumed = self.folder is not None and resume and storage.holds_run(self.folder)
             if resumed:
@@ -120,7 +111,7 @@ class Loop:
             done, total = self.state.epoch * self.steps + self.state.step, self.epochs * self.steps
             with bar(shown=visible, total=total, initial=done, unit="step", dynamic_ncols=True) as shown:
                 self.stepper.interrupted = interrupted
-                self._compile(batches, shown)
+                self._compile(shown)
                 if not resumed:
                     self._save()
                 try:
@@ -133,48 +124,40 @@ class Loop:
             self._take_best()
         return self._fit()
 
-    def _compile(self, batches: list[tuple[Tensor, ...]], shown: Any) -> None:
+    def _compile(self, shown: Any) -> None:
         if self.settings["compile"]:
             shown.set_description("compiling the step")
-            last = torch.arange(len(self.train) - 1, len(self.train) - 1 - len(batches[0][0]), -1)
-            self.settings["compile"] = self.stepper.compile(batches, self.source.batch(last))
+            batches = self.batches.of_each_size(), self.batches.of_last_rows()
+            self.settings["compile"] = self.stepper.compile(*batches)
 
     def _epoch(self, shown: Any, interrupted: Callable[[], bool]) -> None:
         state, started = self.state, time.monotonic()
         if state.step == 0:
             self.meter.reset()
             seed_everything(FIT, self.seed, state.epoch)
-            self.generator.manual_seed(seed_of(BINARIZATION, self.seed, state.epoch))
-        shuffle = torch.Generator("cpu").manual_seed(seed_of(ORDER, self.seed, state.epoch))
-        order = torch.randperm(len(self.train), generator=shuffle, device="cpu").split(self.batch_size)
         rate = self.schedule(state.epoch / self.epochs)
-        self.settings["compile"] = self.stepper.begin(rate, state.step, lambda: self._example(order[0]))
-        with self._batches(order[state.step :]) as coming:
+        self.settings["compile"] = self.stepper.begin(rate, lambda: self.batches.example(state.epoch))
+        first = state.step
+        try:
+            self._steps(shown, interrupted)
+            self.stepper.refuse_astray()
+        except Astray:  # again, to name the step and to stop before it
+            shown.update(first - state.step)
+            state.step = first
+            self.stepper.back()
+            self._steps(shown, interrupted)
+        state.seconds += time.monotonic() - started
+        if state.step == self.steps:
+            self._end_epoch()
+
+    def _steps(self, shown: Any, interrupted: Callable[[], bool]) -> None:
+        state, advice = self.state, memory_advice(f"a batch of {self.batch_size}: lower batch_size")
+        with advice, self.batches.epoch(state.epoch, state.step) as coming:
             while state.step < self.steps and not interrupted():
                 self._step(next(coming))
                 state.step += 1
                 shown.update()
                 self._show(shown)
-        self._refuse_not_finite(order)
-        state.seconds += time.monotonic() - started
-        if state.step == self.steps:
-            self._end_epoch()
-
-    def _example(self, rows: Tensor) -> tuple[Tensor, ...]:
-        with kept_rng():
-            return self.source.batch(rows)
-
-    @contextmanager
-    def _batches(self, order: Sequence[Tensor]) -> Iterator[Iterator[tuple[Tensor, ...]]]:
-        """The batches of these rows; those of a file are gathered ahead of their use."""
-        if self.mapped:
-            with prefetch(self.source, order, device=self.device, generator=self.generator) as coming:
-                yield coming
-        else:
-            yield (
-                self.source.batch(rows, self.generator)
-                for rows in torch.cat(tuple(order)).to(self.device).split(self.batch_size)
-            )
 
     def _step(self, batch: tuple[Tensor, ...]) -> None:
         state = self.state
@@ -185,14 +168,6 @@ class Loop:
             self.stepper.take(batch)
         except FloatingPointError as error:
             raise FloatingPointError(f"epoch {state.epoch + 1}, step {state.step + 1}: {error}") from None
-
-    def _refuse_not_finite(self, order: Sequence[Tensor]) -> None:
-        """Stops at the first step of the epoch that was not taken, where the device was not waited for until now."""
-        number = self.stepper.refused()
-        if number is not None:
-            self.state.step = number
-            found = self.stepper.diagnosis(self.source.batch(order[number], self.generator))
-            raise FloatingPointError(f"epoch {self.state.epoch + 1}, step {number + 1}: {found}")
 
     def _end_epoch(self) -> None:
         state = self.state
@@ -232,12 +207,12 @@ class Loop:
         if self.folder is None:
             return
         self.state.sums = self.meter.get_state()
-        save(self.folder, self.state, self.settings, self.record, self.modules, self.optimizer, self.generator)
+        save(self.folder, self.state, self.settings, self.record, self.modules, self.optimizer, self.device)
         self.saved_at = time.monotonic()
 
     def _restore(self) -> None:
         assert self.folder is not None
-        self.state = restore(self.folder, self.settings, self.modules, self.optimizer, self.generator)
+        self.state = restore(self.folder, self.settings, self.modules, self.optimizer, self.device)
         self.meter.set_state(self.state.sums)
 
     def _show(self, shown: Any) -> None:

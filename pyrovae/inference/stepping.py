@@ -1,5 +1,6 @@
 """The steps of a fit, taken eagerly by Pyro's SVI or replayed from one traced step; what they sum up is the same."""
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,13 +17,19 @@ from pyrovae.inference.checkpoint import weights
 from pyrovae.inference.compiled import Replay, Step, without_synchronisation
 from pyrovae.inference.handlers import filled_under_mask, tempered
 from pyrovae.inference.measures import Meter, not_finite_sites, plate_scale
+from pyrovae.inference.moments import Moment
 from pyrovae.inference.objectives import Objective
 from pyrovae.inference.optimizers import Guarded, NotFiniteError
 from pyrovae.inference.pairs import Program, evaluation_mode, plain_traces
 from pyrovae.inference.tracing import Untraceable
 
 FIRST_LOOKS = 3  # epochs before which the programs are looked at; a look takes as long as some eight steps
-STEPS_UNSEEN = 1_000  # after which they are looked at again
+STEPS_TO_LOOK = 100  # on the CPU, after which the sums are looked at: an epoch that went astray ends soon
+STEPS_UNSEEN = 4_000  # after which they are looked at again
+
+
+class Astray(Exception):
+    """A replay was not finite, this one or one before it: go :meth:`~Stepper.back`, and take its epoch again."""
 
 
 class Stepper:
@@ -64,6 +71,9 @@ class Stepper:
         self.meter = Meter(objective, model, guide, self.scales, device)
         self.replay: Replay | None = None  # of the whole step, where it is compiled
         self.traced: list[Any] = []
+        self.start: Moment | None = None  # of the epoch, where steps are replayed
+        self.seen_at_start = 0  # data of the epoch, if it was resumed
+        self.careful = False  # whether every replay is looked at
         self.looks, self.unseen, self.may_be_eager = 0, 0, may_be_eager
         self.interrupted: Callable[[], bool] = lambda: False
 
@@ -95,12 +105,11 @@ class Stepper:
         """
         return self._or_eager(lambda: self._trace(batches, other))
 
-    def begin(self, rate: float, number: int, batch: Callable[[], tuple[Tensor, ...]]) -> bool:
-        """Starts or resumes an epoch at its step ``number``; once in a while sees that the programs are as traced.
+    def begin(self, rate: float, batch: Callable[[], tuple[Tensor, ...]]) -> bool:
+        """Starts or resumes an epoch; once in a while sees that the programs are as traced.
 
         Args:
             rate: factor on the learning rates.
-            number: of the step.
             batch: gives one of full size, to look at them with.
 
         Returns:
@@ -110,32 +119,50 @@ class Stepper:
         self.rate.fill_(rate)
         for module in self.modules:
             module.train()
+        compiled = self.replay is not None and self._as_traced(batch)
+        if self.replay is not None:
+            self._remember(self.replay)
+        self.careful = False
+        return compiled
+
+    def take(self, batch: tuple[Tensor, ...]) -> None:
+        """Takes one step.
+
+        Raises:
+            FloatingPointError: naming the site, if its loss or a gradient is not finite; the parameters are as before.
+            Astray: likewise, of a replay that was not looked at closely.
+        """
         if self.replay is None:
-            return False
-        self.replay.step.taken.fill_(number)
+            self._take_eagerly(batch)
+        elif self.careful:
+            self._take_carefully(batch)
+        else:
+            self._take_replayed(batch)
+
+    def refuse_astray(self) -> None:
+        """Raises :class:`Astray` if replays since the start of the epoch were; waits for the device."""
+        if self.replay is not None and not self.replay.finite():
+            raise Astray
+
+    def back(self) -> None:
+        """Makes everything as it was when the epoch began or was resumed; from here on each step is looked at."""
+        assert self.start is not None
+        self.start.back()
+        self.meter.num_data, self.careful = self.seen_at_start, True
+
+    def _remember(self, replay: Replay) -> None:
+        if self.start is None:
+            self.start = replay.moment()
+        self.start.now()
+        self.seen_at_start = self.meter.num_data
+
+    def _as_traced(self, batch: Callable[[], tuple[Tensor, ...]]) -> bool:
+        """Whether the programs are those that were traced: their tensors each time, once in a while a run of them."""
         self.looks += 1
         if self.looks > FIRST_LOOKS and self.unseen < STEPS_UNSEEN:
             return self._or_eager(self._same)
         self.unseen = 0
         return self._or_eager(lambda: self._same(batch()))
-
-    def take(self, batch: tuple[Tensor, ...]) -> None:
-        """Takes one step; on CUDA a replay is not waited for, and :meth:`refused` tells at the end of the epoch.
-
-        Raises:
-            FloatingPointError: naming the site, if its loss or a gradient is not finite; the parameters are as before.
-        """
-        noise = torch.get_rng_state()
-        try:
-            with memory_advice(f"a batch of {len(batch[0])}: lower batch_size"):
-                self._take(batch)
-        except NotFiniteError as error:
-            torch.set_rng_state(noise)
-            raise FloatingPointError(self.diagnosis(batch, "" if self.replay else str(error))) from None
-
-    def refused(self) -> int | None:
-        """The step of this epoch that was not taken, and the last to be tried; waits for the device."""
-        return self.replay.refused() if self.replay else None
 
     def diagnosis(self, batch: tuple[Tensor, ...], otherwise: str = "") -> str:
         """What is not finite on a batch: the site if one can be found, else as given, else the parameter."""
@@ -149,16 +176,32 @@ class Stepper:
         for _, parameter in pyro.get_param_store().named_parameters():
             parameter.grad = None
 
-    def _take(self, batch: tuple[Tensor, ...]) -> None:
-        if self.replay is None:
+    def _take_eagerly(self, batch: tuple[Tensor, ...]) -> None:
+        noise = Moment([])
+        try:
             self.meter.add(self.svi.step(*batch), len(batch[0]), batch)
-            return
+        except NotFiniteError as error:
+            noise.back()
+            raise FloatingPointError(self.diagnosis(batch, str(error))) from None
+
+    def _take_replayed(self, batch: tuple[Tensor, ...]) -> None:
+        assert self.replay is not None
         self.replay(*batch)
         self.meter.num_data += len(batch[0])
         self.meter.seen.clear()
         self.unseen += 1
-        if not batch[0].is_cuda and self.replay.refused() is not None:
-            raise NotFiniteError([], "")
+        if self.unseen % STEPS_TO_LOOK == 0 and not batch[0].is_cuda and not math.isfinite(self.meter.sums[2].item()):
+            raise Astray
+
+    def _take_carefully(self, batch: tuple[Tensor, ...]) -> None:
+        assert self.replay is not None
+        before = self.replay.moment()
+        try:
+            self._take_replayed(batch)
+            self.refuse_astray()
+        except Astray:
+            before.back()
+            raise FloatingPointError(self.diagnosis(batch)) from None
 
     def _bad_gradient(self, batch: tuple[Tensor, ...]) -> str:
         named = {id(p): (name, p) for name, p in pyro.get_param_store().named_parameters() if p.requires_grad}
@@ -181,7 +224,7 @@ class Stepper:
             step = Step(self.model, self.guide, objective, update, scales=self.scales, **tensors)
             replay = Replay(step, lambda: list(weights(self.modules).values()), *batches[0])
             replay.check(*other)
-        self.replay, self.traced = replay, self._made_of(step)
+        self.replay, self.traced, self.start = replay, self._made_of(step), None
 
     def _run_once_in_training(self, objective: Objective, batch: tuple[Tensor, ...]) -> None:
         """Makes parameters that exist in training alone, and leaves running statistics as they were."""

@@ -1,0 +1,81 @@
+"""The batches of a fit: seed, epoch and place alone decide on rows and draws, so that any batch can be had again."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from pyrovae.compact import Compact
+from pyrovae.inference.blocks import BINARIZATION, ORDER, kept_rng, seed_of
+from pyrovae.inference.plain import blocks_of
+from pyrovae.splits import Split
+from pyrovae.streams import is_mapped, prefetch
+
+AHEAD = {"cpu": 2**18}  # numbers that are decoded at once: one call for many small batches, and they stay in cache
+AHEAD_ELSEWHERE = 2**24
+
+Batch = tuple[Tensor, ...]
+
+
+class Batches:
+    """What a fit is fed with, a tensor (B, ...) for each of the split's.
+
+    Args:
+        split: the training data.
+        batch_size: B; the last batch of an epoch may be shorter.
+        seed: of the order and of dynamic binarization.
+    """
+
+    def __init__(self, split: Split, batch_size: int, *, seed: int) -> None:
+        self.num_data, self.batch_size, self.seed = len(split), batch_size, seed
+        self.steps = -(-len(split) // batch_size)
+        self.device, self.mapped = split.x.device, is_mapped(split)
+        self.source = Compact.of(split)  # as small as it can be, on the device unless it stays in its file
+        if not self.mapped:
+            self.source = self.source.to(self.device)
+        self.generator = torch.Generator(device=self.device)
+        numbers = batch_size * sum(tensor.shape[1:].numel() for tensor in split.tensors)
+        self.ahead = max(1, AHEAD.get(self.device.type, AHEAD_ELSEWHERE) // max(1, numbers))  # batches
+
+    def of_each_size(self) -> list[Batch]:
+        """One batch of each size that will come, the full size first."""
+        sizes = dict.fromkeys(rows.stop - rows.start for rows in blocks_of(self.num_data, self.batch_size))
+        return [self.source.batch(slice(0, rows)) for rows in sizes]
+
+    def of_last_rows(self) -> Batch:
+        """A batch of full size, of the last rows backwards."""
+        rows = min(self.batch_size, self.num_data)
+        return self.source.batch(torch.arange(self.num_data - 1, self.num_data - 1 - rows, -1))
+
+    def example(self, epoch: int) -> Batch:
+        """The rows of an epoch's first batch, without a trace in any random state."""
+        with kept_rng():
+            return self.source.batch(self._order(epoch)[: self.batch_size])
+
+    @contextmanager
+    def epoch(self, number: int, first: int) -> Iterator[Iterator[Batch]]:
+        """The batches of an epoch, from one on; those of a file are gathered ahead of their use."""
+        pieces = self._order(number).split(self.ahead * self.batch_size)[first // self.ahead :]
+        if self.mapped:
+            with prefetch(self.source, pieces, device=self.device, generator=self.generator) as coming:
+                yield self._batches(coming, number, first)
+        else:
+            coming = (self.source.batch(rows.to(self.device), self.generator) for rows in pieces)
+            yield self._batches(coming, number, first)
+
+    def _order(self, epoch: int) -> Tensor:
+        shuffle = torch.Generator("cpu").manual_seed(seed_of(ORDER, self.seed, epoch))
+        return torch.randperm(self.num_data, generator=shuffle, device="cpu")
+
+    def _batches(self, coming: Iterator[Batch], epoch: int, first: int) -> Iterator[Batch]:
+        piece, done = divmod(first, self.ahead)
+        while True:
+            if self.source.drawn_anew:
+                self.generator.manual_seed(seed_of(BINARIZATION, self.seed, epoch, piece))
+            tensors = next(coming, None)
+            if tensors is None:
+                return
+            batches = zip(*(tensor.split(self.batch_size) for tensor in tensors), strict=True)
+            yield from list(batches)[done:]
+            piece, done = piece + 1, 0

@@ -1,0 +1,64 @@
+"""Any batch of a fit can be had again from seed, epoch and place, wherever its rows are kept."""
+
+import numpy as np
+import pytest
+import torch
+
+import pyrovae as pv
+from pyrovae.inference import batches as module
+from pyrovae.inference.batches import Batches
+from pyrovae.splits import as_split
+
+
+@pytest.fixture(params=["resident", "in a file"])
+def dynamic(request, tmp_path):
+    """56 rows of probabilities, of which every batch is a new draw."""
+    rows = np.random.default_rng(0).integers(256, size=(70, 5), dtype=np.uint8)
+    np.save(tmp_path / "rows.npy", rows)
+    options = {"binarization": "dynamic", "divisor": 255, "mmap": request.param == "in a file"}
+    return pv.data.load(tmp_path / "rows.npy", **options).train
+
+
+def epoch(batches, number, first=0):
+    with batches.epoch(number, first) as coming:
+        return [tuple(tensor.clone() for tensor in batch) for batch in coming]
+
+
+def test_an_epoch_holds_every_row_once_and_each_epoch_has_its_own_order():
+    x, label = torch.arange(23.0)[:, None].expand(23, 3), torch.arange(23)
+    batches = Batches(as_split((x, label)), 5, seed=3)
+    first, second = epoch(batches, 0), epoch(batches, 1)
+    assert [len(batch[0]) for batch in first] == [5, 5, 5, 5, 3] and batches.steps == 5
+    for order in (first, second):
+        rows, labels = (torch.cat(column) for column in zip(*order, strict=True))
+        assert torch.equal(labels.sort().values, label) and torch.equal(rows, x[labels])
+    assert not torch.equal(first[0][1], second[0][1])
+    assert torch.equal(batches.example(1)[1], second[0][1])
+    assert [len(batch[0]) for batch in batches.of_each_size()] == [5, 3]
+    assert batches.of_last_rows()[1].tolist() == [22, 21, 20, 19, 18]
+
+
+@pytest.mark.parametrize("ahead", [1, 2, 100])
+def test_an_epoch_goes_on_from_any_step_with_the_same_draws(dynamic, ahead, monkeypatch):
+    monkeypatch.setattr(module, "AHEAD", {"cpu": ahead * 8 * 5})
+    batches = Batches(dynamic, 8, seed=1)
+    assert batches.ahead == ahead
+    whole, noise = epoch(batches, 2), torch.get_rng_state()
+    for first in range(batches.steps + 1):
+        rest = epoch(Batches(dynamic, 8, seed=1), 2, first)
+        assert len(rest) == batches.steps - first
+        assert all(torch.equal(a, b) for (a,), (b,) in zip(rest, whole[first:], strict=True))
+    assert torch.equal(noise, torch.get_rng_state())
+    drawn = torch.cat([x for (x,) in whole])
+    assert set(drawn.unique().tolist()) == {0.0, 1.0}
+    again = torch.cat([x for (x,) in epoch(batches, 3)])
+    assert not torch.equal(drawn.sum(0), again.sum(0))
+
+
+def test_each_draw_has_the_probability_of_its_row(dynamic):
+    batches, total = Batches(dynamic, 8, seed=1), 0
+    for number in range(400):
+        total = total + sum(x.double().sum(0) for (x,) in epoch(batches, number))
+    p = dynamic.x[torch.arange(len(dynamic))].double()
+    z = (total / 400 - p.sum(0)) / ((p * (1 - p)).sum(0) / 400).sqrt()
+    assert z.abs().max() < 4
