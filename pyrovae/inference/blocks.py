@@ -86,7 +86,11 @@ def seed_of(*key: int) -> int:
 
 def seed_everything(*key: int) -> None:
     """Seeds torch, on every device, from a key of whole numbers."""
-    seed = seed_of(*key)
+    seed_torch(seed_of(*key))
+
+
+def seed_torch(seed: int) -> None:
+    """Seeds torch on every device."""
     torch.default_generator.manual_seed(seed)  # torch.manual_seed itself takes several times as long
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(seed)

@@ -62,7 +62,7 @@ def measure(
         return build(Measured(whole, run.way, run.measure, split[:num_data].protocol))
 
     with undisturbed(model, guide) as (model, guide, device), kept_on_interrupt(columns, record):
-        _keep_freed_memory()
+        keep_freed_memory()
         source, run = split.to(device), Evaluation(model, guide, plan, len(split), device)
         with bar(shown=progress, total=len(split), desc="evidence", unit="x", delay=2) as shown:
             for index, rows in enumerate(blocks_of(len(split), plan.batch_size)):
@@ -71,7 +71,7 @@ def measure(
     return record()
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Lets glibc keep what is freed in blocks below 32 MB: given back, each page of it is cleared at its next use.
 
     Freeing one block of that size, untouched, raises its threshold; other allocators take no notice.

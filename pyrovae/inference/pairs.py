@@ -1,6 +1,7 @@
 """What a pair of programs is made of, its modules and its parameters' scope, and how it is run."""
 
 import functools
+import re
 import types
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -156,7 +157,7 @@ def plain_traces(model: Program, guide: Program, args: Sequence[Any]) -> tuple[T
         guide_trace = poutine.trace(guide).get_trace(*args)
         model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
     except (ValueError, RuntimeError) as error:
-        message = str(error).split("\nTrace Shapes:")[0].strip()
+        message = re.split(r"\n\s*Trace Shapes:", str(error))[0].strip()
         if "Shape mismatch inside plate" in message:
             raise InputError(
                 f"{message}; does the distribution lack .to_event(n) over a datum's dimensions?"

@@ -1,11 +1,12 @@
-r"""What particles leave behind, block after block of them: means as they come, and of everything else the log weights.
+r"""What particles leave behind, block after block of them: the log weights, and sums of everything else.
 
-.. math:: S = S_a + S_b + (\bar v_a - \bar v_b)^2 \frac{k_a k_b}{k_a + k_b}
+.. math:: S = \sum_b S_b + \sum_b k_b (\bar v_b - \bar v)^2
 
-merges the squares about the means of two blocks of particles; sums of squares would cancel.
+merges the squares about the means of blocks b of particles; sums of squares would cancel.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,25 +18,30 @@ from pyrovae.inference.terms import SiteTerms, sum_by_role
 class Tally(NamedTuple):
     """What k particles of n data leave behind: tensors alone, as a graph may hold them; nats, float64.
 
-    The two rows of moments are those of log p(x|z) and of log q(z|x) - log p(z).
+    The rows of a summary are, by twos for log p(x|z) and for log q(z|x) - log p(z): their sums over particles, and
+    their squares about the mean; by twos for log q(z|x) and for log p(z): the least, and the greatest; then what
+    rounding can make of equal weights.
     """
 
     log_weight: Tensor  # (k, n)
-    total: Tensor  # (2, n), over particles
-    squares: Tensor  # (2, n), about the mean over particles
-    resolution: Tensor  # (n,): what rounding can make of equal weights
-    low: Tensor  # (2, n): the least log q(z|x) and log p(z)
-    high: Tensor  # (2, n): the greatest
+    summary: Tensor  # (9, n)
+
+
+class Moments(NamedTuple):
+    """Of K draws of log p(x|z), and of log q(z|x) - log p(z)."""
+
+    mean: Tensor  # (2, n), nats
+    se: Tensor  # (2, n): sd over particles / sqrt(K); NaN for K = 1
 
 
 def tally(sites: SiteTerms) -> Tally:
     """Sums up the tables of k particles, (k, n) for each site."""
     terms = sum_by_role(sites)
     reconstruction, log_prior, log_guide = (term.double() for term in terms)
-    each = moments(reconstruction), moments(log_guide - log_prior)
-    total, squares = (torch.stack(moment) for moment in zip(*each, strict=True))
-    low, high = torch.stack([log_guide.amin(0), log_prior.amin(0)]), torch.stack([log_guide.amax(0), log_prior.amax(0)])
-    return Tally(terms.log_weight, total, squares, terms.resolution, low, high)
+    (total, squares), (total_kl, squares_kl) = moments(reconstruction), moments(log_guide - log_prior)
+    low, high = (log_guide.amin(0), log_prior.amin(0)), (log_guide.amax(0), log_prior.amax(0))
+    rows = total, total_kl, squares, squares_kl, *low, *high, terms.resolution
+    return Tally(terms.log_weight, torch.stack(rows))
 
 
 def moments(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,54 +50,54 @@ def moments(values: Tensor) -> tuple[Tensor, Tensor]:
     return total, (values - total / len(values)).square().sum(0)
 
 
-class RunningMean:
-    """Mean over particles and its standard error, from one block of particles after another; it keeps no table."""
-
-    def __init__(self) -> None:
-        self.count, self.total, self.squares = 0, torch.zeros(()), torch.zeros(())
-
-    def add(self, count: int, total: Tensor, squares: Tensor) -> None:
-        """Takes in the :func:`moments` of so many more particles."""
-        if self.count:
-            gap = total / count - self.mean
-            squares = squares + gap.square() * (count * self.count / (count + self.count))
-        self.count, self.total, self.squares = self.count + count, self.total + total, self.squares + squares
-
-    @property
-    def mean(self) -> Tensor:
-        """(...), float64."""
-        return self.total / self.count
-
-    @property
-    def se(self) -> Tensor:
-        """sd over particles / sqrt(K), (...); NaN for K = 1."""
-        return (self.squares / (self.count - 1) / self.count).sqrt()
+def merged(counts: Sequence[int], totals: Tensor, squares: Tensor) -> Moments:
+    """Mean over all particles, and its standard error, from the :func:`moments` of B blocks of them, (B, ...) each."""
+    num_particles = sum(counts)
+    of_each = torch.tensor(counts, device=totals.device).double().view(-1, *[1] * (totals.dim() - 1))
+    mean = totals.sum(0) / num_particles
+    about_mean = squares.sum(0) + (of_each * (totals / of_each - mean).square()).sum(0)
+    if num_particles == 1:
+        return Moments(mean, torch.full_like(mean, math.nan))
+    return Moments(mean, (about_mean / (num_particles - 1) / num_particles).sqrt())
 
 
 class Totals:
     """The tallies of K particles of n data, taken in one after the other.
 
     Attributes:
-        log_weight: (K, n), filled up to ``terms.count``.
-        terms: of log p(x|z) and of log q(z|x) - log p(z), (2, n).
-        resolution: (n,) nats, what rounding can make of equal weights.
+        log_weight: (K, n), filled up to :attr:`count`.
     """
 
     def __init__(self, num_particles: int, num_data: int) -> None:
         self.log_weight = torch.empty(num_particles, num_data, dtype=torch.float64)
-        self.terms, self.resolution = RunningMean(), torch.zeros(())
-        self.low, self.high = torch.tensor(math.inf), torch.tensor(-math.inf)
+        self.count, self.counts, self.summaries = 0, list[int](), list[Tensor]()
 
     def add(self, part: Tally) -> None:
         """Takes in k more particles; what ``part`` holds may be overwritten afterwards."""
-        start, count = self.terms.count, len(part.log_weight)
-        self.log_weight[start : start + count] = part.log_weight
-        self.terms.add(count, part.total, part.squares)
-        self.resolution = torch.maximum(self.resolution, part.resolution)
-        self.low, self.high = torch.minimum(self.low, part.low), torch.maximum(self.high, part.high)
+        self.counts.append(len(part.log_weight))
+        self.log_weight[self.count : self.count + self.counts[-1]] = part.log_weight
+        self.summaries.append(part.summary.clone())
+        self.count += self.counts[-1]
+
+    @property
+    def terms(self) -> Moments:
+        """Of log p(x|z) and of log q(z|x) - log p(z), (2, n)."""
+        rows = torch.stack(self.summaries)
+        return merged(self.counts, rows[:, :2], rows[:, 2:4])
+
+    @property
+    def resolution(self) -> Tensor:
+        """(n,) nats, what rounding can make of equal weights."""
+        return torch.stack([rows[8] for rows in self.summaries]).amax(0)
+
+    @property
+    def extremes(self) -> tuple[Tensor, Tensor]:
+        """The least and the greatest log q(z|x) and log p(z), (2, n) each."""
+        rows = torch.stack([rows[4:8] for rows in self.summaries])
+        return rows[:, :2].amin(0), rows[:, 2:].amax(0)
 
     @property
     def resolution_of_distinct(self) -> Tensor:
         """(n,) nats; NaN where neither log q nor log p(z) differs between draws: all may be one and the same value."""
-        differ = (self.high - self.low > self.resolution).any(0)
-        return torch.where(differ, self.resolution, math.nan)
+        low, high = self.extremes
+        return torch.where((high - low > self.resolution).any(0), self.resolution, math.nan)

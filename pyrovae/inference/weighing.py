@@ -17,13 +17,13 @@ from torch.distributions import kl_divergence
 
 from pyrovae.errors import InputError, NotCompiled
 from pyrovae.inference import blocks
-from pyrovae.inference.blocks import EVALUATION, check_finite, out_of_memory, seed_everything
+from pyrovae.inference.blocks import EVALUATION, check_finite, out_of_memory, seed_everything, seed_of, seed_torch
 from pyrovae.inference.defensive import Defended
 from pyrovae.inference.pairs import Program, num_rows, plain_traces, sites
 from pyrovae.inference.replays import Replay, Replayed
 from pyrovae.inference.structure import Structure, describe, support_of
 from pyrovae.inference.supports import refuse_narrow_guide
-from pyrovae.inference.tally import RunningMean, Tally, Totals, tally
+from pyrovae.inference.tally import Moments, Tally, Totals, tally
 from pyrovae.inference.terms import WAYS, SiteTerms, check_num_particles, choose_way, one_row
 from pyrovae.inference.tracing import Untraceable, compiler_missing
 from pyrovae.splits import Split
@@ -84,7 +84,7 @@ class Weights(NamedTuple):
     """What K particles of the n data of one block leave behind; one table alone grows with K."""
 
     log_weight: Tensor  # (K, n), float64
-    terms: RunningMean  # (2, n): of log p(x|z), and of log q(z|x) - log p(z)
+    terms: Moments  # (2, n): of log p(x|z), and of log q(z|x) - log p(z)
     resolution: Tensor  # (n,): what rounding can make of equal weights, in nats; NaN where those say nothing
     kl_prior_analytic: Tensor  # (n,)
 
@@ -159,7 +159,7 @@ class Evaluation:
                 if self.plan.particle_batch or size == 1:
                     what = f"{size} particles of {num_data} data at once"
                     raise InputError(f"not enough memory for {what}: {MEMORY}") from error
-            shown.update(-num_data * totals.terms.count / num_particles)
+            shown.update(-num_data * totals.count / num_particles)
             self.sizes[num_data] = size // 2
             self.replayed.clear()
 
@@ -167,23 +167,26 @@ class Evaluation:
         """How many particles are drawn at once."""
         if num_data not in self.sizes:
             width = sum(arg[0].numel() for arg in args if isinstance(arg, Tensor) and arg.dim() > 0)
-            size = self.plan.particle_batch or max(1, self.elements // (num_data * max(width, 64)))
-            self.sizes[num_data] = min(self.plan.num_particles, size)
+            most = max(1, self.elements // (num_data * max(width, 64)))
+            chosen, num_particles = self.plan.particle_batch, self.plan.num_particles
+            self.sizes[num_data] = min(chosen, num_particles) if chosen else even(num_particles, most)
         return self.sizes[num_data]
 
     def _draw(self, args: Sequence[Any], structure: Structure, index: int) -> Callable[[int, int], Tally]:
         """What draws, of these data, the block of particles of a number, so many of them."""
         way, replays = self._way(args, structure), dict[int, Replay | None]()
+        blocks_of_particles = -(-self.plan.num_particles // self._size(args, num_rows(args)))
+        seeds = [seed_of(EVALUATION, self.plan.seed, index, number) for number in range(blocks_of_particles)]
 
         def draw(number: int, count: int) -> Tally:
             if count not in replays:
                 replays[count] = self._replay(way, args, count)
-            replay, key = replays[count], (EVALUATION, self.plan.seed, index, number)
+            replay = replays[count]
             if replay is not None:
-                seed_everything(*key)
+                seed_torch(seeds[number])
                 if (found := replay()) is not None:
                     return found
-            seed_everything(*key)
+            seed_torch(seeds[number])
             sites = way(args, count)
             check_finite(sites)
             return tally(sites)
@@ -215,6 +218,17 @@ class Evaluation:
             warnings.warn(f"the evaluation is not compiled, and so slower: {error}", NotCompiled, stacklevel=2)
             self.compiles = False
             return None
+
+
+def even(num_particles: int, most: int) -> int:
+    """The size of blocks of particles: a divisor of their number if there is one not far below the most.
+
+    Example:
+        >>> even(1000, 26), even(1000, 2000), even(997, 26)  # a last block of its own size would be compiled anew
+        (25, 1000, 26)
+    """
+    most = min(num_particles, most)
+    return next((size for size in range(most, most * 3 // 4, -1) if num_particles % size == 0), most)
 
 
 def elements_at_once(device: torch.device) -> int:

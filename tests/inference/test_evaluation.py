@@ -3,7 +3,7 @@
 import torch
 
 from pyrovae.inference.evaluation import WEIGHTS_AT_ONCE, importance_sampling, in_slices
-from pyrovae.inference.tally import RunningMean
+from pyrovae.inference.tally import Moments
 from pyrovae.inference.weighing import Weights
 
 
@@ -13,7 +13,7 @@ def doubles(*shape, seed=0):
 
 def test_slices_are_the_whole(monkeypatch):
     log_weight, resolution = 3 * doubles(200, 9), torch.full((9,), 1e-12).double()
-    block = Weights(log_weight, RunningMean(), resolution, resolution)
+    block = Weights(log_weight, Moments(log_weight[:2], log_weight[:2]), resolution, resolution)
     monkeypatch.setattr("pyrovae.inference.evaluation.WEIGHTS_AT_ONCE", 200 * 4)
     widths = []
 

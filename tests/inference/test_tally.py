@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pyrovae.inference import estimators
-from pyrovae.inference.tally import RunningMean, Totals, moments, tally
+from pyrovae.inference.tally import Totals, merged, moments, tally
 from pyrovae.inference.terms import SiteTerms, sum_by_role
 
 
@@ -14,11 +14,9 @@ def doubles(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def running(table, sizes):
-    mean = RunningMean()
-    for part in table.split(sizes):
-        mean.add(len(part), *moments(part))
-    return mean
+def in_blocks(table, sizes):
+    totals, squares = zip(*map(moments, table.split(sizes)), strict=True)
+    return merged(sizes, torch.stack(totals), torch.stack(squares))
 
 
 SPLITS = {"whole": [100], "even": [50, 50], "uneven": [1, 70, 29], "one-by-one": [1] * 100}
@@ -26,23 +24,23 @@ SPLITS = {"whole": [100], "even": [50, 50], "uneven": [1, 70, 29], "one-by-one":
 
 @pytest.mark.parametrize("sizes", SPLITS.values(), ids=SPLITS)
 @pytest.mark.parametrize("offset", [0.0, -1e6])
-def test_running_mean_is_that_of_the_whole(sizes, offset):
+def test_a_mean_of_blocks_is_that_of_the_whole(sizes, offset):
     table = doubles(100, 7) + offset
-    mean = running(table, sizes)
+    mean = in_blocks(table, sizes)
     torch.testing.assert_close(mean.mean, estimators.mean(table), rtol=1e-14, atol=1e-14)
     torch.testing.assert_close(mean.se, estimators.mean_se(table), rtol=1e-8, atol=0)
 
 
-def test_running_mean_of_one_has_no_error():
-    mean = running(doubles(1, 3), [1])
+def test_a_mean_of_one_has_no_error():
+    mean = in_blocks(doubles(1, 3), [1])
     assert torch.equal(mean.mean, doubles(1, 3)[0]) and mean.se.isnan().all()
 
 
 @pytest.mark.parametrize("where", [0, 40, 99])
-def test_running_mean_keeps_a_density_of_zero(where):
+def test_a_mean_keeps_a_density_of_zero(where):
     table = doubles(100, 2)
     table[where, 0] = -math.inf
-    mean = running(table, [30, 30, 40])
+    mean = in_blocks(table, [30, 30, 40])
     assert mean.mean[0] == -math.inf and mean.mean[1].isfinite()
     assert mean.se.isnan().tolist() == [True, False]
 
@@ -70,7 +68,7 @@ def test_totals_are_those_of_the_whole_table(sizes):
     torch.testing.assert_close(totals.terms.se, expected.std(0) / 10)
     torch.testing.assert_close(totals.resolution, whole.resolution)
     densities = torch.stack([whole.log_guide, whole.log_prior], 1)
-    assert torch.equal(totals.low, densities.amin(0)) and torch.equal(totals.high, densities.amax(0))
+    assert all(map(torch.equal, totals.extremes, (densities.amin(0), densities.amax(0))))
 
 
 def test_single_precision_is_summed_in_double():
@@ -85,11 +83,11 @@ def test_single_precision_is_summed_in_double():
 def test_a_tally_may_be_overwritten_once_it_is_taken_in():
     totals, first = Totals(4, 5), tally(sites(2, seed=1))
     totals.add(first)
-    kept = [totals.log_weight[:2].clone(), totals.terms.mean.clone(), totals.resolution.clone(), totals.low.clone()]
+    kept = [totals.log_weight[:2].clone(), totals.terms.mean.clone(), totals.resolution.clone(), *totals.extremes]
     second = tally(sites(2, seed=2))
     for own, fresh in zip(first, second, strict=True):
         own.copy_(fresh)
-    found = [totals.log_weight[:2], totals.terms.mean, totals.resolution, totals.low]
+    found = [totals.log_weight[:2], totals.terms.mean, totals.resolution, *totals.extremes]
     assert all(torch.equal(a, b) for a, b in zip(kept, found, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""Ours: fit, eager and compiled; the evidence with our families, with torch's own, and the whole of evaluate."""
+"""Ours: fit and evidence, eager and compiled, with our families and with torch's own, and the whole of evaluate."""
 
 import inspect
 import math
@@ -13,7 +13,12 @@ import torch
 from torch import Tensor, nn
 
 import pyrovae as pv
-from pyrovae.inference.evaluation import Measured, Plan, Weights, measure
+from pyrovae.inference.blocks import undisturbed
+from pyrovae.inference.evaluation import keep_freed_memory
+from pyrovae.inference.plain import blocks_of
+from pyrovae.inference.weighing import Evaluation, Plan
+from pyrovae.progress import bar
+from pyrovae.splits import as_split
 from side_by_side import by_hand
 from side_by_side.clock import Clock
 from side_by_side.problems import CHANNELS, CONV_HIDDEN, PIXELS, Problem
@@ -119,33 +124,35 @@ def _of_torch_families(problem: Problem, device: str) -> Pair:
     return _by_hand(encoder, decoder, problem, bernoulli, normal)
 
 
-def plan(num_particles: int) -> Plan:
+def plan(num_particles: int, compile: bool) -> Plan:
     """The plan that evaluate makes of its own defaults."""
     defaults = {name: one.default for name, one in inspect.signature(pv.evaluate).parameters.items()}
-    return Plan(**{one.name: defaults[one.name] for one in fields(Plan)} | {"num_particles": num_particles})
+    given = {"num_particles": num_particles, "compile": compile}
+    return Plan(**{one.name: defaults[one.name] for one in fields(Plan)} | given)
 
 
-def log_evidence(pair: Pair, data: Tensor, num_particles: int) -> float:
-    """The mean log p(x) without its diagnostics: what evaluate does but for k-hat and the errors."""
+def _evidence(
+    problem: Problem, device: str, clock: Clock, *, compiled: bool, build: Callable[[Problem, str], Pair] = _pair
+) -> None:
+    """The mean log p(x) without its diagnostics: what evaluate does but for k-hat and the errors.
 
-    def reduce(block: Weights) -> dict[str, Tensor]:
-        return {"log_evidence": pv.estimators.log_evidence(block.log_weight)}
-
-    def build(measured: Measured) -> float:
-        return measured.columns["log_evidence"].mean().item()
-
-    return measure(*pair, data, plan(num_particles), reduce, build, progress=False)
-
-
-def _evidence(problem: Problem, device: str, clock: Clock, *, build: Callable[[Problem, str], Pair]) -> None:
-    pair, data = build(problem, device), by_hand.resident(problem, device)
-    while True:
-        clock(log_evidence(pair, data, problem.num_particles), problem.num_data * problem.num_particles)
+    Rounds are parts of one evaluation, as blocks of data are: where it compiles, it did so before the first round.
+    """
+    keep_freed_memory()
+    split, idle = as_split(by_hand.resident(problem, device)), bar(shown=False)
+    with undisturbed(*build(problem, device)) as (model, guide, home):
+        chosen = plan(problem.num_particles, compiled)
+        run, blocks = Evaluation(model, guide, chosen, len(split), home), blocks_of(len(split), chosen.batch_size)
+        while True:
+            weights = [run.block(split, index, rows, idle).log_weight for index, rows in enumerate(blocks)]
+            found = torch.cat([pv.estimators.log_evidence(log_weight) for log_weight in weights])
+            clock(found.mean().item(), problem.num_data * problem.num_particles)
 
 
-evidence = partial(_evidence, build=_pair)
-evidence_of_own_pair = partial(_evidence, build=_of_our_families)
-evidence_of_torch_families = partial(_evidence, build=_of_torch_families)
+evidence = partial(_evidence, compiled=True)
+evidence_of_own_pair = partial(_evidence, compiled=True, build=_of_our_families)
+evidence_of_torch_families = partial(_evidence, compiled=True, build=_of_torch_families)
+evidence_eager = partial(_evidence, compiled=False)
 
 
 def evaluate(problem: Problem, device: str, clock: Clock) -> None:
@@ -160,11 +167,11 @@ def evaluate(problem: Problem, device: str, clock: Clock) -> None:
 
 
 def peak_memory(problem: Problem, device: str, clock: Clock) -> None:
-    """The most memory in use during an evaluation beyond what was in use before, in MB, as the round's value."""
+    """The most memory in use during an evaluation beyond what was in use before the first, in MB, as the value."""
     pair, data = _pair(problem, device), by_hand.resident(problem, device)
-    pv.evaluate(*pair, data, num_particles=50, progress=False)  # what is loaded or kept once and for all
+    before = _restart_peak(device)
     while True:
-        before = _restart_peak(device)
+        _restart_peak(device)
         pv.evaluate(*pair, data, num_particles=problem.num_particles, progress=False)
         clock((_peak(device) - before) / 2**20, 1)
 
