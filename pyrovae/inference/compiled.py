@@ -16,8 +16,9 @@ from pyro.infer import ELBO, Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor
 
 from pyrovae.inference.blocks import kept_rng
+from pyrovae.inference.bounds import Bound
 from pyrovae.inference.moments import Moment
-from pyrovae.inference.objectives import AnalyticKLELBO, Bound, Objective, SampledELBO
+from pyrovae.inference.objectives import AnalyticKLELBO, Objective, SampledELBO
 from pyrovae.inference.pairs import Program
 from pyrovae.inference.tracing import Untraceable, captured, trace
 from pyrovae.inference.updates import Adam
@@ -118,8 +119,8 @@ class Replay:
         return Moment([*self.changed(), *self.step.state(), *self.live])
 
     def finite(self) -> bool:
-        """Whether sums and parameters are; waits for the device."""
-        tensors = [self.step.sums, *(parameter.detach() for parameter in self.step.update.parameters)]
+        """Whether the sum of the losses and the parameters are; waits for the device."""
+        tensors = [self.step.sums[2], *(parameter.detach() for parameter in self.step.update.parameters)]
         return all(math.isfinite(value) for value in torch.stack([tensor.abs().max() for tensor in tensors]).tolist())
 
     def check(self, *batch: Tensor) -> None:

@@ -19,20 +19,19 @@ particles can be run, is found out once, by :meth:`Objective.prepare`.
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple, final
+from typing import Any, final
 
 import pyro
 import torch
-from pyro.distributions.util import is_identically_zero, scale_and_mask
 from pyro.infer import ELBO
-from pyro.infer.util import MultiFrameTensor
 from pyro.poutine import Trace
 from pyro.util import warn_if_nan
 from torch import Tensor
-from torch.distributions import kl_divergence
 
 from pyrovae.errors import InputError
+from pyrovae.inference import bounds
 from pyrovae.inference.blocks import kept_rng
+from pyrovae.inference.bounds import Bound
 from pyrovae.inference.pairs import Program, evaluation_mode, modules_of, num_rows, plain_traces, sites
 from pyrovae.inference.particles import Plan
 from pyrovae.inference.scales import (
@@ -45,23 +44,6 @@ from pyrovae.inference.scales import (
 )
 from pyrovae.inference.structure import Structure, describe
 from pyrovae.inference.terms import check_num_particles, choose_way
-
-
-class Bound(NamedTuple):
-    """A bound on one batch and the two terms of its ELBO, all scalars, summed over data.
-
-    ``loss`` is minus the bound with every scale in it (of plates, ``poutine.scale``, KL warm-up), and its gradient is
-    the one to train with, score function included. ``reconstruction``, log p(x|z), and ``kl_prior``,
-    log q(z|x) - log p(z) or its closed form, are means over particles in nats, without scales and with masks,
-    float64, detached.
-    """
-
-    loss: Tensor
-    reconstruction: Tensor
-    kl_prior: Tensor
-
-
-# --------------------------------------------------------------------------------------------- objectives
 
 
 class Objective(ELBO):
@@ -168,7 +150,7 @@ class SampledELBO(Objective):
     def bound(self, model: Program, guide: Program, *args: Any) -> Bound:
         """The sampled ELBO of one batch."""
         plan = self.prepare(model, guide, *args)
-        return _mean([_sampled(*run) for run in plan.traces(model, guide, args)], self.num_particles)
+        return bounds.mean([bounds.sampled(*run) for run in plan.traces(model, guide, args)], self.num_particles)
 
 
 class AnalyticKLELBO(Objective):
@@ -189,7 +171,7 @@ class AnalyticKLELBO(Objective):
     def bound(self, model: Program, guide: Program, *args: Any) -> Bound:
         """The ELBO of one batch, its KL in closed form."""
         plan = self.prepare(model, guide, *args)
-        return _mean([_closed_form(*run) for run in plan.traces(model, guide, args)], self.num_particles)
+        return bounds.mean([bounds.closed_form(*run) for run in plan.traces(model, guide, args)], self.num_particles)
 
     def _demand(self, structure: Structure, model_trace: Trace, guide_trace: Trace) -> None:
         if tuple(structure.drawn) != structure.latents:
@@ -246,91 +228,14 @@ class IWAE(Objective):
         for trace in (trace for run in runs for trace in run):
             trace.compute_log_prob()
         scale = plan.scale_of_data(runs[0][0]) if self._scales_all_alike else plan.plate_scale
-        log_weight = torch.cat([_log_weight(plan, *run) for run in runs]) / scale  # (K, N)
+        log_weight = torch.cat([bounds.log_weight(plan, *run) for run in runs]) / scale  # (K, N)
         per_datum = log_weight.logsumexp(0) - math.log(self.num_particles)
-        terms = torch.stack([_terms(*run) for run in runs]).sum(0) / self.num_particles
+        terms = torch.stack([bounds.terms(*run) for run in runs]).sum(0) / self.num_particles
         return Bound(-(scale * per_datum).sum(), *terms)
 
     def _demand(self, structure: Structure, model_trace: Trace, guide_trace: Trace) -> None:
         refuse_without_gradients(type(self).__name__, guide_trace)
         self._scales_all_alike = scales_all_alike(structure, model_trace, guide_trace)
-
-
-# ------------------------------------------------------------------------------------------------ one run
-
-
-def _sampled(model_trace: Trace, guide_trace: Trace) -> Bound:
-    """Sums over data and particles of one run; the gradient is that of the surrogate."""
-    model_trace.compute_log_prob()
-    guide_trace.compute_score_parts()
-    model_sites, guide_sites = sites(model_trace), sites(guide_trace)
-    log_joint = sum(site["log_prob_sum"] for site in model_sites.values())
-    value = log_joint - sum(site["log_prob_sum"] for site in guide_sites.values())
-    entropies = [site["score_parts"].entropy_term for site in guide_sites.values()]
-    surrogate = log_joint - sum(term.sum() for term in entropies if not is_identically_zero(term))
-    surrogate = surrogate + _score_function(model_sites, guide_sites)
-    return Bound((surrogate.detach() - surrogate) - value.detach(), *_terms(model_trace, guide_trace))
-
-
-def _score_function(model_sites: dict[str, Any], guide_sites: dict[str, Any]) -> Tensor | float:
-    """The score of each draw without gradients, times log p - log q held fixed, summed to the plates of the draw."""
-    stuck = [site for site in guide_sites.values() if not is_identically_zero(site["score_parts"].score_function)]
-    if not stuck:
-        return 0.0
-    log_ratio = MultiFrameTensor()
-    for name, site in model_sites.items():
-        log_guide = 0.0 if site["is_observed"] else guide_sites[name]["log_prob"]
-        log_ratio.add((site["cond_indep_stack"], (site["log_prob"] - log_guide).detach()))
-    return sum((log_ratio.sum_to(s["cond_indep_stack"]) * s["score_parts"].score_function).sum() for s in stuck)
-
-
-def _closed_form(model_trace: Trace, guide_trace: Trace) -> Bound:
-    """Sums over data and particles of one run."""
-    model_trace.compute_log_prob(lambda name, site: site["is_observed"])
-    observed = [site for site in sites(model_trace).values() if site["is_observed"]]
-    drawn = [(_kl(site, model_trace.nodes[name]), site) for name, site in sites(guide_trace).items()]
-    kl = sum(scale_and_mask(each, site["scale"], site["mask"]).sum() for each, site in drawn)
-    reconstruction = _total([_unscaled(site["unscaled_log_prob"], site) for site in observed])
-    kl_prior = _total([torch.zeros_like(reconstruction), *(_unscaled(*each) for each in drawn)])
-    return Bound(kl - sum(site["log_prob_sum"] for site in observed), reconstruction, kl_prior)
-
-
-def _kl(guide_site: Any, model_site: Any) -> Tensor:
-    """KL(q || p) of a site, in its batch shape; log q - log p at the draw where there is no closed form."""
-    q, p, value = guide_site["fn"], model_site["fn"], guide_site["value"]
-    try:
-        return torch.as_tensor(kl_divergence(q, p), device=value.device)
-    except NotImplementedError:
-        return q.log_prob(value) - p.log_prob(value)
-
-
-def _log_weight(plan: Plan, model_trace: Trace, guide_trace: Trace) -> Tensor:
-    """log p(x, z) - log q(z|x) of one run, every site by its scale; float64, (K, N) or (1, N)."""
-    log_joint = [plan.table(site["log_prob"]) for site in sites(model_trace).values()]
-    log_guide = [-plan.table(site["log_prob"]) for site in sites(guide_trace).values()]
-    return torch.stack([*log_joint, *log_guide]).sum(0, dtype=torch.float64)
-
-
-def _terms(model_trace: Trace, guide_trace: Trace) -> Tensor:
-    """Reconstruction and KL of one run, (2,): sums over data and particles."""
-    model_sites, drawn = sites(model_trace).values(), sites(guide_trace).values()
-    observed = [_unscaled(site["unscaled_log_prob"], site) for site in model_sites if site["is_observed"]]
-    latent = [-_unscaled(site["unscaled_log_prob"], site) for site in model_sites if not site["is_observed"]]
-    guide = [_unscaled(site["unscaled_log_prob"], site) for site in drawn]
-    return torch.stack([_total(observed), _total([torch.zeros_like(observed[0]), *latent, *guide])])
-
-
-def _unscaled(values: Tensor, site: Any) -> Tensor:
-    """What a site adds to the terms: the sum of ``values``, of its batch shape, where it is not masked."""
-    return scale_and_mask(values.detach(), mask=site["mask"]).sum(dtype=torch.float64)
-
-
-def _total(parts: Sequence[Tensor]) -> Tensor:
-    return torch.stack(tuple(parts)).sum(0)
-
-
-def _mean(runs: Sequence[Bound], num_particles: int) -> Bound:
-    return Bound(*(_total(parts) / num_particles for parts in zip(*runs, strict=True)))
 
 
 def _number(loss: Tensor) -> float:

@@ -150,10 +150,16 @@ class Stepper:
         self.start.back()
         self.meter.num_data, self.careful = self.seen_at_start, True
 
+    def forget_gradients(self) -> None:
+        """Frees what the last step left on the parameters."""
+        for _, parameter in pyro.get_param_store().named_parameters():
+            parameter.grad = None
+
     def _remember(self, replay: Replay) -> None:
         if self.start is None:
             self.start = replay.moment()
-        self.start.now()
+        else:
+            self.start.now()
         self.seen_at_start = self.meter.num_data
 
     def _as_traced(self, batch: Callable[[], tuple[Tensor, ...]]) -> bool:
@@ -164,25 +170,13 @@ class Stepper:
         self.unseen = 0
         return self._or_eager(lambda: self._same(batch()))
 
-    def diagnosis(self, batch: tuple[Tensor, ...], otherwise: str = "") -> str:
-        """What is not finite on a batch: the site if one can be found, else as given, else the parameter."""
-        with kept_rng():
-            bad = not_finite_sites(self.model, self.guide, batch)
-        cause = f"the log density of site '{bad[0]}' is not finite" if bad else otherwise or self._bad_gradient(batch)
-        return f"{cause}; the step was not taken. Lower the learning rate, or look at the data and scales there"
-
-    def forget_gradients(self) -> None:
-        """Frees what the last step left on the parameters."""
-        for _, parameter in pyro.get_param_store().named_parameters():
-            parameter.grad = None
-
     def _take_eagerly(self, batch: tuple[Tensor, ...]) -> None:
         noise = Moment([])
         try:
             self.meter.add(self.svi.step(*batch), len(batch[0]), batch)
         except NotFiniteError as error:
             noise.back()
-            raise FloatingPointError(self.diagnosis(batch, str(error))) from None
+            raise FloatingPointError(self._diagnosis(batch, str(error))) from None
 
     def _take_replayed(self, batch: tuple[Tensor, ...]) -> None:
         assert self.replay is not None
@@ -201,7 +195,14 @@ class Stepper:
             self.refuse_astray()
         except Astray:
             before.back()
-            raise FloatingPointError(self.diagnosis(batch)) from None
+            raise FloatingPointError(self._diagnosis(batch)) from None
+
+    def _diagnosis(self, batch: tuple[Tensor, ...], otherwise: str = "") -> str:
+        """What is not finite on a batch: the site if one can be found, else as given, else the parameter."""
+        with kept_rng():
+            bad = not_finite_sites(self.model, self.guide, batch)
+        cause = f"the log density of site '{bad[0]}' is not finite" if bad else otherwise or self._bad_gradient(batch)
+        return f"{cause}; the step was not taken. Lower the learning rate, or look at the data and scales there"
 
     def _bad_gradient(self, batch: tuple[Tensor, ...]) -> str:
         named = {id(p): (name, p) for name, p in pyro.get_param_store().named_parameters() if p.requires_grad}
