@@ -139,7 +139,7 @@ class Replay:
             if not torch.equal(expected.nan_to_num(), again.nan_to_num()):
                 raise Untraceable("the programs change from run to run: two runs with the same noise differ")
             got = self._of_graph(batch)
-        if not torch.allclose(expected, got, rtol=1e-4, atol=1e-3, equal_nan=True):
+        if not torch.allclose(expected, got, rtol=self.graph.tolerance, atol=1e-3, equal_nan=True):
             raise Untraceable(
                 f"the programs are not what was traced: they give an objective of {expected[-1] / len(batch[0]):g} "
                 f"nats per datum, and {got[-1] / len(batch[0]):g} when replayed with the same noise"

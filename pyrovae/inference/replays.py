@@ -47,7 +47,7 @@ class Replayed:
 
         self.replay = captured(replay, *kept) if cuda else replay
         if not cuda:  # what CUDA draws in a captured graph is not compared
-            self._check(draw, *data)
+            self._check(draw, each.tolerance, *data)
 
     def of(self, *data: Tensor) -> Replay:
         """What replays the draw for these data.
@@ -65,12 +65,12 @@ class Replayed:
 
         return replay
 
-    def _check(self, draw: Callable[..., SiteTerms], *data: Tensor) -> None:
+    def _check(self, draw: Callable[..., SiteTerms], tolerance: float, *data: Tensor) -> None:
         noise = torch.get_rng_state()
         expected = tally(draw(*data)).log_weight
         torch.set_rng_state(noise)
         self.replay(*self.before(*data))
-        equal = torch.isclose(Tally(*self.found[1:]).log_weight, expected, rtol=1e-4, atol=1e-3, equal_nan=True)
+        equal = torch.isclose(Tally(*self.found[1:]).log_weight, expected, rtol=tolerance, atol=1e-3, equal_nan=True)
         if equal.double().mean() < 0.99:  # rounding may turn single draws of discrete sites
             raise Untraceable("the programs change from run to run: with the same noise a replay gives other weights")
 
@@ -105,7 +105,7 @@ def apart(graph: Graph) -> tuple[Graph, Graph]:
     own = [node for node in needed if node in live]
     before = _copied(inputs, (node for node in nodes if node not in drawn), kept)
     rest = _copied([*own, *kept], (node for node in nodes if node in drawn), None)
-    return Graph(before, graph.live), Graph(rest, [live[node] for node in own])
+    return Graph(before, graph.live), Graph(rest, [live[node] for node in own], graph.tolerance)
 
 
 def _is_random(node: Node) -> bool:

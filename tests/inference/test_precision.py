@@ -7,6 +7,7 @@ from torch import nn
 
 import pyrovae as pv
 from pyrovae.inference.precision import in_precision
+from pyrovae.inference.tracing import compiler_missing
 
 PRODUCTS = {
     "linear": (nn.Linear(64, 8), (5, 64)),
@@ -51,3 +52,17 @@ def test_a_fit_in_bfloat16_trains_and_its_evidence_is_that_of_float32():
     rounded, exact = (pv.evaluate(*pair, x, num_particles=200) for pair in (programs, (fitted.model, fitted.guide)))
     gap = (rounded.log_evidence - exact.log_evidence).mean().abs()
     assert 0 < gap < 0.05
+
+
+@pytest.mark.skipif(compiler_missing(torch.device("cpu")) is not None, reason="needs a C++ compiler")
+def test_rounded_products_are_compiled_too():
+    x, last = make_data(200), []
+    for compile in (False, True):
+        vae = make_vae(hidden=64)
+        settings = {"epochs": 5, "batch_size": 50, "precision": "bfloat16", "seed": 0}
+        fitted = pv.fit(vae.model, vae.guide, x, compile=compile, **settings)
+        assert fitted.settings["compile"] is compile
+        programs = [in_precision(program, "bfloat16") for program in (fitted.model, fitted.guide)]
+        report = pv.evaluate(*programs, x, num_particles=200, compile=compile, progress=False)
+        last.append(report.log_evidence.mean())
+    assert abs(last[0] - last[1]) < 0.02
