@@ -12,7 +12,8 @@ from pyrovae.inference.plain import blocks_of
 from pyrovae.splits import Split
 from pyrovae.streams import is_mapped, prefetch
 
-AHEAD = {"cpu": 2**18}  # numbers that are decoded at once: one call for many small batches, and they stay in cache
+# Numbers that are decoded at once: one call for many small batches, and they stay in cache. Draws depend on them.
+AHEAD = {"cpu": 2**18}
 AHEAD_ELSEWHERE = 2**24
 
 Batch = tuple[Tensor, ...]
@@ -41,12 +42,14 @@ class Batches:
     def of_each_size(self) -> list[Batch]:
         """One batch of each size that will come, the full size first."""
         sizes = dict.fromkeys(rows.stop - rows.start for rows in blocks_of(self.num_data, self.batch_size))
-        return [self.source.batch(slice(0, rows)) for rows in sizes]
+        with kept_rng():
+            return [self.source.batch(torch.arange(rows)) for rows in sizes]  # laid out as those of an epoch
 
     def of_last_rows(self) -> Batch:
         """A batch of full size, of the last rows backwards."""
         rows = min(self.batch_size, self.num_data)
-        return self.source.batch(torch.arange(self.num_data - 1, self.num_data - 1 - rows, -1))
+        with kept_rng():
+            return self.source.batch(torch.arange(self.num_data - 1, self.num_data - 1 - rows, -1))
 
     def example(self, epoch: int) -> Batch:
         """The rows of an epoch's first batch, without a trace in any random state."""
@@ -56,12 +59,13 @@ class Batches:
     @contextmanager
     def epoch(self, number: int, first: int) -> Iterator[Iterator[Batch]]:
         """The batches of an epoch, from one on; those of a file are gathered ahead of their use."""
-        pieces = self._order(number).split(self.ahead * self.batch_size)[first // self.ahead :]
+        order = self._order(number) if self.mapped else self._order(number).to(self.device)
+        pieces = order.split(self.ahead * self.batch_size)[first // self.ahead :]
         if self.mapped:
             with prefetch(self.source, pieces, device=self.device, generator=self.generator) as coming:
                 yield self._batches(coming, number, first)
         else:
-            coming = (self.source.batch(rows.to(self.device), self.generator) for rows in pieces)
+            coming = (self.source.batch(rows, self.generator) for rows in pieces)
             yield self._batches(coming, number, first)
 
     def _order(self, epoch: int) -> Tensor:

@@ -5,10 +5,9 @@ r"""The whole SVI step of a static pair as one function of tensors: traced once,
 The forward run through Pyro's handlers, the backward run, the update and the sums that are logged are tensor
 operations; which ones is the same at each step, so the Python that says so need not run again. No value comes back
 to the host inside an epoch, and no step looks at its gradients: one that is not finite leaves its mark on the sums or
-on the parameters for good, and an epoch that ends so is taken again from its start, looked at step by step.
+on Adam's state for good, and an epoch that ends so is taken again from its start, looked at step by step.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -17,9 +16,9 @@ from torch import Tensor
 
 from pyrovae.inference.blocks import kept_rng
 from pyrovae.inference.bounds import Bound
-from pyrovae.inference.moments import Moment
 from pyrovae.inference.objectives import AnalyticKLELBO, Objective, SampledELBO
 from pyrovae.inference.pairs import Program
+from pyrovae.inference.snapshots import Snapshot
 from pyrovae.inference.tracing import Untraceable, captured, trace
 from pyrovae.inference.updates import Adam
 
@@ -105,7 +104,7 @@ class Replay:
     def __init__(self, step: Step, changed: Callable[[], Sequence[Tensor]], *batch: Tensor) -> None:
         self.step, self.changed, self.rows, cuda = step, changed, len(batch[0]), batch[0].is_cuda
         self.live: list[Tensor] = []
-        with self.moment():
+        with self.snapshot():
             self.graph = trace(step, *batch).compiled(*batch)
             self.run = captured(self.graph, *batch) if cuda else self.graph
         self.live = self.graph.live
@@ -114,14 +113,14 @@ class Replay:
         """Takes one step."""
         (self.run if len(batch[0]) == self.rows else self.step)(*batch)
 
-    def moment(self) -> Moment:
+    def snapshot(self) -> Snapshot:
         """All that a step changes, as it is now."""
-        return Moment([*self.changed(), *self.step.state(), *self.live])
+        return Snapshot([*self.changed(), *self.step.state(), *self.live])
 
     def finite(self) -> bool:
-        """Whether the sum of the losses and the parameters are; waits for the device."""
-        tensors = [self.step.sums[2], *(parameter.detach() for parameter in self.step.update.parameters)]
-        return all(math.isfinite(value) for value in torch.stack([tensor.abs().max() for tensor in tensors]).tolist())
+        """Whether every loss and gradient was: the sum of the one and Adam's state keep what was not. Waits."""
+        tensors = [self.step.sums[2], *self.step.update.squares]
+        return not any(torch.stack([(tensor * 0).sum() for tensor in tensors]).tolist())  # NaN of NaN and infinity
 
     def check(self, *batch: Tensor) -> None:
         """Compares what a replay adds to the sums with what the programs add as they are now, at the same noise.
@@ -146,11 +145,11 @@ class Replay:
             )
 
     def _of_programs(self, batch: Sequence[Tensor]) -> Tensor:
-        with self.moment():
+        with self.snapshot():
             return self.step.terms(*batch)
 
     def _of_graph(self, batch: Sequence[Tensor]) -> Tensor:
-        with self.moment():
+        with self.snapshot():
             self.step.sums.zero_()
             self.graph(*batch)  # on CUDA, before it was captured: so it draws as the programs do
             return self.step.sums.clone()

@@ -23,7 +23,7 @@ from pyrovae.inference.measures import check_objective, validation_terms
 from pyrovae.inference.optimizers import Guarded
 from pyrovae.inference.pairs import Program, Scoped, evaluation_mode
 from pyrovae.inference.precision import in_precision
-from pyrovae.inference.stepping import Astray, Stepper, numerics_of_training
+from pyrovae.inference.stepping import Stepper, numerics_of_training
 from pyrovae.progress import bar
 from pyrovae.splits import Split
 
@@ -138,17 +138,30 @@ class Loop:
         rate = self.schedule(state.epoch / self.epochs)
         self.settings["compile"] = self.stepper.begin(rate, lambda: self.batches.example(state.epoch))
         first = state.step
-        try:
-            self._steps(shown, interrupted)
-            self.stepper.refuse_astray()
-        except Astray:  # again, to name the step and to stop before it
-            shown.update(first - state.step)
-            state.step = first
+        if self._goes_astray(shown, interrupted):
+            # Again, step by step: what was not finite is named, and any other error comes again.
+            reached, state.step = state.step, first
+            shown.update(first - reached)
             self.stepper.back()
-            self._steps(shown, interrupted)
+            self._steps(shown, lambda: interrupted() and state.step >= reached)
         state.seconds += time.monotonic() - started
         if state.step == self.steps:
             self._end_epoch()
+
+    def _goes_astray(self, shown: Any, interrupted: Callable[[], bool]) -> bool:
+        """Takes the steps of an epoch; whether replays among them were not finite, or something failed after them."""
+        try:
+            self._steps(shown, interrupted)
+            self.stepper.refuse_astray()
+        except Exception:
+            if not self.stepper.may_go_back:
+                raise
+            return True
+        except KeyboardInterrupt:  # the second one
+            if self.stepper.may_go_back:
+                self.stepper.back()
+            raise
+        return False
 
     def _steps(self, shown: Any, interrupted: Callable[[], bool]) -> None:
         state, advice = self.state, memory_advice(f"a batch of {self.batch_size}: lower batch_size")

@@ -17,10 +17,10 @@ from pyrovae.inference.checkpoint import weights
 from pyrovae.inference.compiled import Replay, Step, without_synchronisation
 from pyrovae.inference.handlers import filled_under_mask, tempered
 from pyrovae.inference.measures import Meter, not_finite_sites, plate_scale
-from pyrovae.inference.moments import Moment
 from pyrovae.inference.objectives import Objective
 from pyrovae.inference.optimizers import Guarded, NotFiniteError
 from pyrovae.inference.pairs import Program, evaluation_mode, plain_traces
+from pyrovae.inference.snapshots import Snapshot
 from pyrovae.inference.tracing import Untraceable
 
 FIRST_LOOKS = 3  # epochs before which the programs are looked at; a look takes as long as some eight steps
@@ -71,7 +71,7 @@ class Stepper:
         self.meter = Meter(objective, model, guide, self.scales, device)
         self.replay: Replay | None = None  # of the whole step, where it is compiled
         self.traced: list[Any] = []
-        self.start: Moment | None = None  # of the epoch, where steps are replayed
+        self.start: Snapshot | None = None  # of the epoch, where steps are replayed
         self.seen_at_start = 0  # data of the epoch, if it was resumed
         self.careful = False  # whether every replay is looked at
         self.looks, self.unseen, self.may_be_eager = 0, 0, may_be_eager
@@ -121,7 +121,8 @@ class Stepper:
             module.train()
         compiled = self.replay is not None and self._as_traced(batch)
         if self.replay is not None:
-            self._remember(self.replay)
+            with memory_advice("a copy of the weights, compiled: use compile=False"):
+                self._remember(self.replay)
         self.careful = False
         return compiled
 
@@ -138,6 +139,11 @@ class Stepper:
             self._take_carefully(batch)
         else:
             self._take_replayed(batch)
+
+    @property
+    def may_go_back(self) -> bool:
+        """Whether replays since the start of the epoch were not looked at: an error may come of an earlier one."""
+        return self.replay is not None and not self.careful
 
     def refuse_astray(self) -> None:
         """Raises :class:`Astray` if replays since the start of the epoch were; waits for the device."""
@@ -157,7 +163,7 @@ class Stepper:
 
     def _remember(self, replay: Replay) -> None:
         if self.start is None:
-            self.start = replay.moment()
+            self.start = replay.snapshot()
         else:
             self.start.now()
         self.seen_at_start = self.meter.num_data
@@ -171,7 +177,7 @@ class Stepper:
         return self._or_eager(lambda: self._same(batch()))
 
     def _take_eagerly(self, batch: tuple[Tensor, ...]) -> None:
-        noise = Moment([])
+        noise = Snapshot([])
         try:
             self.meter.add(self.svi.step(*batch), len(batch[0]), batch)
         except NotFiniteError as error:
@@ -189,7 +195,7 @@ class Stepper:
 
     def _take_carefully(self, batch: tuple[Tensor, ...]) -> None:
         assert self.replay is not None
-        before = self.replay.moment()
+        before = self.replay.snapshot()
         try:
             self._take_replayed(batch)
             self.refuse_astray()

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from pyrovae.inference.terms import SiteTerms, sum_by_role
 
+KEPT = 64  # summaries of blocks before they are merged into one
+
 
 class Tally(NamedTuple):
     """What k particles of n data leave behind: tensors alone, as a graph may hold them; nats, float64.
@@ -50,15 +52,17 @@ def moments(values: Tensor) -> tuple[Tensor, Tensor]:
     return total, (values - total / len(values)).square().sum(0)
 
 
-def merged(counts: Sequence[int], totals: Tensor, squares: Tensor) -> Moments:
-    """Mean over all particles, and its standard error, from the :func:`moments` of B blocks of them, (B, ...) each."""
-    num_particles = sum(counts)
+def merged(counts: Sequence[int], totals: Tensor, squares: Tensor) -> tuple[Tensor, Tensor]:
+    """The :func:`moments` of all particles from those of B blocks of them, (B, ...) each."""
     of_each = torch.tensor(counts, device=totals.device).double().view(-1, *[1] * (totals.dim() - 1))
-    mean = totals.sum(0) / num_particles
-    about_mean = squares.sum(0) + (of_each * (totals / of_each - mean).square()).sum(0)
-    if num_particles == 1:
-        return Moments(mean, torch.full_like(mean, math.nan))
-    return Moments(mean, (about_mean / (num_particles - 1) / num_particles).sqrt())
+    total = totals.sum(0)
+    return total, squares.sum(0) + (of_each * (totals / of_each - total / sum(counts)).square()).sum(0)
+
+
+def mean_and_error(num_particles: int, total: Tensor, squares: Tensor) -> Moments:
+    """Mean over particles and its standard error, from their :func:`moments`."""
+    variance = squares / (num_particles - 1) if num_particles > 1 else torch.full_like(squares, math.nan)
+    return Moments(total / num_particles, (variance / num_particles).sqrt())
 
 
 class Totals:
@@ -78,23 +82,31 @@ class Totals:
         self.log_weight[self.count : self.count + self.counts[-1]] = part.log_weight
         self.summaries.append(part.summary.clone())
         self.count += self.counts[-1]
+        if len(self.summaries) == KEPT:
+            self.summaries, self.counts = [self.summary], [self.count]
+
+    @property
+    def summary(self) -> Tensor:
+        """That of all particles so far, (9, n)."""
+        rows = torch.stack(self.summaries)
+        moments = merged(self.counts, rows[:, :2], rows[:, 2:4])
+        return torch.cat([*moments, rows[:, 4:6].amin(0), rows[:, 6:8].amax(0), rows[:, 8:].amax(0)])
 
     @property
     def terms(self) -> Moments:
         """Of log p(x|z) and of log q(z|x) - log p(z), (2, n)."""
-        rows = torch.stack(self.summaries)
-        return merged(self.counts, rows[:, :2], rows[:, 2:4])
+        return mean_and_error(self.count, *self.summary[:4].split(2))
 
     @property
     def resolution(self) -> Tensor:
         """(n,) nats, what rounding can make of equal weights."""
-        return torch.stack([rows[8] for rows in self.summaries]).amax(0)
+        return self.summary[8]
 
     @property
     def extremes(self) -> tuple[Tensor, Tensor]:
         """The least and the greatest log q(z|x) and log p(z), (2, n) each."""
-        rows = torch.stack([rows[4:8] for rows in self.summaries])
-        return rows[:, :2].amin(0), rows[:, 2:].amax(0)
+        least, greatest = self.summary[4:8].split(2)
+        return least, greatest
 
     @property
     def resolution_of_distinct(self) -> Tensor:

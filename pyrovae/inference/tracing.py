@@ -139,10 +139,11 @@ def _kernels(module: GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
 
     with config.patch(fallback_random=True, size_asserts=False, alignment_asserts=False), _quiet():
         wrapped: Any = compile_fx(module, inputs, inner_compile=inner)
-    (graph, bare), *more = made
-    one_to_one = _shapes(graph) == [tensor.shape for tensor in inputs] and _num_outputs(graph) == _num_outputs(module)
-    if several and one_to_one and not more:
-        return lambda *inputs: bare(list(inputs))
+    if several and len(made) == 1:
+        graph, bare = made[0]
+        alike = _shapes(graph) == [tensor.shape for tensor in inputs]
+        if alike and _num_outputs(graph) == _num_outputs(module):
+            return lambda *inputs: bare(list(inputs))
     return torch.no_grad()(wrapped)
 
 
@@ -237,7 +238,7 @@ def _watched(function: Callable[..., Any]) -> Callable[..., Any]:
 def _line(error: BaseException | None) -> str:
     """The line of the caller's own code, "file.py, line 7", from which an error (or this call) comes."""
     frames = traceback.extract_tb(error.__traceback__) if error else traceback.extract_stack()
-    own = [frame for frame in frames if not frame.filename.startswith(_LIBRARIES)]
+    own = [frame for frame in frames if not frame.filename.startswith((*_LIBRARIES, "<"))]
     frame = (own or frames)[-1]
     return f"{Path(frame.filename).name}, line {frame.lineno} ({(frame.line or '').strip()})"
 

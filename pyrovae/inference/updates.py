@@ -60,6 +60,11 @@ class Adam:
         """What is updated, in the order of the gradients."""
         return [slot.parameter for group in self.groups for slot in group.slots]
 
+    @property
+    def squares(self) -> list[Tensor]:
+        """The mean squares of the gradients."""
+        return [slot.square for group in self.groups for slot in group.slots]
+
     def state(self) -> list[Tensor]:
         """What Adam remembers: counters, means and mean squares."""
         slots = [slot for group in self.groups for slot in group.slots]
@@ -123,7 +128,7 @@ def _update(
         gradient = gradient + decay * parameter
     floor = (settings["eps"] * torch.finfo(parameter.dtype).eps) ** 2
     slot.mean.copy_(_floored(torch.lerp(slot.mean, gradient, 1 - beta1), floor))
-    slot.square.copy_(_floored(slot.square * beta2 + gradient * gradient * (1 - beta2), floor))
+    slot.square.copy_(_floored(slot.square * beta2 + (1 - beta2) * gradient * gradient, floor))
     parameter.sub_(corrected_rate * slot.mean / (slot.square.sqrt() * inverse_root + settings["eps"]))
 
 

@@ -55,10 +55,43 @@ def test_an_epoch_goes_on_from_any_step_with_the_same_draws(dynamic, ahead, monk
     assert not torch.equal(drawn.sum(0), again.sum(0))
 
 
-def test_each_draw_has_the_probability_of_its_row(dynamic):
-    batches, total = Batches(dynamic, 8, seed=1), 0
-    for number in range(400):
-        total = total + sum(x.double().sum(0) for (x,) in epoch(batches, number))
-    p = dynamic.x[torch.arange(len(dynamic))].double()
-    z = (total / 400 - p.sum(0)) / ((p * (1 - p)).sum(0) / 400).sqrt()
-    assert z.abs().max() < 4
+def test_each_row_is_drawn_with_its_own_probabilities(tmp_path):
+    certain = np.random.default_rng(1).integers(2, size=(60, 30)).astype(np.float64)  # drawn, these are themselves
+    np.save(tmp_path / "rows.npy", np.concatenate([certain, np.full((60, 1), 0.3)], 1))
+    split = pv.data.load(tmp_path / "rows.npy", binarization="dynamic").train
+    batches, drawn = Batches(split, 8, seed=1), []
+    for number in range(100):
+        x = torch.cat([x for (x,) in epoch(batches, number)])
+        drawn.append(x[:, -1])
+        rows = x[:, :-1].unique(dim=0)
+        assert torch.equal(rows, split.x[:, :-1].unique(dim=0)) and len(rows) == len(split)
+    share, size = torch.stack(drawn).mean().item(), len(split) * 100
+    assert abs(share - 0.3) < 4 * (0.21 / size) ** 0.5
+
+
+def test_looking_at_batches_leaves_every_random_state_alone(dynamic):
+    batches, before = Batches(dynamic, 8, seed=1), torch.get_rng_state()
+    for look in (batches.of_each_size, batches.of_last_rows, lambda: batches.example(1)):
+        look()
+        assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_seeds_epochs_and_pieces_draw_differently(monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "AHEAD", {"cpu": 2 * 10 * 50})
+    np.save(tmp_path / "even.npy", np.full((60, 50), 0.5))
+    even = pv.data.load(tmp_path / "even.npy", binarization="dynamic").train
+    draws = [torch.cat(epoch(Batches(even, 10, seed=seed), number)[0]) for seed in (0, 1) for number in (0, 1)]
+    draws += [torch.cat(epoch(Batches(even, 10, seed=0), 0)[2])]  # of the second piece
+    assert all(0.3 < x.mean() < 0.7 for x in draws)
+    assert all(not torch.equal(a, b) for i, a in enumerate(draws) for b in draws[:i])
+    label = torch.arange(40)
+    split = as_split((label[:, None], label))
+    orders = [torch.cat([labels for _, labels in epoch(Batches(split, 10, seed=seed), 0)]) for seed in (0, 1)]
+    assert not torch.equal(*orders)
+
+
+def test_batches_are_laid_out_alike_wherever_they_come_from():
+    x = torch.randn(6, 20).t()
+    batches = Batches(as_split(x), 5, seed=0)
+    for batch in (*epoch(batches, 0), *batches.of_each_size(), batches.of_last_rows(), batches.example(0)):
+        assert batch[0].is_contiguous()

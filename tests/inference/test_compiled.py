@@ -6,6 +6,7 @@ import os
 import random
 import signal
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -107,6 +108,27 @@ def test_a_compiled_fit_that_is_stopped_goes_on_bit_for_bit(tmp_path):
     assert without_time(fitted.history) == without_time(expected.history)
 
 
+@pytest.mark.parametrize("compile", [False, True])
+def test_ctrl_c_within_an_epoch_of_new_draws_goes_on_bit_for_bit(compile, tmp_path, monkeypatch):
+    np.save(tmp_path / "rows.npy", np.random.default_rng(0).random((250, 4, 4)))
+    x = pv.data.load(tmp_path / "rows.npy", binarization="dynamic").train
+    straight, parted, taken, take = make_vae(), make_vae(), [], stepping.Stepper.take
+    fit(straight, x, compile)
+
+    def interrupted(self, batch):
+        take(self, batch)
+        taken.append(batch)
+        if len(taken) == 7:  # of 5 in an epoch
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(stepping.Stepper, "take", interrupted)
+    assert fit(parted, x, compile, out=tmp_path / "run").interrupted and len(taken) == 7
+    monkeypatch.undo()
+    again = make_vae(seed=9)
+    fit(again, x, compile, out=tmp_path / "run", resume=True)
+    assert_same_weights(straight, again)
+
+
 # ------------------------------------------------------------------------------------ what no graph can hold
 
 
@@ -136,6 +158,11 @@ class Fragile(Branching):
             z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
             scale = (1 - x.mean() * self.loc.bias.square().sum()).sqrt()
             pyro.sample("x", dist.Normal(z, scale).to_event(1), obs=x)
+
+
+def started_at_zero(pair):
+    pair.loc.load_state_dict({"weight": torch.eye(2), "bias": torch.zeros(2)})
+    return pair
 
 
 def test_control_flow_by_value_is_refused_by_its_line_or_fitted_eagerly(monkeypatch):
@@ -309,8 +336,7 @@ def test_a_loss_that_is_not_finite_names_site_and_step_and_keeps_the_weights(tmp
     x[37] = 1e6  # makes the root's argument negative once the bias has moved from zero
     messages, kept = [], []
     for compile in (False, True):
-        pair = Fragile()
-        pair.loc.load_state_dict({"weight": torch.eye(2), "bias": torch.zeros(2)})
+        pair = started_at_zero(Fragile())
         with pytest.raises(FloatingPointError, match=r"epoch 1, step \d: the log density of site 'x'") as raised:
             fit(pair, x, compile, batch_size=10, out=tmp_path / str(compile))
         messages.append(str(raised.value))
@@ -319,6 +345,79 @@ def test_a_loss_that_is_not_finite_names_site_and_step_and_keeps_the_weights(tmp
     for a, b in zip(kept[0].parameters(), kept[1].parameters(), strict=True):
         assert a.isfinite().all()
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+class Switch(nn.Module):
+    """Its discrete latent cannot even be drawn once a parameter is not finite, which the second epoch makes it."""
+
+    def __init__(self):
+        super().__init__()
+        self.logits, self.loc = nn.Linear(2, 3), nn.Parameter(torch.zeros(3, 2))
+        with torch.no_grad():
+            self.logits.weight.zero_()
+            self.logits.bias.zero_()
+
+    def model(self, x):
+        pyro.module("switch", self)
+        with pyro.plate("data", len(x)):
+            k = pyro.sample("k", dist.Categorical(torch.ones(3)))
+            scale = (1 - x.mean() * self.logits.bias.square().sum()).sqrt()
+            pyro.sample("x", dist.Normal(self.loc[k], scale[None]).to_event(1), obs=x)
+
+    def guide(self, x):
+        pyro.module("switch", self)
+        with pyro.plate("data", len(x)):
+            pyro.sample("k", dist.Categorical(self.logits(x).softmax(-1)))
+
+
+@pytest.mark.parametrize("rows", [40, 1500])  # the latter: more steps than go by before a look
+def test_programs_that_fail_once_weights_are_not_finite_are_stopped_before_that(rows):
+    x, messages = torch.zeros(rows, 2), []
+    x[rows // 2] = 1e7
+    for compile in (False, True):
+        pair = Switch()
+        with pytest.raises(FloatingPointError, match=r"epoch \d, step \d+: the log density of site 'x'") as raised:
+            fit(pair, x, compile, batch_size=10)
+        messages.append(str(raised.value))
+        assert all(parameter.isfinite().all() for parameter in pair.parameters())
+    assert messages[0] == messages[1]
+
+
+def test_ctrl_c_after_an_epoch_went_astray_still_names_the_step(monkeypatch):
+    x, take, taken = torch.zeros(80, 2), stepping.Stepper.take, []
+    x[37] = 1e6
+
+    def interrupted(self, batch):
+        take(self, batch)
+        taken.append(batch)
+        if len(taken) == 8:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(stepping.Stepper, "take", interrupted)
+    with pytest.raises(FloatingPointError, match="the log density of site 'x'"):
+        fit(started_at_zero(Fragile()), x, True, batch_size=10)
+
+
+class Constants(Plain):
+    """Tensors that no graph may write to, and a parameter of no elements."""
+
+    def __init__(self):
+        super().__init__()
+        self.offset, self.empty = torch.ones(1).expand(2), nn.Parameter(torch.zeros(2, 0))
+
+    def model(self, x):
+        pyro.module("constants", self)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            loc = self.decoder(z) + self.offset + self.empty.sum(-1)
+            pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x)
+
+
+def test_expanded_constants_empty_parameters_and_data_in_columns_are_fitted_alike():
+    last = []
+    for compile, x in ((False, points()), (True, points().t().contiguous().t())):
+        last.append(fit(Constants(), x, compile).history[-1]["elbo"])
+    assert last[0] == pytest.approx(last[1], rel=1e-5)
 
 
 def test_auto_compiles_where_it_is_repaid(monkeypatch):

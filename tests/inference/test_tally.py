@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pyrovae.inference import estimators
-from pyrovae.inference.tally import Totals, merged, moments, tally
+from pyrovae.inference.tally import Totals, mean_and_error, merged, moments, tally
 from pyrovae.inference.terms import SiteTerms, sum_by_role
 
 
@@ -16,7 +16,7 @@ def doubles(*shape, seed=0):
 
 def in_blocks(table, sizes):
     totals, squares = zip(*map(moments, table.split(sizes)), strict=True)
-    return merged(sizes, torch.stack(totals), torch.stack(squares))
+    return mean_and_error(len(table), *merged(sizes, torch.stack(totals), torch.stack(squares)))
 
 
 SPLITS = {"whole": [100], "even": [50, 50], "uneven": [1, 70, 29], "one-by-one": [1] * 100}

@@ -88,11 +88,26 @@ def test_moments_of_a_gradient_that_stays_zero_end_at_zero_where_torch_leaves_su
         torch.testing.assert_close(got, expected, rtol=3e-6, atol=0)
 
 
-def test_a_gradient_that_is_not_finite_leaves_its_mark_on_the_parameter():
+def test_a_small_gradient_counts():
+    theirs, ours = parameters(torch.float32), parameters(torch.float32)
+    reference, update = torch.optim.Adam(theirs, lr=1e-3), Adam([torch.optim.Adam(ours, lr=1e-3)])
+    for _ in range(3):
+        for parameter in theirs:
+            parameter.grad = torch.full_like(parameter, 1e-9)
+        reference.step()
+        update([torch.full_like(p, 1e-9) for p in ours], ONE)
+    for expected, got, start in zip(theirs, ours, parameters(torch.float32), strict=True):
+        assert not torch.equal(expected, start)
+        torch.testing.assert_close(got, expected, rtol=3e-7, atol=1e-9)
+
+
+def test_a_gradient_that_is_not_finite_leaves_its_mark_for_good():
     for value in (torch.nan, torch.inf):
         ours = parameters()
-        Adam([torch.optim.Adam(ours, lr=1e-2)])([torch.full_like(p, value) for p in ours], ONE)
-        assert not any(p.isfinite().any() for p in ours)
+        update = Adam([torch.optim.Adam(ours, lr=1e-2)])
+        update([torch.full_like(p, value) for p in ours], ONE)
+        update([torch.zeros_like(p) for p in ours], ONE)
+        assert not any(square.isfinite().any() for square in update.squares)
 
 
 def test_parameters_with_unlike_counts_keep_their_own():

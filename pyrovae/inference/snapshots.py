@@ -1,33 +1,35 @@
-"""A moment of a computation to which one can return: tensors, and the random state that goes with them."""
+"""A snapshot of a computation, to return to: tensors, and the random state that goes with them."""
 
 from collections.abc import Iterable
 from types import TracebackType
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
-class Moment:
+class Snapshot:
     """Copies of tensors, and torch's random state on every device; as a context it is returned to at the end.
 
     Args:
-        tensors: those that will change; one that comes twice is kept once.
+        tensors: those that may change; memory that comes twice is kept once, and what no operation can write to (an
+            expanded tensor) not at all.
 
     Example:
         >>> value = torch.ones(2)
-        >>> with Moment([value]):
+        >>> with Snapshot([value]):
         ...     first = value.add_(torch.rand(2)).tolist()
         >>> value.tolist(), first == (value + torch.rand(2)).tolist()
         ([1.0, 1.0], True)
     """
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
-        self.tensors = list({id(tensor): tensor for tensor in tensors}.values())
+        self.tensors = list({_memory(tensor): tensor for tensor in tensors if _is_writable(tensor)}.values())
         self.values = [torch.empty_like(tensor) for tensor in self.tensors]
         self.now()
 
     def now(self) -> None:
-        """Makes this the present moment."""
+        """Takes it anew."""
         _copy(self.tensors, self.values)
         self.noise = torch.get_rng_state()
         self.noise_on_cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
@@ -44,6 +46,14 @@ class Moment:
 
     def __exit__(self, kind: type | None, error: BaseException | None, where: TracebackType | None) -> None:
         self.back()
+
+
+def _memory(tensor: Tensor) -> Any:
+    return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
+
+
+def _is_writable(tensor: Tensor) -> bool:
+    return all(stride or size < 2 for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
 
 
 @torch.no_grad()
