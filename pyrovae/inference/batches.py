@@ -59,8 +59,7 @@ class Batches:
     @contextmanager
     def epoch(self, number: int, first: int) -> Iterator[Iterator[Batch]]:
         """The batches of an epoch, from one on; those of a file are gathered ahead of their use."""
-        order = self._order(number) if self.mapped else self._order(number).to(self.device)
-        pieces = order.split(self.ahead * self.batch_size)[first // self.ahead :]
+        pieces = self._order(number).split(self.ahead * self.batch_size)[first // self.ahead :]
         if self.mapped:
             with prefetch(self.source, pieces, device=self.device, generator=self.generator) as coming:
                 yield self._batches(coming, number, first)
@@ -70,7 +69,8 @@ class Batches:
 
     def _order(self, epoch: int) -> Tensor:
         shuffle = torch.Generator("cpu").manual_seed(seed_of(ORDER, self.seed, epoch))
-        return torch.randperm(self.num_data, generator=shuffle, device="cpu")
+        order = torch.randperm(self.num_data, generator=shuffle, device="cpu")
+        return order if self.mapped else order.to(self.device)
 
     def _batches(self, coming: Iterator[Batch], epoch: int, first: int) -> Iterator[Batch]:
         piece, done = divmod(first, self.ahead)

@@ -15,7 +15,7 @@ from pyro.infer import ELBO
 from torch import Tensor, nn
 
 from pyrovae import storage
-from pyrovae.inference.batches import Batches
+from pyrovae.inference.batches import Batch, Batches
 from pyrovae.inference.blocks import FIT, kept_rng, memory_advice, seed_everything
 from pyrovae.inference.checkpoint import Progress, restore, save, set_weights, weights
 from pyrovae.inference.first_look import look_at_data
@@ -103,7 +103,8 @@ class Loop:
             plate=self.settings["plate"],
         )
         check_objective(self.objective, structure)
-        self.stepper.prime(self.batches.of_each_size())
+        batches = self.batches.of_each_size()
+        self.stepper.prime(batches)
         with numerics_of_training(), _interruptible() as interrupted, self.meter:
             resumed = self.folder is not None and resume and storage.holds_run(self.folder)
             if resumed:
@@ -111,7 +112,7 @@ class Loop:
             done, total = self.state.epoch * self.steps + self.state.step, self.epochs * self.steps
             with bar(shown=visible, total=total, initial=done, unit="step", dynamic_ncols=True) as shown:
                 self.stepper.interrupted = interrupted
-                self._compile(shown)
+                self._compile(batches, shown)
                 if not resumed:
                     self._save()
                 try:
@@ -124,11 +125,10 @@ class Loop:
             self._take_best()
         return self._fit()
 
-    def _compile(self, shown: Any) -> None:
+    def _compile(self, batches: list[Batch], shown: Any) -> None:
         if self.settings["compile"]:
             shown.set_description("compiling the step")
-            batches = self.batches.of_each_size(), self.batches.of_last_rows()
-            self.settings["compile"] = self.stepper.compile(*batches)
+            self.settings["compile"] = self.stepper.compile(batches, self.batches.of_last_rows())
 
     def _epoch(self, shown: Any, interrupted: Callable[[], bool]) -> None:
         state, started = self.state, time.monotonic()

@@ -235,14 +235,10 @@ class Stepper:
 
     def _run_once_in_training(self, objective: Objective, batch: tuple[Tensor, ...]) -> None:
         """Makes parameters that exist in training alone, and leaves running statistics as they were."""
-        before = {name: tensor.detach().clone() for name, tensor in weights(self.modules).items()}
         for module in self.modules:
             module.train()
-        with kept_rng(), torch.no_grad():
+        with Snapshot(weights(self.modules).values()), torch.no_grad():
             objective.bound(self.model, self.guide, *batch)
-            for name, tensor in weights(self.modules).items():
-                if name in before:
-                    tensor.copy_(before[name])
 
     def _same(self, batch: tuple[Tensor, ...] | None = None) -> None:
         """Demands that what was traced is what trains: tensors, the optimizer's settings, the programs on a batch."""

@@ -74,38 +74,45 @@ class Totals:
 
     def __init__(self, num_particles: int, num_data: int) -> None:
         self.log_weight = torch.empty(num_particles, num_data, dtype=torch.float64)
-        self.count, self.counts, self.summaries = 0, list[int](), list[Tensor]()
+        self.counts, self.summaries = list[int](), list[Tensor]()
 
     def add(self, part: Tally) -> None:
         """Takes in k more particles; what ``part`` holds may be overwritten afterwards."""
+        start = self.count
+        self.log_weight[start : start + len(part.log_weight)] = part.log_weight
         self.counts.append(len(part.log_weight))
-        self.log_weight[self.count : self.count + self.counts[-1]] = part.log_weight
         self.summaries.append(part.summary.clone())
-        self.count += self.counts[-1]
         if len(self.summaries) == KEPT:
-            self.summaries, self.counts = [self.summary], [self.count]
+            self.merge()
 
     @property
-    def summary(self) -> Tensor:
-        """That of all particles so far, (9, n)."""
-        rows = torch.stack(self.summaries)
-        moments = merged(self.counts, rows[:, :2], rows[:, 2:4])
-        return torch.cat([*moments, rows[:, 4:6].amin(0), rows[:, 6:8].amax(0), rows[:, 8:].amax(0)])
+    def count(self) -> int:
+        """Particles so far."""
+        return sum(self.counts)
+
+    def merge(self) -> Tensor:
+        """Makes the summaries one, (9, n), of all particles so far."""
+        if len(self.summaries) > 1:
+            rows = torch.stack(self.summaries)
+            moments = merged(self.counts, rows[:, :2], rows[:, 2:4])
+            whole = torch.cat([*moments, rows[:, 4:6].amin(0), rows[:, 6:8].amax(0), rows[:, 8:].amax(0)])
+            self.counts, self.summaries = [self.count], [whole]
+        return self.summaries[0]
 
     @property
     def terms(self) -> Moments:
         """Of log p(x|z) and of log q(z|x) - log p(z), (2, n)."""
-        return mean_and_error(self.count, *self.summary[:4].split(2))
+        return mean_and_error(self.count, *self.merge()[:4].split(2))
 
     @property
     def resolution(self) -> Tensor:
         """(n,) nats, what rounding can make of equal weights."""
-        return self.summary[8]
+        return self.merge()[8]
 
     @property
     def extremes(self) -> tuple[Tensor, Tensor]:
         """The least and the greatest log q(z|x) and log p(z), (2, n) each."""
-        least, greatest = self.summary[4:8].split(2)
+        least, greatest = self.merge()[4:8].split(2)
         return least, greatest
 
     @property
