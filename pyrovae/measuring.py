@@ -106,7 +106,7 @@ def compare(arguments: Namespace) -> int:
 
 
 # Data at once: few where a datum takes long, as an interrupt keeps whole batches.
-BATCH_SIZES = {"is": 100, "ais": 25, "bdmc": 25, "gaps": 25, "calibrate": 50, "check": 50, "anatomy": 500}
+BATCH_SIZES = {"ais": 25, "bdmc": 25, "gaps": 25, "calibrate": 50, "check": 50, "anatomy": 500}
 
 
 def _measured(arguments: Namespace, measure: Callable[..., Any], draw: Draw, **options: Any) -> int:
@@ -117,7 +117,7 @@ def _measured(arguments: Namespace, measure: Callable[..., Any], draw: Draw, **o
     loaded = load_run(arguments)
     data = loaded.split(arguments.split)
     data = data[: arguments.num] if arguments.num else data
-    size = arguments.batch_size or BATCH_SIZES[getattr(arguments, "method", arguments.command)]
+    size = arguments.batch_size or BATCH_SIZES.get(getattr(arguments, "method", arguments.command))
     options |= {"seed": arguments.seed, "batch_size": size}
     try:
         record, status = measure(loaded.fit.model, loaded.fit.guide, data, **options), 0

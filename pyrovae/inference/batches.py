@@ -7,14 +7,13 @@ import torch
 from torch import Tensor
 
 from pyrovae.compact import Compact
-from pyrovae.inference.blocks import BINARIZATION, ORDER, kept_rng, seed_of
+from pyrovae.inference.blocks import BINARIZATION, ORDER, kept_rng, of_device, seed_of
 from pyrovae.inference.plain import blocks_of
 from pyrovae.splits import Split
 from pyrovae.streams import is_mapped, prefetch
 
 # Numbers that are decoded at once: one call for many small batches, and they stay in cache. Draws depend on them.
-AHEAD = {"cpu": 2**18}
-AHEAD_ELSEWHERE = 2**24
+AHEAD = {"cpu": 2**18, "cuda": 2**24}
 
 Batch = tuple[Tensor, ...]
 
@@ -37,7 +36,7 @@ class Batches:
             self.source = self.source.to(self.device)
         self.generator = torch.Generator(device=self.device)
         numbers = batch_size * sum(tensor.shape[1:].numel() for tensor in split.tensors)
-        self.ahead = max(1, AHEAD.get(self.device.type, AHEAD_ELSEWHERE) // max(1, numbers))  # batches
+        self.ahead = max(1, of_device(AHEAD, self.device) // max(1, numbers))  # batches
 
     def of_each_size(self) -> list[Batch]:
         """One batch of each size that will come, the full size first."""

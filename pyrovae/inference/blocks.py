@@ -27,6 +27,11 @@ FIT, ORDER, BINARIZATION, VALIDATION, EVALUATION, DRAWING, ANNEALING, GAPS, SURG
 ELEMENTS_AT_ONCE = 2**21  # numbers drawn or scored in one run of the programs, where the caller does not say
 
 
+def of_device(sizes: dict[str, int], device: torch.device) -> int:
+    """The size for CUDA on CUDA, that for the CPU elsewhere."""
+    return sizes["cuda" if device.type == "cuda" else "cpu"]
+
+
 def check_finite(terms: SiteTerms) -> None:
     """Raises FloatingPointError, naming the site, where a density is NaN or a weight would be infinite."""
     for role, tables in terms._asdict().items():

@@ -83,7 +83,7 @@ def convergence(
     *,
     num_particles: int = 10_000,
     seed: int = 0,
-    batch_size: int = 100,
+    batch_size: int | None = None,
     particle_batch: int | None = None,
     plate: str | None = None,
     vectorize: bool = True,
@@ -98,7 +98,7 @@ def convergence(
         data: a :class:`~pyrovae.data.Split`, a tensor (N, ...), or a tuple of tensors passed on as arguments.
         num_particles: K_max.
         seed: of the draws, which are those of :func:`~pyrovae.evaluate` with the same arguments.
-        batch_size: data in a block.
+        batch_size: data in a block; None finds a number, fewer for more particles.
         particle_batch: particles in a block; None finds a number that keeps memory near 100 MB.
         plate: name of the data plate, where several plates hold all sites.
         vectorize: False runs one particle of one datum at a time.

@@ -1,7 +1,7 @@
 r"""The importance weights of any pair on any data, block by block, and a report's columns from them.
 
-Of everything that K particles of n data leave behind, the log weights alone are kept as a table (K, n): what is only
-averaged over particles is summed up as it comes, so that memory hardly grows with K.
+Of everything that K particles of n data leave behind, the log weights alone are kept as a table (K, n), of fewer data
+where K is larger; what is only averaged over particles is summed up as it comes. So memory hardly grows with K.
 """
 
 from collections.abc import Callable
@@ -11,16 +11,15 @@ import torch
 from torch import Tensor
 
 from pyrovae.inference import estimators
-from pyrovae.inference.blocks import memory_advice, undisturbed
+from pyrovae.inference.blocks import memory_advice, of_device, undisturbed
 from pyrovae.inference.pairs import Program
 from pyrovae.inference.plain import blocks_of
-from pyrovae.inference.weighing import Evaluation, Plan, Weights
+from pyrovae.inference.weighing import WEIGHTS_AT_ONCE, Evaluation, Plan, Weights
 from pyrovae.progress import bar, kept_on_interrupt
 from pyrovae.splits import Protocol, as_split
 
 DOUBTFUL_SHARE = 0.05  # of data whose k-hat is too high or undefined, above which their mean is not to be trusted
 FEWER = "lower batch_size or num_particles"
-WEIGHTS_AT_ONCE = 2**18  # in one temporary table of the estimators: 2 MB
 WHERE_DRAWN = (  # said under diagnostics that find nothing
     "k-hat and ESS see only where draws fall: a mode the guide misses shows in defensive=, calibrate, bidirectional"
 )
@@ -65,7 +64,7 @@ def measure(
         keep_freed_memory()
         source, run = split.to(device), Evaluation(model, guide, plan, len(split), device)
         with bar(shown=progress, total=len(split), desc="evidence", unit="x", delay=2) as shown:
-            for index, rows in enumerate(blocks_of(len(split), plan.batch_size)):
+            for index, rows in enumerate(blocks_of(len(split), run.batch_size)):
                 with memory_advice(f"{plan.num_particles} weights of {rows.stop - rows.start} data: {FEWER}"):
                     columns.append(reduce(run.block(source, index, rows, shown)))
     return record()
@@ -109,7 +108,7 @@ def importance_sampling(log_weight: Tensor, resolution: Tensor) -> dict[str, Ten
 
 def in_slices(reduce: Callable[[Tensor, Tensor], dict[str, Tensor]], block: Weights) -> dict[str, Tensor]:
     """Applies a function of log weights (K, m) and their resolution (m,) to a few data at a time."""
-    width = max(1, WEIGHTS_AT_ONCE // len(block.log_weight))
+    width = max(1, of_device(WEIGHTS_AT_ONCE, block.log_weight.device) // len(block.log_weight))
     slices = zip(block.log_weight.split(width, 1), block.resolution.split(width), strict=True)
     parts = [reduce(*part) for part in slices]
     return {name: torch.cat([part[name] for part in parts], -1) for name in parts[0]}

@@ -15,6 +15,7 @@ from pyro.infer import ELBO
 from torch import Tensor, nn
 
 from pyrovae import storage
+from pyrovae.errors import InputError
 from pyrovae.inference.batches import Batch, Batches
 from pyrovae.inference.blocks import FIT, kept_rng, memory_advice, seed_everything
 from pyrovae.inference.checkpoint import Progress, restore, save, set_weights, weights
@@ -153,6 +154,8 @@ class Loop:
         try:
             self._steps(shown, interrupted)
             self.stepper.refuse_astray()
+        except InputError:  # of a file or of memory: what the weights are has no part in it
+            raise
         except Exception:
             if not self.stepper.may_go_back:
                 raise

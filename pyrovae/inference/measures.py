@@ -12,6 +12,7 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from pyrovae.errors import InputError
+from pyrovae.inference import bounds
 from pyrovae.inference.blocks import VALIDATION, seed_everything
 from pyrovae.inference.objectives import Objective
 from pyrovae.inference.pairs import Program, plain_traces, quiet_numerics, sites
@@ -111,7 +112,7 @@ class Meter:
                 for trace in self.seen[0]:
                     trace.compute_log_prob()
         particles = self.objective.num_particles if self.readable else 1
-        return torch.stack([torch.stack(read_terms(*traces)) for traces in self.seen]).sum(0) / particles
+        return torch.stack([bounds.terms(*traces) for traces in self.seen]).sum(0) / particles
 
     def means(self) -> dict[str, float]:
         """Means over the data seen in this epoch, in nats per datum; waits for the device."""
@@ -143,16 +144,6 @@ def not_finite_sites(model: Program, guide: Program, batch: Sequence[Tensor]) ->
     ]
 
 
-def read_terms(model_trace: Trace, guide_trace: Trace) -> tuple[Tensor, Tensor]:
-    """Reconstruction and KL(q || prior), summed over data: without scales, with masks; float64 scalars."""
-    model_sites, guide_sites = sites(model_trace), sites(guide_trace)
-    zero = torch.zeros((), dtype=torch.float64, device=next(iter(guide_sites.values()))["value"].device)
-    observed = [_unscaled_sum(site) for site in model_sites.values() if site["is_observed"]]
-    prior = [_unscaled_sum(site) for site in model_sites.values() if not site["is_observed"]]
-    guide = [_unscaled_sum(site) for site in guide_sites.values()]
-    return sum(observed, zero), sum(guide, zero) - sum(prior, zero)
-
-
 def plate_scale(model_trace: Trace) -> float:
     """How many data a row stands for: the size of plates that rescale a batch, over that of the batch."""
     site = next(site for site in sites(model_trace).values() if site["is_observed"])
@@ -172,13 +163,6 @@ def validation_terms(model: Program, guide: Program, data: Split, batch_size: in
             traces = plain_traces(model, guide, batch)
             for trace in traces:
                 trace.compute_log_prob()
-            sums += torch.stack(read_terms(*traces)).cpu()
+            sums += bounds.terms(*traces).cpu()
     reconstruction, kl = (sums / len(data)).tolist()
     return {"elbo": reconstruction - kl, "reconstruction": reconstruction, "kl_prior": kl}
-
-
-def _unscaled_sum(site: dict) -> Tensor:
-    scale = site["scale"]
-    if isinstance(scale, Tensor) and scale.numel() > 1:
-        return (site["log_prob"].detach() / scale).sum().double()
-    return site["log_prob_sum"].detach().double() / scale

@@ -222,7 +222,7 @@ def evaluate(
     *,
     num_particles: int = 1000,
     seed: int = 0,
-    batch_size: int = 100,
+    batch_size: int | None = None,
     particle_batch: int | None = None,
     plate: str | None = None,
     vectorize: bool = True,
@@ -238,7 +238,8 @@ def evaluate(
         data: a :class:`~pyrovae.data.Split`, a tensor (N, ...), or a tuple of tensors passed on as arguments.
         num_particles: K, draws from the guide for each datum.
         seed: of the draws; the noise is keyed by (seed, data block, particle block).
-        batch_size: data in a block.
+        batch_size: data in a block; None takes 100 (on CUDA 1000), fewer from some thousand particles on, so that the
+            table of their weights does not grow with K.
         particle_batch: particles in a block; None finds a number by itself (on the CPU memory stays near 100 MB), and
             halves it where memory runs out all the same: the numbers then are those of the smaller block.
         plate: name of the data plate, where several plates hold all sites.

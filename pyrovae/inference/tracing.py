@@ -127,8 +127,12 @@ def _kernels(module: GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
 
     The wrapper is there for inputs that share memory, and for gradients: inputs are one to one without the former.
     """
+    from torch._functorch import config as autograd_config
+    from torch._guards import TracingContext, tracing
     from torch._inductor import config
     from torch._inductor.compile_fx import compile_fx, compile_fx_inner
+    from torch._subclasses import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
     made: list[tuple[GraphModule, Any]] = []
     several = isinstance(module.graph.output_node().args[0], tuple | list)
@@ -137,8 +141,11 @@ def _kernels(module: GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
         made.append((graph, compile_fx_inner(graph, *args, **options)))
         return made[-1][1]
 
-    with config.patch(fallback_random=True, size_asserts=False, alignment_asserts=False), _quiet():
-        wrapped: Any = compile_fx(module, inputs, inner_compile=inner)
+    fake = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())  # what inductor's cache asks for
+    shapes = [fake.from_tensor(tensor, static_shapes=True) for tensor in inputs]
+    options = config.patch(fallback_random=True, size_asserts=False, alignment_asserts=False)
+    with options, autograd_config.patch(enable_autograd_cache=False), tracing(TracingContext(fake)), _quiet():
+        wrapped: Any = compile_fx(module, shapes, inner_compile=inner)
     if several and len(made) == 1:
         graph, bare = made[0]
         alike = _shapes(graph) == [tensor.shape for tensor in inputs]

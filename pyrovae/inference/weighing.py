@@ -17,7 +17,15 @@ from torch.distributions import kl_divergence
 
 from pyrovae.errors import InputError, NotCompiled
 from pyrovae.inference import blocks
-from pyrovae.inference.blocks import EVALUATION, check_finite, out_of_memory, seed_everything, seed_of, seed_torch
+from pyrovae.inference.blocks import (
+    EVALUATION,
+    check_finite,
+    of_device,
+    out_of_memory,
+    seed_everything,
+    seed_of,
+    seed_torch,
+)
 from pyrovae.inference.defensive import Defended
 from pyrovae.inference.pairs import Program, num_rows, plain_traces, sites
 from pyrovae.inference.replays import Replay, Replayed
@@ -31,6 +39,8 @@ from pyrovae.splits import Split
 MEMORY = "lower particle_batch, then batch_size (the number of particles itself need not change)"
 REPAID = 10**7  # decoder passes, N K, after which compiling has cost less than it saved, on two cores
 ON_CUDA = 2**28  # numbers scored at once there, where memory allows: more keep the device no busier
+DATA_AT_ONCE = {"cpu": 100, "cuda": 1000}  # at most, where the caller does not say
+WEIGHTS_AT_ONCE = {"cpu": 2**18, "cuda": 2**23}  # in one table, float64: 2 MB and 64 MB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +53,7 @@ class Plan:
 
     num_particles: int
     seed: int
-    batch_size: int
+    batch_size: int | None
     particle_batch: int | None
     plate: str | None
     vectorize: bool
@@ -52,11 +62,9 @@ class Plan:
 
     def __post_init__(self) -> None:
         check_num_particles(self.num_particles)
-        if self.batch_size < 1 or (self.particle_batch is not None and self.particle_batch < 1):
-            raise InputError(
-                f"block sizes must be at least 1, got batch_size={self.batch_size}, "
-                f"particle_batch={self.particle_batch}"
-            )
+        sizes = {name: getattr(self, name) for name in ("batch_size", "particle_batch")}
+        if wrong := [f"{name}={size}" for name, size in sizes.items() if size is not None and size < 1]:
+            raise InputError(f"block sizes must be at least 1, got {', '.join(wrong)}")
         if not 0 <= self.defensive < 1:
             raise InputError(f"defensive is the prior's share of the draws, from 0 to below 1; got {self.defensive}")
         if self.defensive and not self.vectorize:
@@ -72,6 +80,10 @@ class Plan:
     def may_compile(self) -> bool:
         """Whether draws are of a kind that a graph can hold."""
         return self.vectorize and not self.defensive
+
+    def rows(self, device: torch.device) -> int:
+        """Data in a block: as was said, or so many that the table of their weights does not grow with K."""
+        return self.batch_size or data_at_once(self.num_particles, device)
 
     def compiles(self, num_data: int, device: torch.device) -> bool:
         """Whether draws are compiled: as was said, or as it is worth it."""
@@ -105,7 +117,8 @@ class Evaluation:
         self.measure: dict[str, str] = {}
         self.ways: dict[int, str] = {}  # data in a block -> how the programs take it
         self.elements, self.sizes = elements_at_once(device), dict[int, int]()  # data in a block -> particles at once
-        self.num_rows, self.compiles = min(num_data, plan.batch_size), plan.compiles(num_data, device)
+        self.batch_size, self.compiles = plan.rows(device), plan.compiles(num_data, device)
+        self.num_rows = min(num_data, self.batch_size)
         self.replayed: dict[int, Replayed] = {}  # particles -> their draw, for blocks of num_rows data
 
     @property
@@ -229,6 +242,17 @@ def even(num_particles: int, most: int) -> int:
     """
     most = min(num_particles, most)
     return next((size for size in range(most, most * 3 // 4, -1) if num_particles % size == 0), most)
+
+
+def data_at_once(num_particles: int, device: torch.device) -> int:
+    """How many data share a block: a part of 100 (on CUDA of 1000) such that their weights fit into one small table.
+
+    Example:
+        >>> [data_at_once(k, torch.device("cpu")) for k in (1000, 5000, 100_000, 10**7)]
+        [100, 50, 2, 1]
+    """
+    most, fits = of_device(DATA_AT_ONCE, device), of_device(WEIGHTS_AT_ONCE, device) // num_particles
+    return max(size for size in range(1, most + 1) if most % size == 0 and size <= max(1, fits))
 
 
 def elements_at_once(device: torch.device) -> int:

@@ -31,7 +31,7 @@ def dynamic_digits():
     return pv.data.load("digits", binarization="dynamic")
 
 
-def fit_digits(folder, epochs, *, resume=False, seed=0):
+def fit_digits(folder, epochs, *, resume=False, seed=0, callback=None):
     digits = dynamic_digits()
     vae = pv.VAE(
         prior=pv.priors.GaussianMixture(3, num_components=4, seed=seed),
@@ -51,39 +51,50 @@ def fit_digits(folder, epochs, *, resume=False, seed=0):
         schedule=lambda share: 1 - 0.5 * share,
         out=folder,
         resume=resume,
+        callback=callback,
     )
     return vae, fitted
 
 
-def fit_that_is_killed(folder):
+EPOCHS = 24
+
+
+def fit_that_is_killed(folder, epochs_begun):
     torch.set_num_threads(1)
     loop.CHECKPOINT_SECONDS = 0.0  # so that many moments fall into a write
-    fit_digits(folder, 40)
+
+    def tell(epoch, so_far):
+        epochs_begun.value = epoch
+
+    fit_digits(folder, EPOCHS, callback=tell)
 
 
 def test_killed_at_20_random_moments_the_run_reads_and_resumes_bit_identically(tmp_path):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    straight, expected = fit_digits(None, 40)
+    straight, expected = fit_digits(None, EPOCHS)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pyrovae.inference.training", "pyrovae.programs.vae", "pyrovae.recipes"])
+    context.set_forkserver_preload(
+        ["pyrovae.inference.training", "pyrovae.recipes", "sklearn.datasets", "torch._dynamo"]
+    )
     epochs_done = []
     for number, share in enumerate(torch.rand(20, generator=torch.Generator().manual_seed(0)).tolist()):
-        folder = tmp_path / str(number)
-        process = context.Process(target=fit_that_is_killed, args=(folder,))
+        folder, epochs_begun = tmp_path / str(number), context.Value("i", 0)
+        process = context.Process(target=fit_that_is_killed, args=(folder, epochs_begun))
         process.start()
-        while not storage.holds_run(folder) and process.is_alive():
+        whole, rest = divmod(share * EPOCHS, 1)
+        while process.is_alive() and (epochs_begun.value < whole or not storage.holds_run(folder)):
             time.sleep(0.001)
-        time.sleep(2.5 * share)  # a fit takes about two seconds
+        time.sleep(0.05 * rest)  # about an epoch
         process.kill()
         process.join()
         content, _ = storage.read(folder)  # readable, whatever the moment
         epochs_done.append(content["progress"]["epoch"])
-        resumed, fitted = fit_digits(folder, 40, resume=True, seed=9)
+        resumed, fitted = fit_digits(folder, EPOCHS, resume=True, seed=9)
         assert_same_weights(resumed, straight)
         assert without_time(fitted.history) == without_time(expected.history)
     torch.set_num_threads(threads)
-    assert len(set(epochs_done)) > 3 and min(epochs_done) < 40
+    assert len(set(epochs_done)) > 3 and min(epochs_done) < EPOCHS
 
 
 def test_resume_refuses_other_settings_and_other_programs(tmp_path):

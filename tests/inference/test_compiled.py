@@ -15,6 +15,7 @@ from small import assert_same_weights, make_data, make_vae, without_time
 from torch import nn
 
 import pyrovae as pv
+from pyrovae.errors import InputError
 from pyrovae.inference import stepping, training
 from pyrovae.inference.optimizers import adam
 from pyrovae.inference.tracing import Graph, Untraceable, compiler_missing
@@ -396,6 +397,21 @@ def test_ctrl_c_after_an_epoch_went_astray_still_names_the_step(monkeypatch):
     monkeypatch.setattr(stepping.Stepper, "take", interrupted)
     with pytest.raises(FloatingPointError, match="the log density of site 'x'"):
         fit(started_at_zero(Fragile()), x, True, batch_size=10)
+
+
+def test_bad_input_within_an_epoch_ends_it_at_once(monkeypatch):
+    take, taken = stepping.Stepper.take, []
+
+    def cut_short(self, batch):
+        taken.append(batch)
+        if len(taken) == 3:
+            raise InputError("rows.npy: cut short")
+        take(self, batch)
+
+    monkeypatch.setattr(stepping.Stepper, "take", cut_short)
+    with pytest.raises(InputError, match=r"rows\.npy"):
+        fit(Plain(), points(), True, batch_size=10)
+    assert len(taken) == 3
 
 
 class Constants(Plain):

@@ -726,8 +726,8 @@ def test_a_datum_of_no_probability_is_no_error():
 
 BAD_NUMBERS = {
     "particles": ({"num_particles": 0}, "num_particles must be at least 1, got 0"),
-    "batch": ({"batch_size": 0}, "block sizes must be at least 1, got batch_size=0, particle_batch=None"),
-    "particle-batch": ({"particle_batch": -1}, "block sizes must be at least 1, got batch_size=100, particle_batch=-1"),
+    "batch": ({"batch_size": 0}, "block sizes must be at least 1, got batch_size=0"),
+    "particle-batch": ({"particle_batch": -1}, "block sizes must be at least 1, got particle_batch=-1"),
     "seed": ({"seed": -1}, "a seed must not be negative, got -1"),
 }
 

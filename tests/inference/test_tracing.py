@@ -1,5 +1,6 @@
 """A traced function does what the function does, on the caller's own tensors; one that looks at values is refused."""
 
+import random
 import shutil
 
 import pytest
@@ -49,6 +50,20 @@ def test_a_compiled_graph_draws_the_same_noise():
     total, _, add = counter()
     graph = trace(add, torch.ones(4, 3)).compiled(torch.ones(4, 3))
     torch.testing.assert_close(run_twice(graph, total, 3), run_twice(add, total, 3))
+
+
+@needs_compiler
+def test_what_this_machine_compiled_once_is_found_again():
+    from torch._dynamo.utils import counters
+
+    x, factor = torch.ones(4, 3), random.SystemRandom().random()  # no earlier run compiled this
+    found = []
+    for _ in range(2):
+        counters["inductor"].clear()
+        graph = trace(lambda x: (x * factor, x.exp()), x).compiled(x)
+        torch.testing.assert_close(graph(x), (x * factor, x.exp()))
+        found.append({name: counters["inductor"][f"fxgraph_cache_{name}"] for name in ("miss", "hit")})
+    assert found == [{"miss": 1, "hit": 0}, {"miss": 0, "hit": 1}]
 
 
 LOOKS = {

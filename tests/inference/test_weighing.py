@@ -56,6 +56,19 @@ def small_pair():
     return model, guide
 
 
+def test_the_table_of_weights_does_not_grow_with_the_particles(monkeypatch):
+    tables, build = [], weighing.Totals
+
+    def counted(num_particles, num_data):
+        tables.append((num_particles, num_data))
+        return build(num_particles, num_data)
+
+    monkeypatch.setattr(weighing, "Totals", counted)
+    for num_particles, batch_size in ((1000, None), (20_000, None), (20_000, 25)):
+        evaluate(num_particles=num_particles, batch_size=batch_size)
+    assert tables == [(1000, 25), *[(20_000, 10)] * 2, (20_000, 5), (20_000, 25)]
+
+
 # ------------------------------------------------------------------------------------------------ compiled
 
 

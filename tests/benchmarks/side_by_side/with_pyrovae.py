@@ -141,8 +141,8 @@ def _evidence(
     keep_freed_memory()
     split, idle = as_split(by_hand.resident(problem, device)), bar(shown=False)
     with undisturbed(*build(problem, device)) as (model, guide, home):
-        chosen = plan(problem.num_particles, compiled)
-        run, blocks = Evaluation(model, guide, chosen, len(split), home), blocks_of(len(split), chosen.batch_size)
+        run = Evaluation(model, guide, plan(problem.num_particles, compiled), len(split), home)
+        blocks = blocks_of(len(split), run.batch_size)
         while True:
             weights = [run.block(split, index, rows, idle).log_weight for index, rows in enumerate(blocks)]
             found = torch.cat([pv.estimators.log_evidence(log_weight) for log_weight in weights])
