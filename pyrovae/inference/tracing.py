@@ -67,7 +67,8 @@ class Graph:
         if not inputs[0].is_cuda:
             _part_biases(self.module)
         try:
-            kernels = _kernels(self.module, [*self.live, *inputs])
+            with _quiet():
+                kernels = _kernels(self.module, [*self.live, *inputs])
         except Exception as error:
             raise Untraceable(f"the compiler failed: {_first_line(error)}") from error
         return Graph(kernels, self.live, self.tolerance)
@@ -144,7 +145,7 @@ def _kernels(module: GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
     fake = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())  # what inductor's cache asks for
     shapes = [fake.from_tensor(tensor, static_shapes=True) for tensor in inputs]
     options = config.patch(fallback_random=True, size_asserts=False, alignment_asserts=False)
-    with options, autograd_config.patch(enable_autograd_cache=False), tracing(TracingContext(fake)), _quiet():
+    with options, autograd_config.patch(enable_autograd_cache=False), tracing(TracingContext(fake)):
         wrapped: Any = compile_fx(module, shapes, inner_compile=inner)
     if several and len(made) == 1:
         graph, bare = made[0]
@@ -262,7 +263,8 @@ def _quiet() -> Iterator[None]:
     logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
+            for category in (DeprecationWarning, FutureWarning):
+                warnings.simplefilter("ignore", category)
             yield
     finally:
         logger.setLevel(before)
