@@ -1,7 +1,7 @@
 """One training step of the same VAE, by hand, by the peers and by pyrovae, side by side.
 
     make bench                                                # this, evidence_speed.py and scaling.py, on the CPU
-    python tests/benchmarks/training_step.py                  # about 8 minutes on 2 cores
+    python tests/benchmarks/training_step.py                  # about 6 minutes on 2 cores
     python tests/benchmarks/training_step.py --device cuda --problems mlp-128 mlp-20 --rounds 7
 
 Writes tests/benchmarks/results/training_cpu.md, .json and .png (training_cuda where a GPU was asked for). A round is
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--problems", nargs="+", default=BY_DEFAULT, choices=list(PROBLEMS))
     parser.add_argument("--contenders", nargs="+", default=list(CONTENDERS), choices=list(CONTENDERS), metavar="NAME")
-    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, help="of a round, in place of each problem's own")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--out", help="folder of the results")
