@@ -16,10 +16,13 @@ from pyrovae.errors import InputError, UntrustedEvidence, nearest
 EXAMPLES = {
     "fit": "pyrovae fit --data digits --latent 8 --out runs/digits\n"
     "  pyrovae fit --data mnist --prior mixture --epochs 50 --out runs/mnist\n"
-    "  pyrovae fit my_programs.py --data digits --epochs 20 --out runs/mine",
+    "  pyrovae fit my_programs.py --data digits --epochs 20 --out runs/mine\n"
+    "  pyrovae fit --resume --out runs/mnist\n"
+    "The step is compiled on CUDA, and on the CPU from 10,000 steps on: 5 to 20 seconds once, one or two afterwards.",
     "evaluate": "pyrovae evaluate runs/digits --particles 5000 --json report.json\n"
     "  pyrovae evaluate runs/digits --method ais --num 100 --temperatures 1000\n"
-    "  pyrovae evaluate runs/digits --method bdmc",
+    "  pyrovae evaluate runs/digits --method bdmc\n"
+    "  pyrovae evaluate runs/mine --program my_programs.py",
     "gaps": "pyrovae gaps runs/digits --num 100 --figure gaps.png",
     "anatomy": "pyrovae anatomy runs/digits --figure anatomy.png",
     "calibrate": "pyrovae calibrate runs/digits --figure calibration.png",
@@ -98,7 +101,7 @@ def _fit_arguments(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--patience", type=int, help="end after so many epochs without a better validation ELBO")
     p.add_argument("--seed", type=int, help="of weights, order and noise [0]")
-    p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N [auto]")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N [auto: cuda where there is one]")
     p.add_argument("--compile", default="auto", help="the training step: auto, yes or no [auto: where it is repaid]")
     p.add_argument("--precision", help="of the networks' products: float32 or bfloat16 [float32]")
     p.add_argument("--out", required=True, metavar="RUN", help="folder of the run")
@@ -117,7 +120,7 @@ def _measure_arguments(p: argparse.ArgumentParser, num: str = "only the first so
     p.add_argument("--split", default="test", help="train, valid or test [test]")
     p.add_argument("--num", type=int, help=num)
     p.add_argument("--seed", type=int, default=0, help="of the draws [0]")
-    p.add_argument("--batch-size", type=int, metavar="N", help="data at once; Ctrl-C keeps whole batches [a few dozen]")
+    p.add_argument("--batch-size", type=int, metavar="N", help="data at once; Ctrl-C keeps whole batches [chosen]")
     p.add_argument("--json", metavar="FILE", help="write the account there too; - is standard output")
     p.add_argument("--figure", metavar="FILE", help="draw it there: .png, .svg or .pdf")
 

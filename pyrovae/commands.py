@@ -57,10 +57,10 @@ def fit(arguments: Namespace) -> int:
         callback=None if sys.stderr.isatty() else _Narrator(record["epochs"]),
         record=record,
     )
-    return _tell(fitted, arguments.out)
+    return _tell(fitted, arguments.out, arguments.program)
 
 
-def _tell(fitted: Fit, run: str) -> int:
+def _tell(fitted: Fit, run: str, program: str | None) -> int:
     if fitted.history:
         last = fitted.history[-1]
         best = f"; the weights are those of epoch {fitted.best_epoch}" if fitted.best_epoch else ""
@@ -68,10 +68,11 @@ def _tell(fitted: Fit, run: str) -> int:
             f"{run}: {last['epoch']} epochs, ELBO {last['elbo']:.3f} on the training data, "
             f"{last['valid_elbo']:.3f} on the validation data (nats per datum){best}"
         )
+    again, of = (f"{program} ", f" --program {program}") if program else ("", "")
     if fitted.interrupted:
-        print(f"interrupted; the run is saved: go on with pyrovae fit --resume --out {run}", file=sys.stderr)
+        print(f"interrupted; the run is saved: go on with pyrovae fit {again}--resume --out {run}", file=sys.stderr)
         return 130
-    print(f"next: pyrovae evaluate {run}")
+    print(f"next: pyrovae evaluate {run}{of}")
     return 0
 
 

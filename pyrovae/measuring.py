@@ -117,7 +117,8 @@ def _measured(arguments: Namespace, measure: Callable[..., Any], draw: Draw, **o
     loaded = load_run(arguments)
     data = loaded.split(arguments.split)
     data = data[: arguments.num] if arguments.num else data
-    size = arguments.batch_size or BATCH_SIZES.get(getattr(arguments, "method", arguments.command))
+    default = BATCH_SIZES.get(getattr(arguments, "method", arguments.command))
+    size = default if arguments.batch_size is None else arguments.batch_size
     options |= {"seed": arguments.seed, "batch_size": size}
     try:
         record, status = measure(loaded.fit.model, loaded.fit.guide, data, **options), 0

@@ -75,10 +75,10 @@ def record(**given: Any) -> dict[str, Any]:
         choose(kind, settings[kind], choices)
     if settings["likelihood"] is not None:
         choose("likelihood", settings["likelihood"], LIKELIHOODS)
-    if not settings["lr"] > 0 or settings["kl_warmup"] < 0:
-        raise InputError(
-            f"--lr must be positive and --kl-warmup not negative, got {settings['lr']}, {settings['kl_warmup']}"
-        )
+    if not settings["lr"] > 0:
+        raise InputError(f"--lr must be positive, got {settings['lr']}")
+    if settings["kl_warmup"] < 0:
+        raise InputError(f"--kl-warmup must not be negative, got {settings['kl_warmup']}")
     return settings
 
 

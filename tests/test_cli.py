@@ -128,6 +128,7 @@ def test_resume_through_the_command_is_the_run_never_stopped(tmp_path, capsys):
 def test_a_users_own_program_file(program, tmp_path, capsys):
     run = tmp_path / "mine"
     assert cli.main(["fit", str(program), "--data", "digits", "--epochs", "1", "--out", str(run)]) == 0
+    assert f"next: pyrovae evaluate {run} --program {program}" in capsys.readouterr().out
     assert "is a run of your own programs; give --program" in fails(capsys, 2, "evaluate", run)
     evaluate = ["evaluate", str(run), "--program", str(program), "--particles", "20", "--num", "30"]
     assert cli.main(evaluate) == 0
@@ -164,6 +165,7 @@ BAD = {
     "program": (["fit", "nowhere.py", "--out", "{new}"], "nowhere.py: no such file"),
     "no run": (["evaluate", "{new}"], "no such folder"),
     "particles": (["evaluate", "{run}", "--particles", "0"], "num_particles must be at least 1"),
+    "data at once": (["evaluate", "{run}", "--batch-size", "0"], "block sizes must be at least 1"),
     "split": (["evaluate", "{run}", "--split", "tset"], 'did you mean "test"'),
     "device": (["evaluate", "{run}", "--device", "gpu"], "unknown device 'gpu'"),
     "one run": (["compare", "{run}"], "at least two"),

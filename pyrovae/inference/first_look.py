@@ -1,6 +1,6 @@
 """Before a first step the pair is run once over all data: what cannot be fitted is refused by row and site."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ def look_at_data(
     model: Program,
     guide: Program,
     modules: Sequence[nn.Module],
-    splits: Sequence[Split],
+    splits: Mapping[str, Split],
     *,
     batch_size: int,
     plate: str | None,
@@ -32,14 +32,16 @@ def look_at_data(
     """
     structure, size = None, max(batch_size, 500)
     with torch.no_grad(), memory_advice(f"{size} data at once, even without gradients"), evaluation_mode(modules):
-        for split in splits:
+        for name, split in splits.items():
             for rows in blocks_of(len(split), size):
-                structure = _inspect(model, guide, split.batch(rows), rows.start, plate)
+                structure = _inspect(model, guide, split.batch(rows), plate, split=name, start=rows.start)
     assert structure is not None
     return structure
 
 
-def _inspect(model: Program, guide: Program, batch: tuple[Tensor, ...], start: int, plate: str | None) -> Structure:
+def _inspect(
+    model: Program, guide: Program, batch: tuple[Tensor, ...], plate: str | None, *, split: str, start: int
+) -> Structure:
     try:
         return inspect_pair(model, guide, batch, plate=plate)
     except InputError:
@@ -52,5 +54,5 @@ def _inspect(model: Program, guide: Program, batch: tuple[Tensor, ...], start: i
             raise InputError(f"the programs do not run on the data: {str(error).splitlines()[0]}") from error
         raise InputError(
             f"{int(missing.sum())} rows hold values that are missing or infinite, the first is row "
-            f"{start + int(missing.nonzero()[0])}: impute them, or mask them in programs of your own"
+            f"{start + int(missing.nonzero()[0])} of the {split}: impute them, or mask them in programs of your own"
         ) from error

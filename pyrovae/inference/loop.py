@@ -95,11 +95,11 @@ class Loop:
     def run(self, *, resume: bool, visible: bool) -> Fit:
         """Trains to the end, to the end of patience or to Ctrl-C, whichever comes first."""
         seed_everything(FIT, self.seed)
-        splits = [split for split in (self.valid, self.train) if split is not None]
+        splits = {"validation data": self.valid, "training data": self.train}
         structure = look_at_data(
             *self.pair,
             self.modules,
-            splits,
+            {name: split for name, split in splits.items() if split is not None},
             batch_size=self.batch_size,
             plate=self.settings["plate"],
         )
@@ -122,6 +122,8 @@ class Loop:
                 finally:
                     self.stepper.forget_gradients()
             self.state.interrupted = interrupted()
+            if not self.state.interrupted:
+                self.settings["compile"] = self.stepper.end(lambda: self.batches.example(0))
             self._save()
             self._take_best()
         return self._fit()

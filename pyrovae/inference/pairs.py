@@ -160,7 +160,8 @@ def plain_traces(model: Program, guide: Program, args: Sequence[Any]) -> tuple[T
         message = re.split(r"\n\s*Trace Shapes:", str(error))[0].strip()
         if "Shape mismatch inside plate" in message:
             raise InputError(
-                f"{message}; does the distribution lack .to_event(n) over a datum's dimensions?"
+                f"{message}; does the distribution lack .to_event(n) over a datum's dimensions? (With a parameter for "
+                "each datum, give batch_size= the number of data.)"
             ) from error
         if isinstance(error, InputError):
             raise type(error)(message) from error

@@ -156,6 +156,10 @@ class Stepper:
         self.start.back()
         self.meter.num_data, self.careful = self.seen_at_start, True
 
+    def end(self, batch: Callable[[], tuple[Tensor, ...]]) -> bool:
+        """Sees a last time that the programs are as traced, as :meth:`begin` does; whether steps were replayed."""
+        return self.replay is not None and (not self.unseen or self._or_eager(lambda: self._look(batch())))
+
     def forget_gradients(self) -> None:
         """Frees what the last step left on the parameters."""
         for _, parameter in pyro.get_param_store().named_parameters():
@@ -173,8 +177,15 @@ class Stepper:
         self.looks += 1
         if self.looks > FIRST_LOOKS and self.unseen < STEPS_UNSEEN:
             return self._or_eager(self._same)
-        self.unseen = 0
-        return self._or_eager(lambda: self._same(batch()))
+        return self._or_eager(lambda: self._look(batch()))
+
+    def _look(self, batch: tuple[Tensor, ...]) -> None:
+        steps, self.unseen = self.unseen, 0
+        try:
+            self._same(batch)
+        except Untraceable as error:
+            since = f"; up to {steps} steps before this was seen were taken as traced" if steps else ""
+            raise Untraceable(f"{error}{since}") from error
 
     def _take_eagerly(self, batch: tuple[Tensor, ...]) -> None:
         noise = Snapshot([])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,8 @@ def fit(
         schedule: share of the training done, in [0, 1) -> factor on the learning rate, read at each epoch.
         kl_warmup: epochs over which the KL's weight beta rises to 1, by :func:`tempered` around both programs.
         epochs: passes over the data.
-        batch_size: data in a step; the last, short batch counts too.
+        batch_size: data in a step; the last, short batch counts too. Rows are shuffled anew for each epoch, but for
+            one batch of all data: programs with a parameter for each datum find it by its row.
         patience: epochs without a better validation ELBO (after the warm-up) before the fit ends; then the
             best weights are returned. None runs all epochs and returns the last.
         seed: of the order of the data, of the draws and of dynamic binarization.
@@ -104,7 +106,8 @@ def fit(
         >>> [row["epoch"] for row in fitted.history]
         [1, 2, 3]
     """
-    _check_arguments(epochs, batch_size, patience, kl_warmup, valid, out, resume, optimizer)
+    _check_arguments(epochs, batch_size, patience, kl_warmup, valid, out, resume)
+    _check_parts(objective, optimizer, schedule)
     target, objective = resolve_device(device), objective or SampledELBO(plate=plate)
     train, held_out = as_split(data), None if valid is None else as_split(valid)
     settings = {
@@ -196,16 +199,12 @@ def _check_arguments(
     valid: Any,
     out: str | Path | None,
     resume: bool,
-    optimizer: Any,
 ) -> None:
     for name, value in {"epochs": epochs, "batch_size": batch_size, "patience": patience}.items():
+        if value is not None and not isinstance(value, Integral):
+            raise InputError(f"{name} must be a whole number, got {value!r}")
         if value is not None and value < 1:
             raise InputError(f"{name} must be at least 1, got {value}")
-    if isinstance(optimizer, torch.optim.Optimizer):
-        raise InputError(
-            f"optimizer must be a PyroOptim or a function parameters -> optimizer, not a {type(optimizer).__name__}: "
-            "give lambda parameters: torch.optim.Adam(parameters, lr=1e-3)"
-        )
     if kl_warmup < 0:
         raise InputError(f"kl_warmup must not be negative, got {kl_warmup}")
     if patience is not None and valid is None:
@@ -214,6 +213,19 @@ def _check_arguments(
         raise InputError("resume needs the folder of the run: give out=")
     if out is not None and not resume and storage.holds_run(out):
         raise InputError(f"{out}: already holds a run; resume it, or choose another folder")
+
+
+def _check_parts(objective: Any, optimizer: Any, schedule: Any) -> None:
+    """Refuses names and instances where programs of one's own are asked for."""
+    if objective is not None and not isinstance(objective, ELBO):
+        raise InputError(f"objective must be a Pyro ELBO, pyrovae.objectives.IWAE(10) for one, got {objective!r}")
+    if isinstance(optimizer, torch.optim.Optimizer):
+        raise InputError(
+            f"optimizer must be a PyroOptim or a function parameters -> optimizer, not a {type(optimizer).__name__}: "
+            "give lambda parameters: torch.optim.Adam(parameters, lr=1e-3)"
+        )
+    if schedule is not None and not callable(schedule):
+        raise InputError(f"schedule must be a function share of the training -> factor on the rate, got {schedule!r}")
 
 
 def _plain(objective: ELBO) -> str:

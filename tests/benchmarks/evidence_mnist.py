@@ -4,7 +4,7 @@
     python tests/benchmarks/evidence_mnist.py runs/mnist --out figures
 
 Prints the evidence in K, the annealed evidence of the same digits, the paired difference, and the width of the bounds on
-simulated digits at several numbers of temperatures; draws both as figures. About 15 minutes on 2 cores.
+simulated digits at several numbers of temperatures; draws both as figures. About 8 minutes on 2 cores.
 """
 
 import argparse

@@ -38,6 +38,13 @@ def test_an_epoch_holds_every_row_once_and_each_epoch_has_its_own_order():
     assert batches.of_last_rows()[1].tolist() == [22, 21, 20, 19, 18]
 
 
+def test_one_batch_of_all_rows_keeps_their_order():
+    rows = torch.arange(9.0)[:, None]
+    for batch_size in (9, 20):
+        batches = Batches(as_split(rows), batch_size, seed=3)
+        assert [batch.tolist() for (batch,) in epoch(batches, 0)] == [rows.tolist()]
+
+
 @pytest.mark.parametrize("ahead", [1, 2, 100])
 def test_an_epoch_goes_on_from_any_step_with_the_same_draws(dynamic, ahead, monkeypatch):
     monkeypatch.setattr(module, "AHEAD", {"cpu": ahead * 8 * 5})

@@ -268,9 +268,27 @@ def test_what_a_callback_changes_is_noticed_and_fitted_eagerly(name, monkeypatch
         with expectation:
             fitted = fit(pair, points(), compile, callback=change, optimizer=optimizer, epochs=6)
         assert fitted.settings["compile"] is False
-    if name != "frozen":  # Pyro goes on by the momentum of what is frozen
-        for a, b in zip(pairs[0].parameters(), pairs[1].parameters(), strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    for a, b in zip(pairs[0].parameters(), pairs[1].parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("compile", ["auto", True])
+def test_a_change_after_the_last_look_is_seen_at_the_end(compile, monkeypatch):
+    monkeypatch.setattr(training, "REPAID", 1)
+    pair = Plain()
+
+    def change(epoch, so_far):
+        if epoch == 5:  # the looks before epochs are over by then
+            pair.width = 3.0
+
+    keywords = {"callback": change, "epochs": 8}
+    taken = r"not what was traced: .*; up to 18 steps before this was seen were taken as traced"  # since epoch 3
+    if compile is True:
+        with pytest.raises(InputError, match=taken):
+            fit(pair, points(), compile, **keywords)
+    else:
+        with pytest.warns(pv.NotCompiled, match=taken):
+            assert fit(pair, points(), compile, **keywords).settings["compile"] is False
 
 
 def test_a_parameter_that_exists_in_training_alone_is_trained():

@@ -3,7 +3,9 @@
 import pyro
 import pytest
 import torch
+from small import make_data, make_vae
 
+import pyrovae as pv
 from pyrovae.errors import InputError
 from pyrovae.inference.optimizers import Guarded, NotFiniteError, adam
 
@@ -118,6 +120,18 @@ def test_another_learning_rate_is_refused_at_the_first_step():
     second.set_state(first.get_state())
     with pytest.raises(InputError, match=r"was fitted with a learning rate of 0\.1, not 0\.2"):
         second({p})
+
+
+def test_what_is_frozen_stays():
+    vae, frozen = make_vae(), []
+
+    def freeze(epoch, so_far):
+        vae.decoder.requires_grad_(epoch != 2)
+        frozen.append([p.clone() for p in vae.decoder.parameters()])
+
+    pv.fit(vae.model, vae.guide, make_data(), epochs=4, callback=freeze, progress=False)
+    still, moved = ([torch.equal(a, b) for a, b in zip(*pair, strict=True)] for pair in (frozen[1:3], frozen[2:4]))
+    assert all(still) and not any(moved)
 
 
 def test_a_parameter_that_appears_late_is_stepped_too():

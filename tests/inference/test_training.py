@@ -144,6 +144,26 @@ def test_programs_with_bare_params_go_on_through_the_fit():
     assert len(pyro.get_param_store()) == 0
 
 
+def test_a_parameter_for_each_datum_is_fitted_to_its_own_row():
+    x = 3 * torch.randn(50, 1, generator=torch.Generator().manual_seed(2))
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 0.5).to_event(1), obs=x)
+
+    def guide(x):
+        loc = pyro.param("loc", torch.zeros(50, 1))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(loc, 0.447).to_event(1))
+
+    fitted = pv.fit(model, guide, x, epochs=300, batch_size=50, optimizer=pyro.optim.Adam({"lr": 0.05}), progress=False)
+    loc = fitted.guide.scope["params"]["loc"].detach()
+    assert (loc - 0.8 * x).abs().max() < 0.3  # the posterior means, 2 to 3 apart
+    with pytest.raises(pv.InputError, match="With a parameter for each datum, give batch_size= the number of data"):
+        pv.evaluate(fitted.model, fitted.guide, x, batch_size=20, progress=False)
+
+
 def test_the_last_short_batch_counts():
     vae, x = make_vae(), make_data(70)
     fitted = pv.fit(vae.model, vae.guide, x, epochs=1, batch_size=32, optimizer=lambda ps: torch.optim.SGD(ps, lr=0.0))
@@ -173,7 +193,12 @@ def test_any_optimizer(optimizer):
     [
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"epochs": "3"}, "epochs must be a whole number, got '3'"),
+        ({"batch_size": 64.5}, "batch_size must be a whole number, got 64.5"),
+        ({"objective": "iwae"}, "objective must be a Pyro ELBO"),
+        ({"schedule": "cosine"}, "schedule must be a function"),
         ({"patience": 3}, "patience needs validation data"),
+        ({"valid": torch.full((5, 4, 4), torch.nan)}, "the first is row 0 of the validation data"),
         ({"resume": True}, "resume needs the folder"),
         ({"device": "tpu9"}, "unknown device 'tpu9'"),
         ({"valid": torch.full((5, 4, 4), 0.5)}, "outside the support of Bernoulli"),
