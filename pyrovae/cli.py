@@ -18,7 +18,7 @@ EXAMPLES = {
     "  pyrovae fit --data mnist --prior mixture --epochs 50 --out runs/mnist\n"
     "  pyrovae fit my_programs.py --data digits --epochs 20 --out runs/mine\n"
     "  pyrovae fit --resume --out runs/mnist\n"
-    "The step is compiled on CUDA, and on the CPU from 10,000 steps on: 5 to 20 seconds once, one or two afterwards.",
+    "The step is compiled on CUDA, and on the CPU from 6,000 steps on: 5 to 20 seconds once, one or two afterwards.",
     "evaluate": "pyrovae evaluate runs/digits --particles 5000 --json report.json\n"
     "  pyrovae evaluate runs/digits --method ais --num 100 --temperatures 1000\n"
     "  pyrovae evaluate runs/digits --method bdmc\n"

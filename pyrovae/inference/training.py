@@ -70,7 +70,7 @@ def fit(
         seed: of the order of the data, of the draws and of dynamic binarization.
         device: "auto" is CUDA when there is one.
         compile: whether the whole step is traced once and replayed as compiled kernels (on CUDA, as a graph); "auto"
-            does so on CUDA, and on the CPU from 10,000 steps on, where it repays the 5 to 20 seconds that it takes (one
+            does so on CUDA, and on the CPU from 6,000 steps on, where it repays the 5 to 20 seconds that it takes (one
             or two where this machine compiled the same step before). A pair that no graph can hold (its control flow
             reads a value, its objective is not one of ours) is fitted eagerly by "auto", with a warning that says why.
             What was chosen is in ``settings``, and "auto" keeps it on resume: only then is the resumed fit the same bit
