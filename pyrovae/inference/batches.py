@@ -68,9 +68,11 @@ class Batches:
 
     def _order(self, epoch: int) -> Tensor:
         """A new one in each epoch; one batch of all rows keeps theirs, for each may have a parameter of its own."""
-        shuffle = torch.Generator("cpu").manual_seed(seed_of(ORDER, self.seed, epoch))
-        order = torch.randperm(self.num_data, generator=shuffle, device="cpu")
-        order = order if self.steps > 1 else torch.arange(self.num_data, device="cpu")
+        if self.steps == 1:
+            order = torch.arange(self.num_data, device="cpu")
+        else:
+            shuffle = torch.Generator("cpu").manual_seed(seed_of(ORDER, self.seed, epoch))
+            order = torch.randperm(self.num_data, generator=shuffle, device="cpu")
         return order if self.mapped else order.to(self.device)
 
     def _batches(self, coming: Iterator[Batch], epoch: int, first: int) -> Iterator[Batch]:

@@ -86,7 +86,8 @@ def without_synchronisation(objective: ELBO, plate: str | None) -> Objective:
         return _OURS[type(objective)](
             objective.num_particles, vectorize_particles=objective.vectorize_particles, plate=plate
         )
-    raise Untraceable(f"{type(objective).__name__} looks at values inside a step; the objectives of pyrovae do not")
+    ours = "SampledELBO, AnalyticKLELBO and IWAE do not"
+    raise Untraceable(f"{type(objective).__name__} looks at values inside a step; {ours}")
 
 
 class Replay:

@@ -122,8 +122,6 @@ class Loop:
                 finally:
                     self.stepper.forget_gradients()
             self.state.interrupted = interrupted()
-            if not self.state.interrupted:
-                self.settings["compile"] = self.stepper.end(lambda: self.batches.example(0))
             self._save()
             self._take_best()
         return self._fit()
@@ -198,6 +196,8 @@ class Loop:
         state.history.append(row)
         state.epoch, state.step, state.seconds = state.epoch + 1, 0, 0.0
         self._watch(row)
+        if state.stopped or state.epoch == self.epochs:
+            self.settings["compile"] = self.stepper.end(lambda: self.batches.example(0))
         if self.callback is not None:
             self.callback(state.epoch, self._fit())
         if time.monotonic() - self.saved_at > CHECKPOINT_SECONDS:

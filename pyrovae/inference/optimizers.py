@@ -64,9 +64,9 @@ class Guarded(PyroOptim):
                 self.optimizer(parameters)
         else:
             optimizer = self._torch(parameters)
-            _hold_still(optimizer, parameters)
             with _scaled([optimizer], self.rate):
                 optimizer.step()
+            optimizer.zero_grad(set_to_none=True)  # of zeros, momentum would go on moving what a callback freezes
         self.waiting = None
 
     def adam(self, parameters: list[Tensor]) -> Adam:
@@ -150,13 +150,6 @@ def _in_store_order(params: Iterable[Tensor]) -> list[Tensor]:
     wanted = {id(p) for p in params}
     every = {id(p): p for _, p in pyro.get_param_store().named_parameters()}  # one may have two names
     return [p for key, p in every.items() if key in wanted]
-
-
-def _hold_still(optimizer: torch.optim.Optimizer, parameters: list[Tensor]) -> None:
-    """Keeps the optimizer from what is not trained now (it was frozen, say): momentum would go on moving it."""
-    trained = {id(p) for p in parameters}
-    for p in (p for group in optimizer.param_groups for p in group["params"] if id(p) not in trained):
-        p.grad = None
 
 
 class Watched(ELBO):

@@ -291,6 +291,14 @@ def test_a_change_after_the_last_look_is_seen_at_the_end(compile, monkeypatch):
             assert fit(pair, points(), compile, **keywords).settings["compile"] is False
 
 
+@pytest.mark.parametrize("change", [lambda pair: pair.eval(), lambda pair: pair.requires_grad_(False)])
+def test_what_the_last_callback_changes_is_no_change_of_what_was_trained(change):
+    pair = Plain()
+    pair.encoder = nn.Sequential(pair.encoder, nn.Dropout(0.5))
+    ended = lambda epoch, so_far: epoch == 5 and change(pair)  # noqa: E731
+    assert fit(pair, points(), True, callback=ended, epochs=5).settings["compile"] is True
+
+
 def test_a_parameter_that_exists_in_training_alone_is_trained():
     class Late(Plain):
         def model(self, x):

@@ -1,6 +1,7 @@
 """One guarded step over all parameters."""
 
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from small import make_data, make_vae
@@ -132,6 +133,21 @@ def test_what_is_frozen_stays():
     pv.fit(vae.model, vae.guide, make_data(), epochs=4, callback=freeze, progress=False)
     still, moved = ([torch.equal(a, b) for a, b in zip(*pair, strict=True)] for pair in (frozen[1:3], frozen[2:4]))
     assert all(still) and not any(moved)
+
+
+def test_a_tensor_that_is_no_parameter_of_the_programs_is_stepped_by_its_own_gradient():
+    vae, extra = make_vae(), torch.zeros((), requires_grad=True)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(extra.expand(len(x)), 1.0), obs=torch.ones(len(x)))
+
+    def optimizer(parameters):
+        return torch.optim.SGD([*parameters, extra], lr=0.01)
+
+    pv.fit(model, vae.guide, make_data(10), epochs=3, optimizer=optimizer, progress=False)
+    assert extra.item() == pytest.approx(1 - 0.9**3)
 
 
 def test_a_parameter_that_appears_late_is_stepped_too():

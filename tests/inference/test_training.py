@@ -160,6 +160,9 @@ def test_a_parameter_for_each_datum_is_fitted_to_its_own_row():
     fitted = pv.fit(model, guide, x, epochs=300, batch_size=50, optimizer=pyro.optim.Adam({"lr": 0.05}), progress=False)
     loc = fitted.guide.scope["params"]["loc"].detach()
     assert (loc - 0.8 * x).abs().max() < 0.3  # the posterior means, 2 to 3 apart
+    report = pv.evaluate(fitted.model, fitted.guide, x, batch_size=50, num_particles=3000, progress=False)
+    exact = dist.Normal(0.0, 1.25**0.5).log_prob(x[:, 0])
+    assert (report.log_evidence - exact).abs().mean() < 0.02
     with pytest.raises(pv.InputError, match="With a parameter for each datum, give batch_size= the number of data"):
         pv.evaluate(fitted.model, fitted.guide, x, batch_size=20, progress=False)
 
