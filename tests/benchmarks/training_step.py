@@ -43,9 +43,9 @@ Times and ratios: median (first to third quartile) over rounds in turns; ratios 
 Float32, Adam at 1e-3, one latent draw for each datum, Pyro's validation off, made-up bits for data. The loss is the
 negative ELBO of the last epoch, nats per datum: all do the same work. KL is sampled, log q(z|x) - log p(z), but
 in pythae, which has it in closed form. A step is an epoch's time over its steps: taking the batch, logging and, in
-ours, the sums of both ELBO terms and the guard against gradients that are not finite are in it. NumPyro's two rows are
-one step in two ways; the faster is the one to compare with (a loop of convolutions takes XLA seconds a step on the CPU,
-and is left out there). "First round after" holds imports and compilation."""
+ours, the sums of both ELBO terms and, once an epoch, the look whether all gradients were finite are in it. NumPyro's two
+rows are one step in two ways; the faster is the one to compare with (a loop of convolutions takes XLA seconds a step on
+the CPU, and is left out there). "First round after" holds imports and compilation."""
 
 
 def main() -> None:

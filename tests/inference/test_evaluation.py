@@ -14,6 +14,7 @@ def doubles(*shape, seed=0):
 def test_slices_are_the_whole(monkeypatch):
     log_weight, resolution = 3 * doubles(200, 9), torch.full((9,), 1e-12).double()
     block = Weights(log_weight, Moments(log_weight[:2], log_weight[:2]), resolution, resolution)
+    assert min(WEIGHTS_AT_ONCE.values()) >= 2**16
     monkeypatch.setitem(WEIGHTS_AT_ONCE, "cpu", 200 * 4)
     widths = []
 
