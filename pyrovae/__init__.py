@@ -37,11 +37,11 @@ _NAMES = {
     "in_precision": "inference.precision",
     "from_guide": "inference.annealing.paths",
     "from_prior": "inference.annealing.paths",
-    "InputError": "errors",
-    "Interrupted": "errors",
-    "NotCompiled": "errors",
-    "UntrustedEvidence": "errors",
-    "UntrustedPosterior": "errors",
+    "InputError": "base.errors",
+    "Interrupted": "base.errors",
+    "NotCompiled": "base.errors",
+    "UntrustedEvidence": "base.errors",
+    "UntrustedPosterior": "base.errors",
 }
 _MODULES = {
     "priors": "programs.priors",

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from pyrovae._drawing_helpers import BLUE, FAINT, GREEN, INK, QUIET, RED, UNIT, new_figure, number, styled
 from pyrovae._evidence_figures import plainly, source
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.inference.gaps.report import Gaps
 from pyrovae.inference.surgery.parts import COLLAPSED, Dimension
 from pyrovae.inference.surgery.report import Surgery

@@ -17,11 +17,11 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from pyrovae.errors import InputError, nearest
+from pyrovae.base.errors import InputError, nearest
+from pyrovae.data.split import Split
 from pyrovae.inference import drawing
 from pyrovae.inference.drawing import Draws
 from pyrovae.inference.pairs import Program
-from pyrovae.splits import Split
 
 DPI = 150
 UNIT = "nats per datum"

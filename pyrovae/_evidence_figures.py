@@ -13,12 +13,12 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from torch import Tensor
 
 from pyrovae._drawing_helpers import BLUE, GREEN, INK, QUIET, RED, UNIT, new_figure, number, styled
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
+from pyrovae.data.split import Protocol
 from pyrovae.inference import estimators
 from pyrovae.inference.annealing.annealed import Annealed
 from pyrovae.inference.annealing.bidirectional import CERTIFICATE, Bidirectional
 from pyrovae.inference.convergence import Convergence
-from pyrovae.splits import Protocol
 
 ROUNDING = 1e-9  # nats: what is smaller is nothing
 

@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from pyrovae._drawing_helpers import BLUE, GREEN, INK, QUIET, RED, UNIT, number
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.inference import estimators
 from pyrovae.inference.report import QUANTITIES, Report
 

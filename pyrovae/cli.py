@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from pyrovae import __version__
-from pyrovae.errors import InputError, UntrustedEvidence, nearest
+from pyrovae.base.errors import InputError, UntrustedEvidence, nearest
 
 EXAMPLES = {
     "fit": "pyrovae fit --data digits --latent 8 --out runs/digits\n"

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import pyrovae as pv
-from pyrovae import demonstration, figures, recipes, runs, storage
+from pyrovae import demonstration, figures, recipes, runs
+from pyrovae.base import storage
+from pyrovae.base.errors import InputError
 from pyrovae.data import Dataset, Split
-from pyrovae.errors import InputError
 from pyrovae.inference.loop import Fit
 from pyrovae.inference.pairs import Program, modules_of
 from pyrovae.inference.training import resolve_device

@@ -10,8 +10,8 @@ from torch import Tensor
 
 import pyrovae as pv
 from pyrovae import figures, recipes, runs
+from pyrovae.base.errors import InputError
 from pyrovae.data import Dataset, Split
-from pyrovae.errors import InputError
 from pyrovae.inference.loop import Fit
 from pyrovae.inference.report import Report
 from pyrovae.programs.mixtures import FiniteMixture, fit_mixture

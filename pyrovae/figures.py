@@ -24,14 +24,14 @@ from pyrovae._evidence_figures import annealed as annealed
 from pyrovae._evidence_figures import bounds as bounds
 from pyrovae._evidence_figures import convergence as convergence
 from pyrovae._posterior_figures import posterior_of_one as posterior_of_one
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
+from pyrovae.base.storage import write_whole
+from pyrovae.data.split import as_split
 from pyrovae.inference import drawing
 from pyrovae.inference.comparison import Comparison
 from pyrovae.inference.evaluation import DOUBTFUL_SHARE
 from pyrovae.inference.pairs import Program
 from pyrovae.inference.report import Report
-from pyrovae.splits import as_split
-from pyrovae.storage import write_whole
 
 UNDATED: dict[str, dict[str, None]] = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 

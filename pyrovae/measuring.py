@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pyrovae as pv
-from pyrovae import figures, runs, storage
+from pyrovae import figures, runs
+from pyrovae.base import storage
+from pyrovae.base.errors import InputError, Interrupted
+from pyrovae.base.records import as_json
 from pyrovae.commands import check_parent, load_run
-from pyrovae.errors import InputError, Interrupted
 from pyrovae.inference.annealing import paths
-from pyrovae.inference.plain import as_json
 from pyrovae.recipes import choose
 
 Draw = Callable[[Any], Any]  # record -> figure

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from pyrovae.base.errors import InputError, nearest
 from pyrovae.data import Dataset
-from pyrovae.errors import InputError, nearest
 from pyrovae.inference.optimizers import adam
 from pyrovae.programs import families, networks, priors
 from pyrovae.programs.conditional import Conditional

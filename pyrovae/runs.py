@@ -7,9 +7,9 @@ from typing import Any
 import pyro
 import torch
 
-from pyrovae import storage
-from pyrovae.errors import InputError
-from pyrovae.inference.blocks import kept_rng
+from pyrovae.base import storage
+from pyrovae.base.errors import InputError
+from pyrovae.base.random import kept_rng
 from pyrovae.inference.checkpoint import part, read_history, set_weights
 from pyrovae.inference.loop import Fit
 from pyrovae.inference.pairs import Program, Scoped, home_device, modules_of, on_device, own_scope, plain_traces

@@ -11,7 +11,8 @@ import time
 import numpy as np
 import pytest
 
-from pyrovae import cli, storage
+from pyrovae import cli
+from pyrovae.base import storage
 
 FIT = ["fit", "--data", "digits", "--latent", "2", "--hidden", "16", "--epochs", "2"]
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pyrovae import compact as module
-from pyrovae.compact import Bits, Compact, Scaled, Stored, pack
+from pyrovae.base.errors import InputError
 from pyrovae.data import as_split, load
-from pyrovae.errors import InputError
+from pyrovae.data import encoding as module
+from pyrovae.data.encoding import Bits, Compact, Scaled, Stored, pack
 
 BYTES = torch.from_numpy(np.random.RandomState(0).randint(0, 256, (40, 3, 3)).astype(np.uint8))
 ONES = (BYTES > 128).float()
@@ -114,7 +114,7 @@ def test_rows_with_a_gradient_keep_it():
 
 
 def test_a_value_in_the_last_block_is_seen(monkeypatch):
-    monkeypatch.setattr("pyrovae.protocol.VALUES_AT_ONCE", 27)
+    monkeypatch.setattr("pyrovae.data.protocol.VALUES_AT_ONCE", 27)
     x = BYTES.float()
     batches_are_equal(as_split(x))
     x[-1, -1, -1] = 0.5

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from pyrovae.base.errors import InputError
 from pyrovae.data import DATASETS, Dataset, load
-from pyrovae.errors import InputError
 
 
 def splits(dataset):
@@ -83,7 +83,7 @@ def test_the_contracts_cover_every_set():
 
 
 def test_mnist_validates_on_the_last_training_rows(real_data):
-    from pyrovae.readers import read_grey_images
+    from pyrovae.data.published_files import read_grey_images
 
     train = read_grey_images("mnist", data_dir=real_data)["train"]
     dataset = load("mnist", binarization="none", divisor=1, data_dir=real_data)
@@ -97,7 +97,7 @@ def test_mnist_validates_on_the_last_training_rows(real_data):
 
 
 def test_digits_and_labels_stay_together():
-    from pyrovae.readers import read_digits
+    from pyrovae.data.published_files import read_digits
 
     source = read_digits()
     labels = {image.tobytes(): label for image, label in zip(source.x, source.labels, strict=True)}

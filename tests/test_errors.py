@@ -1,6 +1,6 @@
 import pytest
 
-from pyrovae.errors import InputError, nearest
+from pyrovae.base.errors import InputError, nearest
 
 NAMES = ["digits", "mnist", "fashion-mnist"]
 

@@ -16,7 +16,7 @@ import pyrovae as pv
 from pyrovae import _drawing_helpers as helpers
 from pyrovae import _evidence_figures as approach
 from pyrovae import figures
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 
 QUIET = {"progress": False}
 

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 import pyrovae as pv
 from pyrovae import _drawing_helpers as helpers
 from pyrovae import figures
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pyrovae import files
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
+from pyrovae.data import user_files as files
 
 IMAGES = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
 

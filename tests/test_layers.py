@@ -98,7 +98,7 @@ def test_estimators_are_functions_of_tensors_alone():
     names = {name.split(".")[0] for name in imported(FILES["inference/estimators.py"])}
     assert "pyro" not in names
     within = {name for name in imported(FILES["inference/estimators.py"]) if name.startswith("pyrovae")}
-    assert all(name.startswith("pyrovae.errors") for name in within)
+    assert all(name.startswith("pyrovae.base.errors") for name in within)
 
 
 def test_imports_have_no_cycle():

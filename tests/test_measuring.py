@@ -5,7 +5,7 @@ import json
 import pytest
 
 from pyrovae import cli, measuring
-from pyrovae.errors import Interrupted
+from pyrovae.base.errors import Interrupted
 
 SMALL = {
     "evaluate": ["--particles", "50"],

@@ -3,7 +3,7 @@
 import io
 import sys
 
-from pyrovae import progress
+from pyrovae.base import progress
 
 
 class Terminal(io.StringIO):

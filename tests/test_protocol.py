@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from pyrovae.base.errors import InputError
 from pyrovae.data import Protocol, as_split, load
-from pyrovae.errors import InputError
-from pyrovae.protocol import in_blocks, num_missing
+from pyrovae.data.protocol import in_blocks, num_missing
 
 
 def splits(dataset):
@@ -94,7 +94,7 @@ BLOCKS = {
 @pytest.mark.parametrize("options", BLOCKS.values(), ids=BLOCKS)
 def test_blocks_change_nothing(options, monkeypatch):
     whole = load("digits", **options)
-    monkeypatch.setattr("pyrovae.protocol.VALUES_AT_ONCE", 1000)
+    monkeypatch.setattr("pyrovae.data.protocol.VALUES_AT_ONCE", 1000)
     assert len(list(in_blocks(whole.train.x))) > 70
     blocks = load("digits", **options)
     assert blocks.range == whole.range
@@ -106,7 +106,7 @@ def test_blocks_change_nothing(options, monkeypatch):
 
 @pytest.mark.parametrize("shape", [(10,), (10, 3), (10, 2000), (10, 0)], ids=str)
 def test_blocks_cover_all_rows(shape, monkeypatch):
-    monkeypatch.setattr("pyrovae.protocol.VALUES_AT_ONCE", 7)
+    monkeypatch.setattr("pyrovae.data.protocol.VALUES_AT_ONCE", 7)
     x = torch.arange(math.prod(shape)).reshape(shape)
     assert torch.equal(torch.cat([x[rows] for rows in in_blocks(x)]), x)
 

@@ -8,8 +8,8 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 
-from pyrovae import readers
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
+from pyrovae.data import published_files as readers
 
 
 @pytest.fixture

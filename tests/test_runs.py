@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import pyrovae as pv
-from pyrovae import runs, storage
+from pyrovae import runs
+from pyrovae.base import storage
 
 
 def make(latent=2, seed=0):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from pyrovae.base.errors import InputError
 from pyrovae.data import Split, as_split, load
-from pyrovae.errors import InputError
 
 # ------------------------------------------------------------------------------------------- splits
 

@@ -9,8 +9,8 @@ import shutil
 import pytest
 import torch
 
-from pyrovae import storage
-from pyrovae.errors import InputError
+from pyrovae.base import storage
+from pyrovae.base.errors import InputError
 
 TENSORS = {"weights/a": torch.arange(200.0).reshape(10, 20), "weights/b": torch.tensor([True, False])}
 FILES = {

@@ -9,12 +9,16 @@ import pytest
 import torch
 
 import pyrovae as pv
-from pyrovae import files, serving, streams
-from pyrovae.compact import Compact, Stored
+from pyrovae.base.errors import InputError
+from pyrovae.base.memory import machine_memory
 from pyrovae.data import as_split, load
-from pyrovae.errors import InputError
-from pyrovae.splits import Split
-from pyrovae.streams import Mapped, is_mapped, machine_memory, open_npy, prefetch
+from pyrovae.data import memmap as streams
+from pyrovae.data import preprocessing as serving
+from pyrovae.data import user_files as files
+from pyrovae.data.batches import prefetch
+from pyrovae.data.encoding import Compact, Stored
+from pyrovae.data.memmap import Mapped, is_mapped, open_npy
+from pyrovae.data.split import Split
 
 R = np.random.RandomState(0)
 BYTES = R.randint(0, 256, (60, 5, 3)).astype(np.uint8)
@@ -32,7 +36,7 @@ def generator(seed=0):
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Several blocks for each of these small files."""
-    monkeypatch.setattr("pyrovae.protocol.VALUES_AT_ONCE", 100)
+    monkeypatch.setattr("pyrovae.data.protocol.VALUES_AT_ONCE", 100)
 
 
 # ------------------------------------------------------------------------------ the same rows as in memory

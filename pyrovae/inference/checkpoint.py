@@ -13,8 +13,8 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from pyrovae import storage
-from pyrovae.errors import InputError
+from pyrovae.base import storage
+from pyrovae.base.errors import InputError
 from pyrovae.inference.optimizers import Guarded
 
 # What may differ when a fit is resumed: how long it goes on, and where and how it runs.

@@ -14,7 +14,7 @@ import torch
 from pyro.infer import ELBO, Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor
 
-from pyrovae.inference.blocks import kept_rng
+from pyrovae.base.random import kept_rng
 from pyrovae.inference.bounds import Bound
 from pyrovae.inference.objectives import AnalyticKLELBO, Objective, SampledELBO
 from pyrovae.inference.pairs import Program

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyrovae.data.split import Protocol
 from pyrovae.inference import estimators
 from pyrovae.inference.evaluation import DOUBTFUL_SHARE, WHERE_DRAWN, Measured, Plan, in_slices, measure
 from pyrovae.inference.pairs import Program
-from pyrovae.splits import Protocol
 
 
 @dataclass(frozen=True, eq=False, repr=False)

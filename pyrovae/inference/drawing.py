@@ -8,10 +8,11 @@ import torch
 from pyro.poutine import Trace
 from torch import Tensor
 
-from pyrovae.errors import InputError, nearest
-from pyrovae.inference.blocks import DRAWING, seed_everything, undisturbed
+from pyrovae.base.errors import InputError, nearest
+from pyrovae.base.random import DRAWING, seed_everything
+from pyrovae.data.split import as_split
+from pyrovae.inference.blocks import undisturbed
 from pyrovae.inference.pairs import Program, plain_traces, sites
-from pyrovae.splits import as_split
 
 
 class Draws(NamedTuple):

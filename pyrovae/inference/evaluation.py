@@ -10,13 +10,13 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from pyrovae.base.memory import blocks_of, memory_advice, of_device
+from pyrovae.base.progress import bar, kept_on_interrupt
+from pyrovae.data.split import Protocol, as_split
 from pyrovae.inference import estimators
-from pyrovae.inference.blocks import memory_advice, of_device, undisturbed
+from pyrovae.inference.blocks import undisturbed
 from pyrovae.inference.pairs import Program
-from pyrovae.inference.plain import blocks_of
 from pyrovae.inference.weighing import WEIGHTS_AT_ONCE, Evaluation, Plan, Weights
-from pyrovae.progress import bar, kept_on_interrupt
-from pyrovae.splits import Protocol, as_split
 
 DOUBTFUL_SHARE = 0.05  # of data whose k-hat is too high or undefined, above which their mean is not to be trusted
 FEWER = "lower batch_size or num_particles"

@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from pyrovae.errors import InputError
-from pyrovae.inference.blocks import memory_advice, out_of_memory
+from pyrovae.base.errors import InputError
+from pyrovae.base.memory import blocks_of, memory_advice, out_of_memory
+from pyrovae.data.split import Split
 from pyrovae.inference.pairs import Program, evaluation_mode
-from pyrovae.inference.plain import blocks_of
 from pyrovae.inference.structure import Structure, inspect_pair
-from pyrovae.splits import Split
 
 
 def look_at_data(

@@ -15,8 +15,8 @@ import torch
 from pyro.poutine import Trace
 from torch import Tensor
 
-from pyrovae.errors import InputError
-from pyrovae.inference.blocks import ELEMENTS_AT_ONCE
+from pyrovae.base.errors import InputError
+from pyrovae.base.memory import ELEMENTS_AT_ONCE
 from pyrovae.inference.handlers import filled_under_mask
 from pyrovae.inference.layout import OnRealLine, Placed, Run, Values, describe_site, to_support
 from pyrovae.inference.pairs import Program, num_rows, plain_traces, sites

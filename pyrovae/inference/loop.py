@@ -14,10 +14,13 @@ import pyro
 from pyro.infer import ELBO
 from torch import Tensor, nn
 
-from pyrovae import storage
-from pyrovae.errors import InputError
-from pyrovae.inference.batches import Batch, Batches
-from pyrovae.inference.blocks import FIT, kept_rng, memory_advice, seed_everything
+from pyrovae.base import storage
+from pyrovae.base.errors import InputError
+from pyrovae.base.memory import memory_advice
+from pyrovae.base.progress import bar
+from pyrovae.base.random import FIT, kept_rng, seed_everything
+from pyrovae.data.batches import Batch, Batches
+from pyrovae.data.split import Split
 from pyrovae.inference.checkpoint import Progress, restore, save, set_weights, weights
 from pyrovae.inference.first_look import look_at_data
 from pyrovae.inference.measures import check_objective, validation_terms
@@ -25,8 +28,6 @@ from pyrovae.inference.optimizers import Guarded
 from pyrovae.inference.pairs import Program, Scoped, evaluation_mode
 from pyrovae.inference.precision import in_precision
 from pyrovae.inference.stepping import Stepper, numerics_of_training
-from pyrovae.progress import bar
-from pyrovae.splits import Split
 
 CHECKPOINT_SECONDS = 5.0
 Schedule = Callable[[float], float]

@@ -11,13 +11,13 @@ from pyro.infer import ELBO, RenyiELBO, Trace_ELBO, TraceGraph_ELBO, TraceMeanFi
 from pyro.poutine import Trace
 from torch import Tensor
 
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
+from pyrovae.base.random import VALIDATION, seed_everything
+from pyrovae.data.split import Split
 from pyrovae.inference import bounds
-from pyrovae.inference.blocks import VALIDATION, seed_everything
 from pyrovae.inference.objectives import Objective
 from pyrovae.inference.pairs import Program, plain_traces, quiet_numerics, sites
 from pyrovae.inference.structure import Structure
-from pyrovae.splits import Split
 
 NAMES = ("elbo", "reconstruction", "kl_prior", "objective")
 _READABLE = (Trace_ELBO, TraceMeanField_ELBO, RenyiELBO, TraceGraph_ELBO)

@@ -28,9 +28,9 @@ from pyro.poutine import Trace
 from pyro.util import warn_if_nan
 from torch import Tensor
 
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
+from pyrovae.base.random import kept_rng
 from pyrovae.inference import bounds
-from pyrovae.inference.blocks import kept_rng
 from pyrovae.inference.bounds import Bound
 from pyrovae.inference.pairs import Program, evaluation_mode, modules_of, num_rows, plain_traces, sites
 from pyrovae.inference.particles import Plan

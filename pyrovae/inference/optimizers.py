@@ -16,7 +16,7 @@ from pyro.optim import PyroOptim
 from pyro.optim.optim import _load_state_dict
 from torch import Tensor
 
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.inference.tracing import Untraceable
 from pyrovae.inference.updates import Adam, is_adam
 

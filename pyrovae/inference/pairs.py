@@ -16,7 +16,7 @@ from pyro.poutine import Trace
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor, nn
 
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 
 Program = Callable[..., Any]
 

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrovae.errors import InputError, UntrustedEvidence
+from pyrovae.base.errors import InputError, UntrustedEvidence
+from pyrovae.base.records import Tabulated, mean_and_se, number, text
+from pyrovae.data.split import Protocol
 from pyrovae.inference import estimators
 from pyrovae.inference.evaluation import DOUBTFUL_SHARE, WHERE_DRAWN, Measured, Plan, account, measure
 from pyrovae.inference.pairs import Program
-from pyrovae.inference.plain import Tabulated, mean_and_se, number, text
-from pyrovae.splits import Protocol
 
 QUANTITIES = ("log_evidence", "elbo", "reconstruction", "kl_prior", "kl_posterior")
 CORRECTED = ("log_evidence_jackknife", "log_evidence_psis")  # beside the raw evidence, never in its place

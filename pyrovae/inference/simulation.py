@@ -13,8 +13,8 @@ import pyro.poutine as poutine
 import torch
 from torch import Tensor
 
-from pyrovae.errors import InputError
-from pyrovae.inference.blocks import kept_rng
+from pyrovae.base.errors import InputError
+from pyrovae.base.random import kept_rng
 from pyrovae.inference.pairs import Program, sites
 from pyrovae.inference.structure import scored
 from pyrovae.inference.terms import site_log_prob

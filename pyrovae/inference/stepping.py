@@ -11,8 +11,9 @@ import torch
 from pyro.infer import ELBO, SVI
 from torch import Tensor, nn
 
-from pyrovae.errors import InputError, NotCompiled
-from pyrovae.inference.blocks import kept_rng, memory_advice
+from pyrovae.base.errors import InputError, NotCompiled
+from pyrovae.base.memory import memory_advice
+from pyrovae.base.random import kept_rng
 from pyrovae.inference.checkpoint import weights
 from pyrovae.inference.compiled import Replay, Step, without_synchronisation
 from pyrovae.inference.handlers import filled_under_mask, tempered

@@ -5,7 +5,7 @@ from typing import Any
 
 from pyro.poutine import Trace
 
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.inference.pairs import sites
 from pyrovae.inference.structure import Structure, layers, scored, support_of, support_text
 

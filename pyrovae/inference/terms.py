@@ -16,7 +16,7 @@ import torch
 from pyro.poutine import Trace
 from torch import Tensor
 
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.inference.pairs import Program, home_device, num_rows, on_device, own_scope, plain_traces, sites
 from pyrovae.inference.structure import Structure, describe, inspect_pair
 

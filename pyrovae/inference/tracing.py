@@ -24,8 +24,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._triton import has_triton
 
-from pyrovae.errors import InputError
-from pyrovae.inference.blocks import out_of_memory
+from pyrovae.base.errors import InputError
+from pyrovae.base.memory import out_of_memory
 
 _LIBRARIES = tuple(str(Path(file).parent) + os.sep for file in (pyro.__file__, torch.__file__, __file__))
 _LIBRARIES += (contextlib.__file__,)

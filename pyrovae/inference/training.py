@@ -11,16 +11,16 @@ from pyro.infer import ELBO
 from pyro.optim import PyroOptim
 from torch import nn
 
-from pyrovae import storage
-from pyrovae.errors import InputError
-from pyrovae.inference.blocks import kept_rng
+from pyrovae.base import storage
+from pyrovae.base.errors import InputError
+from pyrovae.base.random import kept_rng
+from pyrovae.data.split import Split, as_split
 from pyrovae.inference.compiled import REPAID
 from pyrovae.inference.loop import Fit, Loop, Schedule
 from pyrovae.inference.objectives import SampledELBO
 from pyrovae.inference.optimizers import Guarded, OptimizerMaker, adam
 from pyrovae.inference.pairs import Program, kept_modes, modules_of, on_device, own_scope
 from pyrovae.inference.tracing import compiler_missing
-from pyrovae.splits import Split, as_split
 
 
 def fit(

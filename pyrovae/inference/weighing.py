@@ -15,17 +15,12 @@ import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from pyrovae.errors import InputError, NotCompiled
-from pyrovae.inference import blocks
-from pyrovae.inference.blocks import (
-    EVALUATION,
-    check_finite,
-    of_device,
-    out_of_memory,
-    seed_everything,
-    seed_of,
-    seed_torch,
-)
+from pyrovae.base import memory
+from pyrovae.base.errors import InputError, NotCompiled
+from pyrovae.base.memory import of_device, out_of_memory
+from pyrovae.base.random import EVALUATION, seed_everything, seed_of, seed_torch
+from pyrovae.data.split import Split
+from pyrovae.inference.blocks import check_finite
 from pyrovae.inference.defensive import Defended
 from pyrovae.inference.pairs import Program, num_rows, plain_traces, sites
 from pyrovae.inference.replays import Replay, Replayed
@@ -34,7 +29,6 @@ from pyrovae.inference.supports import refuse_narrow_guide
 from pyrovae.inference.tally import Moments, Tally, Totals, tally
 from pyrovae.inference.terms import WAYS, SiteTerms, check_num_particles, choose_way, one_row
 from pyrovae.inference.tracing import Untraceable, compiler_missing
-from pyrovae.splits import Split
 
 MEMORY = "lower particle_batch, then batch_size (the number of particles itself need not change)"
 REPAID = 10**7  # decoder passes, N K, after which compiling has cost less than it saved, on two cores
@@ -258,7 +252,7 @@ def data_at_once(num_particles: int, device: torch.device) -> int:
 def elements_at_once(device: torch.device) -> int:
     """How many numbers are scored at once: on CUDA a power of two for which a quarter of the free memory suffices."""
     if device.type != "cuda":
-        return blocks.ELEMENTS_AT_ONCE
+        return memory.ELEMENTS_AT_ONCE
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     room = (torch.cuda.mem_get_info(device)[0] + unused) // (4 * 32)  # bytes for a logit and what comes of it
     return min(ON_CUDA, 1 << max(0, room.bit_length() - 1))

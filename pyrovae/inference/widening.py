@@ -16,7 +16,7 @@ from pyro.distributions.torch_distribution import ExpandedDistribution
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.inference.pairs import Program, Scoped
 
 

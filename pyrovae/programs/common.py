@@ -7,7 +7,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import torch
 from torch import Size, Tensor
 from torch.nn.functional import softplus
 
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.programs.distributions import Bernoulli, Binomial, ContinuousBernoulli, Poisson
 
 SCALE_FLOOR = 1e-4

@@ -12,7 +12,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.programs.common import check_positive, check_rows, enter, keep, seeded
 from pyrovae.programs.moved import Program, moved_guide
 

@@ -13,7 +13,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.programs.common import check_positive, check_rows, enter, keep
 from pyrovae.programs.moved import Program, moved_guide
 

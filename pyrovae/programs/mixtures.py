@@ -14,7 +14,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.programs.common import check_proportions, check_rows, enter, keep, seeded
 from pyrovae.programs.moved import Program, moved_guide
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from torch import Size, Tensor, nn
 
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.programs.common import seeded
 
 NetworkBuilder = Callable[[int], nn.Module]

@@ -6,7 +6,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.programs.common import seeded
 from pyrovae.programs.families import positive, positive_inverse
 

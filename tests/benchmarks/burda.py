@@ -27,7 +27,7 @@ from side_by_side import results
 from torch import nn
 
 import pyrovae as pv
-from pyrovae.splits import Split
+from pyrovae.data.split import Split
 
 STAGES, EPOCHS = 8, 3280
 UNTOLD = ("out", "data_dir", "run", "minutes")  # of the arguments: where files lie, and in how many commands

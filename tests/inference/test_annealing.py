@@ -10,7 +10,7 @@ from small import make_data, make_vae
 from zoo import ZOO
 
 import pyrovae as pv
-from pyrovae.errors import InputError, Interrupted
+from pyrovae.base.errors import InputError, Interrupted
 from pyrovae.inference.annealing.annealed import annealed_evidence
 from pyrovae.inference.annealing.bidirectional import bidirectional
 from pyrovae.inference.annealing.paths import from_guide, from_prior, state_at

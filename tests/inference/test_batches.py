@@ -5,9 +5,9 @@ import pytest
 import torch
 
 import pyrovae as pv
-from pyrovae.inference import batches as module
-from pyrovae.inference.batches import Batches
-from pyrovae.splits import as_split
+from pyrovae.data import batches as module
+from pyrovae.data.batches import Batches
+from pyrovae.data.split import as_split
 
 
 @pytest.fixture(params=["resident", "in a file"])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import pyrovae as pv
-from pyrovae.errors import InputError, Interrupted
+from pyrovae.base.errors import InputError, Interrupted
 from pyrovae.inference.calibration.report import calibrate
 from pyrovae.inference.resampling import resample
 from pyrovae.programs.mixtures import FiniteMixture

@@ -11,7 +11,7 @@ import torch
 from torch.distributions import constraints
 
 import pyrovae as pv
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.inference.checks import discrepancies
 from pyrovae.inference.checks.discrepancies import (
     default_statistics,

@@ -8,8 +8,8 @@ import pyro.distributions as dist
 import pytest
 import torch
 
+from pyrovae.base.errors import InputError
 from pyrovae.data import as_split, load
-from pyrovae.errors import InputError
 from pyrovae.inference.comparison import compare, source_evidence
 from pyrovae.inference.report import evaluate
 from pyrovae.programs.oracles import LinearGaussian, ppca

@@ -15,7 +15,7 @@ from small import assert_same_weights, make_data, make_vae, without_time
 from torch import nn
 
 import pyrovae as pv
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.inference import stepping, training
 from pyrovae.inference.optimizers import adam
 from pyrovae.inference.tracing import Graph, Untraceable, compiler_missing

@@ -9,7 +9,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.inference import estimators
 from pyrovae.inference.convergence import Convergence, convergence, ladder, rungs
 from pyrovae.inference.evaluation import WHERE_DRAWN

@@ -8,7 +8,7 @@ import pytest
 import torch
 from zoo import ZOO
 
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.inference.blocks import undisturbed
 from pyrovae.inference.defensive import Defended
 from pyrovae.inference.report import Report, evaluate

@@ -5,7 +5,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.inference.drawing import decode, posterior, reconstruct, sample
 from pyrovae.programs.oracles import ppca
 

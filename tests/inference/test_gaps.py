@@ -10,7 +10,7 @@ import torch
 from small import make_data, make_vae
 
 import pyrovae as pv
-from pyrovae.errors import InputError, Interrupted
+from pyrovae.base.errors import InputError, Interrupted
 from pyrovae.inference.gaps import report as report_module
 from pyrovae.inference.gaps.report import Gaps, gaps
 from pyrovae.inference.latents import Latents

@@ -13,7 +13,7 @@ from small import make_data, make_vae
 from torch import nn
 
 import pyrovae as pv
-from pyrovae.errors import InputError, UntrustedPosterior
+from pyrovae.base.errors import InputError, UntrustedPosterior
 from pyrovae.inference.blocks import undisturbed
 from pyrovae.inference.latents import Latents
 from pyrovae.inference.posteriors.answers import Evidence
@@ -265,7 +265,7 @@ def test_chains_agree_with_weighted_particles(ppca, chains):
     assert ((chains.moments.mean["z"] - weighted.moments.mean["z"]).abs() < 4 * error).all()
 
 
-@pytest.mark.filterwarnings("ignore::pyrovae.errors.UntrustedPosterior")  # so few draws
+@pytest.mark.filterwarnings("ignore::pyrovae.base.errors.UntrustedPosterior")  # so few draws
 def test_chains_of_positive_latents():
     # 4 standard errors.
     oracle = pv.oracles.gamma_poisson(3)
@@ -293,7 +293,7 @@ class Counting:
         return {"divergences": [1, 3]}
 
 
-@pytest.mark.filterwarnings("ignore::pyrovae.errors.UntrustedPosterior")
+@pytest.mark.filterwarnings("ignore::pyrovae.base.errors.UntrustedPosterior")
 def test_chains_start_from_guide_and_prior_and_drop_their_warm_up(ppca, monkeypatch):
     monkeypatch.setattr("pyrovae.inference.posteriors.chains.NUTS", Counting)
     oracle, x = ppca
@@ -308,7 +308,7 @@ def test_chains_start_from_guide_and_prior_and_drop_their_warm_up(ppca, monkeypa
     assert found.diagnostics.divergences == [2, 2, 2]
 
 
-@pytest.mark.filterwarnings("ignore::pyrovae.errors.UntrustedPosterior")
+@pytest.mark.filterwarnings("ignore::pyrovae.base.errors.UntrustedPosterior")
 def test_a_site_in_a_plate_keeps_its_shape():
     oracle = pv.oracles.hierarchy(3)
     found = gold(oracle, datum(oracle), num_draws=4, num_chains=2, num_warmup=2)
@@ -332,7 +332,7 @@ def test_what_speaks_against_chains():
     assert "R-hat is up to nan" in Chains({"z": math.nan * one}, {"z": 500 * one}, [0]).doubts()[0]
 
 
-@pytest.mark.filterwarnings("ignore::pyrovae.errors.UntrustedPosterior")  # so few draws
+@pytest.mark.filterwarnings("ignore::pyrovae.base.errors.UntrustedPosterior")  # so few draws
 def test_programs_in_single_precision():
     # 4 standard errors.
     vae, x = make_vae(latent=2), make_data(1)
@@ -505,7 +505,7 @@ class Noisy(nn.Module):
 FEW = {"num_draws": 8, "num_particles": 50, "num_warmup": 5, "num_chains": 1}
 
 
-@pytest.mark.filterwarnings("ignore::pyrovae.errors.UntrustedPosterior")
+@pytest.mark.filterwarnings("ignore::pyrovae.base.errors.UntrustedPosterior")
 @pytest.mark.parametrize("method", ["grid", "nuts", "resampled"])
 def test_nothing_is_left_behind(method):
     torch.manual_seed(0)
@@ -530,7 +530,7 @@ def test_nothing_is_left_behind(method):
     ("oracle", "method"),
     {"one": ("ppca", "nuts"), "discrete": ("bernoulli mixture", "resampled")}.values(),
 )
-@pytest.mark.filterwarnings("ignore::pyrovae.errors.UntrustedPosterior")
+@pytest.mark.filterwarnings("ignore::pyrovae.base.errors.UntrustedPosterior")
 def test_the_method_is_chosen_by_the_latents(oracle, method):
     oracle = pv.oracles.EXAMPLES[oracle]()
     assert gold(oracle, datum(oracle), **FEW).method == method

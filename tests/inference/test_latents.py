@@ -7,7 +7,7 @@ import torch
 from zoo import ZOO, K
 
 import pyrovae as pv
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.inference.latents import Latents
 from pyrovae.inference.pairs import own_scope
 

@@ -123,7 +123,7 @@ def test_a_fit_that_runs_into_nan_is_named():
 
 
 def test_draws_come_a_few_at_a_time(latents, monkeypatch):
-    monkeypatch.setattr("pyrovae.inference.blocks.ELEMENTS_AT_ONCE", 5 * 64 * 3)
+    monkeypatch.setattr("pyrovae.base.memory.ELEMENTS_AT_ONCE", 5 * 64 * 3)
     assert particles_at_once(latents) == 3
     sizes = []
 

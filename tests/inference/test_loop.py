@@ -12,7 +12,7 @@ from small import assert_same_weights, make_data, make_vae, without_time
 from torch import nn
 
 import pyrovae as pv
-from pyrovae import storage
+from pyrovae.base import storage
 from pyrovae.inference.optimizers import adam
 
 

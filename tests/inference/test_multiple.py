@@ -80,7 +80,7 @@ def test_draws_come_in_blocks_and_in_order(monkeypatch):
     with undisturbed(oracle.model, oracle.guide) as (model, guide, _):
         latents = Latents(model, guide, (x,))
         both = {"guide": Guide(latents), "again": Guide(latents)}
-        monkeypatch.setattr("pyrovae.inference.blocks.ELEMENTS_AT_ONCE", 4 * 64 * 3)
+        monkeypatch.setattr("pyrovae.base.memory.ELEMENTS_AT_ONCE", 4 * 64 * 3)
         table = score(latents, both, 7, (1,), lambda: calls.append(1))
     assert table.log_joint.shape == (7, 2, 4) and table.log_density.shape == (2, 7, 2, 4) and len(calls) == 2
     assert (table.log_joint[:, 0] != table.log_joint[:, 1]).all()  # each has draws of its own

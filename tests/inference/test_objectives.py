@@ -16,7 +16,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 from zoo import ONE, ZERO, ZOO, A, Case, D, K, Module, N, W, X, Z, doubles, linear_guide, linear_model, linear_table
 
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.inference.handlers import tempered
 from pyrovae.inference.objectives import IWAE, AnalyticKLELBO, SampledELBO
 from pyrovae.inference.pairs import own_scope

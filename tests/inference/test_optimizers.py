@@ -7,7 +7,7 @@ import torch
 from small import make_data, make_vae
 
 import pyrovae as pv
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.inference.optimizers import Guarded, NotFiniteError, adam
 
 

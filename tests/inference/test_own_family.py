@@ -6,7 +6,7 @@ import pytest
 import torch
 from zoo import ZOO
 
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.inference.blocks import undisturbed
 from pyrovae.inference.gaps.local import Guide
 from pyrovae.inference.gaps.own_family import own_family

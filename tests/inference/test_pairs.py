@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.distributions import constraints
 
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.inference.pairs import (
     Scoped,
     evaluation_mode,

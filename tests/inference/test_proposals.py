@@ -7,7 +7,7 @@ import pytest
 import torch
 from zoo import ZOO
 
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.inference.blocks import undisturbed
 from pyrovae.inference.gaps.proposals import FAMILIES, Plan, measure, refuse_unfit
 from pyrovae.inference.latents import Latents

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.stats import binom
 
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.inference.calibration.ranks import pointwise_tails, rank_members, rank_test
 
 S, L = 200, 49

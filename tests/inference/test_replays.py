@@ -8,7 +8,8 @@ from torch import nn
 from torch.func import functionalize
 
 import pyrovae as pv
-from pyrovae.inference.blocks import seed_everything, undisturbed
+from pyrovae.base.random import seed_everything
+from pyrovae.inference.blocks import undisturbed
 from pyrovae.inference.replays import Replayed, apart
 from pyrovae.inference.structure import inspect_pair
 from pyrovae.inference.tally import tally

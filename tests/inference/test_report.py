@@ -20,11 +20,11 @@ from torch import nn
 
 import pyrovae as pv
 from pyrovae import cli, commands
+from pyrovae.base.errors import InputError, UntrustedEvidence
+from pyrovae.base.random import kept_rng, seed_everything
 from pyrovae.data import Split, as_split, load
-from pyrovae.errors import InputError, UntrustedEvidence
 from pyrovae.inference import blocks
 from pyrovae.inference import report as report_module
-from pyrovae.inference.blocks import kept_rng, seed_everything
 from pyrovae.inference.evaluation import WHERE_DRAWN
 from pyrovae.inference.report import QUANTITIES, Report, evaluate
 from pyrovae.inference.terms import WAYS
@@ -115,7 +115,7 @@ def test_equal_draws_are_no_exact_guide(vectorize, num_particles):
     assert "guide exact: 0.0%" in report.summary() and WHERE_DRAWN not in report.summary()
 
 
-@pytest.mark.filterwarnings("ignore::pyrovae.errors.UntrustedEvidence")
+@pytest.mark.filterwarnings("ignore::pyrovae.base.errors.UntrustedEvidence")
 def test_the_exact_guide_of_a_discrete_latent_is_exact_where_draws_differ():
     x = torch.tensor([2.0, 28.0])  # from the first two by turns; from the third for sure
 

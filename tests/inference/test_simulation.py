@@ -8,7 +8,7 @@ import torch
 from zoo import ZOO
 
 import pyrovae as pv
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.inference.simulation import simulate
 
 TWO = torch.arange(6.0).reshape(2, 3)

@@ -8,7 +8,7 @@ import pyro.poutine as poutine
 import pytest
 import torch
 
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.inference.report import evaluate
 from pyrovae.inference.structure import Structure, inspect_pair
 from pyrovae.inference.terms import log_terms

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import pyrovae as pv
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 
 X = torch.zeros(4)
 

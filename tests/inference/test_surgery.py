@@ -12,12 +12,12 @@ from torch.distributions.transforms import TanhTransform
 from zoo import ZOO
 
 import pyrovae as pv
-from pyrovae.errors import InputError, Interrupted
+from pyrovae.base.errors import InputError, Interrupted
+from pyrovae.data.split import as_split
 from pyrovae.inference.blocks import undisturbed
 from pyrovae.inference.surgery import aggregate, parts, posterior_means
 from pyrovae.inference.surgery.aggregate import Aggregation
 from pyrovae.inference.surgery.report import surgery
-from pyrovae.splits import as_split
 
 PARTS = ("mutual_information", "marginal_kl", "total_correlation", "dimension_wise_kl")
 

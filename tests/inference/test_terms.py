@@ -11,7 +11,7 @@ from torch.distributions import constraints
 from zoo import ONE, ZERO, ZOO, D, K, N, W, X, Z, doubles, linear_guide, linear_model, normal, params
 
 import pyrovae as pv
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.inference.pairs import own_scope
 from pyrovae.inference.structure import inspect_pair
 from pyrovae.inference.terms import LogTerms, SiteTerms, choose_way, log_terms, sum_by_role

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import pyrovae as pv
-from pyrovae.errors import InputError, NotCompiled
+from pyrovae.base.errors import InputError, NotCompiled
 from pyrovae.inference import blocks, weighing
 from pyrovae.inference.evaluation import Plan
 from pyrovae.inference.replays import Replayed

@@ -11,7 +11,7 @@ from torch import nn
 from zoo import ZOO
 
 import pyrovae as pv
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.inference.pairs import Scoped, modules_of, sites
 from pyrovae.inference.report import evaluate
 from pyrovae.inference.terms import log_terms

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.programs.common import check_positive, check_proportions
 
 

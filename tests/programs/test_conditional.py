@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.programs import families
 from pyrovae.programs.conditional import Conditional
 from pyrovae.programs.families import Family, learned, normal

@@ -7,7 +7,7 @@ import scipy.stats
 import torch
 from exact import close
 
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.programs.conjugate import BetaBinomial, GammaPoisson, beta_binomial, gamma_poisson
 
 CONJUGATE = {"gamma-poisson": lambda: gamma_poisson(3), "beta-binomial": lambda: beta_binomial(3)}

@@ -7,7 +7,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.programs import families
 from pyrovae.programs.distributions import Bernoulli, Binomial, ContinuousBernoulli, Poisson
 from pyrovae.programs.families import Family, learned, normal, positive, positive_inverse

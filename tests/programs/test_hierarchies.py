@@ -8,7 +8,7 @@ from exact import close
 from torch.distributions import MultivariateNormal
 
 import pyrovae as pv
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.programs.hierarchies import Hierarchy, hierarchy
 
 HIERARCHIES = {

@@ -9,7 +9,7 @@ import torch
 from exact import close, log_weights
 from torch import nn
 
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.programs.linear_gaussian import LinearGaussian, factor_analysis, ppca
 
 LINEAR = {

@@ -8,7 +8,7 @@ import torch
 from exact import close, log_weights
 from torch.distributions import MultivariateNormal
 
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.programs.linear_gaussian import factor_analysis
 from pyrovae.programs.missing_entries import MissingEntries, missing_entries
 

@@ -6,7 +6,7 @@ import torch
 from exact import close
 from torch.distributions import MultivariateNormal
 
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.programs.linear_gaussian import ppca
 from pyrovae.programs.mixture_prior import MixturePrior, mixture_prior
 

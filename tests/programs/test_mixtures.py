@@ -10,7 +10,7 @@ from exact import close, log_weights
 from torch import nn
 
 import pyrovae as pv
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.programs.mixtures import FiniteMixture, bernoulli_mixture, fit_mixture, gaussian_mixture
 
 FAMILIES = {

@@ -9,7 +9,7 @@ import torch
 from exact import close
 
 import pyrovae as pv
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.programs.moved import moved, moved_guide
 
 

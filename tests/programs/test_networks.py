@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.programs.networks import Crop, OnEvents, conv_decoder, conv_encoder, mlp
 
 IMAGES = {"28x28": (28, 28), "8x8": (8, 8), "3x32x32": (3, 32, 32), "odd": (7, 9), "one-pixel": (1, 1, 1)}

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import pyrovae as pv
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.inference.structure import inspect_pair
 from pyrovae.programs.oracles import EXAMPLES
 

@@ -6,7 +6,7 @@ import pyro
 import pytest
 import torch
 
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.programs.families import positive
 from pyrovae.programs.priors import GaussianMixture, StandardNormal
 

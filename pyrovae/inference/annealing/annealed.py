@@ -16,17 +16,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrovae.errors import InputError, UntrustedEvidence
+from pyrovae.base.errors import InputError, UntrustedEvidence, check_at_least_one
+from pyrovae.base.memory import blocks_of, memory_advice
+from pyrovae.base.progress import bar, kept_on_interrupt
+from pyrovae.base.random import ANNEALING, seed_everything
+from pyrovae.base.records import mean_and_se, number, text
+from pyrovae.data.split import Protocol, as_split
 from pyrovae.inference import estimators
 from pyrovae.inference.annealing.paths import Path, from_guide
 from pyrovae.inference.annealing.tuning import num_transitions, tune
 from pyrovae.inference.annealing.walks import Route, Walk, forward
-from pyrovae.inference.blocks import ANNEALING, memory_advice, seed_everything, undisturbed
+from pyrovae.inference.blocks import undisturbed
 from pyrovae.inference.latents import Latents
 from pyrovae.inference.pairs import Program
-from pyrovae.inference.plain import blocks_of, check_at_least_one, mean_and_se, number, text
-from pyrovae.progress import bar, kept_on_interrupt
-from pyrovae.splits import Protocol, as_split
 
 Start = Callable[[Latents], Path]
 

@@ -13,18 +13,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyrovae.base.errors import check_at_least_one
+from pyrovae.base.memory import blocks_of, memory_advice
+from pyrovae.base.progress import bar, kept_on_interrupt
+from pyrovae.base.random import ANNEALING, seed_everything
+from pyrovae.base.records import mean_and_se, number, text
+from pyrovae.data.split import as_split
 from pyrovae.inference import estimators
 from pyrovae.inference.annealing.annealed import MEMORY, Plan, Start
 from pyrovae.inference.annealing.paths import from_guide
 from pyrovae.inference.annealing.tuning import num_transitions
 from pyrovae.inference.annealing.walks import backward
-from pyrovae.inference.blocks import ANNEALING, memory_advice, seed_everything, undisturbed
+from pyrovae.inference.blocks import undisturbed
 from pyrovae.inference.latents import Latents
 from pyrovae.inference.pairs import Program
-from pyrovae.inference.plain import blocks_of, check_at_least_one, mean_and_se, number, text
 from pyrovae.inference.simulation import simulate
-from pyrovae.progress import bar, kept_on_interrupt
-from pyrovae.splits import as_split
 
 BACK, SIMULATED = range(2, 4)  # streams beside those of annealing
 QUANTITIES = ("lower", "upper", "width", "importance")

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyrovae.inference.blocks import memory_advice
+from pyrovae.base.memory import memory_advice
 from pyrovae.inference.calibration.ranks import rank_members
 from pyrovae.inference.latents import Latents, Values
 from pyrovae.inference.pairs import Program, plain_traces

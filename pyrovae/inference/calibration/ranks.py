@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Binomial
 
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 
 NUM_REPLICATES = 999  # of the null distribution
 _RANKS_AT_ONCE = 2**22

@@ -11,14 +11,15 @@ from typing import Any
 
 import torch
 
-from pyrovae.errors import InputError
-from pyrovae.inference.blocks import CALIBRATION, seed_everything, seed_of, undisturbed
+from pyrovae.base.errors import InputError, check_at_least_one
+from pyrovae.base.memory import blocks_of
+from pyrovae.base.progress import bar, kept_on_interrupt
+from pyrovae.base.random import CALIBRATION, seed_everything, seed_of
+from pyrovae.data.split import as_split
+from pyrovae.inference.blocks import undisturbed
 from pyrovae.inference.calibration.members import LOG_JOINT, Ranking, Tables
 from pyrovae.inference.calibration.ranks import NUM_REPLICATES, RankTest, check_level, rank_test
 from pyrovae.inference.pairs import Program
-from pyrovae.inference.plain import blocks_of, check_at_least_one
-from pyrovae.progress import bar, kept_on_interrupt
-from pyrovae.splits import as_split
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 
 Statistic = Callable[[Tensor], Tensor]  # (N, *event) float64, NaN where masked -> (N,)
 _COLUMNS_AT_ONCE = 2**21  # numbers sorted at once

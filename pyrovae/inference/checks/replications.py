@@ -15,8 +15,9 @@ import pyro.poutine as poutine
 import torch
 from torch import Tensor
 
-from pyrovae.errors import InputError, nearest
-from pyrovae.inference.blocks import CHECKS, ELEMENTS_AT_ONCE, memory_advice, seed_everything
+from pyrovae.base.errors import InputError, nearest
+from pyrovae.base.memory import ELEMENTS_AT_ONCE, memory_advice
+from pyrovae.base.random import CHECKS, seed_everything
 from pyrovae.inference.checks.discrepancies import (
     Statistic,
     apply_statistics,

@@ -18,14 +18,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
+from pyrovae.base.memory import blocks_of
+from pyrovae.base.progress import bar, kept_on_interrupt
+from pyrovae.base.records import number
+from pyrovae.data.split import Protocol, as_split
 from pyrovae.inference.blocks import undisturbed
 from pyrovae.inference.checks.discrepancies import Statistic, ks_band, ks_distance, ks_p_value, p_value
 from pyrovae.inference.checks.replications import KINDS, Block, Checking, Part
 from pyrovae.inference.pairs import Program
-from pyrovae.inference.plain import blocks_of, number
-from pyrovae.progress import bar, kept_on_interrupt
-from pyrovae.splits import Protocol, as_split
 
 EXTREME = 0.025  # a p-value this near to 0 or 1 is outside the central 95 %
 

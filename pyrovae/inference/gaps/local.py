@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pyrovae.inference import blocks
-from pyrovae.inference.blocks import seed_everything
+from pyrovae.base import memory
+from pyrovae.base.random import seed_everything
 from pyrovae.inference.latents import Joint, Latents, Values
 
 Points = Any  # on the real line, a tensor (K, n, num_dims), or as the programs take them, site -> (K, n, ...)
@@ -78,7 +78,7 @@ def single(latents: Latents) -> Tensor:
 def particles_at_once(latents: Latents) -> int:
     """How many particles of all n data are scored in one run, so that memory stays near 100 MB."""
     width = sum(arg[0].numel() for arg in latents.args if isinstance(arg, Tensor) and arg.dim() > 0)
-    return max(1, blocks.ELEMENTS_AT_ONCE // (latents.num_data * max(width, 64)))
+    return max(1, memory.ELEMENTS_AT_ONCE // (latents.num_data * max(width, 64)))
 
 
 def draw_real(latents: Latents, draw: Callable[[int], Points], num_particles: int) -> Tensor:

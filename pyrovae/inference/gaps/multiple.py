@@ -15,8 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pyrovae.base.random import seed_everything
 from pyrovae.inference import estimators
-from pyrovae.inference.blocks import seed_everything
 from pyrovae.inference.gaps.local import Local, draw_real, particles_at_once
 from pyrovae.inference.latents import Latents
 from pyrovae.inference.terms import LogTerms

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import Transform, transform_to
 from torch.distributions.constraints import Constraint, is_dependent
 
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.inference.gaps.local import Family, Local, Parameters, Points, draw_real, single
 from pyrovae.inference.latents import Joint, Latents
 from pyrovae.inference.pairs import sites

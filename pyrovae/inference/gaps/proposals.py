@@ -4,15 +4,16 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pyrovae.errors import InputError, nearest
-from pyrovae.inference.blocks import GAPS, check_finite, memory_advice, seed_everything
+from pyrovae.base.errors import InputError, check_at_least_one, nearest
+from pyrovae.base.memory import memory_advice
+from pyrovae.base.random import GAPS, seed_everything
+from pyrovae.inference.blocks import check_finite
 from pyrovae.inference.gaps.gaussians import full_covariance, mixture
 from pyrovae.inference.gaps.local import Family, Guide, Local, best
 from pyrovae.inference.gaps.multiple import Account, account, score
 from pyrovae.inference.gaps.own_family import own_family
 from pyrovae.inference.latents import Latents
 from pyrovae.inference.pairs import plain_traces
-from pyrovae.inference.plain import check_at_least_one
 from pyrovae.inference.supports import refuse_masked
 from pyrovae.inference.terms import WAYS
 

@@ -15,16 +15,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError, check_at_least_one
+from pyrovae.base.memory import blocks_of
+from pyrovae.base.progress import bar, kept_on_interrupt
+from pyrovae.base.random import GAPS, seed_everything
+from pyrovae.base.records import Tabulated, mean_and_se, number, text
+from pyrovae.data.split import Protocol, as_split
 from pyrovae.inference import estimators
-from pyrovae.inference.blocks import GAPS, seed_everything, undisturbed
+from pyrovae.inference.blocks import undisturbed
 from pyrovae.inference.gaps.multiple import Account
 from pyrovae.inference.gaps.proposals import Plan, measure
 from pyrovae.inference.latents import Latents
 from pyrovae.inference.pairs import Program
-from pyrovae.inference.plain import Tabulated, blocks_of, check_at_least_one, mean_and_se, number, text
-from pyrovae.progress import bar, kept_on_interrupt
-from pyrovae.splits import Protocol, as_split
 
 # ------------------------------------------------------------------------------------------------ the record
 

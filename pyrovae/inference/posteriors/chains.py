@@ -15,11 +15,11 @@ from pyro.infer.mcmc import NUTS
 from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 from torch import Tensor
 
-from pyrovae.inference.blocks import GOLD, seed_everything
+from pyrovae.base.progress import bar
+from pyrovae.base.random import GOLD, seed_everything
 from pyrovae.inference.latents import Latents, Values
 from pyrovae.inference.posteriors.answers import Answer, Plan, plain_moments
 from pyrovae.inference.posteriors.real_line import RealLine
-from pyrovae.progress import bar
 
 MOST_RHAT = 1.01  # Vehtari, Gelman, Simpson, Carpenter and Bürkner (2021), Rank-normalization, arXiv:1903.08008
 

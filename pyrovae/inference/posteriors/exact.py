@@ -17,8 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrovae.errors import InputError, UntrustedPosterior, nearest
-from pyrovae.inference.blocks import GOLD, memory_advice, seed_everything, undisturbed
+from pyrovae.base.errors import InputError, UntrustedPosterior, nearest
+from pyrovae.base.memory import memory_advice
+from pyrovae.base.random import GOLD, seed_everything
+from pyrovae.data.split import Protocol, Split, as_split
+from pyrovae.inference.blocks import undisturbed
 from pyrovae.inference.latents import Latents, Values
 from pyrovae.inference.pairs import Program
 from pyrovae.inference.plain import coordinates
@@ -27,7 +30,6 @@ from pyrovae.inference.posteriors.chains import by_nuts
 from pyrovae.inference.posteriors.grid import MOST_COORDINATES, on_grid
 from pyrovae.inference.posteriors.real_line import of_one_datum
 from pyrovae.inference.posteriors.resampled import by_resampling
-from pyrovae.splits import Protocol, Split, as_split
 
 METHODS: dict[str, Callable[[Latents, Plan], Answer]] = {
     "grid": on_grid,

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pyrovae.inference.blocks import GOLD, seed_everything
+from pyrovae.base.progress import bar
+from pyrovae.base.random import GOLD, seed_everything
 from pyrovae.inference.latents import Latents, Values
 from pyrovae.inference.posteriors.answers import Answer, Evidence, Moments, Plan, weighted_moments
 from pyrovae.inference.posteriors.real_line import Points, RealLine
-from pyrovae.progress import bar
 
 MOST_COORDINATES = 2
 DEPTH = 30.0  # nats: what is so far below the highest density is negligible

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import torch
 
+from pyrovae.base.random import GOLD, seed_everything
 from pyrovae.inference import estimators
-from pyrovae.inference.blocks import GOLD, check_finite, seed_everything
+from pyrovae.inference.blocks import check_finite
 from pyrovae.inference.latents import Latents, Values
 from pyrovae.inference.posteriors.answers import Answer, Evidence, Plan, weighted_moments
 from pyrovae.inference.posteriors.real_line import of_one_datum

@@ -14,11 +14,12 @@ import pyro.poutine as poutine
 import torch
 from torch import Tensor
 
-from pyrovae.inference.blocks import ELEMENTS_AT_ONCE, SURGERY, memory_advice, seed_everything
+from pyrovae.base.memory import ELEMENTS_AT_ONCE, memory_advice
+from pyrovae.base.random import SURGERY, seed_everything
+from pyrovae.data.split import Split
 from pyrovae.inference.latents import Latents, Values
 from pyrovae.inference.pairs import Program
 from pyrovae.inference.surgery.factors import GUIDE, Drawn, Factors, draw, join, listed
-from pyrovae.splits import Split
 
 DATA_AT_ONCE = 100  # whose latents are drawn together, at most: a draw hangs on no batch size
 IN_CACHE = 2**18  # densities summed at once, few enough for a processor's cache

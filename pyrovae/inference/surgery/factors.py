@@ -14,7 +14,7 @@ import torch
 from pyro.poutine import Trace
 from torch import Tensor
 
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 from pyrovae.inference.blocks import check_finite
 from pyrovae.inference.latents import Joint, Latents, Values
 from pyrovae.inference.pairs import plain_traces, sites

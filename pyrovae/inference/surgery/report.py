@@ -16,16 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrovae.errors import InputError
-from pyrovae.inference.blocks import SURGERY, seed_of, undisturbed
+from pyrovae.base.errors import InputError
+from pyrovae.base.progress import bar, kept_on_interrupt
+from pyrovae.base.random import SURGERY, seed_of
+from pyrovae.base.records import as_json
+from pyrovae.data.split import Protocol, as_split
+from pyrovae.inference.blocks import undisturbed
 from pyrovae.inference.pairs import Program
-from pyrovae.inference.plain import as_json
 from pyrovae.inference.surgery.aggregate import Aggregate, Aggregation, join_aggregates
 from pyrovae.inference.surgery.factors import Drawn, join
 from pyrovae.inference.surgery.parts import COLLAPSED, TERMS, Dimension, Estimate, dimensions, estimates, terms
 from pyrovae.inference.surgery.posterior_means import mean_variances
-from pyrovae.progress import bar, kept_on_interrupt
-from pyrovae.splits import Protocol, as_split
 
 QUERIES_AT_ONCE = 500  # scored against all data, before the next ones are drawn
 MOST_QUERIES = 10_000  # data whose draws are scored, where the caller does not say

@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .errors import InputError, nearest
-from .streams import Array, Mapped, machine_memory, open_npy
+from pyrovae.base.errors import InputError, nearest
+from pyrovae.base.memory import machine_memory
+from pyrovae.data.memmap import Array, Mapped, open_npy
 
 
 class Rows(NamedTuple):
@@ -26,6 +27,7 @@ class Rows(NamedTuple):
 
 
 Parts = dict[str, Rows]  # {"train", "valid", "test"}, {"train", "test"} or {"all"}
+
 
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 

@@ -16,13 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .compact import Bits, Scaled, Stored, pack
-from .errors import InputError
-from .files import Parts, Rows
-from .progress import bar
-from .protocol import Account, in_blocks, num_missing
-from .splits import Dataset, Split, stream
-from .streams import Mapped, machine_memory
+from pyrovae.base.errors import InputError
+from pyrovae.base.memory import machine_memory
+from pyrovae.base.progress import bar
+from pyrovae.base.random import stream
+from pyrovae.data.encoding import Bits, Scaled, Stored, pack
+from pyrovae.data.memmap import Mapped
+from pyrovae.data.protocol import Account, in_blocks, num_missing
+from pyrovae.data.split import Dataset, Split
+from pyrovae.data.user_files import Parts, Rows
 
 __all__ = ["Recipe", "dataset"]
 

@@ -1,19 +1,28 @@
 """The batches of a fit: seed, epoch and place alone decide on rows and draws, so that any batch can be had again."""
 
-from collections.abc import Iterator
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 
 import torch
 from torch import Tensor
 
-from pyrovae.compact import Compact
-from pyrovae.inference.blocks import BINARIZATION, ORDER, kept_rng, of_device, seed_of
-from pyrovae.inference.plain import blocks_of
-from pyrovae.splits import Split
-from pyrovae.streams import is_mapped, prefetch
+from pyrovae.base.errors import InputError
+from pyrovae.base.memory import blocks_of, of_device
+from pyrovae.base.random import BINARIZATION, ORDER, kept_rng, seed_of
+from pyrovae.data.encoding import Compact
+from pyrovae.data.memmap import is_mapped
+from pyrovae.data.split import Split
+
+__all__ = ["AHEAD", "Batch", "Batches", "prefetch"]
 
 # Numbers that are decoded at once: one call for many small batches, and they stay in cache. Draws depend on them.
 AHEAD = {"cpu": 2**18, "cuda": 2**24}
+
 
 Batch = tuple[Tensor, ...]
 
@@ -86,3 +95,71 @@ class Batches:
             batches = zip(*(tensor.split(self.batch_size) for tensor in tensors), strict=True)
             yield from list(batches)[done:]
             piece, done = piece + 1, 0
+
+
+# -------------------------------------------------------------------------------------------- prefetch
+
+
+@contextmanager
+def prefetch(
+    data: Split | Compact,
+    batches: Iterable[Tensor],
+    *,
+    device: torch.device | str,
+    generator: torch.Generator | None = None,
+    depth: int = 2,
+) -> Iterator[Iterator[tuple[Tensor, ...]]]:
+    """Gathers coming batches in one thread while the present one is used: `split.batch(rows, generator)` for each.
+
+    Rows travel as they are kept (bytes, where the file holds bytes), from pinned memory where the device is CUDA,
+    and are decoded and drawn on the device when they are taken, so that noise comes in the order of use.
+    Leaving the context ends the thread, after the gather that is under way.
+
+    Args:
+        data: a split, or its compact form; rows are gathered on the CPU.
+        batches: (B,) int64 row numbers for each batch, on the CPU; read `depth` batches ahead.
+        device: where batches are served.
+        generator: of draws, on that device; torch's own when None.
+        depth: batches to hold ready.
+
+    Yields:
+        An iterator over batches, each one tensor (B, ...) for each of the split's tensors; what goes wrong in
+        the thread is raised from it.
+
+    Raises:
+        InputError: for a depth below 1; from the iterator, for a file that was cut short meanwhile.
+
+    Example:
+        >>> from pyrovae.data import load
+        >>> train, order = load("digits").train, torch.randperm(1197)
+        >>> with prefetch(train, order.split(500), device="cpu") as coming:
+        ...     print([len(x) for x, in coming])
+        [500, 500, 197]
+    """
+    if depth < 1:
+        raise InputError(f"depth must be at least 1, got {depth}; it is how many batches are held ready")
+    compact = data if isinstance(data, Compact) else Compact.of(data)
+    home, decoder = compact.to("cpu"), compact.decoder.to(device)
+    pinned = torch.device(device).type == "cuda"
+    waiting = iter(batches)
+
+    def gather(rows: Tensor) -> tuple[Tensor, ...]:
+        kept = home.gather(rows)
+        return tuple(part.pin_memory() for part in kept) if pinned else kept
+
+    def coming() -> Iterator[tuple[Tensor, ...]]:
+        while pending:
+            kept = pending.popleft().result()
+            ask(1)
+            yield decoder.decode(tuple(part.to(device, non_blocking=True) for part in kept), generator)
+
+    def ask(count: int) -> None:
+        pending.extend(thread.submit(gather, rows) for rows in islice(waiting, count))
+
+    pending: deque[Future[tuple[Tensor, ...]]] = deque()
+    thread = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
+    try:
+        ask(depth)
+        yield coming()
+    finally:
+        thread.shutdown(cancel_futures=True)

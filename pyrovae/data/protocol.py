@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import InputError
+from pyrovae.base.errors import InputError
 
 __all__ = ["Account", "Protocol", "describe", "digest", "in_blocks", "num_missing"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import TqdmWarning
 
-from pyrovae.errors import Interrupted
+from pyrovae.base.errors import Interrupted
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", TqdmWarning)  # it asks for ipywidgets, which are a matter of taste
@@ -22,7 +22,7 @@ def bar(*, shown: bool, **settings: Any) -> tqdm:
 
 @contextmanager
 def kept_on_interrupt(done: Sized, record: Callable[[], Any]) -> Iterator[None]:
-    """Ctrl-C inside, with some of the work ``done``, raises :class:`~pyrovae.errors.Interrupted` with its record."""
+    """Ctrl-C inside, with some of the work ``done``, raises :class:`~pyrovae.Interrupted` with its record."""
     try:
         yield
     except KeyboardInterrupt:

@@ -16,17 +16,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 import torch
 from torch import Tensor
 
-from .errors import InputError
-from .protocol import in_blocks
+from pyrovae.base.errors import InputError
+from pyrovae.data.protocol import in_blocks
 
 if TYPE_CHECKING:
-    from .splits import Split
-    from .streams import Mapped
+    from pyrovae.data.memmap import Mapped
+    from pyrovae.data.split import Split
 
 __all__ = ["Bits", "Compact", "Decoder", "Scaled", "Stored", "binarized", "pack"]
 
 GREY = 255.0  # the divisor of images that come as values in [0, 1]
+
+
 FIRST_LOOK = 16  # rows that refute most forms
+
+
 BITS_FROM = 2**30  # values; with fewer, bytes fit anywhere, and 128 rows of 784 take 26 us to bits' 39 (floats: 48)
 
 
@@ -131,7 +135,7 @@ class Stored:
     """Rows (N, *shape) kept in another form than they are served in; of a tensor it has what a split needs.
 
     Attributes:
-        kept: the rows as they are kept: a tensor, or :class:`~pyrovae.streams.Mapped` rows of a file.
+        kept: the rows as they are kept: a tensor, or :class:`~pyrovae.data.memmap.Mapped` rows of a file.
         code: how they are decoded.
     """
 

@@ -7,14 +7,8 @@ from __future__ import annotations
 
 import math
 import mmap
-import os
 import resource
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,17 +16,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .compact import Compact, Stored
-from .errors import InputError
+from pyrovae.base.errors import InputError
+from pyrovae.data.encoding import Stored
 
 if TYPE_CHECKING:
-    from .splits import Split
+    from pyrovae.data.split import Split
 
-__all__ = ["Mapped", "is_mapped", "lies_in_file", "machine_memory", "open_npy", "prefetch"]
+__all__ = ["Mapped", "is_mapped", "lies_in_file", "open_npy"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+
 CPU = torch.device("cpu")
-CONTAINER_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 # ------------------------------------------------------------------------------------- rows in a file
@@ -161,15 +156,6 @@ def is_mapped(split: Split) -> bool:
     return any(isinstance(x, Stored) and isinstance(x.kept, Mapped) for x in split.tensors)
 
 
-def machine_memory() -> int:
-    """Bytes of memory of this machine, or of the container that we run in."""
-    sizes = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    for limit in CONTAINER_LIMITS:
-        if limit.is_file() and (text := limit.read_text().strip()).isdigit():
-            sizes.append(int(text))
-    return min(sizes)
-
-
 def open_npy(path: Path) -> Array:
     """Maps the array of a .npy file, of which nothing but the header is read.
 
@@ -201,71 +187,3 @@ def _header(path: Path) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
             return *header, file.tell()
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{path}: expected a whole .npy file, got {error}; write it again") from error
-
-
-# -------------------------------------------------------------------------------------------- prefetch
-
-
-@contextmanager
-def prefetch(
-    data: Split | Compact,
-    batches: Iterable[Tensor],
-    *,
-    device: torch.device | str,
-    generator: torch.Generator | None = None,
-    depth: int = 2,
-) -> Iterator[Iterator[tuple[Tensor, ...]]]:
-    """Gathers coming batches in one thread while the present one is used: `split.batch(rows, generator)` for each.
-
-    Rows travel as they are kept (bytes, where the file holds bytes), from pinned memory where the device is CUDA,
-    and are decoded and drawn on the device when they are taken, so that noise comes in the order of use.
-    Leaving the context ends the thread, after the gather that is under way.
-
-    Args:
-        data: a split, or its compact form; rows are gathered on the CPU.
-        batches: (B,) int64 row numbers for each batch, on the CPU; read `depth` batches ahead.
-        device: where batches are served.
-        generator: of draws, on that device; torch's own when None.
-        depth: batches to hold ready.
-
-    Yields:
-        An iterator over batches, each one tensor (B, ...) for each of the split's tensors; what goes wrong in
-        the thread is raised from it.
-
-    Raises:
-        InputError: for a depth below 1; from the iterator, for a file that was cut short meanwhile.
-
-    Example:
-        >>> from pyrovae.data import load
-        >>> train, order = load("digits").train, torch.randperm(1197)
-        >>> with prefetch(train, order.split(500), device="cpu") as coming:
-        ...     print([len(x) for x, in coming])
-        [500, 500, 197]
-    """
-    if depth < 1:
-        raise InputError(f"depth must be at least 1, got {depth}; it is how many batches are held ready")
-    compact = data if isinstance(data, Compact) else Compact.of(data)
-    home, decoder = compact.to("cpu"), compact.decoder.to(device)
-    pinned = torch.device(device).type == "cuda"
-    waiting = iter(batches)
-
-    def gather(rows: Tensor) -> tuple[Tensor, ...]:
-        kept = home.gather(rows)
-        return tuple(part.pin_memory() for part in kept) if pinned else kept
-
-    def coming() -> Iterator[tuple[Tensor, ...]]:
-        while pending:
-            kept = pending.popleft().result()
-            ask(1)
-            yield decoder.decode(tuple(part.to(device, non_blocking=True) for part in kept), generator)
-
-    def ask(count: int) -> None:
-        pending.extend(thread.submit(gather, rows) for rows in islice(waiting, count))
-
-    pending: deque[Future[tuple[Tensor, ...]]] = deque()
-    thread = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
-    try:
-        ask(depth)
-        yield coming()
-    finally:
-        thread.shutdown(cancel_futures=True)

@@ -21,10 +21,14 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from pyrovae.errors import InputError
+from pyrovae.base.errors import InputError
 
 FORMAT = 1
+
+
 MANIFEST = "run.json"
+
+
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)?")
 
 

@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import files, readers
-from .errors import InputError, nearest
-from .files import Parts, Rows
-from .serving import Recipe, dataset
-from .splits import Dataset, Protocol, Split, as_split
-from .streams import Mapped, lies_in_file
+from pyrovae.base.errors import InputError, nearest
+from pyrovae.data import published_files, user_files
+from pyrovae.data.memmap import Mapped, lies_in_file
+from pyrovae.data.preprocessing import Recipe, dataset
+from pyrovae.data.split import Dataset
+from pyrovae.data.user_files import Parts, Rows
 
-__all__ = ["DATASETS", "Dataset", "Protocol", "Split", "as_split", "load"]
+__all__ = ["DATASETS", "load"]
 
 BINARIZATIONS = ("none", "dynamic", "static", "threshold")
+
+
 SPLITS = (0.8, 0.1, 0.1)
 
 
@@ -51,7 +53,7 @@ def digits(
     Like every function of `DATASETS` it takes the options of `load`, but needs no folder or download.
     """
     recipe = _recipe(binarization or "none", divisor, seed, found=1.0, scale=16.0)
-    return dataset("digits", _parts(readers.read_digits(), (1197, 300, 300), seed=0), recipe)
+    return dataset("digits", _parts(published_files.read_digits(), (1197, 300, 300), seed=0), recipe)
 
 
 def mnist(**options: Any) -> Dataset:
@@ -74,7 +76,7 @@ def _grey(
     download: bool = True,
 ) -> Dataset:
     recipe = _recipe(binarization or "dynamic", divisor, seed, found=255.0, scale=255.0)
-    found = readers.read_grey_images(name, data_dir=data_dir, download=download)
+    found = published_files.read_grey_images(name, data_dir=data_dir, download=download)
     train = _take(found["train"], slice(None, -10_000))
     return dataset(
         name,
@@ -100,7 +102,7 @@ def mnist_static(
             f"mnist-static: expected neither binarization nor divisor, got {binarization!r} and {divisor}; "
             'these rows are bits already: for another binarization load "mnist"'
         )
-    return dataset("mnist-static", readers.read_static_mnist(data_dir=data_dir), Recipe("static", 1.0, None))
+    return dataset("mnist-static", published_files.read_static_mnist(data_dir=data_dir), Recipe("static", 1.0, None))
 
 
 DATASETS: dict[str, Callable[..., Dataset]] = {
@@ -197,8 +199,8 @@ def _own(
     mmap: bool | None,
 ) -> Dataset:
     """The user's file: its own three parts, or a seeded permutation in three."""
-    mapped = files.outgrows_memory(path) if mmap is None else mmap
-    name, parts = path.resolve().name, files.read_path(path, mapped=mapped)
+    mapped = user_files.outgrows_memory(path) if mmap is None else mmap
+    name, parts = path.resolve().name, user_files.read_path(path, mapped=mapped)
     kind = binarization or "none"
     seeded = "all" in parts or kind in ("dynamic", "static")
     if "all" in parts:

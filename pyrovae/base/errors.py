@@ -6,8 +6,6 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["InputError", "Interrupted", "NotCompiled", "UntrustedEvidence", "UntrustedPosterior", "nearest"]
-
 
 class InputError(ValueError):
     """What the caller gave cannot be used; the message says what was expected, what came and what to do."""
@@ -60,3 +58,10 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     by_lower = {choice.lower(): choice for choice in choices}
     found = difflib.get_close_matches(name.lower(), by_lower, n=1)
     return f' did you mean "{by_lower[found[0]]}"?' if found else ""
+
+
+def check_at_least_one(**numbers: int) -> None:
+    """Raises InputError, naming the argument, unless each is a whole number from 1."""
+    for name, value in numbers.items():
+        if not isinstance(value, int) or value < 1:
+            raise InputError(f"{name} must be a whole number, at least 1; got {value!r}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -11,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .compact import Bits, Scaled, Stored, binarized, pack
-from .errors import InputError
-from .protocol import Protocol, describe, digest, in_blocks
-from .streams import Mapped, lies_in_file
+from pyrovae.base.errors import InputError
+from pyrovae.base.random import stream
+from pyrovae.data.encoding import Bits, Scaled, Stored, binarized, pack
+from pyrovae.data.memmap import Mapped, lies_in_file
+from pyrovae.data.protocol import Protocol, describe, digest, in_blocks
 
-__all__ = ["Dataset", "Protocol", "Split", "as_split", "describe"]
-
+__all__ = ["Dataset", "Split", "as_split"]
 
 # ---------------------------------------------------------------------------------------- the records
 
@@ -28,7 +27,8 @@ class Split:
 
     Attributes:
         tensors: the observations (N, *shape) first; what the programs get as positional arguments. Rows that
-            stay in a file stand here as :class:`~pyrovae.compact.Stored`, of which `batch` and slices give tensors.
+            stay in a file stand here as :class:`~pyrovae.data.encoding.Stored`, of which `batch` and slices give
+            tensors.
         protocol: how the rows came to be.
         labels: (N,) int64, never passed to programs unless by `with_labels`.
         source: the observations before rescaling or binarization; None where they are as found.
@@ -199,12 +199,6 @@ def as_split(data: Any) -> Split:
     tensors = tuple(map(_as_tensor, data)) if isinstance(data, (tuple, list)) else (_as_tensor(data),)
     _check_rows(tensors)
     return Split(tensors, describe(tensors, dataset="user's tensor", split="all"))
-
-
-def stream(seed: int, purpose: str) -> torch.Generator:
-    """A generator of its own, on the CPU, for each seed and purpose."""
-    key = hashlib.sha256(f"{seed} {purpose}".encode()).digest()[:8]
-    return torch.Generator("cpu").manual_seed(int.from_bytes(key, "little") >> 1)
 
 
 def _drawn(x: Any, noise: torch.Generator) -> Tensor:

@@ -1,0 +1,1 @@
+"""What every folder needs, and what knows neither a program nor data."""
