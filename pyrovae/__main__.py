@@ -2,7 +2,7 @@
 
 import sys
 
-from pyrovae.cli import main
+from pyrovae.apps.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

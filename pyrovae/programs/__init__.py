@@ -1,1 +1,1 @@
-"""How to write a pair of programs; nothing here knows about inference."""
+"""How a pair is written: programs, priors, families, networks, and pairs whose evidence is known."""

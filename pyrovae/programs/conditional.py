@@ -7,7 +7,7 @@ from pyro.distributions import TorchDistribution
 from torch import Size, Tensor, nn
 
 from pyrovae.base.errors import InputError
-from pyrovae.programs.families import Family
+from pyrovae.programs.families.family import Family
 
 
 class Conditional(nn.Module):

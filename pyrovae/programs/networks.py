@@ -11,7 +11,7 @@ from itertools import pairwise
 from torch import Size, Tensor, nn
 
 from pyrovae.base.errors import InputError
-from pyrovae.programs.common import seeded
+from pyrovae.programs.parameters import seeded
 
 NetworkBuilder = Callable[[int], nn.Module]
 

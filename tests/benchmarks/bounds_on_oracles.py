@@ -11,7 +11,7 @@ import math
 from pathlib import Path
 
 import pyrovae as pv
-from pyrovae import figures
+from pyrovae.reports import figures
 
 TEMPERATURES = (10, 30, 100, 300)
 

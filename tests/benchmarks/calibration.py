@@ -7,7 +7,7 @@ import sys
 import time
 
 import pyrovae as pv
-from pyrovae.inference.calibration.report import calibrate
+from pyrovae.diagnostics.calibration import calibrate
 
 ORACLES = {"D = 6, Z = 2": pv.oracles.ppca(6, 2), "D = 20, Z = 3": pv.oracles.ppca(20, 3)}
 SCALES = (1.0, 0.7, 1.4)

@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 
 import pyrovae as pv
-from pyrovae import commands, figures
+from pyrovae.apps import loading as commands
+from pyrovae.reports import figures
 
 
 def main():

@@ -11,7 +11,7 @@ import argparse
 import math
 
 import pyrovae as pv
-from pyrovae import commands
+from pyrovae.apps import loading as commands
 
 
 def main():

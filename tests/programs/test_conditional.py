@@ -10,7 +10,8 @@ from torch import nn
 from pyrovae.base.errors import InputError
 from pyrovae.programs import families
 from pyrovae.programs.conditional import Conditional
-from pyrovae.programs.families import Family, learned, normal
+from pyrovae.programs.families.continuous import normal
+from pyrovae.programs.families.family import Family, learned
 from pyrovae.programs.networks import conv_decoder, conv_encoder, mlp
 
 # name -> (family, event shape, numbers that a network gives for one event)

@@ -6,7 +6,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from exact import close
+from examples.exact import close
 
 import pyrovae as pv
 from pyrovae.base.errors import InputError

@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from pyrovae.inference.report import evaluate
-from pyrovae.inference.terms import log_terms
+from pyrovae.evidence.evaluate import evaluate
+from pyrovae.pairs.particles import log_terms
 from pyrovae.programs import families
 from pyrovae.programs.conditional import Conditional
 from pyrovae.programs.networks import conv_decoder, conv_encoder, mlp
-from pyrovae.programs.priors import GaussianMixture, StandardNormal
+from pyrovae.programs.priors.gaussian import StandardNormal
+from pyrovae.programs.priors.mixtures import GaussianMixture
 from pyrovae.programs.vae import VAE
 
 LIKELIHOODS = {

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from pyrovae._drawing_helpers import BLUE, INK, QUIET, new_figure, styled
+from pyrovae.reports.figures.style import BLUE, INK, QUIET, new_figure, styled
 from side_by_side.alternating import Middle, Outcome
 from side_by_side.results import Unit, number, seconds_text
 from side_by_side.series import Series

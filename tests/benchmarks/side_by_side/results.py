@@ -112,7 +112,7 @@ def versions(*groups: Mapping[str, Outcome]) -> dict[str, str]:
 
 def write(name: str, markdown: str, numbers: Mapping[str, Any], figure: Any, out: str | Path | None = None) -> None:
     """Prints the table and writes ``name.md``, ``name.json`` and ``name.png``."""
-    from pyrovae import figures
+    from pyrovae.reports import figures
 
     folder = Path(out or FOLDER_OF_RESULTS)
     folder.mkdir(parents=True, exist_ok=True)

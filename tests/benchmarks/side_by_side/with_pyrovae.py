@@ -16,9 +16,9 @@ import pyrovae as pv
 from pyrovae.base.memory import blocks_of
 from pyrovae.base.progress import bar
 from pyrovae.data.split import as_split
-from pyrovae.inference.blocks import undisturbed
-from pyrovae.inference.evaluation import keep_freed_memory
-from pyrovae.inference.weighing import Evaluation, Plan
+from pyrovae.evidence.evaluate import keep_freed_memory
+from pyrovae.evidence.importance import Evaluation, Plan
+from pyrovae.pairs.context import undisturbed
 from side_by_side import by_hand
 from side_by_side.clock import Clock
 from side_by_side.problems import CHANNELS, CONV_HIDDEN, PIXELS, Problem

@@ -1,0 +1,155 @@
+"""A run, or a file of a user's own, as a pair with its data."""
+
+import hashlib
+import importlib.util
+import inspect
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyrovae as pv
+from pyrovae.apps import recipes, runs
+from pyrovae.base.errors import InputError
+from pyrovae.data import Dataset, Split
+from pyrovae.pairs.context import modules_of
+from pyrovae.pairs.traces import Program
+from pyrovae.training.fit import resolve_device
+from pyrovae.training.loop import Fit
+
+
+class Loaded(NamedTuple):
+    """A run brought back: its fit, its data and what it was made from."""
+
+    fit: Fit
+    dataset: Dataset
+    record: dict[str, Any]
+
+    def split(self, name: str) -> Split:
+        """A split as the programs take it."""
+        return split_of(self.dataset, name, self.record)
+
+
+def recorded(run: str) -> dict[str, Any]:
+    """What a run was fitted on and with; a run of programs of one's own says nothing of it."""
+    record = runs.describe(run)["record"]
+    if "data" not in record:
+        raise InputError(f"{run}: was fitted in Python; use pyrovae.runs.load(folder, model, guide) there")
+    return record
+
+
+def dataset_of(record: dict[str, Any], data_dir: str | None) -> Dataset:
+    """The data set that a record names, prepared as it says."""
+    return pv.data.load(
+        record["data"], binarization=record["binarization"], divisor=record["divisor"], data_dir=data_dir
+    )
+
+
+def split_of(dataset: Dataset, name: str, record: dict[str, Any]) -> Split:
+    """A split as the programs take it, with labels where they do."""
+    split = getattr(dataset, recipes.choose("split", name, ("train", "valid", "test")))
+    return split.with_labels() if record["labels"] else split
+
+
+def pair_of(record: dict[str, Any], dataset: Dataset, program: str | None) -> tuple[Program, Program, dict[str, Any]]:
+    """The programs of a record, and the record completed by what identifies them."""
+    if program is not None:
+        model, guide, digest = load_program(program, dataset)
+        return model, guide, {**record, "program": {"path": program, "sha256": digest}}
+    _refuse_for_recipes(record, dataset)
+    recipe = recipes.complete(record, dataset)
+    vae = recipes.build(recipe, dataset)
+    return vae.model, vae.guide, {**record, **recipe, "program": None}
+
+
+def _refuse_for_recipes(record: dict[str, Any], dataset: Dataset) -> None:
+    if record["labels"]:
+        raise InputError("--labels passes the labels as second argument, and the built-in VAE takes none; give FILE.py")
+    for name in ("train", "valid", "test"):
+        rows = getattr(dataset, name).missing()
+        if len(rows):
+            raise InputError(
+                f"{dataset.name} {name}: {len(rows)} rows hold missing values, the first is row {int(rows[0])}; "
+                "impute them first, or give a FILE.py whose programs mask them"
+            )
+
+
+def load_program(path: str, dataset: Dataset) -> tuple[Program, Program, str]:
+    """Runs a user's own file: its ``model`` and ``guide`` (or what ``build`` returns), and the file's SHA-256.
+
+    Raises:
+        InputError: if the file is missing, fails, or defines neither.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise InputError(f"{path}: no such file; give a Python file that defines model and guide")
+    spec = importlib.util.spec_from_file_location(f"pyrovae_program_{source.stem}", source)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{path}: not a Python file; it must end in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for it
+    sys.path.insert(0, str(source.resolve().parent))  # its neighbours can be imported
+    try:
+        spec.loader.exec_module(module)
+        build: Callable | None = getattr(module, "build", None)
+        if build is not None:
+            pair = build(dataset) if inspect.signature(build).parameters else build()
+        else:
+            pair = getattr(module, "model", None), getattr(module, "guide", None)
+        model, guide = pair
+    except Exception as error:
+        raise InputError(f"{path}: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(str(source.resolve().parent))
+    if not (callable(model) and callable(guide)):
+        raise InputError(f"{path}: defines neither model and guide nor build() that returns them")
+    return model, guide, hashlib.sha256(source.read_bytes()).hexdigest()
+
+
+# ------------------------------------------------------------------------------------- what is done with runs
+
+
+def load_run(arguments: Namespace) -> Loaded:
+    """Builds the programs of a run again and puts its weights into them."""
+    record = recorded(arguments.run)
+    check_program(arguments.run, record, arguments.program)
+    dataset = dataset_of(record, arguments.data_dir)
+    _check_rows(arguments.run, split_of(dataset, "train", record))
+    model, guide, _ = pair_of(record, dataset, arguments.program)
+    device = resolve_device(arguments.device)
+    for module in modules_of(model, guide):
+        module.to(device)
+    return Loaded(runs.load(arguments.run, model, guide), dataset, record)
+
+
+def _check_rows(run: str, train: Split) -> None:
+    fitted = runs.describe(run)["settings"]["protocol"]["sha256"]
+    if train.protocol.sha256 != fitted:
+        raise InputError(
+            f"{run}: was fitted on other rows of {train.protocol.dataset} (SHA-256 {fitted[:8]}, now "
+            f"{train.protocol.sha256[:8]}): the data have changed, and its test rows may be rows it was fitted on"
+        )
+
+
+def check_program(run: str, record: dict[str, Any], program: str | None) -> None:
+    """Raises InputError where a run was fitted with another file of programs, or with none."""
+    stored = record["program"]
+    if stored is None:
+        if program is not None:
+            raise InputError(f"{run}: is a run of a built-in recipe; leave --program out")
+        return
+    if program is None:
+        raise InputError(f"{run}: is a run of your own programs; give --program {stored['path']}")
+    if not Path(program).is_file():
+        raise InputError(f"{program}: no such file")
+    if hashlib.sha256(Path(program).read_bytes()).hexdigest() != stored["sha256"]:
+        raise InputError(
+            f"{program}: is not the file that was fitted (its SHA-256 differs from that of {stored['path']})"
+        )
+
+
+def check_parent(path: str | None) -> None:
+    """Raises InputError, before any work, where a file could not be written."""
+    if path is not None and path != "-" and not Path(path).absolute().parent.is_dir():
+        raise InputError(f"{path}: there is no folder {Path(path).absolute().parent}; make it first")

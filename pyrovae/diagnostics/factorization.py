@@ -1,0 +1,208 @@
+r"""Draws of the guide with their densities, coordinate by coordinate where prior and guide factorise.
+
+.. math:: \log q(z \mid x) = \sum_j \log q(z_j \mid x), \qquad \log p(z) = \sum_j \log p(z_j)
+
+if each site is a product of scalar distributions whose parameters hang on no other draw. What one run of a program
+shows then holds at all latents; whether it does is told by scoring the draws of one datum for another, both ways.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from pyro.poutine import Trace
+from torch import Tensor
+
+from pyrovae.base.errors import InputError
+from pyrovae.pairs.latents import Joint, Latents, Values
+from pyrovae.pairs.structure import Structure
+from pyrovae.pairs.supports import layers, scored
+from pyrovae.pairs.terms import SiteTerms, check_finite
+from pyrovae.pairs.traces import plain_traces, sites
+
+MODEL, GUIDE = "site '{}'", "site '{}' of the guide"
+
+
+class Factors:
+    """The distributions of the latent sites for n data, as one run of a program shows them.
+
+    Args:
+        trace: of the model or of the guide.
+        structure: of the pair.
+        whose: what a message calls a site of this program, ``MODEL`` or ``GUIDE``.
+
+    Raises:
+        InputError: naming the site, if a latent is masked for some of the data.
+    """
+
+    def __init__(self, trace: Trace, structure: Structure, whose: str) -> None:
+        found = sites(trace)
+        self.structure, self.whose = structure, whose
+        self.distributions = {name: found[name]["fn"] for name in structure.latents}
+        for name in structure.latents:
+            if not scored(found[name], found[name]["value"], 0).all():
+                raise InputError(
+                    f"{whose.format(name)} is masked for some data: what has no density there cannot be averaged over "
+                    "the data. Give those alone that have it"
+                )
+
+    @property
+    def undivided(self) -> str | None:
+        """Why a site is no product over its coordinates; None where all are."""
+        for name, fn in self.distributions.items():
+            if _scalar(fn).event_shape.numel() != 1:
+                kind = type(layers(fn)[-1]).__name__
+                prior = "the prior " if self.whose == MODEL else ""
+                return f"{self.whose.format(name)}: {prior}{kind} does not factorise over its coordinates"
+        return None
+
+    def log_sites(self, values: Values) -> dict[str, Tensor]:
+        """Log density of each site under the parameters of the run: (K, n, ...) -> site -> (K, n) nats."""
+        return {name: self._log_prob(fn, values[name]).sum(-1) for name, fn in self.distributions.items()}
+
+    def log_coordinates(self, values: Values) -> Tensor:
+        """The same for each coordinate, where sites are divided: (K, n, ...) -> (K, n, D) nats."""
+        parts = [self._log_prob(_scalar(fn), values[name]) for name, fn in self.distributions.items()]
+        return torch.cat(parts, -1) if len(parts) > 1 else parts[0]
+
+    def means(self) -> dict[str, Tensor | None]:
+        """Mean of each site, (n, D of the site), NaN where it has none; None where it is not known in closed form."""
+        return {name: self._mean(fn) for name, fn in self.distributions.items()}
+
+    def _log_prob(self, fn: Any, value: Tensor) -> Tensor:
+        dim = 1 + self.structure.depth + self.structure.dim  # of the data in the program, behind that of the draws
+        log_prob = fn.log_prob(value.movedim(1, dim)).movedim(dim, 1)
+        return log_prob.reshape(*value.shape[:2], -1)
+
+    def _mean(self, fn: Any) -> Tensor | None:
+        try:
+            mean = fn.mean.movedim(len(fn.batch_shape) + self.structure.dim, 0)
+        except (NotImplementedError, AttributeError):
+            return None
+        return mean.reshape(len(mean), -1)
+
+
+def _scalar(fn: Any) -> Any:
+    """The distribution of the coordinates of a site; the site's own, where it is no product of scalar ones."""
+    base = layers(fn)[-1]
+    return fn if base.event_shape else base
+
+
+class Drawn(NamedTuple):
+    """S draws of the guide for each of M data, with their densities in nats.
+
+    F = D, the coordinates of one latent, where prior and guide factorise over them; elsewhere F = 1.
+    """
+
+    values: Values  # site -> (S, M, ...)
+    log_likelihood: Tensor  # (S, M)
+    log_guide: Tensor  # (S, M, F), given the datum that they were drawn for
+    log_prior: Tensor  # (S, M, F)
+    reruns: bool  # whether the guide must be run anew for all latents that it is to score
+    reason: str | None  # why prior or guide does not factorise; None where both do
+
+
+def draw(latents: Latents, num_draws: int) -> Drawn:
+    """S draws z ~ q(z|x) for each of n data, in random order: what the first says of the last is to tell them apart.
+
+    Raises:
+        InputError: naming the site, if the guide has no density or the data no common prior, if a latent is masked,
+            or a draw lies outside the support of the prior.
+        FloatingPointError: naming the site, where a log density is NaN or infinite.
+    """
+    latents.refuse_auxiliary()
+    own = latents.draw(num_draws)
+    both = {name: torch.cat([value, _foreign(value)]) for name, value in own.items()}
+    joint, log_guide = latents.log_joint(both), latents.site_log_guide(both)
+    _check_densities(latents, joint, log_guide, num_draws)
+    model_trace, guide_trace = plain_traces(latents.model, latents.guide, latents.args)
+    prior, guide = Factors(model_trace, latents.structure, MODEL), Factors(guide_trace, latents.structure, GUIDE)
+    nested = _check_prior(prior.log_sites(both), joint.log_prior, num_draws)
+    hanging = _hanging(guide.log_sites(both), log_guide)
+    reason = prior.undivided or guide.undivided or hanging or nested
+    tables = [torch.stack([*log_guide.values()]).sum(0)[:num_draws, :, None], joint.log_prior[:num_draws, :, None]]
+    if reason is None:
+        tables = [guide.log_coordinates(own), prior.log_coordinates(own)]
+    likelihood, of_guide, of_prior = (t.double() for t in (joint.log_likelihood[:num_draws], *tables))
+    return Drawn(own, likelihood, of_guide, of_prior, hanging is not None, reason)
+
+
+def join(blocks: Sequence[Drawn]) -> Drawn:
+    """The draws of all blocks; what holds for one that does not factorise holds for all."""
+    reason = next((block.reason for block in blocks if block.reason), None)
+    if reason:
+        blocks = [block._replace(log_guide=_sum(block.log_guide), log_prior=_sum(block.log_prior)) for block in blocks]
+    return Drawn(
+        values={name: torch.cat([block.values[name] for block in blocks], 1) for name in blocks[0].values},
+        log_likelihood=torch.cat([block.log_likelihood for block in blocks], 1),
+        log_guide=torch.cat([block.log_guide for block in blocks], 1),
+        log_prior=torch.cat([block.log_prior for block in blocks], 1),
+        reruns=any(block.reruns for block in blocks),
+        reason=reason,
+    )
+
+
+def listed(names: Iterable[str]) -> str:
+    """Sites as a message names them: "site 'z'", "sites 'a', 'b'"."""
+    quoted = [f"'{name}'" for name in names]
+    return f"site{'s' if len(quoted) > 1 else ''} {', '.join(quoted)}"
+
+
+# ------------------------------------------------------------------------------------------------------------ checks
+
+
+def _foreign(value: Tensor) -> Tensor:
+    """What was drawn for another datum, in another draw: (S, n, ...)."""
+    return value.roll((1, 1), (0, 1))
+
+
+def _check_densities(latents: Latents, joint: Joint, log_guide: Mapping[str, Tensor], num_draws: int) -> None:
+    """Checks what the latents score given the data that they were drawn for, the first ``num_draws``."""
+    observed, names = "', '".join(latents.structure.observed), "', '".join(latents.sites)
+    log_likelihood, log_prior = joint.log_likelihood[:num_draws], joint.log_prior[:num_draws]
+    own = {name: table[:num_draws] for name, table in log_guide.items()}
+    check_finite(SiteTerms({observed: log_likelihood}, {names: log_prior}, own))
+    outside = int((log_prior == -math.inf).any(0).sum())
+    if outside:
+        raise InputError(
+            f"{listed(own)}: the guide draws outside the support of the prior, for {outside} of {latents.num_data} "
+            "data, and KL(q(z|x) || p(z)) is infinite. Give the guide a support within the prior's"
+        )
+
+
+def _check_prior(once: Mapping[str, Tensor], log_prior: Tensor, num_draws: int) -> str | None:
+    """Demands one prior for all data, and tells whether its sites hang on each other's draws.
+
+    Args:
+        once: log density of each site as one run shows it, (2 S, n); the second S are foreign latents.
+        log_prior: of the same latents, the model run on them.
+        num_draws: S.
+    """
+    together = torch.stack([*once.values()]).sum(0)
+    own, foreign = log_prior.to(together).split(num_draws)
+    if not _close(foreign, _foreign(own)):
+        raise InputError(
+            f"{listed(once)}: the prior is not the same for all data (it hangs on their covariates), so there is no "
+            "one p(z). Take data of one covariate at a time, or use evaluate, whose kl_prior is per datum"
+        )
+    if not _close(together, log_prior):
+        return f"{listed(once)}: the prior of one hangs on the draw of another"
+    return None
+
+
+def _hanging(once: Mapping[str, Tensor], again: Mapping[str, Tensor]) -> str | None:
+    """Names a site of the guide whose log density is another where the guide is run on the latents it scores."""
+    for name, table in once.items():
+        if not _close(table, again[name]):
+            return f"{GUIDE.format(name)}: its parameters hang on another draw"
+    return None
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    tolerance = 1e-8 if a.dtype == torch.float64 else 1e-4  # as it is between the ways to run a program
+    return torch.allclose(a, b.to(a), rtol=tolerance, atol=10 * tolerance, equal_nan=True)
+
+
+def _sum(table: Tensor) -> Tensor:
+    return table.sum(-1, keepdim=True)

@@ -1,0 +1,381 @@
+r"""The anatomy of the gap between evidence and ELBO: what the guide's family loses, and what its encoder loses.
+
+.. math::
+    \log p(x) - L[q] = \underbrace{\log p(x) - L[q^*]}_{\text{approximation gap}}
+    + \underbrace{L[q^*] - L[q]}_{\text{amortization gap}}
+
+with q* the best member of the guide's own family for that datum alone (Cremer, Li and Duvenaud 2018). Best members
+of richer families beside it say what such a guide would buy, before one is trained.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyrovae.base.errors import InputError, check_at_least_one, nearest
+from pyrovae.base.memory import blocks_of, memory_advice
+from pyrovae.base.progress import bar, kept_on_interrupt
+from pyrovae.base.random import GAPS, seed_everything
+from pyrovae.base.records import Tabulated, mean_and_se, number, text
+from pyrovae.data.split import Protocol, as_split
+from pyrovae.evidence import estimators
+from pyrovae.evidence.proposals.gaussians import full_covariance, mixture
+from pyrovae.evidence.proposals.guide_family import own_family
+from pyrovae.evidence.proposals.local import Family, Guide, Local, best
+from pyrovae.evidence.proposals.multiple import Account, account, score
+from pyrovae.pairs.context import undisturbed
+from pyrovae.pairs.latents import Latents
+from pyrovae.pairs.particles import WAYS
+from pyrovae.pairs.supports import refuse_masked
+from pyrovae.pairs.terms import check_finite
+from pyrovae.pairs.traces import Program, plain_traces
+
+# ------------------------------------------------------------------------------------------------ the record
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Gaps(Tabulated):
+    """What evidence and ELBO of each of N data have between them, in nats; tensors are (N,), float64, on the CPU.
+
+    ``elbo`` and ``gap`` have the key "guide", for the guide as it is, and one for each family that was fitted, for its
+    best member; ``gap = log_evidence - elbo`` on the same draws. An error is NaN for K = 1. ``ess`` and ``pareto_k``
+    are those of the weights of all proposals together.
+    """
+
+    log_evidence: Tensor
+    mc_se_log_evidence: Tensor
+    elbo: dict[str, Tensor]
+    mc_se_elbo: dict[str, Tensor]
+    gap: dict[str, Tensor]
+    mc_se_gap: dict[str, Tensor]
+    ess: Tensor
+    pareto_k: Tensor
+    num_particles: int  # K, draws of each proposal
+    num_steps: int
+    num_draws: int
+    seed: int
+    way: str  # how the programs were run: "vectorized", "tiled" or "looped"
+    measure: dict[str, str]  # observed site -> "mass" or "density"
+    protocol: Protocol
+
+    def __len__(self) -> int:
+        return len(self.log_evidence)
+
+    def __repr__(self) -> str:
+        return f"Gaps(N={len(self)}, log p(x) - L[q] {self.gap['guide'].mean().item():.3f} nats per datum)"
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    @property
+    def approximation(self) -> Tensor:
+        """log p(x) - L[q*], what the guide's family cannot reach: (N,)."""
+        return self.gap[self._own]
+
+    @property
+    def mc_se_approximation(self) -> Tensor:
+        """Its Monte-Carlo standard error: (N,)."""
+        return self.mc_se_gap[self._own]
+
+    @property
+    def amortization(self) -> Tensor:
+        """L[q*] - L[q], what the encoder loses within the guide's family: (N,)."""
+        return self.gain(self._own, over="guide")[0]
+
+    @property
+    def mc_se_amortization(self) -> Tensor:
+        """Its Monte-Carlo standard error: (N,)."""
+        return self.gain(self._own, over="guide")[1]
+
+    def gain(self, name: str, *, over: str) -> tuple[Tensor, Tensor]:
+        """L[q_name] - L[q_over] and its Monte-Carlo standard error, (N,) each; the two have independent draws."""
+        return self.elbo[name] - self.elbo[over], torch.hypot(self.mc_se_elbo[name], self.mc_se_elbo[over])
+
+    @property
+    def _own(self) -> str:
+        if "own" not in self.elbo:
+            raise InputError("the gap was not split, as 'own' was not among the families; measure it with 'own'")
+        return "own"
+
+    def _estimates(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """All that was measured in nats: name -> values and their Monte-Carlo standard errors."""
+        found = {"log_evidence": (self.log_evidence, self.mc_se_log_evidence)}
+        found |= {_column("elbo", name): (self.elbo[name], self.mc_se_elbo[name]) for name in self.elbo}
+        found["gap"] = (self.gap["guide"], self.mc_se_gap["guide"])
+        if "own" in self.elbo:
+            found["approximation"] = (self.approximation, self.mc_se_approximation)
+            found["amortization"] = (self.amortization, self.mc_se_amortization)
+        return found | {_column("gain", name): self.gain(name, over=self._reference) for name in self._richer}
+
+    @property
+    def _reference(self) -> str:
+        """Over which distribution the gains of richer families are told."""
+        return "own" if "own" in self.elbo else "guide"
+
+    @property
+    def _richer(self) -> list[str]:
+        return [name for name in self.elbo if name not in ("guide", "own")]
+
+    def table(self) -> dict[str, Tensor]:
+        """The per-datum columns by name, (N,) each; gains of richer families are over the best of the guide's own."""
+        estimates = self._estimates()
+        values = {name: value for name, (value, _) in estimates.items()}
+        errors = {f"mc_se_{name}": se for name, (_, se) in estimates.items()}
+        return {**values, **errors, "ess": self.ess, "pareto_k": self.pareto_k}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The account as plain values for JSON: means over data with their errors, in nats per datum."""
+        quantities: dict[str, Any] = {name: _quantity(*estimate) for name, estimate in self._estimates().items()}
+        bias = estimators.log_evidence_bias(self.mc_se_log_evidence).mean()
+        quantities["log_evidence"]["bias"] = number(bias)
+        return {
+            "unit": "nats per datum",
+            "num_data": len(self),
+            "families": [name for name in self.elbo if name != "guide"],
+            "num_particles": self.num_particles,
+            "num_steps": self.num_steps,
+            "num_draws": self.num_draws,
+            "seed": self.seed,
+            "way": self.way,
+            "measure": self.measure,
+            "protocol": self.protocol.to_dict(),
+            **quantities,
+            "ess": {"median": number(self.ess.median()), "min": number(self.ess.min())},
+            "pareto_k": {"threshold": number(self.pareto_k_threshold), "share_doubtful": self.share_doubtful},
+        }
+
+    @property
+    def pareto_k_threshold(self) -> float:
+        """The k-hat above which the draws of all proposals together are not enough for a datum."""
+        return estimators.pareto_k_threshold(self.num_particles * len(self.elbo))
+
+    @property
+    def share_doubtful(self) -> float:
+        """Share of the data whose evidence nothing vouches for: k-hat above its threshold, or undefined."""
+        doubtful = (self.pareto_k > self.pareto_k_threshold) | self.pareto_k.isnan()
+        return doubtful.double().mean().item()
+
+    def summary(self) -> str:
+        """The account as text: the gap and its parts, what a richer guide would buy, and whether to trust it."""
+        account = self.to_dict()
+        lines = [
+            str(self.protocol),
+            f"K = {self.num_particles} draws of each of {len(self.elbo)} proposals for each of N = {len(self)} data, "
+            f"each family fitted in {self.num_steps} steps of {self.num_draws} draws; nats per datum",
+            "",
+            f"{'':52}{'mean':>12}{'data SE':>10}{'MC SE':>10}",
+        ]
+        lines += [_row(label, account[name]) for name, label in self._labels().items()]
+        return "\n".join([*lines, "", *self._reliability(account)])
+
+    def _labels(self) -> dict[str, str]:
+        labels = {"log_evidence": "evidence  log p(x)"}
+        labels |= {_column("elbo", name): f"  ELBO of the best {name}, datum by datum" for name in self._richer[::-1]}
+        if "own" in self.elbo:
+            labels["elbo_own"] = "  ELBO of the best of the guide's own family, L[q*]"
+        labels |= {"elbo_guide": "  ELBO of the guide, L[q]", "gap": "gap  log p(x) - L[q]"}
+        if "own" in self.elbo:
+            labels["approximation"] = "  = approximation gap  log p(x) - L[q*]"
+            labels["amortization"] = "  + amortization gap  L[q*] - L[q]"
+        return labels | {_column("gain", name): f"a {name} would buy, at best" for name in self._richer}
+
+    def _reliability(self, account: dict[str, Any]) -> list[str]:
+        size, tail = account["ess"], account["pareto_k"]
+        total = self.num_particles * len(self.elbo)
+        lines = [f"effective sample size of {total}: median {text(size['median'], 1)}, least {text(size['min'], 1)}"]
+        lines += [f"Pareto k-hat above {text(tail['threshold'], 2)} or undefined: {tail['share_doubtful']:.1%} of data"]
+        if self.share_doubtful > 0:
+            lines += ["  there evidence, and with it the approximation gap, is too low by an unknown amount"]
+        if "own" in self.elbo:
+            lines += ["an optimisation that has not come to its end makes amortization too small: raise num_steps"]
+        return lines
+
+
+def _column(kind: str, family: str) -> str:
+    return f"{kind}_{family}".replace(" ", "_")
+
+
+def _quantity(values: Tensor, se: Tensor) -> dict[str, float | None]:
+    return {**mean_and_se(values), "mc_se": number(se.square().sum().sqrt() / len(values))}
+
+
+def _row(label: str, cell: dict[str, float | None]) -> str:
+    bias = f"   bias {text(cell['bias'], 4)}" if "bias" in cell else ""
+    return f"{label:52}{text(cell['mean'], 3):>12}{text(cell['data_se'], 3):>10}{text(cell['mc_se'], 4):>10}{bias}"
+
+
+# ------------------------------------------------------------------------------------------------- measuring
+
+
+def gaps(
+    model: Program,
+    guide: Program,
+    data: Any,
+    *,
+    num_particles: int = 1000,
+    num_steps: int = 1000,
+    num_draws: int = 8,
+    families: Sequence[str] = ("own", "full covariance", "mixture"),
+    seed: int = 0,
+    batch_size: int = 100,
+    plate: str | None = None,
+    progress: bool = True,
+) -> Gaps:
+    """The gap between evidence and ELBO, taken apart datum by datum.
+
+    Each family is fitted to every datum alone (``local.best``); the guide and the best members
+    are then the proposals of one multiple importance sampling, with draws that no fit has seen: the evidence is better
+    than the guide's alone, and L[q*] is unbiased for the q* that was found. What the optimisation has missed of L[q*]
+    counts as approximation gap.
+
+    Args:
+        model: program of p(x, z), with one plate over the data; its latents are continuous.
+        guide: program of q(z|x), with the same plate.
+        data: a :class:`~pyrovae.data.Split`, a tensor (N, ...), or a tuple of tensors passed on as arguments.
+        num_particles: K, draws from each proposal for each datum.
+        num_steps: of the optimisation of each family.
+        num_draws: of z for each datum in a step.
+        families: any of "own" (the guide's own, as ``evidence.proposals.guide_family`` fits it), and, on the real line,
+            "full covariance" (one Gaussian) and "mixture" (of four Gaussians without covariances).
+        seed: of all draws; the noise is keyed by (seed, data block, family or proposal).
+        batch_size: data in a block, which are fitted at once.
+        plate: name of the data plate, where several plates hold all sites.
+        progress: show a bar for what takes over two seconds (never into a pipe).
+
+    Returns:
+        The :class:`Gaps`. Nothing else changes: parameters and their gradients, random state and modes are kept. The
+        same on training and on test data tells how each gap generalises.
+
+    Raises:
+        Interrupted: after Ctrl-C, with the record of the blocks that were done as ``partial``.
+        InputError: naming the site, for a pair without per-datum weights, discrete, masked or auxiliary latents, a
+            guide of another support than the prior's, or one whose own family cannot be freed.
+        FloatingPointError: naming site or family, where a density is NaN or a fit runs into it.
+
+    References:
+        Cremer, Li and Duvenaud (2018), Inference suboptimality in variational autoencoders, arXiv:1801.03558.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> oracle = pv.oracles.ppca(5, 2)
+        >>> x, _ = oracle.draw(3, seed=0)
+        >>> found = gaps(oracle.model, oracle.mean_field_guide(shift=1.0), x, num_steps=200, families=["own"])
+        >>> exact = oracle.kl_mean_field(shift=1.0) - oracle.kl_mean_field()  # what its encoder loses
+        >>> bool(abs(found.amortization.mean() - exact) < 4 * found.mc_se_amortization.max())
+        True
+    """
+    plan = Plan(num_particles, num_steps, num_draws, tuple(families), seed)
+    check_at_least_one(batch_size=batch_size)
+    split = as_split(data).drawn(seed)
+    done: list[Account] = []
+    seen: dict[str, Any] = {}
+
+    def record() -> Gaps:
+        columns = _columns(done, plan.names)
+        protocol = split[: len(columns["ess"])].protocol
+        return Gaps(**columns, **plan.settings(), **seen, protocol=protocol)
+
+    with undisturbed(model, guide) as (model, guide, device), kept_on_interrupt(done, record):
+        source, blocks = split.to(device), blocks_of(len(split), batch_size)
+        with bar(shown=progress, total=len(blocks) * plan.num_ticks, desc="gaps", unit="step", delay=2) as b:
+            for index, rows in enumerate(blocks):
+                seed_everything(GAPS, seed, index)
+                latents = Latents(model, guide, source.batch(rows), plate=plate)
+                seen = {"way": latents.way, "measure": latents.structure.observed}  # first: an interrupt reads both
+                done.append(measure(latents, plan, index, b.update))
+
+    return record()
+
+
+def _columns(blocks: Sequence[Account], names: Sequence[str]) -> dict[str, Any]:
+    """Columns over all data, on the CPU; of what there is for each proposal, one by name."""
+    whole = Account(*(torch.cat(parts, -1).cpu() for parts in zip(*blocks, strict=True)))
+    return {
+        field: column if column.dim() == 1 else dict(zip(names, column.unbind(), strict=True))
+        for field, column in whole._asdict().items()
+    }
+
+
+# Name -> what makes a family for the data of some latents, from the best distribution found so far.
+FAMILIES: dict[str, Callable[[Latents, Local], Family]] = {
+    "own": own_family,
+    "full covariance": full_covariance,
+    "mixture": mixture,
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How gaps are measured: the arguments of :func:`~pyrovae.diagnostics.gaps.gaps`, checked.
+
+    Raises:
+        InputError: for numbers and names that cannot be used.
+    """
+
+    num_particles: int
+    num_steps: int
+    num_draws: int
+    families: tuple[str, ...]
+    seed: int
+
+    def __post_init__(self) -> None:
+        check_at_least_one(num_particles=self.num_particles, num_steps=self.num_steps, num_draws=self.num_draws)
+        for name in self.families:
+            if name not in FAMILIES:
+                near = nearest(name, FAMILIES)
+                raise InputError(f"families are {list(FAMILIES)}, got {name!r}{near and ';' + near}")
+
+    def settings(self) -> dict[str, Any]:
+        """As a record keeps them."""
+        return {name: value for name, value in asdict(self).items() if name != "families"}
+
+    @property
+    def names(self) -> list[str]:
+        """Of the proposals: the guide, then the families, richer ones last."""
+        return ["guide", *(name for name in FAMILIES if name in self.families)]
+
+    @property
+    def num_ticks(self) -> int:
+        """Steps of the optimisations for one block of data."""
+        return self.num_steps * (len(self.names) - 1)
+
+
+def measure(latents: Latents, plan: Plan, block: int, tick: Callable[[], object]) -> Account:
+    """Evidence, ELBOs and gaps of one block of data, proposals in the order of ``plan.names``."""
+    refuse_unfit(latents)
+    check_finite(WAYS[latents.way](latents.model, latents.guide, latents.args, latents.structure, 2))
+    num_data, start = latents.num_data, Guide(latents)
+    fitted: dict[str, Local] = {"guide": start}
+    with memory_advice(f"{plan.num_draws} draws of {num_data} data at once: lower batch_size or num_draws"):
+        for name in plan.names[1:]:
+            key = (GAPS, plan.seed, block, list(FAMILIES).index(name))
+            seed_everything(*key)
+            family = FAMILIES[name](latents, fitted.get("own", start))
+            fitted[name] = best(latents, family, key, num_steps=plan.num_steps, num_draws=plan.num_draws, tick=tick)
+    with memory_advice(f"{plan.num_particles} draws of {num_data} data: lower batch_size or num_particles"):
+        return account(score(latents, fitted, plan.num_particles, (GAPS, plan.seed, block, len(FAMILIES))))
+
+
+def refuse_unfit(latents: Latents) -> None:
+    """Raises InputError, naming the site, where the densities of guide and model are not over the same real line."""
+    latents.refuse_immovable("the anatomy of the gap")
+    latents.refuse_auxiliary()
+    latents.refuse_narrow_guide()
+    traces = plain_traces(latents.model, latents.guide, latents.args)
+    refuse_masked(*traces, latents.sites)
+    for name in latents.sites:
+        prior, drawn = (trace.nodes[name] for trace in traces)
+        _refuse_strays(name, prior, drawn)
+
+
+def _refuse_strays(name: str, prior: Any, drawn: Any) -> None:
+    """Demands that what the guide draws at a site is in the support of the prior."""
+    inside = prior["fn"].support.check(drawn["value"])
+    if not inside.all():
+        raise InputError(
+            f"site '{name}': {int((~inside).sum())} of {inside.numel()} values that the guide draws are outside the "
+            f"support of the prior; give '{name}' the prior's support in the guide"
+        )

@@ -1,0 +1,227 @@
+r"""Replicated data of any pair, one block of data at a time, and what a check keeps of them.
+
+A program is run without its observations, for many particles of each datum at once:
+
+.. math:: \text{prior: } z \sim p(z), \quad \text{posterior: } z \sim q(z \mid x_n), \qquad x_{rep} \sim p(x \mid z)
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import pyro
+import pyro.poutine as poutine
+import torch
+from torch import Tensor
+
+from pyrovae.base.errors import InputError, nearest
+from pyrovae.base.memory import ELEMENTS_AT_ONCE, memory_advice
+from pyrovae.base.random import CHECKS, seed_everything
+from pyrovae.diagnostics.statistics import Statistic, apply_statistics, default_statistics, p_value, randomised_pit
+from pyrovae.pairs.particles import choose_way, tiled_args
+from pyrovae.pairs.structure import Structure, describe
+from pyrovae.pairs.supports import layers, scored, support_of
+from pyrovae.pairs.traces import Program, num_rows, plain_traces, sites
+
+KINDS = ("prior", "posterior")
+
+
+class Replicator:
+    """The observed values at one site for one block of n data, and replications of them.
+
+    To be used inside :func:`~pyrovae.pairs.context.undisturbed`.
+
+    Args:
+        model: program of p(x, z).
+        guide: program of q(z|x).
+        args: what both are called with, n rows.
+        site: name of the observed site; None where there is one alone.
+        plate: name of the data plate, where several plates hold all sites.
+        way: how the programs take particles, where it is known from a block of the same size; None finds out.
+
+    Raises:
+        InputError: naming the site, if the pair has no per-datum weights, holds a factor, or observes no such site.
+    """
+
+    def __init__(
+        self,
+        model: Program,
+        guide: Program,
+        args: Sequence[Any],
+        *,
+        site: str | None = None,
+        plate: str | None = None,
+        way: str | None = None,
+    ) -> None:
+        self.guide, self.args, self.num_data = guide, args, num_rows(args)
+        model_trace, guide_trace = plain_traces(model, guide, args)
+        self.structure: Structure = describe(model_trace, guide_trace, self.num_data, plate=plate)
+        self.site = _chosen(self.structure.observed, site)
+        self.free_model = poutine.uncondition(model)
+        self.way = way or choose_way(model, guide, args, self.structure)
+        found = sites(model_trace)[self.site]
+        self.support = support_of(layers(found["fn"])[-1])
+        self.values = _rows_first(_seen_values(found), found["fn"], self.structure.dim)
+
+    def draws(self, kind: str, num_draws: int, *key: int) -> Iterator[Tensor]:
+        """Replications of the values, (S_i, n, *event) float64, NaN where the data are masked; S_i add up to S.
+
+        Args:
+            kind: "prior" or "posterior".
+            num_draws: S.
+            key: whole numbers that the random numbers depend on.
+
+        Raises:
+            FloatingPointError: naming the site, if the model draws what is not finite.
+        """
+        size = max(1, ELEMENTS_AT_ONCE // max(self.values.numel(), 64 * self.num_data))
+        for number, start in enumerate(range(0, num_draws, size)):
+            seed_everything(CHECKS, *key, KINDS.index(kind), number)
+            count = min(size, num_draws - start)
+            with memory_advice(f"{count} replications of {self.num_data} data at once: lower batch_size"):
+                replicated = self._run(self.guide if kind == "posterior" else _no_guide, count)
+            masked = self.values.isnan()
+            bad = ~(replicated.isfinite() | masked)
+            if bad.any():
+                raise FloatingPointError(
+                    f"site '{self.site}': {int(bad.sum())} of {bad.numel()} values drawn from the {kind} predictive "
+                    "are not finite; look at the parameters of its distribution"
+                )
+            yield replicated.masked_fill(masked, math.nan)
+
+    def _run(self, guide: Program, count: int) -> Tensor:
+        if self.way == "vectorized":
+            particles = pyro.plate("_particles", count, dim=-self.structure.depth - 1)
+            value, fn = self._drawn(particles(self.free_model), particles(guide), self.args)
+            value = value.movedim(len(fn.batch_shape) + self.structure.dim, 1)
+        elif self.way == "tiled":
+            value = _rows_first(*self._drawn(self.free_model, guide, tiled_args(self.args, count)), self.structure.dim)
+        else:
+            runs = [self._drawn(self.free_model, guide, self.args) for _ in range(count)]
+            value = torch.stack([_rows_first(*run, self.structure.dim) for run in runs])
+        return value.reshape(count, *self.values.shape).double()
+
+    def _drawn(self, model: Program, guide: Program, args: Sequence[Any]) -> tuple[Tensor, Any]:
+        site = sites(plain_traces(model, guide, args)[0])[self.site]
+        return site["value"], site["fn"]
+
+
+def _no_guide(*args: Any) -> None:
+    """A guide that draws nothing: the model draws its own latents."""
+
+
+def _chosen(observed: dict[str, str], site: str | None) -> str:
+    for name, measure in observed.items():
+        if measure == "factor":
+            raise InputError(f"site '{name}' is a factor: no data can be drawn from a model that has one")
+    if site is None and len(observed) == 1:
+        return next(iter(observed))
+    if site is None:
+        raise InputError(f"the model observes several sites, {list(observed)}: choose one with site=")
+    if site not in observed:
+        raise InputError(f"site '{site}' is none of the observed sites, {list(observed)};{nearest(site, observed)}")
+    return site
+
+
+def _seen_values(site: Any) -> Tensor:
+    """The values of an observed site, float64, NaN where they are masked."""
+    value, support = site["value"], support_of(layers(site["fn"])[-1])
+    event_dim = support.event_dim if support is not None else 0
+    like = value.flatten(value.dim() - event_dim).select(-1, 0) if event_dim else value
+    counts = scored(site, like, event_dim)
+    return torch.where(counts.reshape(counts.shape + (1,) * event_dim), value.double(), math.nan)
+
+
+def _rows_first(value: Tensor, fn: Any, dim: int) -> Tensor:
+    """A value of a plain run, (..., N, ..., *event) -> (N, ..., *event)."""
+    return value.expand(fn.batch_shape + fn.event_shape).movedim(len(fn.batch_shape) + dim, 0)
+
+
+# ------------------------------------------------------------------------------------------ what is kept of them
+
+
+class Part(NamedTuple):
+    """One kind of replications of one block of n data under one statistic; a check joins them."""
+
+    mean: Tensor  # (n,)
+    p_value: Tensor  # (n,)
+    total: Tensor  # (S,): sum over the block of each replicated data set
+
+
+class Block(NamedTuple):
+    """What one block of n data gives."""
+
+    observed: dict[str, Tensor]  # statistic -> (n,)
+    kinds: tuple[dict[str, Part], dict[str, Part]]  # prior, posterior
+    pit: Tensor  # (n, *event)
+
+
+@dataclass
+class Checking:
+    """One check: what stays the same from block to block."""
+
+    model: Program
+    guide: Program
+    statistics: Mapping[str, Statistic] | None
+    num_draws: int
+    seed: int
+    site: str | None
+    plate: str | None
+    ways: dict[int, str] = field(default_factory=dict)  # data in a block -> how the programs take particles
+
+    def block(self, args: Sequence[Any], index: int, shown: Any) -> Block:
+        """What one block of data gives."""
+        way = self.ways.get(len(args[0]))
+        source = Replicator(self.model, self.guide, args, site=self.site, plate=self.plate, way=way)
+        self.ways[source.num_data], self.site = source.way, source.site
+        statistics = self.statistics
+        if statistics is None:
+            statistics = default_statistics(source.support, source.values[0].numel())
+        observed, ranks = apply_statistics(statistics, source.values), _Ranks(source.values)
+        draws = [self._shown(source.draws(kind, self.num_draws, self.seed, index), shown) for kind in KINDS]
+        prior = _parts(ranks.counted(draws[0]), statistics, observed)
+        posterior = _parts(draws[1], statistics, observed)
+        seed_everything(CHECKS, self.seed, index)
+        return Block(observed, (prior, posterior), ranks.pit())
+
+    def _shown(self, draws: Iterator[Tensor], shown: Any) -> Iterator[Tensor]:
+        for replicated in draws:
+            yield replicated
+            shown.update(replicated.shape[1] * len(replicated) / self.num_draws)
+
+
+class _Ranks:
+    """Counts, coordinate by coordinate, how many replications are below the observed values, and how many equal."""
+
+    def __init__(self, values: Tensor) -> None:
+        self.values, self.num_draws = values, 0
+        self.less = self.tied = torch.zeros_like(values)
+
+    def counted(self, draws: Iterator[Tensor]) -> Iterator[Tensor]:
+        """Passes the draws on."""
+        for replicated in draws:
+            self.num_draws += len(replicated)
+            self.less = self.less + (replicated < self.values).sum(0)
+            self.tied = self.tied + (replicated == self.values).sum(0)
+            yield replicated
+
+    def pit(self) -> Tensor:
+        """(n, *event), NaN where masked."""
+        u = randomised_pit(self.less, self.tied, self.num_draws)
+        return u.masked_fill(self.values.isnan(), math.nan)
+
+
+def _parts(
+    draws: Iterator[Tensor], statistics: Mapping[str, Statistic], observed: Mapping[str, Tensor]
+) -> dict[str, Part]:
+    tables: dict[str, list[Tensor]] = {name: [] for name in statistics}
+    for replicated in draws:
+        for name, values in apply_statistics(statistics, replicated.flatten(0, 1)).items():
+            tables[name].append(values.unflatten(0, replicated.shape[:2]))
+    return {name: _part(torch.cat(table), observed[name]) for name, table in tables.items()}
+
+
+def _part(table: Tensor, observed: Tensor) -> Part:
+    """From a statistic of replications (S, n) and of the data (n,)."""
+    return Part(table.mean(0), p_value(table, observed), table.nansum(1))

@@ -1,0 +1,382 @@
+r"""ELBO surgery: the KL to the prior, averaged over a data set, taken apart; and which latent dimensions are in use.
+
+With the aggregate posterior q(z) = 1/N sum_n q(z|x_n) of the whole data set,
+
+.. math::
+    \frac1N \sum_n \mathrm{KL}(q(z \mid x_n) \,\|\, p(z)) = I_q(x; z) + \mathrm{KL}(q(z) \,\|\, p(z)), \qquad
+    \mathrm{KL}(q(z) \,\|\, p(z)) = \mathrm{KL}(q(z) \,\|\, \prod_j q(z_j)) + \sum_j \mathrm{KL}(q(z_j) \,\|\, p(z_j))
+
+the second where prior and guide factorise. I_q(x; z), what a code says of whose it is, is at most log N.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyrovae.base.errors import InputError
+from pyrovae.base.progress import bar, kept_on_interrupt
+from pyrovae.base.random import SURGERY, seed_of
+from pyrovae.base.records import as_json
+from pyrovae.data.split import Protocol, as_split
+from pyrovae.diagnostics.aggregate_posterior import Aggregate, Aggregation, join_aggregates, mean_variances
+from pyrovae.diagnostics.factorization import Drawn, join
+from pyrovae.pairs.context import undisturbed
+from pyrovae.pairs.latents import coordinates
+from pyrovae.pairs.traces import Program
+
+TERMS = ("kl_prior", "mutual_information", "marginal_kl", "total_correlation", "dimension_wise_kl", "distortion")
+
+
+COLLAPSED = 0.01  # nats: an inactive dimension with less KL than this has collapsed
+
+
+class Estimate(NamedTuple):
+    """A mean over data in nats with its standard errors; NaN where it is not defined."""
+
+    mean: float
+    mc_se: float  # of the draws and of the choice of queries, given the data set
+    data_se: float  # of the data, which holds mc_se already
+
+
+class Dimension(NamedTuple):
+    """One coordinate of one latent site over all data; NaN where a number is not defined."""
+
+    name: str  # "z[3]"
+    kl: Estimate  # KL(q(z_j|x) || p(z_j))
+    marginal_kl: Estimate  # KL(q(z_j) || p(z_j)), whose sum is the dimension-wise KL
+    mean_variance: float  # over data, of E[z_j|x]
+    active: bool  # whether that is above the threshold
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether the code ignores it: a KL below 0.01 nat, and inactive."""
+        return self.kl.mean < COLLAPSED and not self.active
+
+
+QUERIES_AT_ONCE = 500  # scored against all data, before the next ones are drawn
+
+
+MOST_QUERIES = 10_000  # data whose draws are scored, where the caller does not say
+
+
+SATURATED = 0.95  # share of log N from which the mutual information says no more than that it is large
+
+
+_SHOWN = 20  # dimensions in a summary
+
+
+_ACCOUNT = (
+    ("rate        KL(q(z|x) || p(z))", "kl_prior"),
+    ("  = mutual information  I_q(x; z)", "mutual_information"),
+    ("  + marginal KL  KL(q(z) || p(z))", "marginal_kl"),
+    ("      = total correlation", "total_correlation"),
+    ("      + dimension-wise KL", "dimension_wise_kl"),
+    ("distortion  -E_q log p(x|z)", "distortion"),
+)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Surgery:
+    """What the KL of a pair to its prior consists of on N data, in nats per datum.
+
+    ``kl_prior = mutual_information + marginal_kl`` and ``marginal_kl = total_correlation + dimension_wise_kl`` on the
+    same draws; the latter two are NaN where ``reason`` says why prior or guide does not factorise.
+    """
+
+    kl_prior: Estimate
+    mutual_information: Estimate
+    marginal_kl: Estimate
+    total_correlation: Estimate
+    dimension_wise_kl: Estimate
+    distortion: Estimate  # -E_q log p(x|z)
+    dimensions: tuple[Dimension, ...]
+    reason: str | None
+    per_datum: dict[str, Tensor]  # the terms above of each query, (M,) each, and its "row"
+    num_data: int  # N, which make the aggregate posterior
+    num_draws: int  # S, of each of the M queries
+    threshold: float  # of the variance of an active dimension's mean
+    seed: int
+    protocol: Protocol
+
+    def __len__(self) -> int:
+        return self.num_data
+
+    def __repr__(self) -> str:
+        parts = f"{self.kl_prior.mean:.3f} = {self.mutual_information.mean:.3f} + {self.marginal_kl.mean:.3f}"
+        return f"Surgery(N={len(self)}, KL {parts} nats, {self.active_units} of {len(self.dimensions)} active)"
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    @property
+    def rate(self) -> Estimate:
+        """E KL(q(z|x) || p(z)), the nats that the code costs: ``kl_prior``; -ELBO = rate + distortion."""
+        return self.kl_prior
+
+    @property
+    def num_queries(self) -> int:
+        """M, data whose draws were scored."""
+        return len(self.per_datum["row"])
+
+    @property
+    def log_num_data(self) -> float:
+        """log N, the most that the mutual information can be on N data."""
+        return math.log(self.num_data)
+
+    @property
+    def saturated(self) -> bool:
+        """Whether the mutual information is within 5 % of log N: the true one cannot be read from this data set."""
+        return self.mutual_information.mean > SATURATED * self.log_num_data
+
+    @property
+    def active_units(self) -> int:
+        """Dimensions whose posterior mean varies over the data by more than the threshold (Burda et al. 2016)."""
+        return sum(dimension.active for dimension in self.dimensions)
+
+    @property
+    def collapsed(self) -> tuple[str, ...]:
+        """Names of the dimensions that the code ignores; empty where prior or guide does not factorise."""
+        return tuple(dimension.name for dimension in self.dimensions if dimension.collapsed)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The account as plain values for JSON, in nats per datum; an undefined number is None."""
+        return {
+            "unit": "nats per datum",
+            "num_data": self.num_data,
+            "num_queries": self.num_queries,
+            "num_draws": self.num_draws,
+            "seed": self.seed,
+            "protocol": self.protocol.to_dict(),
+            **{name: _plain(getattr(self, name)) for name in TERMS},
+            "log_num_data": self.log_num_data,
+            "saturated": self.saturated,
+            "reason": self.reason,
+            "threshold": self.threshold,
+            "active_units": self.active_units,
+            "collapsed": list(self.collapsed),
+            "dimensions": [_plain(dimension) for dimension in self.dimensions],
+        }
+
+    def to_json(self) -> str:
+        """:meth:`to_dict` as text; an undefined number is null."""
+        return as_json(self.to_dict())
+
+    def summary(self) -> str:
+        """The account as text: the KL taken apart, and every dimension that is in use."""
+        queries = "" if self.num_queries == self.num_data else f", of M = {self.num_queries} of them"
+        lines = [
+            str(self.protocol),
+            f"S = {self.num_draws} draws for each of N = {self.num_data} data{queries}; nats per datum",
+            "",
+            f"{'':41}{'mean':>12}{'data SE':>10}{'MC SE':>10}",
+            *(self._row(label, name) for label, name in _ACCOUNT),
+            "",
+            *self._dimension_lines(),
+            "",
+            *self._verdict(),
+        ]
+        return "\n".join(lines)
+
+    def _row(self, label: str, name: str) -> str:
+        mean, mc_se, data_se = getattr(self, name)
+        ceiling = f"   of at most log N = {self.log_num_data:.3f}" if name == "mutual_information" else ""
+        return f"{label:41}{_text(mean, 3):>12}{_text(data_se, 3):>10}{_text(mc_se, 4):>10}{ceiling}"
+
+    def _dimension_lines(self) -> list[str]:
+        """The dimensions by the variance of their means, the largest first."""
+        ranked = sorted(self.dimensions, key=lambda d: 0.0 if math.isnan(d.mean_variance) else -d.mean_variance)
+        width = max(10, *(len(d.name) for d in ranked[:_SHOWN]))
+        lines = [f"{'dimension':{width}}{'KL(q(z_j|x)||p)':>17}{'MC SE':>10}{'KL(q(z_j)||p)':>15}{'Var E[z_j|x]':>14}"]
+        for d in ranked[:_SHOWN]:
+            mark = "   collapsed" if d.collapsed else "   inactive" if d.mean_variance <= self.threshold else ""
+            numbers = f"{_text(d.kl.mean, 3):>17}{_text(d.kl.mc_se, 4):>10}{_text(d.marginal_kl.mean, 3):>15}"
+            lines += [f"{d.name:{width}}{numbers}{_text(d.mean_variance, 4):>14}{mark}"]
+        return lines + ([f"and {len(ranked) - _SHOWN} more that vary less"] if len(ranked) > _SHOWN else [])
+
+    def _verdict(self) -> list[str]:
+        """What the numbers say of collapse, and how far they can be trusted."""
+        all_of, without = len(self.dimensions), sum(math.isnan(d.mean_variance) for d in self.dimensions)
+        missing = f"; {without} have no mean" if without else ""
+        lines = [f"active: {self.active_units} of {all_of} dimensions (Var E[z_j|x] > {self.threshold:g}){missing}"]
+        if self.reason:
+            lines += [f"KL per dimension, total correlation and collapse are not defined: {self.reason}"]
+        else:
+            named = f": {', '.join(self.collapsed[:_SHOWN])}" if self.collapsed else ""
+            lines += [f"collapsed: {len(self.collapsed)} of {all_of} (KL < {COLLAPSED:g} nat and inactive){named}"]
+        if self.saturated:
+            lines += [
+                "WARNING: the mutual information is within 5% of log N, its ceiling: the true one cannot be read from "
+                "this data set, and the marginal KL is too high by as much; take more data"
+            ]
+        return [*lines, "all errors are given this one fit; data SE holds the Monte-Carlo noise already"]
+
+
+def surgery(
+    model: Program,
+    guide: Program,
+    data: Any,
+    *,
+    num_draws: int = 2,
+    num_queries: int | None = None,
+    seed: int = 0,
+    batch_size: int = 500,
+    threshold: float = 0.01,
+    plate: str | None = None,
+    progress: bool = True,
+) -> Surgery:
+    """Takes the KL to the prior apart, and tells which latent dimensions a pair uses.
+
+    The S draws z ~ q(z|x_m) of each of M queries are scored by the guide of *all* N data, so that q(z) is exact there
+    and every part a mean over draws without bias: log q(z|x_m) - log q(z), log q(z) - log p(z), and so on. Its
+    Monte-Carlo error is given the N data (see ``parts.estimates``); its data SE is right to first order also where q(z)
+    itself depends on the data, as the derivative of these parts in q(z) is what they are means of, up to a constant. No
+    error tells how far the mutual information is below that of the population: on N data it is never above log N.
+
+    It takes M S N densities of the guide, and 2 M S runs of the model on one datum.
+
+    Args:
+        model: program of p(x, z), with one plate over the data.
+        guide: program of q(z|x), with the same plate.
+        data: a :class:`~pyrovae.data.Split`, a tensor (N, ...), or a tuple of tensors passed on as arguments.
+        num_draws: S, draws for each query; at least 2.
+        num_queries: M, how many of the data, chosen at random, have their draws scored against all N; None takes all
+            up to 10,000.
+        seed: of the queries and of the draws.
+        batch_size: data whose guide is run at once; it changes nothing but memory and rounding.
+        threshold: a dimension is active if the variance of E[z_j|x_n] over data is above it; where that mean is not
+            known in closed form, it is taken from 100 further draws for each query, less their noise.
+        plate: name of the data plate, where several plates hold all sites.
+        progress: show a bar for what takes over two seconds (never into a pipe).
+
+    Returns:
+        The :class:`Surgery`. Nothing else changes: parameter store, random state and train/eval modes are kept.
+
+    Raises:
+        InputError: naming the site, for a pair without per-datum weights, a guide without a density or outside the
+            support of the prior, a masked latent, a prior that is not the same for all data; for too few data, draws
+            or queries.
+        FloatingPointError: naming the site, where a log density is NaN or infinite.
+
+    References:
+        Hoffman and Johnson (2016), ELBO surgery: yet another way to carve up the variational evidence lower bound,
+        NIPS workshop on advances in approximate Bayesian inference.
+        Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519 (active units).
+        Chen, Li, Grosse and Duvenaud (2018), Isolating sources of disentanglement in VAEs, arXiv:1802.04942.
+        Alemi et al. (2018), Fixing a broken ELBO, arXiv:1711.00464 (rate and distortion).
+
+    Example:
+        >>> import pyrovae as pv
+        >>> oracle = pv.oracles.ppca(5, 2)
+        >>> x, _ = oracle.draw(50, seed=0)
+        >>> account = surgery(oracle.model, oracle.mean_field_guide(), x)
+        >>> parts = account.mutual_information.mean + account.marginal_kl.mean
+        >>> round(parts - account.kl_prior.mean, 10), account.active_units, account.collapsed
+        (0.0, 2, ())
+    """
+    split = as_split(data)
+    num_queries = min(len(split), MOST_QUERIES) if num_queries is None else num_queries
+    _check_numbers(len(split), num_draws=num_draws, num_queries=num_queries, batch_size=batch_size)
+    done: list[tuple[Drawn, Aggregate]] = []
+
+    def record() -> Surgery:
+        drawn, aggregate = join([block for block, _ in done]), join_aggregates([block for _, block in done])
+        queried = rows[: drawn.log_likelihood.shape[1]]
+        mean_variance = mean_variances(run, queried, aggregate.means, reruns=drawn.reruns)
+        columns, order = terms(drawn, aggregate), queried.argsort()
+        return Surgery(
+            **{name: estimates(column[..., None], len(split))[0] for name, column in columns.items()},
+            dimensions=dimensions(drawn, aggregate, mean_variance, num_data=len(split), threshold=threshold),
+            reason=drawn.reason,
+            per_datum={"row": queried[order].cpu()} | {name: c.mean(0)[order].cpu() for name, c in columns.items()},
+            num_data=len(split),
+            num_draws=num_draws,
+            threshold=threshold,
+            seed=seed,
+            protocol=split.protocol,
+        )
+
+    with undisturbed(model, guide) as (model, guide, device), kept_on_interrupt(done, record):
+        split = split.drawn(seed)
+        rows = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed_of(SURGERY, seed)), device="cpu")
+        rows = rows[:num_queries].to(device)
+        parts = rows.split(QUERIES_AT_ONCE)
+        with bar(shown=progress, total=num_queries + len(parts) * len(split), desc="surgery", unit="x", delay=2) as b:
+            run = Aggregation(model, guide, split.to(device), b, seed=seed, plate=plate)
+            for index, part in enumerate(parts):
+                drawn = run.draw(part, num_draws, key=index)
+                done.append((drawn, run.score(drawn, batch_size=batch_size)))
+        return record()
+
+
+def _check_numbers(num_data: int, *, num_draws: int, num_queries: int, batch_size: int) -> None:
+    if num_data < 2:
+        raise InputError(f"surgery needs at least 2 data, got {num_data}: a code of one datum tells nothing apart")
+    if num_draws < 2:
+        raise InputError(f"num_draws must be at least 2, got {num_draws}: errors come from what draws differ by")
+    if not 2 <= num_queries <= num_data:
+        raise InputError(f"num_queries must be from 2 to the {num_data} data there are, got {num_queries}")
+    if batch_size < 1:
+        raise InputError(f"batch_size must be at least 1, got {batch_size}")
+
+
+def _plain(value: Any) -> Any:
+    """Records as dicts of plain values, numbers that are not finite as None."""
+    if isinstance(value, tuple):
+        return {name: _plain(field) for name, field in value._asdict().items()}  # type: ignore[attr-defined]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _text(value: float, digits: int) -> str:
+    return f"{round(value, digits) + 0.0:.{digits}f}" if math.isfinite(value) else "-"  # no -0.0
+
+
+def terms(drawn: Drawn, aggregate: Aggregate) -> dict[str, Tensor]:
+    """Each of ``TERMS`` at each draw: (S, M) nats."""
+    log_guide, log_prior, log_aggregate = drawn.log_guide.sum(-1), drawn.log_prior.sum(-1), aggregate.log_density
+    log_product = aggregate.log_factors.sum(-1) if drawn.reason is None else torch.full_like(log_guide, math.nan)
+    columns = (
+        log_guide - log_prior,
+        log_guide - log_aggregate,
+        log_aggregate - log_prior,
+        log_aggregate - log_product,
+        log_product - log_prior,
+        -drawn.log_likelihood,
+    )
+    return dict(zip(TERMS, columns, strict=True))
+
+
+def estimates(values: Tensor, num_data: int) -> list[Estimate]:
+    r"""Means over N data of what S draws for each of M of them say, with their errors: (S, M, F) -> F estimates.
+
+    With f_m the mean over the draws of a query, w the variance among these averaged over queries, and the queries
+    drawn without replacement, the Monte-Carlo variance of the mean is estimated without bias by
+
+    .. math:: \left(1 - \tfrac{M}{N}\right) \frac{\mathrm{var}_m f_m}{M} + \frac{M}{N} \frac{w}{M S}
+
+    as var_m f_m holds w / S beside the variance between data. The data standard error is sd_m f_m / sqrt(M).
+
+    References:
+        Cochran (1977), Sampling Techniques, third edition, Wiley, chapter 10 (two-stage sampling).
+    """
+    num_draws, num_queries, _ = values.shape
+    share = num_queries / num_data
+    between = values.mean(0).var(0) / num_queries
+    within = values.var(0).mean(0) / (num_queries * num_draws)
+    columns = (values.mean((0, 1)), ((1 - share) * between + share * within).sqrt(), between.sqrt())
+    return [Estimate(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+
+
+def dimensions(
+    drawn: Drawn, aggregate: Aggregate, mean_variance: Tensor, *, num_data: int, threshold: float
+) -> tuple[Dimension, ...]:
+    """Every coordinate of every site; their KLs are NaN where prior or guide does not factorise."""
+    tables = (drawn.log_guide - drawn.log_prior, aggregate.log_factors - drawn.log_prior)
+    if drawn.reason:
+        tables = (torch.full((*drawn.log_likelihood.shape, len(mean_variance)), math.nan),) * 2
+    kl, marginal_kl = (estimates(table, num_data) for table in tables)
+    names = coordinates({name: value.shape[2:] for name, value in drawn.values.items()})
+    columns = (names, kl, marginal_kl, mean_variance.tolist(), (mean_variance > threshold).tolist())
+    return tuple(Dimension(*row) for row in zip(*columns, strict=True))

@@ -1,0 +1,1 @@
+"""log p(x) of any pair, datum by datum, and how far to trust it."""

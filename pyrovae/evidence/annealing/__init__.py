@@ -1,0 +1,1 @@
+"""Annealed importance sampling, and bounds on log p(x) from both sides."""

@@ -1,0 +1,212 @@
+r"""Bounds from both sides on simulated data: how far a lower bound on log p(x) may be from it.
+
+Data simulated from the model come with an exact posterior draw, the latent that made them. Annealing forward from the
+start bounds log p(x) from below, annealing backward from that latent by the same steps bounds it from above:
+
+.. math:: E[\log \hat p_\downarrow(x)] \;\le\; \log p(x) \;\le\; E[\log \hat p_\uparrow(x)]
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyrovae.base.errors import check_at_least_one
+from pyrovae.base.memory import blocks_of, memory_advice
+from pyrovae.base.progress import bar, kept_on_interrupt
+from pyrovae.base.random import ANNEALING, seed_everything
+from pyrovae.base.records import mean_and_se, number, text
+from pyrovae.data.split import as_split
+from pyrovae.evidence import estimators
+from pyrovae.evidence.annealing.ais import MEMORY, Plan, Start
+from pyrovae.evidence.annealing.chains import backward
+from pyrovae.evidence.annealing.paths import from_guide
+from pyrovae.evidence.annealing.tuning import num_transitions
+from pyrovae.pairs.context import undisturbed
+from pyrovae.pairs.latents import Latents
+from pyrovae.pairs.simulation import simulate
+from pyrovae.pairs.traces import Program
+
+BACK, SIMULATED = range(2, 4)  # streams beside those of annealing
+
+
+QUANTITIES = ("lower", "upper", "width", "importance")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Bidirectional:
+    """Bounds on log p(x) of N simulated data, in nats; every tensor is (N,), float64, on the CPU.
+
+    The chains of one datum share its one exact posterior draw, so errors are standard errors over data alone.
+    """
+
+    lower: Tensor  # annealed forward
+    upper: Tensor  # annealed backward from the latents that made the data
+    importance: Tensor  # plain importance sampling from the guide on the same data
+    data: tuple[Any, ...]  # what was simulated, as the programs take it
+    num_temperatures: int
+    num_chains: int
+    num_leapfrog: int
+    num_particles: int  # of the importance sampling
+    start: str
+    seed: int
+
+    @property
+    def width(self) -> Tensor:
+        """upper - lower, (N,) nats; negative for some data, by noise."""
+        return self.upper - self.lower
+
+    def __len__(self) -> int:
+        return len(self.lower)
+
+    def __repr__(self) -> str:
+        return f"Bidirectional(N={len(self)}, T={self.num_temperatures}, width {self.width.mean():.3f} nats)"
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Means over data with their standard errors, in nats per datum, as plain values for JSON."""
+        settings = ("num_temperatures", "num_chains", "num_leapfrog", "num_particles", "start", "seed")
+        return {
+            "unit": "nats per datum",
+            "method": "bidirectional Monte Carlo",
+            "data": "simulated from the model",
+            "num_data": len(self),
+            **{name: getattr(self, name) for name in settings},
+            **{name: mean_and_se(getattr(self, name)) for name in QUANTITIES},
+            "importance_shortfall": mean_and_se(self.upper - self.importance),
+            "widest": number(self.width.max()),
+        }
+
+    def summary(self) -> str:
+        """The bounds and what they certify, as text."""
+        values = self.to_dict()
+        labels = {
+            "upper": "annealed backward, at least log p(x)",
+            "lower": "annealed forward, at most log p(x)",
+            "width": "width",
+            "importance": f"importance sampling, K = {self.num_particles}",
+            "importance_shortfall": "its shortfall, at most",
+        }
+        lines = [
+            f"bidirectional Monte Carlo from the {self.start}: {self.num_temperatures} temperatures, "
+            f"{self.num_chains} chains for each of N = {len(self)} simulated data; nats per datum",
+            f"{'':42}{'mean':>10}{'SE':>8}",
+        ]
+        lines += [
+            f"{label:42}{text(values[name]['mean'], 3):>10}{text(values[name]['data_se'], 3):>8}"
+            for name, label in labels.items()
+        ]
+        return "\n".join([*lines, CERTIFICATE])
+
+    def table(self) -> dict[str, Tensor]:
+        """The per-datum columns by name, (N,) each."""
+        return {name: getattr(self, name) for name in QUANTITIES}
+
+
+CERTIFICATE = (
+    "the width certifies the error on data simulated from the model; for real data it is a guess, as good as the\n"
+    "model is like the data"
+)
+
+
+def bidirectional(
+    model: Program,
+    guide: Program,
+    template: Any,
+    *,
+    num_data: int = 100,
+    num_temperatures: int = 300,
+    num_chains: int = 16,
+    num_leapfrog: int = 5,
+    num_particles: int = 1000,
+    start: Start = from_guide,
+    seed: int = 0,
+    batch_size: int = 100,
+    plate: str | None = None,
+    progress: bool = True,
+) -> Bidirectional:
+    """Bounds log p(x) from below and from above on data simulated from the model.
+
+    Args:
+        model: program of p(x, z), with one plate over the data, that observes its arguments as they are.
+        guide: program of q(z|x), with the same plate.
+        template: arguments of the shape of data; covariates among them are conditioned on, row by row.
+        num_data: N, data to simulate.
+        num_temperatures: T, steps of the path.
+        num_chains: K, chains for each datum, each way.
+        num_leapfrog: leapfrog steps in one transition.
+        num_particles: of plain importance sampling on the same data, to see its shortfall.
+        start: where the path begins, :func:`~pyrovae.evidence.annealing.paths.from_guide` or ``from_prior``.
+        seed: of the data and of the draws.
+        batch_size: data in a block.
+        plate: name of the data plate, where several plates hold all sites.
+        progress: show a bar for what takes over two seconds (never into a pipe).
+
+    Raises:
+        InputError: naming the site, for discrete latents, a model that cannot be simulated from, a pair without
+            per-datum weights, or a number below 1.
+        Interrupted: after Ctrl-C, with the record of the blocks that were done as ``partial``.
+
+    References:
+        Grosse, Ghahramani and Adams (2015), Sandwiching the marginal likelihood using bidirectional Monte Carlo,
+        arXiv:1511.02543.
+        Grosse, Ancha and Roy (2016), Measuring the reliability of MCMC inference with bidirectional Monte Carlo,
+        arXiv:1606.02275.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> oracle = pv.oracles.ppca(5, 2)
+        >>> x, _ = oracle.draw(3, seed=0)
+        >>> bounds = bidirectional(
+        ...     oracle.model, oracle.guide, x, num_data=4, num_temperatures=4, num_chains=2, num_particles=2
+        ... )
+        >>> bool(bounds.width.abs().max() < 1e-10)  # the guide is exact
+        True
+    """
+    plan = Plan(num_temperatures, num_chains, num_leapfrog, start, seed)
+    check_at_least_one(num_data=num_data, num_particles=num_particles, batch_size=batch_size)
+    args = as_split(template).tensors
+    done: list[tuple[dict[str, Tensor], tuple[Any, ...]]] = []
+
+    def record() -> Bidirectional:
+        blocks, data = zip(*done, strict=True)
+        columns: Any = {name: torch.cat([block[name] for block in blocks]).cpu() for name in blocks[0]}
+        return Bidirectional(**columns, data=_joined(data), **plan.settings(), num_particles=num_particles)
+
+    with undisturbed(model, guide) as (model, guide, device), kept_on_interrupt(done, record):
+        args = tuple(arg.to(device) for arg in args)
+        blocks = blocks_of(num_data, batch_size)
+        ticks = len(blocks) * (num_transitions(num_temperatures) + num_temperatures)
+        with bar(shown=progress, total=ticks, desc="bounds", delay=2) as shown:
+            for index, rows in enumerate(blocks):
+                seed_everything(ANNEALING, seed, index, SIMULATED)
+                simulated = simulate(model, args, rows)
+                latents = Latents(model, guide, simulated.args, plate=plate)
+                latents.refuse_immovable("bidirectional Monte Carlo")
+                exact = latents.to_real(latents.lifted(simulated.latents))
+                with memory_advice(f"{num_chains} chains of {latents.num_data} data at once: {MEMORY}"):
+                    bounds = _bounds(plan, latents, exact, index, shown.update)
+                importance = estimators.log_evidence(latents.log_weight(num_particles))
+                done.append(({**bounds, "importance": importance}, simulated.args))
+
+    return record()
+
+
+def _bounds(plan: Plan, latents: Latents, exact: Tensor, index: int, tick: Callable[[], Any]) -> dict[str, Tensor]:
+    route = plan.route(latents, index, tick)
+    lower = plan.forward(route, index, tick)
+    seed_everything(ANNEALING, plan.seed, index, BACK)
+    upper = backward(route, exact.expand(plan.num_chains, -1, -1), tick)
+    return {"lower": estimators.log_evidence(lower.log_weight), "upper": -estimators.log_evidence(upper.log_weight)}
+
+
+def _joined(blocks: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """The arguments of all blocks, on the CPU."""
+    return tuple(
+        torch.cat(parts).cpu() if isinstance(parts[0], Tensor) and parts[0].dim() else parts[0]
+        for parts in zip(*blocks, strict=True)
+    )

@@ -1,0 +1,119 @@
+r"""Geometric paths between two densities on the real line, and Hamiltonian Monte Carlo along them.
+
+.. math:: \log f_t(u) = \log f_0(u) + t \, [\log f_1(u) - \log f_0(u)], \qquad 0 \le t \le 1
+
+f_1 is the joint p(x, z) of each datum, f_0 a normalised density to start from: the prior or the guide. K chains for
+each of n data move at once; each accepts or rejects its own proposal.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyrovae.pairs.latents import Latents
+
+
+class Path(NamedTuple):
+    """A path for one block of data: K chains of n data are points (K, n, D) of the real line."""
+
+    draw: Callable[[int], Tensor]  # K -> points from f_0, (K, n, D)
+    densities: Callable[[Tensor], tuple[Tensor, Tensor]]  # points -> log f_0 and log f_1 - log f_0, (K, n) nats each
+
+
+def from_prior(latents: Latents) -> Path:
+    """f_0 = p(z): the log ratio is log p(x|z), so every point of the path weighs the likelihood by t (Neal 2001)."""
+
+    def densities(u: Tensor) -> tuple[Tensor, Tensor]:
+        joint = latents.log_joint_real(u)
+        return joint.log_prior + joint.log_jacobian, joint.log_likelihood
+
+    return Path(lambda num_chains: latents.to_real(latents.draw_prior(num_chains)), densities)
+
+
+def from_guide(latents: Latents) -> Path:
+    """f_0 = q(z|x): the log ratio is the log importance weight. Much shorter than from the prior for a good guide.
+
+    Raises:
+        InputError: if the guide draws auxiliary sites, whose density is not a function of the latents, or cannot draw
+            all that the prior can.
+    """
+    latents.refuse_auxiliary()
+    latents.refuse_narrow_guide()
+
+    def densities(u: Tensor) -> tuple[Tensor, Tensor]:
+        joint = latents.log_joint_real(u)
+        log_guide = latents.log_guide(joint.values)
+        return log_guide + joint.log_jacobian, joint.log_likelihood + joint.log_prior - log_guide
+
+    return Path(lambda num_chains: latents.to_real(latents.draw(num_chains)), densities)
+
+
+class State(NamedTuple):
+    """Where K chains of n data stand: points (K, n, D), log densities (K, n) and their gradients (K, n, D)."""
+
+    u: Tensor
+    log_start: Tensor
+    log_ratio: Tensor
+    slope_start: Tensor
+    slope_ratio: Tensor
+
+    def log_density(self, temperature: float) -> Tensor:
+        """log f_t, (K, n)."""
+        return self.log_start + temperature * self.log_ratio if temperature else self.log_start  # 0 times -inf is NaN
+
+    def slope(self, temperature: float) -> Tensor:
+        """Gradient of log f_t, (K, n, D)."""
+        return self.slope_start + temperature * self.slope_ratio if temperature else self.slope_start
+
+
+class Kernel(NamedTuple):
+    """A transition that leaves f_t as it is: leapfrog steps in coordinates divided by a scale."""
+
+    step: Tensor  # (n,)
+    scale: Tensor  # (n, D)
+    num_leapfrog: int
+
+
+def state_at(path: Path, u: Tensor) -> State:
+    """Densities and gradients at points (K, n, D)."""
+    u = u.detach().requires_grad_()
+    with torch.enable_grad():
+        log_start, log_ratio = path.densities(u)
+        (slope_start,) = torch.autograd.grad(log_start.sum(), u, retain_graph=True)
+        (slope_ratio,) = torch.autograd.grad(log_ratio.sum(), u)
+    return State(u.detach(), log_start.detach(), log_ratio.detach(), slope_start, slope_ratio)
+
+
+def transition(path: Path, state: State, temperature: float, kernel: Kernel) -> tuple[State, Tensor]:
+    """One Hamiltonian transition of every chain: the new state, and the probability of acceptance, (K, n).
+
+    The step is the kernel's times a factor of its own from [0.8, 1.2] for each chain, so that no orbit is resonant.
+
+    References:
+        Neal (2011), MCMC using Hamiltonian dynamics, arXiv:1206.1901.
+    """
+    jitter = 0.8 + 0.4 * torch.rand_like(state.log_start)
+    step = (kernel.step * jitter).to(state.u)[..., None]
+    momentum = torch.randn_like(state.u)
+    energy = state.log_density(temperature) - momentum.square().sum(-1) / 2
+    end = state
+    momentum = momentum + step / 2 * kernel.scale * state.slope(temperature)
+    for i in range(kernel.num_leapfrog):
+        end = state_at(path, end.u + step * kernel.scale * momentum)
+        last = i == kernel.num_leapfrog - 1
+        momentum = momentum + (step / 2 if last else step) * kernel.scale * end.slope(temperature)
+    change = end.log_density(temperature) - momentum.square().sum(-1) / 2 - energy
+    probability = change.nan_to_num(nan=-torch.inf).clamp(max=0).exp()  # a trajectory that left all bounds is rejected
+    accepted = torch.rand_like(probability) < probability
+    return _where(accepted, end, state), probability
+
+
+def _where(accepted: Tensor, new: State, old: State) -> State:
+    return State(
+        *(
+            torch.where(accepted[..., None] if a.dim() > accepted.dim() else accepted, a, b)
+            for a, b in zip(new, old, strict=True)
+        )
+    )

@@ -1,0 +1,111 @@
+"""A pilot run along a path: how large its steps should be and how its temperatures should lie; then all is frozen.
+
+Adapting a kernel to the chains that it moves would make their weights biased, so the pilot has chains of its own.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyrovae.evidence.annealing.paths import Kernel, Path, State, state_at, transition
+
+NUM_CHAINS = 16  # of the pilot
+
+
+MOST_TEMPERATURES = 40  # of the pilot; fewer for a shorter run
+
+
+NUM_TRANSITIONS = 4  # at each of them
+
+
+ACCEPTANCE = 0.75  # aimed at (optimal for many dimensions: Beskos et al. 2013 give 0.65, more is safer)
+
+
+class Tuning(NamedTuple):
+    """What the pilot found at each of its P temperatures for n data with D coordinates."""
+
+    temperatures: Tensor  # (P,), from 0 to 1
+    step: Tensor  # (P, n)
+    scale: Tensor  # (P, n, D)
+    spread: Tensor  # (P,): standard deviation of the log ratio, nats
+    num_leapfrog: int
+
+    def kernel(self, temperature: float) -> Kernel:
+        """The frozen kernel at a temperature, interpolated between those of the pilot."""
+        right = int(torch.searchsorted(self.temperatures, temperature).clamp(1, len(self.temperatures) - 1))
+        low, high = self.temperatures[right - 1], self.temperatures[right]
+        weight = float(((temperature - low) / (high - low)).clamp(0, 1))
+        step, scale = (part[right - 1].lerp(part[right], weight) for part in (self.step, self.scale))
+        return Kernel(step, scale, self.num_leapfrog)
+
+    def schedule(self, num_temperatures: int) -> list[float]:
+        """Temperatures 0 = t_0 < ... < t_T = 1, T = ``num_temperatures``, at about equal distances.
+
+        The distance between two is what the log ratio varies between them, sd x dt (Gelman & Meng 1998); a tenth
+        of it is spent evenly on the pilot's own temperatures, in case the pilot saw too little.
+        """
+        widths = self.temperatures.diff()
+        lengths = (self.spread[1:] + self.spread[:-1]) / 2 * widths
+        shares = 0.9 * lengths / lengths.sum().clamp(min=1e-300) + 0.1 / len(widths)
+        shares = shares / shares.sum()
+        reached = torch.cat([shares.new_zeros(1), shares.cumsum(0)])
+        wanted = torch.linspace(0, 1, num_temperatures + 1, dtype=torch.float64, device="cpu")[1:-1]
+        right = torch.searchsorted(reached, wanted).clamp(1, len(widths))
+        part = (wanted - reached[right - 1]) / shares[right - 1]
+        inner = self.temperatures[right - 1] + part.clamp(0, 1) * widths[right - 1]
+        return [0.0, *inner.tolist(), 1.0]
+
+
+def num_transitions(num_temperatures: int) -> int:
+    """How many transitions the pilot and a run over so many temperatures make."""
+    return num_pilot_temperatures(num_temperatures) * NUM_TRANSITIONS + num_temperatures
+
+
+def num_pilot_temperatures(num_temperatures: int) -> int:
+    """P, for a run over so many temperatures."""
+    return max(8, min(num_temperatures, MOST_TEMPERATURES))
+
+
+def tune(path: Path, *, num_temperatures: int, num_leapfrog: int, tick: Callable[[], Any] = lambda: None) -> Tuning:
+    """Runs the pilot once along the path, for a run of T temperatures; ``tick`` is called after each transition."""
+    size = num_pilot_temperatures(num_temperatures)
+    temperatures = torch.linspace(0, 1, size, dtype=torch.float64, device="cpu") ** 4  # the start changes fastest
+    state = state_at(path, path.draw(NUM_CHAINS))
+    variance = state.u.var(0)
+    step = torch.full(state.log_start.shape[1:], 0.5, dtype=torch.float64, device=state.u.device)
+    steps, scales, spreads = [], [], []
+    for temperature in temperatures.tolist():
+        scale = _scale(variance)
+        state, step = _settle(path, state, temperature, Kernel(step, scale, num_leapfrog), tick)
+        variance = variance.lerp(state.u.var(0), 0.3)  # few chains tell it roughly, so a few temperatures together
+        steps += [step]
+        scales += [scale]
+        spreads += [_spread(state.log_ratio)]
+    return Tuning(temperatures, torch.stack(steps), torch.stack(scales), torch.stack(spreads), num_leapfrog)
+
+
+def _settle(
+    path: Path, state: State, temperature: float, kernel: Kernel, tick: Callable[[], Any]
+) -> tuple[State, Tensor]:
+    for _ in range(NUM_TRANSITIONS):
+        state, probability = transition(path, state, temperature, kernel)
+        change = 0.5 * (probability.double().mean(0) - ACCEPTANCE)
+        kernel = kernel._replace(step=kernel.step * change.exp())
+        tick()
+    return state, kernel.step
+
+
+def _spread(log_ratio: Tensor) -> Tensor:
+    """Standard deviation over chains, averaged over data; chains where the model has no density are left out."""
+    inside = log_ratio.isfinite()
+    count = inside.sum(0).clamp(min=2)
+    mean = torch.where(inside, log_ratio.double(), 0.0).sum(0) / count
+    squares = torch.where(inside, (log_ratio - mean).square(), 0.0).sum(0)
+    return (squares / (count - 1)).sqrt().mean().cpu()
+
+
+def _scale(variance: Tensor) -> Tensor:
+    largest = variance.amax(-1, keepdim=True).clamp(min=1e-12)
+    return variance.clamp(min=1e-6 * largest).sqrt()

@@ -1,0 +1,139 @@
+"""compare(): which pair gives the same data more evidence, by paired differences datum by datum."""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from torch import Tensor
+
+from pyrovae.base.errors import InputError
+from pyrovae.evidence import estimators
+from pyrovae.evidence.report import Report
+
+
+class Row(NamedTuple):
+    """One pair against the best one; nats per datum."""
+
+    name: str
+    log_evidence: float  # mean over data
+    data_se: float
+    difference: float  # mean over data of log p(x) minus that of the best
+    difference_se: float  # sd of the paired differences / sqrt(N)
+    difference_mc_se: float  # Monte-Carlo part of it
+    num_particles: int
+    share_doubtful: float  # of data whose k-hat is over its threshold or undefined
+
+    @property
+    def within_error(self) -> bool:
+        """Whether the difference from the best is at most two of its standard errors."""
+        return abs(self.difference) <= 2 * self.difference_se
+
+
+class Comparison(NamedTuple):
+    """Pairs sorted by evidence, best first."""
+
+    rows: tuple[Row, ...]
+    num_data: int
+    data: str  # the set and split, and the unit of densities
+
+    def __str__(self) -> str:
+        width = max(len(row.name) for row in self.rows)
+        head = f"{'':{width}}  {'log p(x)':>10}{'data SE':>9}{'K':>8}{'k-hat bad':>11}"
+        head += f"{'difference':>13}{'SE':>8}{'MC SE':>9}"
+        lines = [
+            f"{r.name:{width}}  {r.log_evidence:10.3f}{r.data_se:9.3f}{r.num_particles:8}{r.share_doubtful:11.0%}"
+            + (f"{r.difference:13.3f}{r.difference_se:8.3f}{r.difference_mc_se:9.4f}" if i else f"{'highest':>13}")
+            + ("  within its error" if i and r.within_error else "")
+            for i, r in enumerate(self.rows)
+        ]
+        note = f"{self.data}; N = {self.num_data}, nats per datum; differences are paired, given these fits"
+        note += "; within its error: at most 2 SE" if any(row.within_error for row in self.rows[1:]) else ""
+        return "\n".join([head, *lines, note, *self.warnings()])
+
+    def warnings(self) -> list[str]:
+        """What keeps the differences from being differences between models, a line each."""
+        lines = []
+        if len({row.num_particles for row in self.rows if row.share_doubtful > 0}) > 1:
+            lines += ["evidence rises with K where the guide is not exact: evaluate with one number of particles"]
+        if any(row.share_doubtful > 0.05 for row in self.rows):
+            lines += ["k-hat bad: share of data whose evidence is too low by an unknown amount (or k-hat undefined)"]
+        return lines
+
+
+def compare(reports: Mapping[str, Report]) -> Comparison:
+    """Paired differences in log p(x) between pairs evaluated on the same data.
+
+    Args:
+        reports: name -> :class:`~pyrovae.Report`, at least two, on the same rows in the same order.
+
+    Returns:
+        A :class:`Comparison`; where rows were rescaled, densities are brought back to the source's unit.
+
+    Raises:
+        InputError: if the reports are of unlike rows, or a density would be compared with a mass.
+    """
+    if len(reports) < 2:
+        raise InputError(f"a comparison needs at least two reports, got {len(reports)}")
+    (first_name, first), *others = reports.items()
+    for name, report in others:
+        _check_alike(first_name, first, name, report)
+    evidence = {name: source_evidence(report) for name, report in reports.items()}
+    best = max(evidence, key=lambda name: evidence[name].mean().item())
+    rows = [_row(name, evidence, best, reports) for name in reports]
+    return Comparison(tuple(sorted(rows, key=lambda row: -row.log_evidence)), len(first), _data(reports))
+
+
+def source_evidence(report: Report) -> Tensor:
+    """log p(x) in the unit of the source rows, (N,) nats: rescaled densities get their log Jacobian."""
+    is_density = "density" in report.measure.values()
+    jacobian = report.protocol.log_jacobian if report.protocol and is_density else 0.0
+    return report.log_evidence + jacobian
+
+
+def _row(name: str, evidence: dict[str, Tensor], best: str, reports: Mapping[str, Report]) -> Row:
+    values, difference = evidence[name], evidence[name] - evidence[best]
+    errors = [reports[n].mc_se_log_evidence.square().sum().item() for n in (name, best)]
+    return Row(
+        name,
+        values.mean().item(),
+        estimators.mean_se(values).item(),
+        difference.mean().item(),
+        estimators.mean_se(difference).item(),
+        math.sqrt(sum(errors)) / len(values) if name != best else 0.0,
+        reports[name].num_particles,
+        reports[name].share_doubtful,
+    )
+
+
+def _split_of(report: Report) -> str:
+    return f"{report.protocol.dataset} {report.protocol.split}" if report.protocol else "unknown rows"
+
+
+def _data(reports: Mapping[str, Report]) -> str:
+    protocols = [report.protocol for report in reports.values() if report.protocol]
+    rescaled = any(p.log_jacobian for p in protocols) and "density" in next(iter(reports.values())).measure.values()
+    unit = ", densities in the unit of the source rows" if rescaled else ""
+    return f"{protocols[0].dataset} {protocols[0].split}{unit}"
+
+
+def _check_alike(name: str, report: Report, other_name: str, other: Report) -> None:
+    pair = f"'{name}' and '{other_name}' cannot be compared"
+    if len(report) != len(other):
+        raise InputError(
+            f"{pair}: they were evaluated on {len(report)} and {len(other)} data "
+            f"({_split_of(report)}; {_split_of(other)}); evaluate both on the same split"
+        )
+    measures = sorted(report.measure.values()), sorted(other.measure.values())
+    if measures[0] != measures[1]:
+        raise InputError(
+            f"{pair}: the likelihood of one is a {' and a '.join(measures[0])}, of the other a "
+            f"{' and a '.join(measures[1])}; log densities of unlike base measures have no difference"
+        )
+    a, b = report.protocol, other.protocol
+    if a is None or b is None:
+        raise InputError(f"{pair}: a report without a data protocol says nothing of its rows")
+    if a.binarization != b.binarization:
+        raise InputError(f"{pair}: binarization is '{a.binarization}' in one and '{b.binarization}' in the other")
+    same = a.source_sha256 == b.source_sha256 if a.binarization == "none" else a.sha256 == b.sha256
+    if not same:
+        raise InputError(f"{pair}: their rows differ ({a}; {b}); evaluate both on the same data")

@@ -1,0 +1,191 @@
+"""evaluate(): the account of log p(x) for any pair on any data, datum by datum, with every error beside its number."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from pyrovae.base.errors import UntrustedEvidence
+from pyrovae.base.memory import blocks_of, memory_advice, of_device
+from pyrovae.base.progress import bar, kept_on_interrupt
+from pyrovae.data.split import Protocol, as_split
+from pyrovae.evidence import estimators
+from pyrovae.evidence.importance import WEIGHTS_AT_ONCE, Evaluation, Plan, Weights
+from pyrovae.evidence.report import DOUBTFUL_SHARE, Report
+from pyrovae.pairs.context import undisturbed
+from pyrovae.pairs.traces import Program
+
+
+def evaluate(
+    model: Program,
+    guide: Program,
+    data: Any,
+    *,
+    num_particles: int = 1000,
+    seed: int = 0,
+    batch_size: int | None = None,
+    particle_batch: int | None = None,
+    plate: str | None = None,
+    vectorize: bool = True,
+    defensive: float = 0.0,
+    compile: bool | str = "auto",
+    progress: bool = True,
+) -> Report:
+    """Evidence, ELBO and both KL terms of a pair, for every datum.
+
+    Args:
+        model: program of p(x, z), with one plate over the data.
+        guide: program of q(z|x), with the same plate.
+        data: a :class:`~pyrovae.data.Split`, a tensor (N, ...), or a tuple of tensors passed on as arguments.
+        num_particles: K, draws from the guide for each datum.
+        seed: of the draws; the noise is keyed by (seed, data block, particle block).
+        batch_size: data in a block; None takes 100 (on CUDA 1000), fewer from some thousand particles on, so that the
+            table of their weights does not grow with K.
+        particle_batch: particles in a block; None finds a number by itself (on the CPU memory stays near 100 MB), and
+            halves it where memory runs out all the same: the numbers then are those of the smaller block.
+        plate: name of the data plate, where several plates hold all sites.
+        vectorize: False runs one particle of one datum at a time, for programs whose draws steer control flow.
+        defensive: draw from the prior with this probability, else from the guide, and weigh by the mixture's density:
+            a guide that is too narrow somewhere then does no harm there (about twice the time).
+        compile: whether a block's draws and densities are traced once and replayed as compiled kernels, with the same
+            noise and to rounding the same numbers. "auto" does so on CUDA, and on the CPU from ten million decoder
+            passes (N K) on, which repays the compiler's seconds; where the programs cannot be traced it runs them as
+            they are and warns, where True raises.
+        progress: show a bar for what takes over two seconds (never into a pipe).
+
+    Returns:
+        The :class:`Report`. Nothing else changes: parameter store, random state and train/eval modes are kept.
+
+    Raises:
+        InputError: naming the site, for a pair without per-datum weights, data outside the support of the
+            likelihood, K or a block size below 1, or more memory than there is.
+        FloatingPointError: naming the site, where a log density is NaN or a weight infinite.
+        Interrupted: after Ctrl-C, with the report on the blocks that were done as ``partial``.
+
+    Warns:
+        UntrustedEvidence: if k-hat is above its threshold or undefined for more than 5 % of the data.
+    """
+    plan = Plan(
+        num_particles=num_particles,
+        seed=seed,
+        batch_size=batch_size,
+        particle_batch=particle_batch,
+        plate=plate,
+        vectorize=vectorize,
+        defensive=defensive,
+        compile=compile,
+    )
+
+    def build(measured: Measured) -> Report:
+        columns: Any = measured.columns
+        origin: Any = {"way": measured.way, "measure": measured.measure, "protocol": measured.protocol}
+        return Report(**columns, **origin, num_particles=num_particles, seed=seed, defensive=defensive)
+
+    report = measure(model, guide, data, plan, account, build, progress=progress)
+    if report.share_doubtful > DOUBTFUL_SHARE:
+        warnings.warn(_untrusted(report), stacklevel=2)
+    return report
+
+
+def _untrusted(report: Report) -> UntrustedEvidence:
+    above = f"above {report.pareto_k_threshold:.2f} or undefined"
+    return UntrustedEvidence(
+        f"the Pareto k-hat of {report.share_doubtful:.0%} of {len(report)} data is "
+        f"{above if report.num_particles > 1 else 'undefined for one particle'}, so their evidence may be too low by "
+        f"an unknown amount: raise num_particles (here {report.num_particles}), evaluate widened(guide, 1.2), draw "
+        "some particles from the prior (defensive=0.1), or use annealed_evidence"
+    )
+
+
+FEWER = "lower batch_size or num_particles"
+
+
+Record = TypeVar("Record")
+
+
+class Measured(NamedTuple):
+    """What :func:`measure` gives: columns over all data, on the CPU, and how they came about."""
+
+    columns: dict[str, Tensor]  # each (..., N)
+    way: str
+    measure: dict[str, str]
+    protocol: Protocol
+
+
+def measure(
+    model: Program,
+    guide: Program,
+    data: Any,
+    plan: Plan,
+    reduce: Callable[[Weights], dict[str, Tensor]],
+    build: Callable[[Measured], Record],
+    *,
+    progress: bool,
+) -> Record:
+    """Draws the particles of all data, reduces the weights of each block to columns (..., n), and builds a record.
+
+    Raises:
+        Interrupted: after Ctrl-C, with the record of the blocks that were done as ``partial``.
+    """
+    split = as_split(data).drawn(plan.seed)
+    columns: list[dict[str, Tensor]] = []
+
+    def record() -> Record:
+        whole = {name: torch.cat([block[name] for block in columns], -1).cpu() for name in columns[0]}
+        num_data = next(iter(whole.values())).shape[-1]
+        return build(Measured(whole, run.way, run.measure, split[:num_data].protocol))
+
+    with undisturbed(model, guide) as (model, guide, device), kept_on_interrupt(columns, record):
+        keep_freed_memory()
+        source, run = split.to(device), Evaluation(model, guide, plan, len(split), device)
+        with bar(shown=progress, total=len(split), desc="evidence", unit="x", delay=2) as shown:
+            for index, rows in enumerate(blocks_of(len(split), run.batch_size)):
+                with memory_advice(f"{plan.num_particles} weights of {rows.stop - rows.start} data: {FEWER}"):
+                    columns.append(reduce(run.block(source, index, rows, shown)))
+    return record()
+
+
+def keep_freed_memory() -> None:
+    """Lets glibc keep what is freed in blocks below 32 MB: given back, each page of it is cleared at its next use.
+
+    Freeing one block of that size, untouched, raises its threshold; other allocators take no notice.
+    """
+    torch.empty(2**25 - 2**14, dtype=torch.uint8, device="cpu")
+
+
+def account(block: Weights) -> dict[str, Tensor]:
+    """A report's columns, (n,) each, from the weights of a block."""
+    return {
+        **in_slices(importance_sampling, block),
+        **dict(zip(("reconstruction", "kl_prior"), block.terms.mean, strict=True)),
+        **dict(zip(("mc_se_reconstruction", "mc_se_kl_prior"), block.terms.se, strict=True)),
+        "kl_prior_analytic": block.kl_prior_analytic,
+    }
+
+
+def importance_sampling(log_weight: Tensor, resolution: Tensor) -> dict[str, Tensor]:
+    """What a report's columns owe to the log weights: (K, n) and their resolution (n,) -> (n,) each."""
+    evidence, elbo = estimators.log_evidence(log_weight), estimators.elbo(log_weight)
+    tail = estimators.pareto_tail(log_weight, resolution)
+    return {
+        "log_evidence": evidence,
+        "log_evidence_jackknife": estimators.log_evidence_jackknife(log_weight),
+        "log_evidence_psis": estimators.log_evidence(tail.smooth(log_weight)),
+        "elbo": elbo,
+        "kl_posterior": evidence - elbo,
+        "mc_se_log_evidence": estimators.log_evidence_se(log_weight),
+        "mc_se_elbo": estimators.mean_se(log_weight),
+        "mc_se_kl_posterior": estimators.kl_posterior_se(log_weight),
+        "ess": estimators.ess(log_weight),
+        "pareto_k": tail.shape,
+    }
+
+
+def in_slices(reduce: Callable[[Tensor, Tensor], dict[str, Tensor]], block: Weights) -> dict[str, Tensor]:
+    """Applies a function of log weights (K, m) and their resolution (m,) to a few data at a time."""
+    width = max(1, of_device(WEIGHTS_AT_ONCE, block.log_weight.device) // len(block.log_weight))
+    slices = zip(block.log_weight.split(width, 1), block.resolution.split(width), strict=True)
+    parts = [reduce(*part) for part in slices]
+    return {name: torch.cat([part[name] for part in parts], -1) for name in parts[0]}

@@ -1,0 +1,1 @@
+"""Proposals to draw latents from, where the guide itself will not do."""

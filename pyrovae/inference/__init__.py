@@ -1,1 +1,0 @@
-"""How to fit and measure any pair of programs; nothing here knows how they were written."""

@@ -1,1 +1,0 @@
-"""Does the model make data like these? Replicated data, statistics and randomised PIT."""

@@ -1,1 +1,0 @@
-"""The posterior of one datum as exactly as can be: a grid, NUTS, or resampled draws."""

@@ -1,0 +1,1 @@
+"""How any pair of programs is run: the only folder that reads traces."""

@@ -1,0 +1,166 @@
+"""What a pair of programs is made of, its modules and its parameters' scope; and how it is left as it was."""
+
+import functools
+import types
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from pyrovae.base.errors import InputError
+from pyrovae.base.random import kept_rng
+from pyrovae.pairs.traces import Program
+
+# ------------------------------------------------------------------------------------------------ scopes
+
+
+class Scoped:
+    """A program that runs inside its own parameter scope, whoever calls it (``Fit.model``, ``Fit.guide``)."""
+
+    def __init__(self, program: Program, scope: Any) -> None:
+        functools.update_wrapper(self, program, updated=())
+        self.program, self.scope = program, scope
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with pyro.get_param_store().scope(self.scope):
+            return self.program(*args, **kwargs)
+
+
+@contextmanager
+def own_scope(model: Program, guide: Program, *, fresh: bool = False) -> Iterator[tuple[Program, Program, Any]]:
+    """Enters the parameter scope of a pair and yields (model, guide, scope), the programs unwrapped.
+
+    A :class:`Scoped` pair has its own scope. Another one starts from a copy of Pyro's global parameter store,
+    or from an empty one if ``fresh``; the global store itself is afterwards what it was.
+    """
+    scopes = [program.scope for program in (model, guide) if isinstance(program, Scoped)]
+    if len(scopes) == 2 and scopes[0] is not scopes[1]:
+        raise InputError("model and guide come from two different fits; take both from one")
+    store = pyro.get_param_store()
+    empty: Any = {"params": {}, "constraints": {}}
+    scope = scopes[0] if scopes else empty if fresh else store.get_state()
+    with store.scope(scope) as state:
+        yield _unwrapped(model), _unwrapped(guide), state
+
+
+def _unwrapped(program: Program) -> Program:
+    return program.program if isinstance(program, Scoped) else program
+
+
+# ----------------------------------------------------------------------------------------------- modules
+
+
+def modules_of(*programs: Program) -> list[nn.Module]:
+    """The outermost modules that programs can reach: ``self``, closures, globals they name, partial arguments."""
+    found: list[nn.Module] = []
+    seen: dict[int, Any] = {}  # keeps objects alive, so that an id stands for one object
+    queue = deque[Any](programs)
+    while queue:
+        item = queue.popleft()
+        if id(item) not in seen:
+            seen[id(item)] = item
+            found += [item] if isinstance(item, nn.Module) else []
+            queue.extend(_reachable(item))
+    inner = {id(child) for module in found for child in module.modules() if child is not module}
+    return [module for module in found if id(module) not in inner]
+
+
+def _reachable(item: Any) -> list[Any]:
+    if isinstance(item, types.FunctionType):
+        cells = [cell.cell_contents for cell in item.__closure__ or () if _filled(cell)]
+        defaults = [*(item.__defaults__ or ()), *(item.__kwdefaults__ or {}).values()]
+        names = sorted(_global_names(item.__code__))
+        return cells + defaults + [item.__globals__[n] for n in names if n in item.__globals__]
+    if isinstance(item, types.MethodType):
+        return [item.__self__, item.__func__]
+    if isinstance(item, functools.partial):
+        return [item.func, *item.args, *item.keywords.values()]
+    if isinstance(item, Mapping):
+        return list(item.values())
+    if isinstance(item, list | tuple | AbstractSet | deque):
+        return list(item)
+    if isinstance(item, Tensor | type | types.ModuleType) or _library(type(item)) in ("builtins", "numpy"):
+        return []
+    return [*getattr(item, "__dict__", {}).values(), *_methods(type(item))]
+
+
+def _methods(kind: type) -> list[Any]:
+    """What the user's own classes define: any method may name a global module."""
+    own = [base for base in kind.__mro__ if _library(base) not in ("builtins", "torch", "pyro")]
+    return [value for base in own for value in vars(base).values() if isinstance(value, types.FunctionType)]
+
+
+def _library(kind: type) -> str:
+    return kind.__module__.partition(".")[0]
+
+
+def _filled(cell: types.CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return False
+    return True
+
+
+def _global_names(code: types.CodeType) -> set[str]:
+    inner = [_global_names(const) for const in code.co_consts if isinstance(const, types.CodeType)]
+    return set(code.co_names).union(*inner)
+
+
+@contextmanager
+def kept_modes(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Puts each part of the modules back into the mode, train or eval, that it was in."""
+    modes = [(part, part.training) for module in modules for part in module.modules()]
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+@contextmanager
+def evaluation_mode(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Eval mode inside (dropout off, batch-norm statistics fixed); afterwards each part as it was."""
+    with kept_modes(modules):
+        for module in modules:
+            module.eval()
+        yield
+
+
+@contextmanager
+def quiet_numerics() -> Iterator[None]:
+    """No gradients and no validation inside: supports are checked when a pair is inspected, results afterwards."""
+    with torch.no_grad(), pyro.validation_enabled(False):
+        yield
+
+
+def home_device(model: Program, guide: Program) -> torch.device:
+    """Where a pair lives: the device of the first parameter or buffer it has, else the CPU."""
+    for module in modules_of(model, guide):
+        for tensor in (*module.parameters(), *module.buffers()):
+            return tensor.device
+    for _, tensor in pyro.get_param_store().named_parameters():
+        return tensor.device
+    return torch.device("cpu")
+
+
+def on_device(device: torch.device) -> AbstractContextManager:
+    """Tensors that programs make inside (``torch.zeros(2)``) are made on the device; on the CPU it is free."""
+    return device if device.type != "cpu" else nullcontext()  # type: ignore[return-value]
+
+
+@contextmanager
+def undisturbed(model: Program, guide: Program) -> Iterator[tuple[Program, Program, torch.device]]:
+    """A pair as it is measured: in its own scope and eval mode, without gradients; all else is put back.
+
+    Yields (model, guide, device), the programs unwrapped, the device that of their parameters.
+    """
+    with own_scope(model, guide) as (model, guide, _), quiet_numerics(), kept_rng():
+        device = home_device(model, guide)
+        with evaluation_mode(modules_of(model, guide)), on_device(device):
+            yield model, guide, device

@@ -1,0 +1,272 @@
+"""A function of tensors as one graph: run once under a tracer, then replayed without the Python that made it.
+
+Tensors that the function reaches by itself (parameters, the optimizer's state, a learning rate) stay the caller's
+own: they become inputs of the graph, read and written in place at each replay. What is not a tensor is fixed for
+good, so a function that looks at a tensor's value cannot be traced, and is refused by the line that looks.
+"""
+
+import contextlib
+import logging
+import os
+import shutil
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._triton import has_triton
+
+from pyrovae.base.errors import InputError
+from pyrovae.base.memory import out_of_memory
+
+_LIBRARIES = tuple(str(Path(file).parent) + os.sep for file in (pyro.__file__, torch.__file__, __file__))
+
+
+_LIBRARIES += (contextlib.__file__,)
+
+
+class Untraceable(InputError):
+    """A function cannot be a graph; the message says why, and where."""
+
+
+class Graph:
+    """What a function does to tensors, ``(*inputs) -> outputs``; its live tensors are read and written in place.
+
+    Args:
+        module: the graph, ``(*live, *inputs) -> outputs``: torch.fx's, or what a compiler made of it.
+        live: tensors that the function reached by itself.
+        tolerance: by which, relative to its size, a compiled result may differ: kernels sum in an order of their own,
+            and where a sum is rounded to bfloat16 it may come out as its neighbour.
+    """
+
+    def __init__(self, module: Any, live: list[Tensor], tolerance: float = 1e-4) -> None:
+        self.module, self.live, self.tolerance = module, live, tolerance
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        return self.module(*self.live, *inputs)
+
+    def compiled(self, *inputs: Tensor) -> "Graph":
+        """The same, as kernels that the inductor compiler makes for inputs of these shapes.
+
+        Random numbers are drawn as torch draws them, so that a replay gives the draws of the function itself. On CUDA
+        without Triton the graph stays as it is: captured, torch's own kernels are replayed as well.
+
+        Raises:
+            Untraceable: where the machine lacks what the compiler needs, or the compiler fails.
+        """
+        if reason := compiler_missing(inputs[0].device):
+            if inputs[0].is_cuda:
+                return self
+            raise Untraceable(reason)
+        if not inputs[0].is_cuda:
+            _part_biases(self.module)
+        try:
+            with _quiet():
+                kernels = _kernels(self.module, [*self.live, *inputs])
+        except Exception as error:
+            raise Untraceable(f"the compiler failed: {_first_line(error)}") from error
+        return Graph(kernels, self.live, self.tolerance)
+
+
+def trace(function: Callable[..., Any], *inputs: Tensor) -> Graph:
+    """Runs ``function`` once on ``inputs``, with all that it does to tensors, and returns that as a graph.
+
+    Raises:
+        Untraceable: naming the line, if the function looks at the value of a tensor.
+    """
+    try:
+        module = make_fx(_watched(function), tracing_mode="real")(*inputs)
+    except Untraceable:
+        raise
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        raise Untraceable(f"{_line(error)}: {_first_line(error)}") from error
+    return _lift(module)
+
+
+def captured(run: Callable[..., Any], *inputs: Tensor) -> Callable[..., None]:
+    """What ``run`` does on CUDA to ``inputs``, recorded as one CUDA graph; a replay costs one launch.
+
+    Returns:
+        A function of inputs of the same shapes, which it copies to where the graph reads them.
+
+    Raises:
+        Untraceable: if ``run`` waits for the device, or does what a CUDA graph cannot hold.
+    """
+    held, stream = [tensor.clone() for tensor in inputs], torch.cuda.Stream()
+    try:
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):  # lets the libraries choose their kernels and take their memory
+                run(*held)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            run(*held)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise Untraceable(f"CUDA cannot capture it: {_first_line(error)}") from error
+
+    def replay(*fresh: Tensor) -> None:
+        for own, tensor in zip(held, fresh, strict=True):
+            own.copy_(tensor, non_blocking=True)
+        graph.replay()
+
+    return replay
+
+
+def _kernels(module: GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+    """What inductor makes of a module, called without torch's wrapper around it, which takes as long as a small layer.
+
+    The wrapper is there for inputs that share memory, and for gradients: inputs are one to one without the former.
+    """
+    from torch._functorch import config as autograd_config
+    from torch._guards import TracingContext, tracing
+    from torch._inductor import config
+    from torch._inductor.compile_fx import compile_fx, compile_fx_inner
+    from torch._subclasses import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    made: list[tuple[GraphModule, Any]] = []
+    several = isinstance(module.graph.output_node().args[0], tuple | list)
+
+    def inner(graph: GraphModule, *args: Any, **options: Any) -> Any:
+        made.append((graph, compile_fx_inner(graph, *args, **options)))
+        return made[-1][1]
+
+    fake = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())  # what inductor's cache asks for
+    shapes = [fake.from_tensor(tensor, static_shapes=True) for tensor in inputs]
+    options = config.patch(fallback_random=True, size_asserts=False, alignment_asserts=False)
+    with options, autograd_config.patch(enable_autograd_cache=False), tracing(TracingContext(fake)):
+        wrapped: Any = compile_fx(module, shapes, inner_compile=inner)
+    if several and len(made) == 1:
+        graph, bare = made[0]
+        alike = _shapes(graph) == [tensor.shape for tensor in inputs]
+        if alike and _num_outputs(graph) == _num_outputs(module):
+            return lambda *inputs: bare(list(inputs))
+    return torch.no_grad()(wrapped)
+
+
+def _part_biases(module: GraphModule) -> None:
+    """Takes x W + b apart, so that b is added where the product is used next, not in a pass of its own beforehand.
+
+    In a first layer from few latents that pass takes as long as half of the product. Written as x W - (-b), which is
+    the same number, the two are left apart by inductor.
+    """
+    aten = torch.ops.aten
+    for node in module.graph.find_nodes(op="call_function", target=aten.addmm.default):
+        if node.kwargs:
+            continue
+        bias, *factors = node.args
+        with module.graph.inserting_before(node):
+            product = module.graph.call_function(aten.mm.default, tuple(factors))
+            opposite = module.graph.call_function(aten.neg.default, (bias,))
+            node.replace_all_uses_with(module.graph.call_function(aten.sub.Tensor, (product, opposite)))
+        module.graph.erase_node(node)
+    module.recompile()
+
+
+def _shapes(graph: GraphModule) -> list[Any]:
+    return [node.meta["val"].shape for node in graph.graph.nodes if node.op == "placeholder"]
+
+
+def _num_outputs(graph: GraphModule) -> int:
+    return len(graph.graph.output_node().all_input_nodes)
+
+
+def compiler_missing(device: torch.device) -> str | None:
+    """What the inductor compiler lacks for a device, in words; None if nothing."""
+    if device.type == "cuda":
+        return None if has_triton() else "there is no Triton for this device"
+    if any(shutil.which(name) for name in ("g++", "clang++", "c++")):
+        return None
+    return "there is no C++ compiler here (g++ or clang++)"
+
+
+def _lift(module: GraphModule) -> Graph:
+    """Turns the tensors that a traced module holds into its first inputs, one for each memory."""
+    graph = module.graph
+    live: dict[Any, tuple[Tensor, Any]] = {}
+    first = next(iter(graph.nodes))
+    for node in list(graph.nodes):
+        if node.op == "get_attr":
+            tensor = _attribute(module, node.target)
+            key = (tensor.device, tensor.dtype, tensor.data_ptr(), tensor.shape, tensor.stride())
+            if key not in live:
+                with graph.inserting_before(first):
+                    live[key] = (tensor, graph.placeholder(f"live_{len(live)}"))
+            node.replace_all_uses_with(live[key][1])
+            graph.erase_node(node)
+    rounded = any(getattr(node.meta.get("val"), "dtype", None) == torch.bfloat16 for node in graph.nodes)
+    tensors = [tensor.detach() for tensor, _ in live.values()]
+    return Graph(GraphModule(torch.nn.Module(), graph), tensors, 5e-3 if rounded else 1e-4)
+
+
+def _attribute(module: Any, name: str) -> Any:
+    for part in name.split("."):
+        module = getattr(module, part)
+    return module
+
+
+# ------------------------------------------------------------------------------------------ what is refused
+
+
+class _Unseen(TorchDispatchMode):
+    """Refuses every look at the value of a tensor: the tracer itself lets one at a parameter pass."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if _looks(func, args):
+            raise Untraceable(f"{_line(None)}: the value of a tensor decides what comes next")
+        return func(*args, **(kwargs or {}))
+
+
+def _looks(func: Any, args: Sequence[Any]) -> bool:
+    """Whether what an operation gives, or its shape, is decided on the host by a tensor's value."""
+    if func is torch.ops.aten.index.Tensor:
+        return any(index is not None and index.dtype == torch.bool for index in args[1])
+    return torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags
+
+
+def _watched(function: Callable[..., Any]) -> Callable[..., Any]:
+    def run(*inputs: Tensor) -> Any:
+        with _Unseen():
+            return function(*inputs)
+
+    return run
+
+
+def _line(error: BaseException | None) -> str:
+    """The line of the caller's own code, "file.py, line 7", from which an error (or this call) comes."""
+    frames = traceback.extract_tb(error.__traceback__) if error else traceback.extract_stack()
+    own = [frame for frame in frames if not frame.filename.startswith((*_LIBRARIES, "<"))]
+    frame = (own or frames)[-1]
+    return f"{Path(frame.filename).name}, line {frame.lineno} ({(frame.line or '').strip()})"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's remark on a CUDA toolkit that has no device, and its warnings to itself as it lowers a graph."""
+    logger = logging.getLogger("torch.utils.cpp_extension")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for category in (DeprecationWarning, FutureWarning):
+                warnings.simplefilter("ignore", category)
+            yield
+    finally:
+        logger.setLevel(before)

@@ -1,0 +1,136 @@
+"""Handlers: what is done to programs from outside, so that no program holds a branch for it."""
+
+import functools
+from typing import Any
+
+import torch
+from pyro.distributions import MaskedDistribution
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.subsample_messenger import _Subsample
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
+
+from pyrovae.base.errors import InputError
+from pyrovae.pairs.supports import layers, scored, support_of
+from pyrovae.pairs.traces import Program
+
+
+class _Tempered(Messenger):
+    def __init__(self, beta: Tensor) -> None:
+        super().__init__()
+        self.beta = beta
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not msg["is_observed"] and not isinstance(msg["fn"], _Subsample):
+            msg["scale"] = msg["scale"] * self.beta
+
+
+def tempered(program: Program, beta: float | Tensor) -> Program:
+    r"""Scales the log densities of a program's latent sites by ``beta`` > 0; for KL warm-up, around both programs.
+
+    .. math:: E_q[\log p(x \mid z)] - \beta \, \mathrm{KL}(q(z \mid x) \,\|\, p(z))
+
+    Around the model alone it would be another, wrong objective: beta must weigh log p(z) - log q(z|x) together.
+
+    References:
+        Bowman et al. (2016), Generating sentences from a continuous space, arXiv:1511.06349.
+        Higgins et al. (2017), beta-VAE, ICLR.
+    """
+    return _Tempered(torch.as_tensor(beta))(program)
+
+
+class _FilledUnderMask(Messenger):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fillers: dict[str, float | None] = {}  # site -> found at its first run: later ones look at no value
+
+    def _pyro_sample(self, msg: Any) -> None:
+        value, base = msg["value"], layers(msg["fn"])[-1]
+        support = support_of(base) if msg["is_observed"] and isinstance(value, Tensor) else None
+        if support is None or not _is_masked(msg):
+            return
+        like = value.flatten(value.dim() - support.event_dim).select(-1, 0) if support.event_dim else value
+        counts = scored(msg, like, support.event_dim)
+        counts = counts.reshape(counts.shape + (1,) * support.event_dim)
+        name = msg["name"]
+        if name not in self.fillers:
+            self.fillers[name] = _inside(support, value)
+        filler = self.fillers[name]
+        msg["value"] = torch.where(counts, value, value.nan_to_num() if filler is None else filler)
+
+
+def filled_under_mask(program: Program) -> Program:
+    """Puts a harmless value where an observation is masked out, before it is scored.
+
+    A mask takes a NaN out of the log density, but not out of its gradient (0 times NaN is NaN): programs with
+    missing data train with this handler around their model. What is not masked is left as it is.
+    """
+    return _FilledUnderMask()(program)
+
+
+def _is_masked(msg: Any) -> bool:
+    inner = (layer for layer in layers(msg["fn"]) if isinstance(layer, MaskedDistribution))
+    return isinstance(msg["mask"], Tensor) or any(isinstance(layer._mask, Tensor) for layer in inner)
+
+
+def _inside(support: Any, value: Tensor) -> float | None:
+    """Some number in the support of values like this; None where none is known."""
+    for candidate in (0.0, 0.5, 1.0):
+        if support.check(torch.full_like(value, candidate)).all():
+            return candidate
+    return None
+
+
+PRECISIONS = ("float32", "bfloat16")
+
+
+_LAYERS = ("linear", "bilinear", *(f"conv{kind}{dims}d" for kind in ("", "_transpose") for dims in (1, 2, 3)))
+
+
+_PRODUCTS = frozenset(getattr(torch.nn.functional, name) for name in _LAYERS)
+
+
+class _RoundedProducts(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func not in _PRODUCTS:
+            return func(*args, **(kwargs or {}))
+        args, kwargs = tree_map(_rounded, (args, kwargs or {}))
+        out = func(*args, **kwargs)
+        return out.float() if isinstance(out, Tensor) and out.dtype == torch.bfloat16 else out
+
+
+def in_precision(program: Program, precision: str) -> Program:
+    """The program with the products of its layers in ``precision``; parameters and densities keep their own.
+
+    Args:
+        program: model or guide.
+        precision: "float32" changes nothing; "bfloat16" rounds the float32 inputs of linear layers and convolutions.
+
+    Raises:
+        InputError: for another precision.
+
+    References:
+        Micikevicius et al. (2018), Mixed precision training, arXiv:1710.03740.
+        Kalamkar et al. (2019), A study of BFLOAT16 for deep learning training, arXiv:1905.12322.
+
+    Example:
+        >>> linear = in_precision(torch.nn.functional.linear, "bfloat16")
+        >>> linear(torch.ones(1), torch.full((1, 1), 1 / 3))
+        tensor([0.3340])
+    """
+    if precision not in PRECISIONS:
+        raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if precision == "float32":
+        return program
+
+    @functools.wraps(program, updated=())
+    def rounded(*args: Any, **kwargs: Any) -> Any:
+        with _RoundedProducts():
+            return program(*args, **kwargs)
+
+    return rounded
+
+
+def _rounded(value: Any) -> Any:
+    return value.bfloat16() if isinstance(value, Tensor) and value.dtype == torch.float32 else value

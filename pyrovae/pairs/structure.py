@@ -1,0 +1,228 @@
+"""What one run of a pair shows, its data plate and its sites; a pair without per-datum weights is refused by name."""
+
+from collections.abc import Sequence
+from itertools import zip_longest
+from typing import Any, NamedTuple
+
+import pyro.distributions as dist
+from pyro.poutine import Trace
+from pyro.poutine.subsample_messenger import _Subsample
+
+from pyrovae.base.errors import InputError
+from pyrovae.pairs.supports import base_measure, layers, refuse_outside_support, support_of, support_text
+from pyrovae.pairs.traces import Program, num_rows, plain_traces, sites
+
+
+class Structure(NamedTuple):
+    """What one run of a pair showed: its data plate and its sites."""
+
+    plate: str  # the name of the plate over data
+    dim: int  # its dimension, counted from the right (negative)
+    depth: int  # how many dimensions the plates take
+    latents: tuple[str, ...]  # in the order of the model
+    drawn: dict[str, bool]  # site of the guide, in its order -> whether its draws carry gradients (rsample)
+    observed: dict[str, str]  # site -> base measure of its density: "mass", "density" or "factor"
+
+
+def inspect_pair(model: Program, guide: Program, args: Sequence[Any], *, plate: str | None = None) -> Structure:
+    """Runs a pair once on ``args`` and tells its structure.
+
+    Args:
+        model: program of the joint p(x, z).
+        guide: program of q(z|x).
+        args: what both are called with; the first dimension of the first tensor is the datum.
+        plate: name of the data plate, where several plates are shared by all sites.
+
+    Raises:
+        InputError: naming the site and the cause, for a pair whose per-datum weights are not defined and for
+            data outside the support of the likelihood.
+    """
+    rows = num_rows(args)
+    return describe(*plain_traces(model, guide, args), rows, plate=plate)
+
+
+def describe(model_trace: Trace, guide_trace: Trace, rows: int, *, plate: str | None = None) -> Structure:
+    """The structure that one run of a pair on ``rows`` data shows; refuses as :func:`inspect_pair` says."""
+    model_sites, guide_sites = sites(model_trace), sites(guide_trace)
+    _refuse_unmatched(model_sites, guide_sites)
+    _refuse_subsampling(model_trace, guide_trace)
+    every = {f"site '{name}'": site for name, site in model_sites.items()}
+    every |= {f"site '{name}' of the guide": site for name, site in guide_sites.items()}
+    frame = _data_frame(every, rows, plate)
+    _refuse_unowned_dimensions(every)
+    _refuse_point_guide(guide_sites)
+    _refuse_unlike_events(model_sites, guide_sites)
+    _refuse_unlike_plates(model_sites, guide_sites)
+    observed = {name: site for name, site in model_sites.items() if site["is_observed"]}
+    for name, site in observed.items():
+        _refuse_unlike_data(name, site)
+        refuse_outside_support(name, site)
+    return Structure(
+        plate=frame.name,
+        dim=frame.dim,
+        depth=max(-f.dim for site in every.values() for f in site["cond_indep_stack"] if f.vectorized),
+        latents=tuple(name for name, site in model_sites.items() if not site["is_observed"]),
+        drawn={name: bool(getattr(site["fn"], "has_rsample", False)) for name, site in guide_sites.items()},
+        observed={name: base_measure(site["fn"]) for name, site in observed.items()},
+    )
+
+
+# ------------------------------------------------------------------------------------------ sites and plates
+
+
+def _refuse_unmatched(model_sites: dict, guide_sites: dict) -> None:
+    for name, site in guide_sites.items():
+        if site["is_observed"]:
+            raise InputError(f"site '{name}' of the guide is observed (or a factor); the guide may only draw latents")
+        if name not in model_sites and not site["infer"].get("is_auxiliary"):
+            raise InputError(f"site '{name}' is drawn by the guide but is not in the model; rename or remove it")
+    for name, site in model_sites.items():
+        if site["is_observed"]:
+            if name in guide_sites:
+                raise InputError(f"site '{name}' is observed in the model, yet the guide draws it; remove it there")
+        elif name not in guide_sites:
+            enumerated = site["infer"].get("enumerate")
+            cause = "is enumerated in the model" if enumerated else "is in the model but not in the guide"
+            raise InputError(
+                f"site '{name}' {cause}: its weight would be that of a draw from the prior. "
+                f"Draw '{name}' in the guide, or observe it"
+            )
+    if not any(site["is_observed"] for site in model_sites.values()):
+        raise InputError("the model observes nothing: give its data to a site with obs=")
+
+
+def _data_frame(every: dict[str, dict], rows: int, plate: str | None) -> Any:
+    """The plate shared by all sites; named errors where there is none, or more than one."""
+    stacks = {name: {f.name: f for f in site["cond_indep_stack"] if f.vectorized} for name, site in every.items()}
+    shared = set.intersection(*(set(stack) for stack in stacks.values()))
+    candidates = shared if plate is None else shared & {plate}
+    if not candidates:
+        raise InputError(_outside(stacks, plate))
+    frames = [frame for frame in next(iter(stacks.values())).values() if frame.name in candidates]
+    fitting = [frame for frame in frames if frame.size == rows]
+    if len(fitting) > 1:
+        raise InputError(f"several plates hold all sites, {sorted(candidates)}: name the data plate with plate=")
+    if not fitting:
+        raise InputError(
+            f"plate '{frames[0].name}' has {frames[0].size} rows but the data have {rows}: "
+            f"use pyro.plate('{frames[0].name}', len(x)), with the data first among the arguments"
+        )
+    return fitting[0]
+
+
+def _outside(stacks: dict[str, dict], plate: str | None) -> str:
+    """Says which site is outside the plate that was named, or outside that of most sites."""
+    known = sorted(set().union(*stacks.values()))
+    counts = {name: sum(name in stack for stack in stacks.values()) for name in known}
+    widest = plate or max(known, key=lambda name: counts[name], default=None)
+    outside = next(name for name, stack in stacks.items() if widest not in stack)
+    if plate is not None:
+        return f"plate '{plate}' does not hold {outside}; plates found: {known}"
+    return (
+        f"{outside} is outside the data plate"
+        + (f" '{widest}'" if widest else "")
+        + ": evidence per datum needs one pyro.plate over the data that holds every site of model and guide "
+        "(a latent shared by all data has no per-datum weight)"
+    )
+
+
+def _refuse_subsampling(model_trace: Trace, guide_trace: Trace) -> None:
+    for trace in (model_trace, guide_trace):
+        for name, site in trace.nodes.items():
+            fn = site.get("fn")
+            if isinstance(fn, _Subsample) and fn.subsample_size is not None and fn.subsample_size < fn.size:
+                raise InputError(
+                    f"plate '{name}' draws its own rows (subsample_size={fn.subsample_size} of {fn.size}): "
+                    "give the rows as the argument, pyro.plate(name, size, subsample=rows) or pyro.plate(name, len(x))"
+                )
+
+
+def _refuse_unowned_dimensions(every: dict[str, dict]) -> None:
+    """Demands that each batch dimension belongs to a plate: one too many can pass for the data by its size."""
+    for name, site in every.items():
+        owned = {frame.dim for frame in site["cond_indep_stack"] if frame.vectorized}
+        shape = site["fn"].batch_shape
+        for dim in range(-len(shape), 0):
+            if shape[dim] > 1 and dim not in owned:
+                raise InputError(
+                    f"{name} has a batch shape {tuple(shape)} whose dimension {dim} is in no plate: "
+                    "is .to_event(n) missing, over the dimensions of one datum?"
+                )
+
+
+def _refuse_point_guide(guide_sites: dict) -> None:
+    if any(site["infer"].get("is_auxiliary") for site in guide_sites.values()):
+        return  # the point is a transform of an auxiliary draw, whose density counts
+    for name, site in guide_sites.items():
+        if isinstance(layers(site["fn"])[-1], dist.Delta):
+            raise InputError(
+                f"site '{name}' of the guide is a single point (Delta): its draws have no density to weigh them by; "
+                "use a guide with a spread"
+            )
+
+
+# -------------------------------------------------------------------------------------- shapes and supports
+
+
+def _refuse_unlike_events(model_sites: dict, guide_sites: dict) -> None:
+    for name in model_sites.keys() & guide_sites.keys():
+        expected, given = model_sites[name]["fn"].event_shape, guide_sites[name]["fn"].event_shape
+        if given != expected:
+            raise InputError(
+                f"site '{name}': the model's distribution is over events of shape {tuple(expected)}, "
+                f"the guide's over {tuple(given)}"
+            )
+
+
+def _refuse_unlike_plates(model_sites: dict, guide_sites: dict) -> None:
+    for name in model_sites.keys() & guide_sites.keys():
+        shapes = [tuple(found[name]["fn"].batch_shape) for found in (model_sites, guide_sites)]
+        if any(a != b for a, b in zip_longest(*(reversed(shape) for shape in shapes), fillvalue=1)):
+            raise InputError(
+                f"site '{name}': its plates make a batch of shape {shapes[0]} in the model and of {shapes[1]} in the "
+                "guide; draw it in the same plates"
+            )
+
+
+def _refuse_unlike_data(name: str, site: dict) -> None:
+    """Demands that the likelihood need not be stretched over the data: broadcasting hides a missing to_event."""
+    fn, value = site["fn"], site["value"]
+    event_dim = len(fn.event_shape)
+    batch = value.shape[: value.dim() - event_dim]
+    fits = len(batch) <= len(fn.batch_shape) and all(
+        size in (1, wide) for size, wide in zip(reversed(batch), reversed(fn.batch_shape), strict=False)
+    )
+    if not fits or value.shape[len(batch) :] != fn.event_shape:
+        raise InputError(
+            f"site '{name}': the likelihood is over events of shape {tuple(fn.event_shape)} in a batch of shape "
+            f"{tuple(fn.batch_shape)}, but the data have shape {tuple(value.shape)}"
+        )
+
+
+NUM_DRAWS = 100  # of the prior, for each datum
+
+
+def refuse_narrow_guide(model_trace: Trace, guide_trace: Trace, structure: Structure) -> None:
+    """Looks, at every site whose two supports differ, whether draws of the prior lie outside the guide's.
+
+    Raises:
+        InputError: naming the site, both families, and how many data have such draws.
+    """
+    prior, drawn = sites(model_trace), sites(guide_trace)
+    for name in (name for name in structure.latents if name in drawn):
+        fn = prior[name]["fn"]
+        ours, theirs = layers(drawn[name]["fn"])[-1], layers(fn)[-1]
+        support = support_of(ours)
+        if support is None or str(support) == str(support_of(theirs)):
+            continue
+        missed = ~support.check(fn.sample((NUM_DRAWS,)))
+        missed = missed.reshape(NUM_DRAWS, *fn.batch_shape, -1).any(-1)
+        if missed.any():
+            others = [dim for dim in range(-missed.dim(), 0) if dim != structure.dim]
+            by_datum = missed.sum(others) > 0
+            raise InputError(
+                f"site '{name}': the guide ({type(ours).__name__}, {support_text(ours)}) cannot draw all that the "
+                f"prior ({type(theirs).__name__}, {support_text(theirs)}) can: {missed.double().mean():.0%} of the "
+                f"prior's draws, for {int(by_datum.sum())} of {len(by_datum)} data, would have an infinite weight, and "
+                f"importance sampling misses them without a sign. Give '{name}' the prior's support in the guide"
+            )

@@ -1,0 +1,90 @@
+r"""The table: any pair of programs in, three log densities out for every particle and datum.
+
+.. math:: \log p(x_n \mid z_{kn}), \quad \log p(z_{kn}), \quad \log q(z_{kn} \mid x_n), \qquad z_{kn} \sim q(z \mid x_n)
+
+A program is run under Pyro's handlers, and its densities are read off the trace. Whatever the model is, the
+ELBO, the evidence and the KL terms are short functions of this table (:mod:`pyrovae.evidence.estimators`).
+"""
+
+import math
+from collections.abc import Callable
+from functools import reduce
+from typing import NamedTuple
+
+import torch
+from pyro.poutine import Trace
+from torch import Tensor
+
+from pyrovae.pairs.structure import Structure
+from pyrovae.pairs.traces import site_log_prob, sites
+
+
+class LogTerms(NamedTuple):
+    """Log densities in nats, each (K, N): K particles of the guide for N data."""
+
+    log_likelihood: Tensor
+    log_prior: Tensor
+    log_guide: Tensor
+
+    @property
+    def log_weight(self) -> Tensor:
+        """log w = log p(x|z) + log p(z) - log q(z|x): (K, N), float64."""
+        return self.log_likelihood.double() + self.log_prior.double() - self.log_guide.double()
+
+    @property
+    def resolution(self) -> Tensor:
+        """What rounding can make of equal weights, in nats: (N,)."""
+        size = sum(torch.where(term.isfinite(), term.double().abs(), 0.0).amax(0) for term in self)
+        return 32 * torch.finfo(self.log_likelihood.dtype).eps * torch.as_tensor(size)
+
+
+class SiteTerms(NamedTuple):
+    """Per-site log densities, site -> (K, N), by the role of the site."""
+
+    likelihood: dict[str, Tensor]
+    prior: dict[str, Tensor]
+    guide: dict[str, Tensor]
+
+
+def sum_by_role(terms: SiteTerms) -> LogTerms:
+    """Adds up the sites of each role: (K, N) each; zeros for a pair without latent sites."""
+    none = torch.zeros_like(next(iter(terms.likelihood.values())))
+    return LogTerms(*(reduce(torch.add, role.values()) if role else none for role in terms))
+
+
+# ------------------------------------------------------------------------------------- reading a trace
+
+
+def read_terms(model_trace: Trace, guide_trace: Trace, reduce: Callable[[Tensor], Tensor]) -> SiteTerms:
+    """The densities of all sites of one run; ``reduce`` sums each over the plates inside a datum."""
+    model_sites, guide_sites = sites(model_trace), sites(guide_trace)
+    observed = {name: reduce(site_log_prob(site)) for name, site in model_sites.items() if site["is_observed"]}
+    latent = {name: reduce(site_log_prob(site)) for name, site in model_sites.items() if not site["is_observed"]}
+    drawn = {name: reduce(site_log_prob(site)) for name, site in guide_sites.items()}
+    return SiteTerms(observed, latent, drawn)
+
+
+def to_table(log_prob: Tensor, s: Structure, num_particles: int, rows: int) -> Tensor:
+    """Sums over every plate but those of particles and data: (K, ..., N, ...) -> (K, N)."""
+    log_prob = log_prob.reshape((1,) * (s.depth + 1 - log_prob.dim()) + log_prob.shape)
+    others = [dim for dim in range(-s.depth, 0) if dim != s.dim]
+    return (log_prob.sum(others) if others else log_prob).expand(num_particles, rows)
+
+
+def to_rows(log_prob: Tensor, dim: int) -> Tensor:
+    """Sums over every plate but that of the data: (..., N, ...) -> (N,)."""
+    others = [d for d in range(-log_prob.dim(), 0) if d != dim]
+    return log_prob.sum(others) if others else log_prob
+
+
+def check_finite(terms: SiteTerms) -> None:
+    """Raises FloatingPointError, naming the site, where a density is NaN or a weight would be infinite."""
+    for role, tables in terms._asdict().items():
+        for name, table in tables.items():
+            bad = table.isnan() | (table == (-math.inf if role == "guide" else math.inf))
+            if bad.any():
+                value = table[bad][0].item()
+                raise FloatingPointError(
+                    f"site '{name}': log density in the {'guide' if role == 'guide' else 'model'} is {value} "
+                    f"for {int(bad.any(0).sum())} of {table.shape[1]} data; look at its parameters there"
+                )

@@ -1,0 +1,1 @@
+"""Draws of what is not known: z given x."""

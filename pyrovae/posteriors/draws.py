@@ -1,0 +1,172 @@
+"""Draws from any pair: x from the model, z from the guide, and x again from both."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pyro.poutine as poutine
+import torch
+from pyro.poutine import Trace
+from torch import Tensor
+
+from pyrovae.base.errors import InputError, nearest
+from pyrovae.base.random import DRAWING, seed_everything
+from pyrovae.data.split import as_split
+from pyrovae.pairs.context import undisturbed
+from pyrovae.pairs.traces import Program, plain_traces, sites
+
+
+class Draws(NamedTuple):
+    """Values drawn at sites, and the means of the distributions they were drawn from (where they have one)."""
+
+    values: dict[str, Tensor]
+    means: dict[str, Tensor]
+
+
+def sample(model: Program, *template: Any, num_samples: int, seed: int = 0) -> Draws:
+    """Draws data from the model: z ~ p(z), x ~ p(x|z).
+
+    Args:
+        model: program of p(x, z).
+        template: arguments of the shape of data (a few rows do); labels or covariates among them are conditioned
+            on, row by row, and repeated as often as needed.
+        num_samples: S.
+        seed: of the draws.
+
+    Returns:
+        ``values`` and ``means`` of every site, each (S, ...); ``draws.values["x"]`` is data, ``draws.means["x"]``
+        the mean of p(x|z).
+    """
+    if num_samples < 1:
+        raise InputError(f"num_samples must be at least 1, got {num_samples}")
+    args = as_split(template if len(template) != 1 else template[0]).tensors
+    args = tuple(_repeated(arg, num_samples) for arg in args)
+    with undisturbed(model, model) as (model, _, device):
+        seed_everything(DRAWING, seed)
+        trace = poutine.trace(poutine.uncondition(model)).get_trace(*(arg.to(device) for arg in args))
+    return _draws(sites(trace))
+
+
+def posterior(model: Program, guide: Program, *data: Any, num_samples: int = 1, seed: int = 0) -> Draws:
+    """Draws latents from the guide: z ~ q(z|x), S for each of N data.
+
+    Args:
+        model: program of p(x, z); its parameters are shared with the guide's.
+        guide: program of q(z|x).
+        data: a Split, or the tensors that the programs take, (N, ...).
+        num_samples: S.
+        seed: of the draws.
+
+    Returns:
+        ``values`` of every latent site, (S, N, ...), and ``means`` of q, (S, N, ...).
+    """
+    runs = _runs(model, guide, data, num_samples, seed)
+    return _stacked([_draws(sites(guide_trace)) for _, guide_trace in runs])
+
+
+def reconstruct(model: Program, guide: Program, *data: Any, num_samples: int = 16, seed: int = 0) -> Draws:
+    """Data as the pair sees them: E over z ~ q(z|x) of the mean of p(x|z), from S draws.
+
+    Args:
+        model: program of p(x, z).
+        guide: program of q(z|x).
+        data: a Split, or the tensors that the programs take, (N, ...).
+        num_samples: S.
+        seed: of the draws.
+
+    Returns:
+        At every observed site: ``values``, the data themselves, and ``means``, both (N, ...).
+    """
+    total = Draws({}, {})
+    for model_trace, _ in _runs(model, guide, data, num_samples, seed):
+        one = _draws({name: site for name, site in sites(model_trace).items() if site["is_observed"]})
+        total = Draws(
+            one.values, {name: mean / num_samples + total.means.get(name, 0) for name, mean in one.means.items()}
+        )
+    return total
+
+
+def decode(model: Program, template: Any, values: Mapping[str, Tensor], *, seed: int = 0) -> Draws:
+    """Data that the model makes of given latents: x ~ p(x|z) at z as given.
+
+    Args:
+        model: program of p(x, z).
+        template: a Split, a tensor or a tuple of tensors of the shape of data; labels or covariates among them
+            are conditioned on, row by row, and repeated as often as needed.
+        values: latent site -> its values, (S, ...); sites left out are drawn from the prior. With no values at
+            all, S is the number of rows of the template.
+        seed: of the draws.
+
+    Returns:
+        ``values`` and ``means`` of every observed site, each (S, ...).
+
+    Raises:
+        InputError: naming the site, if a value is for no latent site of the model or not of its shape.
+    """
+    args = as_split(template).tensors
+    num_samples = max((len(value) for value in values.values()), default=len(args[0]))
+    args = tuple(_repeated(arg, num_samples) for arg in args)
+    with undisturbed(model, model) as (model, _, device):
+        seed_everything(DRAWING, seed)
+        args, given = tuple(arg.to(device) for arg in args), {n: value.to(device) for n, value in values.items()}
+        free = poutine.uncondition(model)
+        _check_given(given, sites(poutine.trace(free).get_trace(*args)))
+        trace = poutine.trace(poutine.condition(free, data=given)).get_trace(*args)
+    return _draws({name: site for name, site in sites(trace).items() if _was_observed(site)})
+
+
+def _runs(
+    model: Program, guide: Program, data: Sequence[Any], num_samples: int, seed: int
+) -> Iterator[tuple[Trace, Trace]]:
+    """One pair of traces after the other, (model trace, guide trace), none kept."""
+    if num_samples < 1:
+        raise InputError(f"num_samples must be at least 1, got {num_samples}")
+    split = as_split(tuple(data) if len(data) != 1 else data[0])
+    with undisturbed(model, guide) as (model, guide, device):
+        seed_everything(DRAWING, seed)
+        args = split.to(device).batch(slice(0, len(split)))
+        for _ in range(num_samples):
+            yield plain_traces(model, guide, args)
+
+
+def _check_given(given: Mapping[str, Tensor], named: dict[str, dict]) -> None:
+    latents = [name for name, site in named.items() if not _was_observed(site)]
+    for name, value in given.items():
+        if name not in latents:
+            hint = nearest(name, latents) or " give values for these only"
+            raise InputError(f"site '{name}' is no latent site of the model, whose latent sites are {latents};{hint}")
+        expected = named[name]["value"].shape
+        if value.shape != expected:
+            raise InputError(f"site '{name}': expected values of shape {tuple(expected)}, got {tuple(value.shape)}")
+
+
+def _was_observed(site: dict) -> bool:
+    return site["infer"].get("was_observed", False)
+
+
+def _draws(named: dict[str, dict]) -> Draws:
+    means = {name: _mean(site) for name, site in named.items()}
+    return Draws(
+        {name: site["value"].cpu() for name, site in named.items()},
+        {name: mean.cpu() for name, mean in means.items() if mean is not None},
+    )
+
+
+def _mean(site: dict) -> Tensor | None:
+    """Mean of a site's distribution, of the shape of its value; None for one that has no mean (classes, factors)."""
+    try:
+        mean = site["fn"].mean
+    except (NotImplementedError, AttributeError):
+        return None
+    return None if mean.isnan().all() else mean.expand(site["value"].shape)
+
+
+def _stacked(draws: list[Draws]) -> Draws:
+    def stack(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        return {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
+
+    return Draws(stack([d.values for d in draws]), stack([d.means for d in draws]))
+
+
+def _repeated(rows: Tensor, num_samples: int) -> Tensor:
+    """The rows over and over, (num_samples, ...)."""
+    return rows[torch.arange(num_samples, device=rows.device) % len(rows)]

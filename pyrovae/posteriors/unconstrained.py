@@ -1,0 +1,83 @@
+r"""One datum's joint density on the real line: scored in parts, in the programs' dtype inside and in float64 outside.
+
+With z = T(u) the transform of each site's support:
+
+.. math:: \log p(x, u) = \log p(x \mid z) + \log p(z) + \log |\det \partial T / \partial u|
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyrovae.pairs.latents import Latents, Values
+
+
+class Points(NamedTuple):
+    """Latents of one datum and what the model says of them."""
+
+    u: Tensor  # (K, D), on the real line
+    log_joint: Tensor  # (K,): log p(x, z)
+    log_jacobian: Tensor  # (K,)
+    values: Values  # site -> (K, *event)
+
+    @property
+    def log_density(self) -> Tensor:
+        """log p(x, u), (K,) nats."""
+        return self.log_joint + self.log_jacobian
+
+    def take(self, rows: Tensor) -> "Points":
+        """Some of the points, by their numbers or a mask."""
+        values = {name: value[rows] for name, value in self.values.items()}
+        return Points(self.u[rows], self.log_joint[rows], self.log_jacobian[rows], values)
+
+    def broken(self) -> Tensor:
+        """Numbers of the points where the density is NaN or infinite upwards."""
+        return (self.log_density.isnan() | (self.log_density == math.inf)).nonzero().flatten()
+
+    def describe(self, row: int) -> str:
+        """One point in words: the density and the latents."""
+        where = ", ".join(f"site '{name}' at {value[row].tolist()}" for name, value in self.values.items())
+        return f"log p(x, z) is {self.log_joint[row].item()} with {where}"
+
+
+class RealLine:
+    """The model's density of one datum and D real coordinates; for use inside ``blocks.undisturbed``."""
+
+    def __init__(self, latents: Latents) -> None:
+        self.latents = latents
+        self.dtype = latents.to_real(latents.draw(1)).dtype
+
+    def draws(self, num_draws: int) -> Tensor:
+        """So many draws of the guide, then as many of the prior: (2 S, D), float64."""
+        sizes = self.latents.part_sizes(num_draws)
+        programs: list[Callable[[int], Values]] = [self.latents.draw, self.latents.draw_prior]
+        parts = [self.latents.to_real(draw(size)).squeeze(1) for draw in programs for size in sizes]
+        return torch.cat(parts).double()
+
+    def at(self, u: Tensor, shown: Any = None) -> Points:
+        """The density at points (K, D), part by part; ``shown`` is a bar that counts them."""
+        parts = []
+        for part in u.split(self.latents.part_sizes(len(u))):
+            parts.append(self.score(part))
+            if shown is not None:
+                shown.update(len(part))
+        return Points(
+            u,
+            torch.cat([part.log_joint for part in parts]),
+            torch.cat([part.log_jacobian for part in parts]),
+            {name: torch.cat([part.values[name] for part in parts]) for name in self.latents.sites},
+        )
+
+    def score(self, u: Tensor) -> Points:
+        """The density at points (K, D), all at once; differentiable in u."""
+        joint = self.latents.log_joint_real(u.to(self.dtype)[:, None])
+        log_joint = (joint.log_likelihood + joint.log_prior).squeeze(1)
+        return Points(u, log_joint, joint.log_jacobian.squeeze(1), of_one_datum(joint.values))
+
+
+def of_one_datum(values: Values) -> Values:
+    """(K, 1, *event) -> (K, *event) at each site."""
+    return {name: value.squeeze(1) for name, value in values.items()}

@@ -1,0 +1,1 @@
+"""Distributions with faster or more stable densities than torch has."""

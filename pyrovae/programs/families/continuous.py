@@ -1,0 +1,50 @@
+"""Families of real values."""
+
+import math
+
+import pyro.distributions as dist
+from torch import Tensor
+
+from pyrovae.base.errors import InputError
+from pyrovae.programs.distributions.exponential import ContinuousBernoulli
+from pyrovae.programs.families.family import Family, Learned, broadcasts, elementwise, positive, positive_inverse
+
+
+def continuous_bernoulli() -> Family:
+    """Data in [0, 1], from logits, with its normalizer (Loaiza-Ganem & Cunningham 2019). A density."""
+    return Family("continuous_bernoulli", elementwise, lambda d, logits: ContinuousBernoulli(logits).to_event(d))
+
+
+def normal(*, scale: float | Learned | None = None) -> Family:
+    """Real data. A density: its value depends on the unit of the data (see the log Jacobian of a data protocol).
+
+    Args:
+        scale: its standard deviation: predicted beside the mean (None), fixed (a number), or :func:`learned`.
+
+    Raises:
+        InputError: if a number is not positive and finite; on building, if a learned scale has another shape
+            than the event.
+    """
+    if scale is None:
+        return Family(
+            "normal",
+            lambda event_shape: (event_shape, event_shape),
+            lambda d, loc, raw: dist.Normal(loc, positive(raw)).to_event(d),
+        )
+    if isinstance(scale, Learned):
+        return Family(
+            "normal(scale learned)", elementwise, _normal_shared_scale, free=(positive_inverse(scale.initial),)
+        )
+    if not (scale > 0 and math.isfinite(scale)):
+        raise InputError(f"normal needs a positive scale, got {scale}")
+    return Family(f"normal(scale={scale:g})", elementwise, lambda d, loc: dist.Normal(loc, scale).to_event(d))
+
+
+def _normal_shared_scale(event_dim: int, loc: Tensor, raw: Tensor) -> dist.TorchDistribution:
+    event_shape = loc.shape[loc.dim() - event_dim :]
+    if not broadcasts(raw.shape, event_shape):
+        raise InputError(
+            f"a learned scale of shape {tuple(raw.shape)} does not fit events of shape {tuple(event_shape)}: "
+            "give one number, or one for each element"
+        )
+    return dist.Normal(loc, positive(raw)).to_event(event_dim)

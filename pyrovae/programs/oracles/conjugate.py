@@ -1,0 +1,170 @@
+r"""Conjugate programs with latents on part of the real line: gamma-Poisson and beta-binomial.
+
+For every feature by itself::
+
+    z ~ Gamma(a, b),  x | z ~ Poisson(z):      p(x) = NegativeBinomial(a, 1 / (1 + b)),  z | x ~ Gamma(a + x, b + 1)
+    z ~ Beta(a, b),   x | z ~ Binomial(n, z):  p(x) = BetaBinomial(a, b, n),  z | x ~ Beta(a + x, b + n - x)
+"""
+
+from abc import abstractmethod
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor, nn
+
+from pyrovae.base.errors import InputError
+from pyrovae.programs.moved import Program, moved_guide
+from pyrovae.programs.parameters import check_positive, check_rows, enter, keep, seeded
+
+
+class _Conjugate(nn.Module):
+    """What conjugate programs share; each gives its four distributions over one datum of shape (D,)."""
+
+    @abstractmethod
+    def prior(self) -> TorchDistributionMixin:
+        """p(z): batch shape (), event shape (D,)."""
+
+    @abstractmethod
+    def likelihood(self, z: Tensor) -> TorchDistributionMixin:
+        """p(x | z) for z of shape (..., D): batch shape (...), event shape (D,)."""
+
+    @abstractmethod
+    def posterior(self, x: Tensor) -> TorchDistributionMixin:
+        """p(z | x) for x of shape (N, D): batch shape (N,), event shape (D,)."""
+
+    @abstractmethod
+    def evidence(self) -> TorchDistributionMixin:
+        """p(x): batch shape (), event shape (D,)."""
+
+    def model(self, x: Tensor) -> None:
+        """The program p(z) p(x | z) for x of shape (N, D)."""
+        enter("conjugate", self)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", self.prior())
+            pyro.sample("x", self.likelihood(z), obs=x)
+
+    def guide(self, x: Tensor) -> None:
+        """The exact posterior p(z | x) as a program: every importance weight is p(x)."""
+        enter("conjugate", self)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", self.posterior(x))
+
+    def scaled_guide(self, scale: float, shift: float = 0.0) -> Program:
+        """The guide of the same family, `scale` posterior sds wide and moved by `shift` of them.
+
+        The importance weights have finite variance if and only if both of its parameters, for every feature, are
+        less than twice those of the posterior.
+        """
+        return moved_guide(self.guide, scale, shift)
+
+    def log_evidence(self, x: Tensor) -> Tensor:
+        """Exact log p(x) in nats, shape (N,), for x of shape (N, D)."""
+        check_rows(x, self.evidence().event_shape)
+        return self.evidence().log_prob(x)
+
+    def draw(self, num_data: int, seed: int) -> tuple[Tensor, Tensor]:
+        """x (N, D) and its latents z (N, D) drawn from the model; the global generator is restored."""
+        prior = self.prior()
+        with torch.no_grad(), seeded(seed, prior.mean.device):
+            z = prior.sample((num_data,))
+            return self.likelihood(z).sample(), z
+
+
+class GammaPoisson(_Conjugate):
+    """Counts with a gamma-distributed rate z > 0 for each of D features.
+
+    Args:
+        concentration: a > 0, shape (D,).
+        rate: b > 0, shape (D,), or a scalar.
+
+    Raises:
+        InputError: if the shapes do not agree or a number is not positive.
+
+    Example:
+        >>> oracle = GammaPoisson(torch.ones(1), torch.ones(1))
+        >>> oracle.log_evidence(torch.arange(3.0)[:, None]).exp()  # geometric
+        tensor([0.5000, 0.2500, 0.1250])
+    """
+
+    concentration: Tensor
+    rate: Tensor
+
+    def __init__(self, concentration: Tensor, rate: Tensor) -> None:
+        super().__init__()
+        check_positive(concentration=concentration, rate=rate)
+        keep(self, "concentration", concentration, concentration.shape)
+        keep(self, "rate", rate, concentration.shape)
+
+    def prior(self) -> TorchDistributionMixin:
+        return dist.Gamma(self.concentration, self.rate).to_event(1)
+
+    def likelihood(self, z: Tensor) -> TorchDistributionMixin:
+        return dist.Poisson(z).to_event(1)
+
+    def posterior(self, x: Tensor) -> TorchDistributionMixin:
+        check_rows(x, self.concentration.shape)
+        return dist.Gamma(self.concentration + x, self.rate + 1).to_event(1)
+
+    def evidence(self) -> TorchDistributionMixin:
+        return dist.GammaPoisson(self.concentration, self.rate).to_event(1)
+
+
+class BetaBinomial(_Conjugate):
+    """Successes in n trials with a beta-distributed probability 0 < z < 1 for each of D features.
+
+    Args:
+        concentration1: a > 0, of successes, shape (D,).
+        concentration0: b > 0, of failures, shape (D,), or a scalar.
+        num_trials: n.
+
+    Raises:
+        InputError: if the shapes do not agree or a number is not positive.
+
+    Example:
+        >>> oracle = BetaBinomial(torch.ones(1), torch.ones(1), 3)
+        >>> oracle.log_evidence(torch.arange(4.0)[:, None]).exp()  # uniform
+        tensor([0.2500, 0.2500, 0.2500, 0.2500])
+    """
+
+    concentration1: Tensor
+    concentration0: Tensor
+
+    def __init__(self, concentration1: Tensor, concentration0: Tensor, num_trials: int) -> None:
+        super().__init__()
+        check_positive(concentration1=concentration1, concentration0=concentration0)
+        if num_trials < 1:
+            raise InputError(f"num_trials must be at least 1; got {num_trials}")
+        keep(self, "concentration1", concentration1, concentration1.shape)
+        keep(self, "concentration0", concentration0, concentration1.shape)
+        self.num_trials = num_trials
+
+    def prior(self) -> TorchDistributionMixin:
+        return dist.Beta(self.concentration1, self.concentration0).to_event(1)
+
+    def likelihood(self, z: Tensor) -> TorchDistributionMixin:
+        return dist.Binomial(self.num_trials, z).to_event(1)
+
+    def posterior(self, x: Tensor) -> TorchDistributionMixin:
+        check_rows(x, self.concentration1.shape)
+        return dist.Beta(self.concentration1 + x, self.concentration0 + self.num_trials - x).to_event(1)
+
+    def evidence(self) -> TorchDistributionMixin:
+        return dist.BetaBinomial(self.concentration1, self.concentration0, self.num_trials).to_event(1)
+
+
+def gamma_poisson(num_features: int, *, seed: int = 0) -> GammaPoisson:
+    """The gamma-Poisson program in float64: concentrations uniform on (1, 4), rates on (0.5, 1.5)."""
+    uniform = _uniform(num_features, seed)
+    return GammaPoisson(1 + 3 * uniform[0], 0.5 + uniform[1])
+
+
+def beta_binomial(num_features: int, *, num_trials: int = 10, seed: int = 0) -> BetaBinomial:
+    """The beta-binomial program in float64: both concentrations uniform on (1, 4)."""
+    uniform = _uniform(num_features, seed)
+    return BetaBinomial(1 + 3 * uniform[0], 1 + 3 * uniform[1], num_trials)
+
+
+def _uniform(num_features: int, seed: int) -> Tensor:
+    return torch.rand(2, num_features, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

@@ -1,0 +1,142 @@
+"""Finite mixtures, whose evidence and posterior are sums over components, and their fit by EM.
+
+The program and its evidence in closed form::
+
+    k ~ Categorical(w),  x | k ~ family(m_k),  log p(x) = logsumexp_k [log w_k + log p(x | m_k)]
+"""
+
+from collections.abc import Callable
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor, nn
+
+from pyrovae.base.errors import InputError
+from pyrovae.programs.moved import Program, moved_guide
+from pyrovae.programs.parameters import check_proportions, check_rows, enter, keep, seeded
+
+MeanFamily = Callable[[Tensor], TorchDistributionMixin]
+
+
+class FiniteMixture(nn.Module):
+    """A mixture of C components with the latent component "k", drawn exactly by the guide.
+
+    Args:
+        weights: mixing proportions, shape (C,), that sum to one.
+        means: mean parameters, shape (C, *event).
+        family: maps mean parameters (..., *event) to a distribution of that event shape,
+            e.g. ``lambda mean: dist.Binomial(16, probs=mean / 16).to_event(2)``.
+
+    Raises:
+        InputError: if the shapes do not agree or the weights are not proportions.
+
+    Example:
+        >>> means = torch.tensor([0.1, 0.9])
+        >>> coins = FiniteMixture(torch.tensor([0.5, 0.5]), means, lambda mean: dist.Bernoulli(mean))
+        >>> coins.log_evidence(torch.tensor([1.0])).exp()
+        tensor([0.5000])
+    """
+
+    weights: Tensor
+    means: Tensor
+
+    def __init__(self, weights: Tensor, means: Tensor, family: MeanFamily) -> None:
+        super().__init__()
+        check_proportions(weights)
+        if means.shape[:1] != weights.shape:
+            raise InputError(f"expected means of shape ({len(weights)}, *event); got {tuple(means.shape)}")
+        event_shape = tuple(family(means).event_shape)
+        if event_shape != tuple(means.shape[1:]):
+            raise InputError(
+                f"family must give the event shape {tuple(means.shape[1:])} of its means; got {event_shape}; "
+                "declare the event dimensions with .to_event"
+            )
+        keep(self, "weights", weights, weights.shape)
+        keep(self, "means", means, means.shape)
+        self.family = family
+
+    def model(self, x: Tensor) -> None:
+        """The program p(k) p(x | k) for x of shape (N, *event)."""
+        enter("finite_mixture", self)
+        with pyro.plate("data", len(x)):
+            k = pyro.sample("k", dist.Categorical(self.weights))
+            pyro.sample("x", self.family(self.means[k]), obs=x)
+
+    def guide(self, x: Tensor) -> None:
+        """The exact posterior p(k | x) as a program: every importance weight is p(x)."""
+        enter("finite_mixture", self)
+        with pyro.plate("data", len(x)):
+            pyro.sample("k", self.posterior(x))
+
+    def scaled_guide(self, scale: float, shift: float = 0.0) -> Program:
+        """A guide proportional to p(k | x)^(1 / scale), but for a share `shift` that is spread evenly."""
+        return moved_guide(self.guide, scale, shift)
+
+    def marginal(self, x: Tensor) -> None:
+        """The program p(x) with k summed out: no latent is left, so its evidence needs no guide and no particles."""
+        enter("finite_mixture", self)
+        with pyro.plate("data", len(x)):
+            components = dist.Categorical(self.weights), self.family(self.means)
+            pyro.sample("x", dist.MixtureSameFamily(*components), obs=x)
+
+    def posterior(self, x: Tensor) -> dist.Categorical:
+        """p(k | x) for x of shape (N, *event): batch shape (N,), over C components."""
+        return dist.Categorical(logits=self._log_joint(x))
+
+    def log_evidence(self, x: Tensor) -> Tensor:
+        """Exact log p(x) in nats, shape (N,), for x of shape (N, *event)."""
+        return self._log_joint(x).logsumexp(-1)
+
+    def draw(self, num_data: int, seed: int) -> tuple[Tensor, Tensor]:
+        """x (N, *event) and its components k (N,) drawn from the model; the global generator is restored."""
+        with torch.no_grad(), seeded(seed, self.means.device):
+            k = dist.Categorical(self.weights).sample((num_data,))
+            return self.family(self.means[k]).sample(), k
+
+    def _log_joint(self, x: Tensor) -> Tensor:
+        check_rows(x, self.means.shape[1:])
+        return dist.Categorical(self.weights).logits + self.family(self.means).log_prob(x.unsqueeze(1))
+
+
+def bernoulli_mixture(num_features: int, num_components: int, *, seed: int = 0) -> FiniteMixture:
+    """A mixture in float64 of independent Bernoullis: uniform means, weights as 1 : 2 : ... : C.
+
+    Example:
+        >>> bernoulli_mixture(5, 2).log_evidence(torch.zeros(3, 5)).shape
+        torch.Size([3])
+    """
+    means = torch.rand(num_components, num_features, generator=_generator(seed), dtype=torch.float64)
+    return FiniteMixture(_rising_weights(num_components), means, lambda mean: dist.Bernoulli(mean).to_event(1))
+
+
+def gaussian_mixture(
+    num_features: int, num_components: int, *, spread: float = 1.0, noise: float = 1.0, seed: int = 0
+) -> FiniteMixture:
+    """A mixture in float64 of spherical Gaussians: means from N(0, spread^2), weights as 1 : 2 : ... : C.
+
+    Args:
+        num_features: D.
+        num_components: C.
+        spread: standard deviation of the means.
+        noise: standard deviation of every feature within a component.
+        seed: of the means.
+
+    Example:
+        >>> gaussian_mixture(5, 2).posterior(torch.zeros(3, 5)).probs.shape
+        torch.Size([3, 2])
+    """
+    means = spread * torch.randn(num_components, num_features, generator=_generator(seed), dtype=torch.float64)
+    return FiniteMixture(_rising_weights(num_components), means, lambda mean: dist.Normal(mean, noise).to_event(1))
+
+
+def _rising_weights(num_components: int) -> Tensor:
+    if num_components < 1:
+        raise InputError(f"a mixture needs at least one component; got {num_components}")
+    rising = torch.arange(1, num_components + 1, dtype=torch.float64)
+    return rising / rising.sum()
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)

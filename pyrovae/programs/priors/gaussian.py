@@ -1,0 +1,37 @@
+"""Gaussian priors p(z)."""
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from pyrovae.base.errors import InputError
+
+
+class StandardNormal(nn.Module):
+    """N(0, I) over ``num_latents`` dimensions.
+
+    Raises:
+        InputError: if there is no dimension.
+
+    Example:
+        >>> StandardNormal(3)().event_shape
+        torch.Size([3])
+    """
+
+    loc: Tensor
+    scale: Tensor
+
+    def __init__(self, num_latents: int) -> None:
+        super().__init__()
+        check_latents(num_latents)
+        self.register_buffer("loc", torch.zeros(num_latents), persistent=False)
+        self.register_buffer("scale", torch.ones(num_latents), persistent=False)
+
+    def forward(self) -> dist.TorchDistribution:
+        return dist.Normal(self.loc, self.scale).to_event(1)
+
+
+def check_latents(num_latents: int) -> None:
+    """Raises InputError unless there is at least one latent dimension."""
+    if num_latents < 1:
+        raise InputError(f"a prior needs at least one latent dimension, got {num_latents}")

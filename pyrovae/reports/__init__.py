@@ -1,0 +1,1 @@
+"""What was measured, shown: text, figures, pages."""

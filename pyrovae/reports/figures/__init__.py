@@ -1,0 +1,32 @@
+"""Every figure, by name: a function of a record or of a pair that returns a matplotlib figure."""
+
+from pyrovae.reports.figures.bounds import annealed, bounds, convergence
+from pyrovae.reports.figures.calibration import calibration, predictive_check
+from pyrovae.reports.figures.decompositions import anatomy, gaps
+from pyrovae.reports.figures.evidence import account, comparison, evidence_histogram
+from pyrovae.reports.figures.posterior import posterior_of_one
+from pyrovae.reports.figures.programs import interpolation, latent_means, manifold, prior_samples, reconstructions
+from pyrovae.reports.figures.style import UNDATED, save
+from pyrovae.reports.figures.training import training_curves
+
+__all__ = [
+    "UNDATED",
+    "account",
+    "anatomy",
+    "annealed",
+    "bounds",
+    "calibration",
+    "comparison",
+    "convergence",
+    "evidence_histogram",
+    "gaps",
+    "interpolation",
+    "latent_means",
+    "manifold",
+    "posterior_of_one",
+    "predictive_check",
+    "prior_samples",
+    "reconstructions",
+    "save",
+    "training_curves",
+]

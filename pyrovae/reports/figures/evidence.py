@@ -1,0 +1,117 @@
+"""A report's account and its per-datum evidence."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pyrovae.base.errors import InputError
+from pyrovae.evidence import estimators
+from pyrovae.evidence.comparison import Comparison
+from pyrovae.evidence.report import DOUBTFUL_SHARE, QUANTITIES, Report
+from pyrovae.reports.figures.style import BLUE, GREEN, INK, QUIET, RED, UNIT, new_figure, number, styled
+from pyrovae.reports.figures.waterfall import ERRORS, GROUP_HEIGHT, fit_ledger_axes, rows
+
+# ------------------------------------------------------------------------------------------------ reports
+
+
+@styled
+def account(reports: Report | Mapping[str, Report]) -> Figure:
+    """How log p(x) comes about, a waterfall: reconstruction - KL(q || prior) = ELBO, + KL(q || posterior).
+
+    The sums are bars from 0, which is cut off where the KL terms would be too small to read beside it; each KL
+    starts where the sum before it ends.
+
+    Args:
+        reports: a :class:`~pyrovae.Report`, or name -> report for one group of bars each.
+
+    Raises:
+        InputError: for no report, or a mean that is not finite.
+    """
+    named = {data_of(reports): reports} if isinstance(reports, Report) else dict(reports)
+    accounts = {name: report.to_dict() for name, report in named.items()}
+    refuse_infinite(accounts)
+    height = 0.7 + 0.24 * GROUP_HEIGHT * len(accounts)
+    figure, panels = new_figure(8.4, height, columns=3, sharey=True, width_ratios=(1.5, 4, 1.65))
+    for group, (name, values) in enumerate(accounts.items()):
+        rows(panels, GROUP_HEIGHT * group, name, values)
+    fit_ledger_axes(panels, accounts.values())
+    return figure
+
+
+@styled
+def evidence_histogram(report: Report) -> Figure:
+    """How log p(x) and Pareto k-hat are distributed over the data.
+
+    Args:
+        report: a :class:`~pyrovae.Report`; data whose k-hat is exact or undefined are counted in the title.
+    """
+    figure, (left, right) = new_figure(8.2, 3.1, columns=2)
+    values, evidence = report.log_evidence[report.log_evidence.isfinite()].numpy(), report.to_dict()["log_evidence"]
+    left.hist(values, bins="auto" if len(values) < 1000 else 50, color=BLUE, alpha=0.75)
+    if evidence["mean"] is not None:
+        left.axvline(evidence["mean"], color=INK, linewidth=1.2)
+    mean, data_se, mc_se, bias = (number(evidence[key], 4 if key == "bias" else 2) for key in ERRORS)
+    left.set_title(f"log p(x): mean {mean}\ndata SE {data_se}, MC SE {mc_se}, bias {bias} or worse")
+    left.set(xlabel=f"log p(x), {UNIT}", ylabel="number of data")
+    pareto_histogram(right, report)
+    return figure
+
+
+@styled
+def comparison(table: Comparison) -> Figure:
+    """Differences in log p(x) from the best pair, with whiskers of two paired standard errors, and what casts doubt.
+
+    Args:
+        table: what :func:`~pyrovae.compare` returned.
+    """
+    doubts = table.warnings()
+    figure, (axes,) = new_figure(7, 0.9 + 0.3 * len(table.rows) + 0.18 * len(doubts))
+    for y, row in enumerate(table.rows):
+        color, face = (BLUE, BLUE) if y else (INK, "white")
+        axes.errorbar(row.difference, y, xerr=2 * row.difference_se, fmt="o", color=color, mfc=face, capsize=3)
+        text = f"{number(row.difference, 3)}  (SE {number(row.difference_se, 3)})" if y else "best"
+        text += f"  k-hat bad {row.share_doubtful:.0%}" if row.share_doubtful > DOUBTFUL_SHARE else ""
+        axes.text(1.02, y, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8)
+    axes.axvline(0, color=QUIET, linewidth=0.8, zorder=0)
+    axes.set_yticks(range(len(table.rows)), [row.name for row in table.rows], parse_math=False)
+    axes.set_ylim(len(table.rows) - 0.5, -0.5)
+    axes.set_xlabel(f"log p(x) minus that of the best, {UNIT} (N = {table.num_data:,}; whiskers: 2 paired SE)")
+    if doubts:
+        figure.supxlabel("\n".join(doubts), fontsize=8, color=RED)
+    return figure
+
+
+def data_of(report: Report) -> str:
+    """What a report was made of, "digits test"; empty if it does not say."""
+    protocol = report.protocol
+    return " ".join(part for part in (protocol.dataset, protocol.split) if part != "all") if protocol else ""
+
+
+def refuse_infinite(accounts: Mapping[str, dict[str, Any]]) -> None:
+    """Raises InputError where there is no bar to draw."""
+    if not accounts:
+        raise InputError("expected a report or a dict of reports, got an empty one")
+    for name, values in accounts.items():
+        bad = [quantity for quantity in QUANTITIES if values[quantity]["mean"] is None]
+        if bad:
+            raise InputError(f"report '{name}': the mean of {bad[0]} is not finite; look at its table for the data")
+
+
+def pareto_histogram(axes: Axes, report: Report) -> None:
+    """Draws how k-hat is distributed, with its threshold, and counts in the title what has no finite k-hat."""
+    k, threshold = report.pareto_k, estimators.pareto_k_threshold(report.num_particles)
+    axes.set(xlabel="Pareto k-hat of the importance weights", ylabel="number of data")
+    above, exact, undefined = int((k > threshold).sum()), int((k == -math.inf).sum()), int(k.isnan().sum())
+    limit = number(threshold, 2)
+    axes.set_title(f"k-hat above {limit}: {above} of {len(report):,}\n{exact} exact, {undefined} undefined")
+    if not k.isfinite().any():
+        axes.text(0.5, 0.5, "no finite k-hat", transform=axes.transAxes, ha="center", color=QUIET)
+        axes.set(xticks=[], yticks=[])
+        return
+    axes.hist(k[k.isfinite()].numpy(), bins=30, color=GREEN, alpha=0.75)
+    if math.isfinite(threshold):
+        axes.axvline(threshold, color=RED, linestyle="--", label=f"threshold {limit}")
+        axes.legend(loc="upper right")

@@ -1,0 +1,162 @@
+"""Figure of one posterior as it is, with its guide over it: contours, points or marginals."""
+
+import math
+import textwrap
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from pyrovae.posteriors.grid import Grid
+from pyrovae.posteriors.reference import PosteriorDraws
+from pyrovae.reports.figures.bounds import source
+from pyrovae.reports.figures.style import BLUE, INK, RED, new_figure, number, styled
+
+MOST_MARGINALS = 6
+
+
+_SHARES = (0.99, 0.9, 0.5)  # of the posterior's mass, inside each contour
+
+
+MOST_INTEGERS = 60
+
+
+@styled
+def posterior_of_one(record: PosteriorDraws) -> Figure:
+    """The posterior of one datum and the guide's draws: in a plane, or each of up to six coordinates by itself.
+
+    One or two coordinates are shown as the density where a grid gives it, by draws elsewhere; of more than six, those
+    whose two distribution functions differ the most. The title tells the method and its diagnostics, and below stands
+    what speaks against it.
+
+    Args:
+        record: what :func:`~pyrovae.exact_posterior` returned.
+    """
+    exact, guide = (_columns(values) for values in (_flat(record.values), record.guide_values))
+    if len(record.names) == 2 and not _is_whole(exact):
+        figure, (axes,) = new_figure(6.8, 5.4)
+        _draw_plane(axes, record, exact, guide)
+    else:
+        chosen = _most_different(exact, guide)
+        figure, panels = new_figure(max(6.8, 1.9 * len(chosen)), 3.8, columns=len(chosen))
+        for axes, coordinate in zip(panels, chosen, strict=True):
+            _draw_marginal(axes, record, coordinate, exact[:, coordinate], guide[:, coordinate])
+        missing = "" if len(chosen) == len(record.names) else f" ({len(chosen)} of {len(record.names)} coordinates)"
+        panels[0].set_ylabel(("probability" if _is_whole(exact) else "density") + missing)
+    _write(figure, record)
+    return figure
+
+
+def _flat(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Draws of all chains together."""
+    return {name: value.flatten(0, 1) for name, value in values.items()}
+
+
+def _columns(values: Mapping[str, Tensor]) -> np.ndarray:
+    """Draws site -> (S, *event) as (S, D), in the order of the record's names."""
+    return torch.cat([value.double().reshape(len(value), -1) for value in values.values()], 1).numpy()
+
+
+def _write(figure: Figure, record: PosteriorDraws) -> None:
+    """The title, and at the foot the legend with all doubts."""
+    width = int(17 * figure.get_figwidth())
+    lines = [f"{source(record.protocol)}: the posterior of one datum, method {record.method}"]
+    lines += [*record.diagnostics.lines(), record.verdict]
+    if record.log_evidence:
+        lines[0] += f"; log p(x) = {number(record.log_evidence.value, 4)} nats"
+    figure.suptitle("\n".join(textwrap.fill(line, width) for line in lines), fontsize=8.5)
+    notes = ["shift of the mean and ratio of the sd: the guide's in posterior sds"] if len(figure.axes) > 1 else []
+    doubts = [textwrap.fill(doubt, width) for doubt in record.diagnostics.doubts()]
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    legend = figure.legend(handles, labels, loc="outside lower center", ncols=2, markerscale=2, title_fontsize=8)
+    legend.set_title("\n".join(notes + doubts))
+    legend.get_title().set_color(RED if doubts else INK)
+
+
+# --------------------------------------------------------------------------------------------------- in a plane
+
+
+def _draw_plane(axes: Axes, record: PosteriorDraws, exact: np.ndarray, guide: np.ndarray) -> None:
+    if isinstance(record.diagnostics, Grid) and len(record.diagnostics.axes) == 2:
+        _draw_contours(axes, record.diagnostics)
+    else:
+        axes.scatter(exact[:, 0], exact[:, 1], s=6, color=BLUE, alpha=0.4, linewidths=0, label="posterior, draws")
+    axes.scatter(guide[:, 0], guide[:, 1], s=6, color=RED, alpha=0.35, linewidths=0, label="guide, draws", zorder=1)
+    both = np.concatenate([exact, guide])
+    low, high = np.quantile(both, (0.001, 0.999), axis=0)
+    pad = 0.1 * (high - low) + 1e-9
+    axes.set(xlim=(low[0] - pad[0], high[0] + pad[0]), ylim=(low[1] - pad[1], high[1] + pad[1]))
+    axes.set(xlabel=record.names[0], ylabel=record.names[1])
+
+
+def _draw_contours(axes: Axes, grid: Grid) -> None:
+    """The smallest regions that hold so much of the mass."""
+    x, y = torch.cat([value.double().reshape(*grid.log_mass.shape, -1) for value in grid.values.values()], -1).unbind(
+        -1
+    )
+    order = grid.log_density.flatten().argsort(descending=True)
+    inside = grid.log_mass.flatten()[order].exp().cumsum(0)
+    last = torch.searchsorted(inside, torch.tensor(_SHARES, dtype=inside.dtype)).clamp_max(len(order) - 1)
+    density = (grid.log_density - grid.log_density.max()).exp()
+    levels = sorted(set(density.flatten()[order[last]].tolist()))
+    axes.contour(
+        x.numpy(), y.numpy(), density.numpy(), levels=levels, colors=BLUE, linewidths=(0.8, 1.2, 1.8), zorder=2
+    )
+    axes.plot([], [], color=BLUE, label="posterior: 50, 90 and 99% inside")
+
+
+# -------------------------------------------------------------------------------------------- one coordinate each
+
+
+def _most_different(exact: np.ndarray, guide: np.ndarray) -> list[int]:
+    """The coordinates to show, in order: by the distance of the two empirical distribution functions."""
+    distance = [_distance(*pair) for pair in zip(exact.T, guide.T, strict=True)]
+    return sorted(np.argsort(distance, kind="stable")[::-1][:MOST_MARGINALS].tolist())
+
+
+def _distance(first: np.ndarray, second: np.ndarray) -> float:
+    points = np.concatenate([first, second])
+    shares = [np.searchsorted(np.sort(draws), points, side="right") / len(draws) for draws in (first, second)]
+    return np.abs(shares[0] - shares[1]).max()
+
+
+def _draw_marginal(axes: Axes, record: PosteriorDraws, coordinate: int, exact: np.ndarray, guide: np.ndarray) -> None:
+    edges = _edges(np.concatenate([exact, guide]))
+    grid = record.diagnostics
+    if isinstance(grid, Grid) and len(grid.axes) == len(record.names) == 1:
+        (z,) = grid.values.values()
+        axes.plot(z.flatten().numpy(), grid.log_density.exp().numpy(), color=BLUE, label="posterior")
+    else:
+        _draw_histogram(axes, exact, edges, BLUE, "posterior, draws")
+    _draw_histogram(axes, guide, edges, RED, "guide, draws")
+    if _is_whole(exact):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlim(edges[0], edges[-1])
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel(record.names[coordinate])
+    if len(record.names) > 1:
+        table = record.table()
+        shift, ratio = (number(table[name][coordinate].item(), 2) for name in ("shift", "ratio"))
+        axes.set_title(f"shift {shift}\nratio {ratio}", fontsize=8)
+
+
+def _is_whole(values: np.ndarray) -> bool:
+    """Whether these are whole numbers, few enough to be shown one by one."""
+    return bool((values == np.round(values)).all()) and np.ptp(values) < MOST_INTEGERS
+
+
+def _edges(values: np.ndarray) -> np.ndarray:
+    """Of the bins: each whole number has its own."""
+    if _is_whole(values):
+        return np.arange(values.min() - 0.5, values.max() + 1)
+    return np.histogram_bin_edges(values, bins=int(np.clip(math.sqrt(len(values)), 10, 40)))
+
+
+def _draw_histogram(axes: Axes, draws: np.ndarray, edges: np.ndarray, color: str, label: str) -> None:
+    height, _ = np.histogram(draws, edges, density=True)
+    axes.stairs(height, edges, fill=True, color=color, alpha=0.35)
+    axes.stairs(height, edges, color=color, linewidth=1.2, label=label)

@@ -1,0 +1,1 @@
+"""fit: Pyro's SVI on any pair of programs."""

@@ -1,0 +1,169 @@
+"""What a fit must remember to go on as if it had never stopped, and its way into a run folder and back."""
+
+import csv
+import io
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from pyrovae.base import storage
+from pyrovae.base.errors import InputError
+from pyrovae.training.optimizers import Guarded
+
+# What may differ when a fit is resumed: how long it goes on, and where and how it runs.
+_FREE_SETTINGS = ("epochs", "device", "compile")
+
+
+_ABSENT = {"precision": "float32"}  # what a run from before a setting was made with
+
+
+@dataclass
+class Progress:
+    """Where a fit stands: whole epochs done, steps done of the next one, and what early stopping has seen."""
+
+    epoch: int = 0
+    step: int = 0
+    seconds: float = 0.0  # spent so far on the epoch that is not done
+    sums: list[float] = field(default_factory=list)  # of its logged terms
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_elbo: float | None = None
+    best_epoch: int | None = None
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    stopped: bool = False
+    interrupted: bool = False
+
+
+def weights(modules: Sequence[nn.Module]) -> dict[str, Tensor]:
+    """Every tensor that a fit may change, by name: unconstrained parameters, and the modules' buffers."""
+    parameters = dict(pyro.get_param_store().named_parameters())
+    known = {id(parameter) for parameter in parameters.values()}
+    others = {
+        f"modules/{i}/{name}": value
+        for i, module in enumerate(modules)
+        for name, value in module.state_dict(keep_vars=True).items()
+        if isinstance(value, Tensor) and id(value) not in known
+    }
+    return {**parameters, **others}
+
+
+def set_weights(modules: Sequence[nn.Module], values: Mapping[str, Tensor], source: str = "the run") -> None:
+    """Copies stored values into the pair's own tensors.
+
+    Raises:
+        InputError: naming the tensor, if the two do not fit together.
+    """
+    own = weights(modules)
+    for name in sorted(own.keys() ^ values.keys()):
+        where = "the programs have no such parameter" if name in values else "it is not stored there"
+        raise InputError(f"{source} does not fit these programs: {name.replace('$$$', '.')}: {where}")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            if tensor.shape != values[name].shape or tensor.dtype != values[name].dtype:
+                raise InputError(
+                    f"{source} does not fit these programs: {name.replace('$$$', '.')} is "
+                    f"{tensor.dtype} {tuple(tensor.shape)} in the programs, {values[name].dtype} "
+                    f"{tuple(values[name].shape)} there"
+                )
+            tensor.copy_(values[name])
+
+
+def save(
+    folder: Path,
+    state: Progress,
+    settings: Mapping[str, Any],
+    record: Mapping[str, Any],
+    modules: Sequence[nn.Module],
+    optimizer: Guarded,
+    device: torch.device,
+) -> None:
+    """Writes a checkpoint: the folder then holds this state, whole."""
+    tensors = {f"weights/{name}": value for name, value in weights(modules).items()}
+    tensors |= {f"best/{name}": value for name, value in state.best_weights.items()}
+    tensors["rng/torch"] = torch.get_rng_state()
+    if device.type == "cuda":
+        tensors["rng/cuda"] = torch.cuda.get_rng_state(device)
+    optimizer_state = storage.flatten(optimizer.get_state(), tensors, "optimizer")
+    progress = {name: value for name, value in vars(state).items() if name not in ("history", "best_weights")}
+    content = {
+        "kind": "fit",
+        "settings": dict(settings),
+        "record": dict(record),
+        "progress": progress,
+        "optimizer": optimizer_state,
+        "versions": versions(),
+    }
+    unshared = {name: value.clone() for name, value in tensors.items()}
+    storage.write(
+        folder,
+        content,
+        {"weights.safetensors": storage.pack(unshared), "history.csv": history_csv(state.history).encode()},
+    )
+
+
+def restore(
+    folder: Path,
+    settings: Mapping[str, Any],
+    modules: Sequence[nn.Module],
+    optimizer: Guarded,
+    device: torch.device,
+) -> Progress:
+    """Puts weights, optimizer and random state back as :func:`save` found them.
+
+    Raises:
+        InputError: if the run is damaged, is of other programs, or was made with other settings.
+    """
+    content, files = storage.read(folder)
+    refuse_other_settings(folder, content, settings)
+    tensors = storage.unpack(files["weights.safetensors"], f"{folder}: weights")
+    set_weights(modules, part(tensors, "weights/"), str(folder))
+    optimizer.set_state(storage.unflatten(content["optimizer"], tensors))
+    torch.set_rng_state(tensors["rng/torch"])
+    if "rng/cuda" in tensors and device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["rng/cuda"], device)
+    state = Progress(**content["progress"], history=read_history(files["history.csv"].decode()))
+    state.best_weights = {name: value.to(device) for name, value in part(tensors, "best/").items()}
+    state.interrupted = False
+    return state
+
+
+def refuse_other_settings(folder: Path, content: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Raises InputError, naming it, if a setting that decides the weights differs from the stored one."""
+    stored = content["settings"]
+    for name, value in settings.items():
+        if name not in _FREE_SETTINGS and stored.get(name, _ABSENT.get(name)) != value:
+            raise InputError(f"{folder}: was fitted with {name} = {stored.get(name)}, not {value}; resume it as it was")
+
+
+def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors under a prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def history_csv(history: Sequence[Mapping[str, float]]) -> str:
+    """A history as CSV; numbers read back exactly."""
+    if not history:
+        return ""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(history[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: repr(value) for name, value in row.items()} for row in history)
+    return stream.getvalue()
+
+
+def read_history(text: str) -> list[dict[str, float]]:
+    """The inverse of :func:`history_csv`."""
+    rows = csv.DictReader(text.splitlines())
+    return [{name: int(value) if name == "epoch" else float(value) for name, value in row.items()} for row in rows]
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a fit rests on."""
+    names = ("pyrovae", "pyro-ppl", "torch")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}

@@ -1,0 +1,246 @@
+"""fit(): Pyro's SVI on any pair of programs, with every logged number in nats per datum."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+import torch
+from pyro.infer import ELBO
+from pyro.optim import PyroOptim
+from torch import nn
+
+from pyrovae.base import storage
+from pyrovae.base.errors import InputError
+from pyrovae.base.random import kept_rng
+from pyrovae.data.split import Split, as_split
+from pyrovae.pairs.context import kept_modes, modules_of, on_device, own_scope
+from pyrovae.pairs.graphs import compiler_missing
+from pyrovae.pairs.traces import Program
+from pyrovae.training.compiled import REPAID
+from pyrovae.training.loop import Fit, Loop, Schedule
+from pyrovae.training.objectives.elbo import SampledELBO
+from pyrovae.training.optimizers import Guarded, OptimizerMaker, adam
+
+
+def fit(
+    model: Program,
+    guide: Program,
+    data: Any,
+    *,
+    valid: Any = None,
+    objective: ELBO | None = None,
+    optimizer: PyroOptim | OptimizerMaker | None = None,
+    schedule: Schedule | None = None,
+    kl_warmup: float = 0,
+    epochs: int,
+    batch_size: int = 128,
+    patience: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    compile: bool | str = "auto",
+    precision: str = "float32",
+    out: str | Path | None = None,
+    resume: bool = False,
+    plate: str | None = None,
+    callback: Callable[[int, Fit], Any] | None = None,
+    record: dict[str, Any] | None = None,
+    progress: bool = True,
+) -> Fit:
+    """Fits a pair of programs by stochastic variational inference (Hoffman et al. 2013; Wingate & Weber 2013).
+
+    The modules that the programs use are trained in place; nothing else is left changed: not Pyro's parameter
+    store, the random state, the validation flag or a module's train/eval mode. Ctrl-C ends the fit between two
+    steps and returns what there is.
+
+    Args:
+        model: program of p(x, z), with one plate over the data.
+        guide: program of q(z|x), with the same plate.
+        data: a :class:`~pyrovae.data.Split`, a tensor (N, ...), or a tuple of tensors passed on as arguments.
+        valid: validation data of the same kind, whose ELBO is logged at each epoch.
+        objective: any Pyro ELBO; None is :class:`~pyrovae.objectives.SampledELBO`.
+        optimizer: a ``PyroOptim``, or a function parameters -> ``torch.optim.Optimizer``; None is Adam at 1e-3.
+        schedule: share of the training done, in [0, 1) -> factor on the learning rate, read at each epoch.
+        kl_warmup: epochs over which the KL's weight beta rises to 1, by :func:`tempered` around both programs.
+        epochs: passes over the data.
+        batch_size: data in a step; the last, short batch counts too. Rows are shuffled anew for each epoch, but for
+            one batch of all data: programs with a parameter for each datum find it by its row.
+        patience: epochs without a better validation ELBO (after the warm-up) before the fit ends; then the
+            best weights are returned. None runs all epochs and returns the last.
+        seed: of the order of the data, of the draws and of dynamic binarization.
+        device: "auto" is CUDA when there is one.
+        compile: whether the whole step is traced once and replayed as compiled kernels (on CUDA, as a graph); "auto"
+            does so on CUDA, and on the CPU from 6,000 steps on, where it repays the 5 to 20 seconds that it takes (one
+            or two where this machine compiled the same step before). A pair that no graph can hold (its control flow
+            reads a value, its objective is not one of ours) is fitted eagerly by "auto", with a warning that says why.
+            What was chosen is in ``settings``, and "auto" keeps it on resume: only then is the resumed fit the same bit
+            for bit.
+        precision: "bfloat16" rounds the inputs of the networks' products, by :func:`in_precision`; weights, densities
+            and what the fit returns stay in float32.
+        out: folder in which the fit is kept, checkpoint by checkpoint.
+        resume: go on from what ``out`` holds, if anything; on the CPU, with the same ``epochs`` and schedule, the
+            weights are those of a fit that never stopped.
+        plate: name of the data plate, where several plates hold all sites.
+        callback: called as ``callback(epoch, fit_so_far)`` after each epoch; what it returns is not used.
+        record: plain values stored with the run (the recipe of the programs).
+        progress: show a bar (never into a pipe).
+
+    Returns:
+        The :class:`Fit`.
+
+    Raises:
+        InputError: naming the site or the argument, for what cannot be fitted.
+        FloatingPointError: naming the site and the epoch, where the loss is not finite; the parameters are those
+            before that step (running statistics may have seen it), and ``out`` keeps its last checkpoint.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> oracle = pv.oracles.ppca(5, 2)
+        >>> x, _ = oracle.draw(100, seed=0)
+        >>> vae = pv.VAE(
+        ...     prior=pv.priors.StandardNormal(2),
+        ...     decoder=pv.Conditional(pv.families.normal(scale=1.0), 5, pv.networks.mlp(2, seed=0)),
+        ...     encoder=pv.Conditional(pv.families.normal(), 2, pv.networks.mlp(5, seed=1)),
+        ... )
+        >>> fitted = fit(vae.model, vae.guide, x.float(), epochs=3, seed=0)
+        >>> [row["epoch"] for row in fitted.history]
+        [1, 2, 3]
+    """
+    _check_arguments(epochs, batch_size, patience, kl_warmup, valid, out, resume)
+    _check_parts(objective, optimizer, schedule)
+    target, objective = resolve_device(device), objective or SampledELBO(plate=plate)
+    train, held_out = as_split(data), None if valid is None else as_split(valid)
+    settings = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "patience": patience,
+        "kl_warmup": kl_warmup,
+        "seed": seed,
+        "objective": _plain(objective),
+        "plate": plate,
+        "device": str(target),
+        "precision": precision,
+        "compile": _compiles(compile, -(-len(train) // batch_size) * epochs, target, out if resume else None),
+        **_described(train, held_out),
+    }
+    with _trained_in_place(model, guide, target, out) as (model, guide, scope, modules):
+        loop = Loop(
+            model=model,
+            guide=guide,
+            scope=scope,
+            modules=modules,
+            train=train.to(target),
+            valid=held_out.to(target) if held_out else None,
+            objective=objective,
+            optimizer=Guarded(optimizer or adam()),
+            schedule=schedule or (lambda share: 1.0),
+            settings=settings,
+            folder=Path(out) if out else None,
+            record=record or {},
+            callback=callback,
+            may_be_eager=compile == "auto" and not (resume and out and storage.holds_run(out)),
+        )
+        return loop.run(resume=resume, visible=progress)
+
+
+@contextmanager
+def _trained_in_place(
+    model: Program, guide: Program, device: torch.device, out: str | Path | None
+) -> Iterator[tuple[Program, Program, Any, list[nn.Module]]]:
+    """The programs on a device, in a scope of their own: (model, guide, scope, modules); all else is put back."""
+    modules = modules_of(model, guide)
+    if device.type == "cuda":
+        torch.cuda.init()  # so that its random state is among what is put back
+    for module in modules:
+        module.to(device)
+    with ExitStack() as stack:
+        stack.enter_context(storage.locked(out) if out else nullcontext())
+        model, guide, scope = stack.enter_context(own_scope(model, guide, fresh=True))
+        stack.enter_context(kept_rng())
+        stack.enter_context(kept_modes(modules))
+        stack.enter_context(torch.cuda.device(device) if device.type == "cuda" else nullcontext())
+        stack.enter_context(on_device(device))
+        yield model, guide, scope, modules
+
+
+def resolve_device(device: str) -> torch.device:
+    """The device of a name; "auto" is CUDA when there is one.
+
+    Raises:
+        InputError: if the name is unknown or the device is not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        target = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"unknown device '{device}'; use auto, cpu, cuda or cuda:N") from error
+    if target.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device '{device}' was asked for, but there is no CUDA device here; use auto or cpu")
+    return target
+
+
+def _compiles(choice: bool | str, num_steps: int, device: torch.device, folder: str | Path | None) -> bool:
+    """Whether a step is compiled: as was said, as it was in the run that goes on, or as it is worth it."""
+    if not isinstance(choice, bool) and choice != "auto":
+        raise InputError(f'compile is True, False or "auto", got {choice!r}')
+    if isinstance(choice, bool):
+        return choice
+    if folder is not None and storage.holds_run(folder):
+        return bool(storage.read(folder)[0]["settings"].get("compile"))
+    return device.type == "cuda" or (num_steps >= REPAID and compiler_missing(device) is None)
+
+
+def _check_arguments(
+    epochs: int,
+    batch_size: int,
+    patience: int | None,
+    kl_warmup: float,
+    valid: Any,
+    out: str | Path | None,
+    resume: bool,
+) -> None:
+    for name, value in {"epochs": epochs, "batch_size": batch_size, "patience": patience}.items():
+        if value is not None and not isinstance(value, Integral):
+            raise InputError(f"{name} must be a whole number, got {value!r}")
+        if value is not None and value < 1:
+            raise InputError(f"{name} must be at least 1, got {value}")
+    if kl_warmup < 0:
+        raise InputError(f"kl_warmup must not be negative, got {kl_warmup}")
+    if patience is not None and valid is None:
+        raise InputError("patience needs validation data: give valid=")
+    if resume and out is None:
+        raise InputError("resume needs the folder of the run: give out=")
+    if out is not None and not resume and storage.holds_run(out):
+        raise InputError(f"{out}: already holds a run; resume it, or choose another folder")
+
+
+def _check_parts(objective: Any, optimizer: Any, schedule: Any) -> None:
+    """Refuses names and instances where programs of one's own are asked for."""
+    if objective is not None and not isinstance(objective, ELBO):
+        raise InputError(f"objective must be a Pyro ELBO, pyrovae.objectives.IWAE(10) for one, got {objective!r}")
+    if isinstance(optimizer, torch.optim.Optimizer):
+        raise InputError(
+            f"optimizer must be a PyroOptim or a function parameters -> optimizer, not a {type(optimizer).__name__}: "
+            "give lambda parameters: torch.optim.Adam(parameters, lr=1e-3)"
+        )
+    if schedule is not None and not callable(schedule):
+        raise InputError(f"schedule must be a function share of the training -> factor on the rate, got {schedule!r}")
+
+
+def _plain(objective: ELBO) -> str:
+    """An objective by its class and its plain attributes, but for the plate depth that it guesses by itself."""
+    values = {name: value for name, value in vars(objective).items() if isinstance(value, int | float | str)}
+    values.pop("max_plate_nesting", None)
+    return f"{type(objective).__name__}({', '.join(f'{name}={value}' for name, value in sorted(values.items()))})"
+
+
+def _described(train: Split, valid: Split | None) -> dict[str, Any]:
+    """What a checkpoint must say of the data: their shapes and their protocols."""
+    return {
+        "num_rows": len(train),
+        "arguments": [[list(t.shape[1:]), str(t.dtype).removeprefix("torch.")] for t in train.tensors],
+        "protocol": train.protocol.to_dict(),
+        "valid_protocol": valid.protocol.to_dict() if valid else None,
+    }

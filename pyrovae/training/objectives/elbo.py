@@ -1,0 +1,71 @@
+"""The ELBO, its KL sampled or in closed form."""
+
+from typing import Any
+
+import pyro
+from pyro.poutine import Trace
+
+from pyrovae.base.errors import InputError
+from pyrovae.pairs.structure import Structure
+from pyrovae.pairs.traces import Program
+from pyrovae.training.objectives import bounds
+from pyrovae.training.objectives.bounds import Bound
+from pyrovae.training.objectives.objective import Objective
+from pyrovae.training.objectives.scales import alike, refuse_without_gradients
+
+
+class SampledELBO(Objective):
+    r"""The ELBO with all its terms sampled: in value and gradient Pyro's ``Trace_ELBO`` at the same noise.
+
+    .. math:: \sum_n \frac{1}{K} \sum_k \big[ \log p(x_n \mid z_{nk}) + \log p(z_{nk}) - \log q(z_{nk} \mid x_n) \big]
+
+    Draws without gradients (discrete ones) are trained by their score function, weighed with the terms that share
+    their plates.
+
+    References:
+        Kingma & Welling (2014), Auto-encoding variational Bayes, arXiv:1312.6114.
+        Ranganath, Gerrish & Blei (2014), Black box variational inference, arXiv:1401.0118.
+    """
+
+    @pyro.validation_enabled(False)
+    def bound(self, model: Program, guide: Program, *args: Any) -> Bound:
+        """The sampled ELBO of one batch."""
+        plan = self.prepare(model, guide, *args)
+        return bounds.mean([bounds.sampled(*run) for run in plan.traces(model, guide, args)], self.num_particles)
+
+
+class AnalyticKLELBO(Objective):
+    r"""The ELBO with the KL in closed form: Pyro's ``TraceMeanField_ELBO``, wherever that one is right.
+
+    .. math:: \sum_n \frac{1}{K} \sum_k \Big[ \log p(x_n \mid z_{nk})
+        - \sum_s \mathrm{KL}\big(q(z_s \mid z_{<s,nk}, x_n) \,\|\, p(z_s \mid z_{<s,nk})\big) \Big]
+
+    over latent sites s. Where two families have no closed form, log q - log p at the draw stands for it. It is
+    checked that the guide draws the model's latents in the model's order and nothing else, that draws carry
+    gradients, and that handlers scale and mask a latent alike in both programs.
+
+    References:
+        Kingma & Welling (2014), Auto-encoding variational Bayes, arXiv:1312.6114, appendix B.
+    """
+
+    @pyro.validation_enabled(False)
+    def bound(self, model: Program, guide: Program, *args: Any) -> Bound:
+        """The ELBO of one batch, its KL in closed form."""
+        plan = self.prepare(model, guide, *args)
+        return bounds.mean([bounds.closed_form(*run) for run in plan.traces(model, guide, args)], self.num_particles)
+
+    def _demand(self, structure: Structure, model_trace: Trace, guide_trace: Trace) -> None:
+        if tuple(structure.drawn) != structure.latents:
+            raise InputError(
+                f"AnalyticKLELBO needs the guide to draw the latents in the model's order, {list(structure.latents)}, "
+                f"and nothing else, but it draws {list(structure.drawn)}: the closed-form KL would be wrong. "
+                "Use SampledELBO"
+            )
+        refuse_without_gradients(type(self).__name__, guide_trace)
+        for name in structure.latents:
+            for handler in ("scale", "mask"):
+                if not alike(*(trace.nodes[name][handler] for trace in (model_trace, guide_trace))):
+                    raise InputError(
+                        f"site '{name}' has one {handler} in the model and another in the guide, but its closed-form "
+                        f"KL can have only one. Put poutine.{handler} around both programs, or use SampledELBO"
+                    )

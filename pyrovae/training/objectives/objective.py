@@ -1,0 +1,128 @@
+r"""Training bounds that look at no value of a tensor, so that a whole step of training can be one graph.
+
+With particles :math:`z_{nk} \sim q(z \mid x_n)`, k = 1..K, of data n = 1..N and
+
+.. math:: \log w_{nk} = \log p(x_n \mid z_{nk}) + \log p(z_{nk}) - \log q(z_{nk} \mid x_n)
+
+they are
+
+.. math::
+    \mathrm{SampledELBO} &= \textstyle\sum_n \frac{1}{K} \sum_k \log w_{nk} \\
+    \mathrm{AnalyticKLELBO} &= \textstyle\sum_n \frac{1}{K} \sum_k \log p(x_n \mid z_{nk})
+        - \mathrm{KL}\big(q(z \mid x_n) \,\|\, p(z)\big) \\
+    \mathrm{IWAE} &= \textstyle\sum_n \log \frac{1}{K} \sum_k w_{nk}
+
+in expectation ELBO <= IWAE <= log p(x). What has to compare values, the structure of the pair and the way its
+particles can be run, is found out once, by :meth:`Objective.prepare`.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, final
+
+import pyro
+import torch
+from pyro.infer import ELBO
+from pyro.poutine import Trace
+from pyro.util import warn_if_nan
+from torch import Tensor
+
+from pyrovae.base.random import kept_rng
+from pyrovae.pairs.context import evaluation_mode, modules_of
+from pyrovae.pairs.particles import check_num_particles, choose_way
+from pyrovae.pairs.structure import Structure, describe
+from pyrovae.pairs.traces import Program, num_rows, plain_traces, sites
+from pyrovae.training.objectives.bounds import Bound, Plan
+from pyrovae.training.objectives.scales import differs_by_datum, refuse_enumerated, scale_of_plate
+
+
+class Objective(ELBO):
+    """A bound for ``fit`` and for Pyro's own ``SVI``; :meth:`bound` can be traced.
+
+    Args:
+        num_particles: K.
+        vectorize_particles: run all particles at once where the programs allow it; False loops over them.
+        plate: name of the data plate, where several plates hold all sites.
+    """
+
+    def __init__(self, num_particles: int = 1, *, vectorize_particles: bool = True, plate: str | None = None) -> None:
+        check_num_particles(num_particles)
+        super().__init__(num_particles=num_particles, vectorize_particles=vectorize_particles)
+        self.plate = plate
+        self._pair: tuple[Program, Program] | None = None
+        self._plans: dict[int, Plan] = {}  # of that pair, by the number of rows
+
+    @abstractmethod
+    def bound(self, model: Program, guide: Program, *args: Any) -> Bound:
+        """The bound on one batch, with gradients.
+
+        Args:
+            model: program of p(x, z), with one plate over the data.
+            guide: program of q(z|x), with the same plate.
+            args: what both are called with; the first dimension of the first tensor is the datum.
+
+        Raises:
+            InputError: as :meth:`prepare`, which is called at first use.
+        """
+
+    @final
+    def prepare(self, model: Program, guide: Program, *args: Any) -> Plan:
+        """Looks at a pair, once for each number of rows; to be called before :meth:`bound` is traced.
+
+        Random state, parameters and buffers are left as they were.
+
+        Raises:
+            InputError: naming the site, for a pair without per-datum weights, for enumerated sites, and where the
+                condition of this bound does not hold.
+        """
+        if (model, guide) != self._pair:
+            self._pair, self._plans = (model, guide), {}
+        rows = num_rows(args)
+        if rows not in self._plans:
+            with torch.no_grad(), kept_rng(), evaluation_mode(modules_of(model, guide)):
+                self._plans[rows] = self._look(model, guide, args)
+        return self._plans[rows]
+
+    @final
+    def differentiable_loss(self, model: Program, guide: Program, *args: Any) -> Tensor:
+        """The loss with its gradient, a scalar."""
+        return self.bound(model, guide, *args).loss
+
+    @final
+    def loss(self, model: Program, guide: Program, *args: Any) -> float:
+        """The loss as a number."""
+        with torch.no_grad():
+            return _number(self.bound(model, guide, *args).loss)
+
+    @final
+    def loss_and_grads(self, model: Program, guide: Program, *args: Any) -> float:
+        """The loss as a number; its gradients are added to those of the parameters."""
+        loss = self.bound(model, guide, *args).loss
+        if loss.requires_grad:
+            loss.backward(retain_graph=self.retain_graph)
+        return _number(loss)
+
+    def _demand(self, structure: Structure, model_trace: Trace, guide_trace: Trace) -> None:
+        """Refuses a pair for which this bound would be wrong; called once for each pair."""
+
+    def _look(self, model: Program, guide: Program, args: Sequence[Any]) -> Plan:
+        traces, rows = plain_traces(model, guide, args), num_rows(args)
+        refuse_enumerated(*traces)
+        structure = describe(*traces, rows, plate=self.plate)
+        loops = self.num_particles == 1 or not self.vectorize_particles
+        with pyro.validation_enabled(False):  # it would refuse values under a mask
+            if not self._plans:
+                self._demand(structure, *traces)
+            way = "looped" if loops else choose_way(model, guide, args, structure)
+        every = [site for trace in traces for site in sites(trace).values()]
+        if way == "tiled" and any(differs_by_datum(site["scale"]) for site in every):
+            way = "looped"  # a scale for each row does not fit K copies of the batch
+        return Plan(structure, way, self.num_particles, rows, scale_of_plate(every[0], structure))
+
+    def _get_trace(self, model: Program, guide: Program, args: Sequence[Any], kwargs: Any) -> tuple[Trace, Trace]:
+        return plain_traces(model, guide, args)  # abstract in Pyro's class
+
+
+def _number(loss: Tensor) -> float:
+    warn_if_nan(loss, "loss")
+    return loss.item()

@@ -1,0 +1,71 @@
+"""The scales of sites and the conditions of a bound, read off one run of a pair; what has two meanings is refused."""
+
+from typing import Any
+
+import torch
+from pyro.distributions.util import is_identically_zero
+from pyro.poutine import Trace
+from torch import Tensor
+
+from pyrovae.base.errors import InputError
+from pyrovae.pairs.structure import Structure
+from pyrovae.pairs.traces import sites
+
+
+def scale_of_plate(site: Any, structure: Structure) -> float:
+    """How many data a row stands for, by the data plate that holds a site."""
+    frame = next(frame for frame in site["cond_indep_stack"] if frame.name == structure.plate)
+    return frame.full_size / frame.size
+
+
+def differs_by_datum(scale: float | Tensor) -> bool:
+    """Whether a scale is a weight for each datum."""
+    return isinstance(scale, Tensor) and scale.numel() > 1
+
+
+def scales_all_alike(structure: Structure, model_trace: Trace, guide_trace: Trace) -> bool:
+    """Whether all sites have one scale; scales that could be meant inside or outside of the logarithm are refused."""
+    every = [*sites(model_trace).values(), *sites(guide_trace).values()]
+    observed = [site["scale"] for site in every if site["is_observed"]]
+    latent = [site["scale"] for site in every if not site["is_observed"]]
+    if not all(alike(scales[0], scale) for scales in (observed, latent) for scale in scales):
+        return False
+    plate = scale_of_plate(every[0], structure)
+    if not latent or alike(observed[0], latent[0]):
+        return True
+    if not (alike(observed[0], plate) or alike(latent[0], plate)):
+        raise InputError(
+            f"site '{next(iter(structure.observed))}' has one scale and the latents have another, neither that of "
+            f"plate '{structure.plate}': a rescaled loss, or powers within the weights of IWAE? Rescale the loss by "
+            f"the plate, pyro.plate('{structure.plate}', size, subsample=x), not by poutine.scale"
+        )
+    return False
+
+
+def alike(a: Any, b: Any) -> bool:
+    """Whether two scales, or two masks, are the same; None masks nothing."""
+    a, b = (torch.as_tensor(True if value is None else value).double().cpu() for value in (a, b))
+    return a.shape == b.shape and torch.allclose(a, b)
+
+
+def refuse_enumerated(model_trace: Trace, guide_trace: Trace) -> None:
+    """Demands that every latent is drawn."""
+    drawn = sites(guide_trace)
+    summed = {name: site for name, site in sites(model_trace).items() if name not in drawn and not site["is_observed"]}
+    for name, site in (drawn | summed).items():
+        if (site["infer"] or {}).get("enumerate"):
+            raise InputError(
+                f"site '{name}' is enumerated, but this bound draws every latent; "
+                "use pyro.infer.TraceEnum_ELBO, which runs eagerly"
+            )
+
+
+def refuse_without_gradients(bound: str, guide_trace: Trace) -> None:
+    """Demands that every draw of the guide carries gradients; ``bound`` is what needs them."""
+    guide_trace.compute_score_parts()
+    for name, site in sites(guide_trace).items():
+        if not is_identically_zero(site["score_parts"].score_function):
+            raise InputError(
+                f"site '{name}' of the guide cannot be reparameterized: the gradient of {bound} would be wrong. "
+                "Use SampledELBO, or a guide family that can (a continuous one)"
+            )

@@ -1,0 +1,237 @@
+"""The command, as a user meets it: what it prints, where it stops, what it leaves."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from pyrovae.apps import cli
+from pyrovae.base import storage
+
+FIT = ["fit", "--data", "digits", "--latent", "2", "--hidden", "16", "--epochs", "2"]
+
+PROGRAM = """
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import nn
+
+torch.manual_seed(0)
+encoder, decoder = nn.Linear(64, 4), nn.Linear(2, 64)
+
+def model(x):
+    pyro.module("decoder", decoder)
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        rate = decoder(z).exp().reshape(*z.shape[:-1], 8, 8)
+        pyro.sample("x", dist.Poisson(rate).to_event(2), obs=x)
+
+def guide(x):
+    pyro.module("encoder", encoder)
+    loc, scale = encoder(x.flatten(1) / 16).chunk(2, -1)
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(loc, scale.exp()).to_event(1))
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    assert cli.main([*FIT, "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def program(tmp_path):
+    (tmp_path / "mine.py").write_text(PROGRAM)
+    return tmp_path / "mine.py"
+
+
+def fails(capsys, status, *words):
+    """Runs a command that must fail with one line on stderr; returns the line."""
+    assert cli.main([str(word) for word in words]) == status
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("pyrovae: error: ") and "\n" not in error and "Traceback" not in error
+    return error
+
+
+@pytest.mark.parametrize("command", cli.SUMMARIES)
+def test_help_shows_an_example_and_imports_nothing_heavy(command):
+    code = (
+        "import sys\nfrom pyrovae.apps import cli\n"
+        f"try:\n    cli.main(['{command}', '--help'])\nexcept SystemExit as stop:\n    assert stop.code == 0\n"
+        "assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert f"example:\n  pyrovae {command}" in done.stdout
+
+
+def test_fit_evaluate_compare(run, tmp_path, capsys):
+    assert cli.main(["evaluate", str(run), "--particles", "50"]) == 0
+    printed = capsys.readouterr().out
+    assert "evidence  log p(x)" in printed and "KL(q(z|x) || posterior" in printed and "K = 50 particles" in printed
+    other = tmp_path / "mixture"
+    assert cli.main([*FIT, "--prior", "mixture", "--out", str(other)]) == 0
+    assert cli.main(["evaluate", str(other), "--particles", "50", "--json", str(tmp_path / "a.json")]) == 0
+    capsys.readouterr()
+    assert cli.main(["compare", str(run), str(other)]) == 0
+    assert "paired" in capsys.readouterr().out
+
+
+def test_json_has_the_documented_form(run, capsys):
+    assert cli.main(["evaluate", str(run), "--particles", "50", "--json", "-", "--num", "40"]) == 0
+    account = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert account["unit"] == "nats per datum" and account["num_data"] == 40 and account["num_particles"] == 50
+    assert account["protocol"]["dataset"] == "digits"
+    for name in ("log_evidence", "elbo", "reconstruction", "kl_prior", "kl_posterior"):
+        assert {"mean", "data_se", "mc_se"} <= set(account[name])
+    assert account["log_evidence"]["bias"] < 0
+    assert set(account["pareto_k"]) >= {"threshold", "share_above", "share_undefined"}
+    total = account["elbo"]["mean"] + account["kl_posterior"]["mean"]
+    assert math.isclose(total, account["log_evidence"]["mean"], rel_tol=1e-12)
+
+
+def test_one_particle_gives_null_errors(run, capsys):
+    assert cli.main(["evaluate", str(run), "--particles", "1", "--json", "-", "--num", "10"]) == 0
+    account = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert account["elbo"]["mc_se"] is None and account["pareto_k"]["threshold"] is None
+
+
+def test_sample_and_figures(run, tmp_path):
+    assert cli.main(["sample", str(run), "--num", "5", "--out", str(tmp_path / "x.npy")]) == 0
+    draws = np.load(tmp_path / "x.npy")
+    assert draws.shape == (5, 8, 8) and draws.min() >= 0 and draws.max() <= 16
+    assert cli.main(["sample", str(run), "--num", "5", "--out", str(tmp_path / "x.png")]) == 0
+    assert cli.main(["figures", str(run), "--out", str(tmp_path / "figures")]) == 0
+    names = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert {"training.png", "reconstructions.png", "samples.png", "latents.png", "interpolation.png"} <= names
+    assert "manifold.png" in names  # two latents
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_resume_through_the_command_is_the_run_never_stopped(tmp_path, capsys):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    words = [*FIT[:-1], "4", "--schedule", "constant", "--patience", "9"]
+    assert cli.main([*words, "--out", str(whole)]) == 0
+    assert cli.main([*words[:-5], "2", *words[-4:], "--out", str(parts)]) == 0
+    assert cli.main(["fit", "--resume", "--epochs", "4", "--out", str(parts)]) == 0
+    weights = [storage.read(folder)[1]["weights.safetensors"] for folder in (whole, parts)]
+    assert weights[0] == weights[1]
+    assert "was begun with --latent 2, not 3" in fails(capsys, 2, "fit", "--resume", "--latent", 3, "--out", parts)
+
+
+def test_a_users_own_program_file(program, tmp_path, capsys):
+    run = tmp_path / "mine"
+    assert cli.main(["fit", str(program), "--data", "digits", "--epochs", "1", "--out", str(run)]) == 0
+    assert f"next: pyrovae evaluate {run} --program {program}" in capsys.readouterr().out
+    assert "is a run of your own programs; give --program" in fails(capsys, 2, "evaluate", run)
+    evaluate = ["evaluate", str(run), "--program", str(program), "--particles", "20", "--num", "30"]
+    assert cli.main(evaluate) == 0
+    assert "log p(x)" in capsys.readouterr().out
+    program.write_text(PROGRAM + "# changed\n")
+    assert "is not the file that was fitted" in fails(capsys, 2, *evaluate)
+
+
+def test_build_gets_the_data_set(tmp_path):
+    code = (
+        PROGRAM.replace("def model", "kinds = []\ndef model")
+        + "\ndef build(dataset):\n    assert dataset.kind == 'counts'\n    return model, guide\n"
+    )
+    (tmp_path / "built.py").write_text(code)
+    assert cli.main(["fit", str(tmp_path / "built.py"), "--epochs", "1", "--out", str(tmp_path / "run")]) == 0
+
+
+BAD = {
+    "command": (["fitt"], 'did you mean "fit"'),
+    "data set": (["fit", "--data", "mnits", "--out", "{new}"], 'did you mean "mnist"'),
+    "prior": (["fit", "--prior", "mixtur", "--out", "{new}"], 'did you mean "mixture"'),
+    "likelihood": (["fit", "--likelihood", "bernouli", "--out", "{new}"], 'did you mean "bernoulli"'),
+    "network": (["fit", "--network", "mpl", "--out", "{new}"], 'did you mean "mlp"'),
+    "schedule": (["fit", "--schedule", "cosin", "--out", "{new}"], 'did you mean "cosine"'),
+    "counts under a bernoulli": (
+        ["fit", "--likelihood", "bernoulli", "--out", "{new}"],
+        "outside the support of Bernoulli",
+    ),
+    "epochs": (["fit", "--epochs", "0", "--out", "{new}"], "epochs must be at least 1"),
+    "batch size": (["fit", "--batch-size", "0", "--out", "{new}"], "batch_size must be at least 1"),
+    "latent": (["fit", "--latent", "0", "--out", "{new}"], "latent"),
+    "learning rate": (["fit", "--lr", "-1", "--out", "{new}"], "--lr must be positive"),
+    "used folder": (["fit", "--out", "{run}"], "already holds a run; use --resume"),
+    "program": (["fit", "nowhere.py", "--out", "{new}"], "nowhere.py: no such file"),
+    "no run": (["evaluate", "{new}"], "no such folder"),
+    "particles": (["evaluate", "{run}", "--particles", "0"], "num_particles must be at least 1"),
+    "data at once": (["evaluate", "{run}", "--batch-size", "0"], "block sizes must be at least 1"),
+    "split": (["evaluate", "{run}", "--split", "tset"], 'did you mean "test"'),
+    "device": (["evaluate", "{run}", "--device", "gpu"], "unknown device 'gpu'"),
+    "one run": (["compare", "{run}"], "at least two"),
+    "picture": (["sample", "{run}", "--out", "x.gif"], "ends in .npy"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_status_2(case, run, tmp_path, capsys):
+    words, message = BAD[case]
+    names = {"{run}": str(run), "{new}": str(tmp_path / "new")}
+    assert message in fails(capsys, 2, *[names.get(word, word) for word in words])
+    assert not storage.holds_run(tmp_path / "new")
+
+
+@pytest.mark.parametrize("words", [["fit"], ["fit", "--epochs", "many", "--out", "x"], []])
+def test_the_parser_stops_with_2_and_one_line(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(words)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_tampered_run_is_refused(run, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", run, copy], check=True)
+    path = next(copy.glob("weights-*"))
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    assert "altered since it was written" in fails(capsys, 2, "evaluate", copy)
+
+
+def test_compare_refuses_unlike_measures(run, tmp_path, capsys):
+    other = tmp_path / "normal"
+    assert cli.main([*FIT, "--likelihood", "normal", "--out", str(other)]) == 0
+    assert "was not evaluated yet" in fails(capsys, 2, "compare", other, run)
+    for folder in (run, other):
+        assert cli.main(["evaluate", str(folder), "--particles", "30"]) == 0
+    capsys.readouterr()
+    assert "the likelihood of one is a mass, of the other a density" in fails(capsys, 2, "compare", run, other)
+
+
+def test_another_failure_is_status_1(tmp_path, capsys):
+    diverging = PROGRAM.replace(".exp().reshape", ".mul(1e38).exp().reshape")
+    (tmp_path / "diverging.py").write_text(diverging)
+    error = fails(capsys, 1, "fit", tmp_path / "diverging.py", "--epochs", 1, "--out", tmp_path / "run")
+    assert "epoch 1, step 1" in error and "site 'x'" in error
+    assert storage.holds_run(tmp_path / "run")  # the last good checkpoint: before the first step
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not os.path.exists("/proc/version"), reason="needs /proc")
+def test_a_folder_that_cannot_be_written_is_status_1(capsys):
+    fails(capsys, 1, *FIT, "--out", "/proc/pyrovae-cannot-be-here")
+
+
+def test_ctrl_c_saves_the_run_and_gives_130(tmp_path):
+    run = tmp_path / "run"
+    words = [sys.executable, "-m", "pyrovae", *FIT[:-1], "5000", "--out", str(run)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not storage.holds_run(run):
+        time.sleep(0.05)
+    time.sleep(5)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130 and "--resume" in error and "Traceback" not in error
+    content, files = storage.read(run)
+    assert content["progress"]["epoch"] > 0 and files["history.csv"]

@@ -1,0 +1,105 @@
+"""The commands that measure a run: what they print, write and draw, what they refuse, what an interrupt leaves."""
+
+import json
+
+import pytest
+
+from pyrovae.apps import cli
+from pyrovae.apps import measure as measuring
+from pyrovae.base.errors import Interrupted
+
+SMALL = {
+    "evaluate": ["--particles", "50"],
+    "ais": ["--method", "ais", "--temperatures", "4", "--chains", "2"],
+    "bdmc": ["--method", "bdmc", "--temperatures", "4", "--chains", "2", "--particles", "20"],
+    "gaps": ["--particles", "20", "--steps", "3"],
+    "anatomy": [],
+    "calibrate": ["--simulations", "30", "--draws", "9"],
+    "check": ["--draws", "10"],
+}
+SAYS = {  # command: (words of the summary, key of the JSON)
+    "evaluate": ("evidence  log p(x)", "log_evidence"),
+    "ais": ("annealed importance sampling from the guide: 4 temperatures, 2 chains", "log_evidence"),
+    "bdmc": ("certifies the error on data simulated from the model", "width"),
+    "gaps": ("amortization", "amortization"),
+    "anatomy": ("mutual information", "mutual_information"),
+    "calibrate": ("data simulated from the model", "guide"),
+    "check": ("prior", "statistics"),
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("measuring") / "run"
+    fit = ["fit", "--data", "digits", "--latent", "2", "--hidden", "16", "--epochs", "2", "--out", str(folder)]
+    assert cli.main(fit) == 0
+    return str(folder)
+
+
+def words_of(name, run):
+    command = name if name not in ("ais", "bdmc") else "evaluate"
+    return [command, run, "--num", "12", *SMALL[name]]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_command_prints_writes_and_draws(name, run, tmp_path, capsys):
+    account, figure = tmp_path / "account.json", tmp_path / "figure.png"
+    assert cli.main([*words_of(name, run), "--json", str(account), "--figure", str(figure)]) == 0
+    summary, key = SAYS[name]
+    assert summary in capsys.readouterr().out
+    assert key in json.loads(account.read_text())
+    assert figure.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_json_alone_on_standard_output(name, run, capsys):
+    assert cli.main([*words_of(name, run), "--json", "-"]) == 0
+    assert SAYS[name][1] in json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_an_interrupt_delivers_what_is_done(name, run, tmp_path, capsys, monkeypatch):
+    """The account of the data that were finished is written, and the exit status says that it was cut short."""
+    import pyrovae as pv
+
+    names = {"ais": "annealed_evidence", "bdmc": "bidirectional", "anatomy": "surgery", "check": "predictive_check"}
+    function = getattr(pv, names.get(name, name))
+
+    def interrupted(*arguments, **options):
+        raise Interrupted(function(*arguments, **options))
+
+    monkeypatch.setattr(pv, names.get(name, name), interrupted, raising=False)
+    account = tmp_path / "account.json"
+    assert cli.main([*words_of(name, run), "--json", str(account)]) == 130
+    assert SAYS[name][1] in json.loads(account.read_text())
+    shown = capsys.readouterr()
+    assert "interrupted" in shown.err and SAYS[name][0] in shown.out
+
+
+REFUSED = {
+    "method": (["evaluate", "{run}", "--method", "asi"], 'did you mean "ais"'),
+    "start": (["evaluate", "{run}", "--method", "ais", "--start", "priro"], 'did you mean "prior"'),
+    "temperatures": (["evaluate", "{run}", "--method", "ais", "--temperatures", "0"], "num_temperatures must be"),
+    "figure": (["gaps", "{run}", "--figure", "gaps.txt"], "ends in .png, .svg, .pdf"),
+    "folder": (["anatomy", "{run}", "--json", "{run}/none/a.json"], "there is no folder"),
+    "number": (["calibrate", "{run}", "--num", "0"], "--num must be at least 1"),
+    "simulations": (["calibrate", "{run}", "--simulations", "0"], "num_simulations"),
+    "draws": (["check", "{run}", "--draws", "0"], "num_draws"),
+}
+
+
+@pytest.mark.parametrize(("words", "message"), REFUSED.values(), ids=REFUSED)
+def test_bad_input_is_one_line(words, message, run, capsys):
+    assert cli.main([word.format(run=run) for word in words]) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error and "\n" not in error
+
+
+def test_a_part_of_the_test_split_is_not_kept(run, capsys):
+    assert cli.main(words_of("evaluate", run)) == 0
+    assert "not kept in the run" in capsys.readouterr().out
+    assert cli.main(["compare", run, run, "--figure", "x.txt"]) == 2
+
+
+def test_every_command_has_its_function():
+    assert set(measuring.COMMANDS) | {"fit", "sample", "figures", "demo"} == set(cli.SUMMARIES)

@@ -1,0 +1,305 @@
+"""Widened guides: each family against its formula, and any guide against the evidence that it must not change."""
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pyro.distributions.transforms as transforms
+import pytest
+import torch
+from examples.zoo import ZOO
+from torch import nn
+
+import pyrovae as pv
+from pyrovae.base.errors import InputError
+from pyrovae.evidence.evaluate import evaluate
+from pyrovae.evidence.proposals.widened import widened
+from pyrovae.pairs.context import Scoped, modules_of
+from pyrovae.pairs.particles import log_terms
+from pyrovae.pairs.traces import sites
+from pyrovae.programs.distributions.exponential import Bernoulli
+from pyrovae.programs.oracles import ppca
+from pyrovae.programs.oracles.mixtures import FiniteMixture
+
+ORACLE = ppca(20, 3)
+X, _ = ORACLE.draw(60, seed=1)
+EXACT = ORACLE.log_evidence(X)
+C = 1.7
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def doubles(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def account(guide, x=X, *, model=ORACLE.model, **options):
+    return evaluate(model, guide, x, **{"num_particles": 1000, "progress": False, **options})
+
+
+def one_draw(fn):
+    """The site of a guide that draws from ``fn``."""
+
+    def guide():
+        pyro.sample("z", fn)
+
+    return guide
+
+
+def wide(fn, factor=C):
+    """The distribution that a widened guide draws from, and draws of it."""
+    trace = pyro.poutine.trace(widened(one_draw(fn), factor)).get_trace()
+    return sites(trace)["z"]["fn"]
+
+
+# -------------------------------------------------------------------------------------------- families
+
+LOC, SCALE = doubles(4), doubles(4, seed=1).exp()
+ROOT = torch.eye(4).double() + doubles(4, 4, seed=2).tril(-1)
+FACTOR, LOGITS = doubles(4, 2, seed=3), doubles(5, 4, seed=4)
+
+SCALED = {  # name: (distribution, its centre): z = centre + c (y - centre), with y from the guide
+    "normal": (dist.Normal(LOC, SCALE), LOC),
+    "half-normal": (dist.HalfNormal(SCALE), 0.0),
+    "laplace": (dist.Laplace(LOC, SCALE), LOC),
+    "cauchy": (dist.Cauchy(LOC, SCALE), LOC),
+    "half-cauchy": (dist.HalfCauchy(SCALE), 0.0),
+    "student-t": (dist.StudentT(3.0, LOC, SCALE), LOC),
+    "multivariate-normal": (dist.MultivariateNormal(LOC, scale_tril=ROOT), LOC),
+    "multivariate-normal-of-a-precision": (dist.MultivariateNormal(LOC, precision_matrix=ROOT @ ROOT.T), LOC),
+    "low-rank-normal": (dist.LowRankMultivariateNormal(LOC, FACTOR, SCALE), LOC),
+}
+
+
+@pytest.mark.parametrize("case", SCALED.values(), ids=SCALED)
+def test_scales(case):
+    fn, centre = case
+    y = fn.sample((50,))
+    z = centre + C * (y - centre)
+    wider = wide(fn)
+    assert type(wider) is type(fn) and wider.has_rsample == fn.has_rsample
+    expected = fn.log_prob(y) - math.log(C) * fn.event_shape.numel()
+    torch.testing.assert_close(wider.log_prob(z), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_log_normal():
+    y = doubles(50, 4)
+    expected = dist.Normal(LOC, C * SCALE).log_prob(y) - y
+    torch.testing.assert_close(wide(dist.LogNormal(LOC, SCALE)).log_prob(y.exp()), expected)
+
+
+TEMPERED = {  # name: distribution: its density to the power 1 / c^2, normalised
+    "normal": dist.Normal(LOC, SCALE),
+    "multivariate-normal": dist.MultivariateNormal(LOC, scale_tril=ROOT),
+    "low-rank-normal": dist.LowRankMultivariateNormal(LOC, FACTOR, SCALE),
+    "von-mises": dist.VonMises(LOC, SCALE),
+    "bernoulli": dist.Bernoulli(torch.sigmoid(LOC)),
+    "our-bernoulli": Bernoulli(logits=LOC),
+    "categorical": dist.Categorical(LOGITS.softmax(-1)),
+    "one-hot": dist.OneHotCategorical(logits=LOGITS),
+}
+
+
+@pytest.mark.parametrize("fn", TEMPERED.values(), ids=TEMPERED)
+def test_tempering(fn):
+    values = fn.sample((50,))
+    ratio = wide(fn).log_prob(values) - fn.log_prob(values) / C**2
+    torch.testing.assert_close(ratio, ratio[:1].expand(ratio.shape), rtol=1e-6, atol=1e-6)  # the same for every value
+    if fn.has_enumerate_support:
+        assert torch.allclose(wide(fn).log_prob(fn.enumerate_support()).exp().sum(0), torch.ones(1).double())
+
+
+CENTRED = {  # name: (distribution, how its variance grows, for c = 1.7)
+    "gamma": (dist.Gamma(3 * SCALE, SCALE), C**2),
+    "beta": (dist.Beta(3 * SCALE, 2 * SCALE), None),
+    "dirichlet": (dist.Dirichlet(5 * SCALE), None),
+}
+
+
+@pytest.mark.parametrize("case", CENTRED.values(), ids=CENTRED)
+def test_means_are_kept(case):
+    fn, growth = case
+    wider = wide(fn)
+    torch.testing.assert_close(wider.mean, fn.mean)
+    ratio = wider.variance / fn.variance
+    assert ((ratio > 1.1) & (ratio <= C**2 + 1e-9)).all()
+    if growth is not None:
+        torch.testing.assert_close(ratio, torch.full_like(ratio, growth))
+
+
+NORMAL, MASK = dist.Normal(LOC, SCALE), torch.tensor([True, False, True, True])
+WRAPPED = {
+    "independent": (NORMAL.to_event(1), dist.Normal(LOC, C * SCALE).to_event(1)),
+    "expanded": (NORMAL.expand([3, 4]), dist.Normal(LOC, C * SCALE).expand([3, 4])),
+    "expanded-by-a-wrapper": (
+        dist.torch_distribution.ExpandedDistribution(NORMAL, (3, 4)),
+        dist.Normal(LOC, C * SCALE).expand([3, 4]),
+    ),
+    "masked": (NORMAL.mask(MASK), dist.Normal(LOC, C * SCALE).mask(MASK)),
+    "all": (
+        NORMAL.mask(MASK).expand([3, 4]).to_event(1),
+        dist.Normal(LOC, C * SCALE).mask(MASK).expand([3, 4]).to_event(1),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRAPPED.values(), ids=WRAPPED)
+def test_wrappers(case):
+    fn, expected = case
+    wider = wide(fn)
+    value = fn.sample()
+    assert wider.batch_shape == fn.batch_shape and wider.event_shape == fn.event_shape
+    torch.testing.assert_close(wider.log_prob(value), expected.log_prob(value))
+
+
+UNKNOWN = {
+    "exponential": (dist.Exponential(1.0), "Exponential"),
+    "flow": (dist.TransformedDistribution(NORMAL, [transforms.TanhTransform()]), "TransformedDistribution"),
+    "inside": (dist.Poisson(SCALE).to_event(1), "Poisson"),
+}
+
+
+@pytest.mark.parametrize("case", UNKNOWN.values(), ids=UNKNOWN)
+def test_another_family_is_refused_by_name(case):
+    fn, family = case
+    with pytest.raises(InputError, match=f"site 'z': no wider {family} is known.*defensive=0.1"):
+        wide(fn)
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0, math.inf, math.nan])
+def test_a_factor_must_be_positive(factor):
+    with pytest.raises(InputError, match="factor must be positive and finite"):
+        widened(ORACLE.guide, factor)
+
+
+# ------------------------------------------------------------------------------------------- any guide
+
+
+def test_widened_to_the_exact_posterior():
+    report = account(widened(ORACLE.scaled_guide(0.5), 2.0), num_particles=50)
+    assert (report.log_evidence - EXACT).abs().max() < 1e-10
+    assert (report.pareto_k == -math.inf).all()
+
+
+def test_widened_twice():
+    report = account(widened(widened(ORACLE.scaled_guide(0.5), 4.0), 0.5), num_particles=50)
+    assert (report.log_evidence - EXACT).abs().max() < 1e-10
+
+
+def test_it_mends_a_guide_that_is_too_narrow():
+    heavy = ppca(20, 3, collinearity=0.9)
+    x, _ = heavy.draw(200, seed=1)
+    guides = (heavy.mean_field_guide(), widened(heavy.mean_field_guide(), 2.5))
+    reports = [account(guide, x, model=heavy.model) for guide in guides]
+    errors = [float((report.log_evidence - heavy.log_evidence(x)).mean()) for report in reports]
+    assert errors[0] < -0.1 and abs(errors[1]) < 0.01
+    assert reports[0].share_doubtful > 0.5 and reports[1].share_doubtful == 0
+
+
+def test_discrete_latents():
+    means = torch.rand(4, 6, generator=torch.Generator().manual_seed(0)).double()
+    weights = torch.tensor([0.1, 0.2, 0.3, 0.4]).double()
+    mixture = FiniteMixture(weights, means, lambda mean: dist.Bernoulli(mean).to_event(1))
+    x, _ = mixture.draw(200, seed=1)
+    report = account(widened(mixture.guide, 1.3), x, model=mixture.model, num_particles=2000)
+    error = report.log_evidence - mixture.log_evidence(x)
+    assert float(error.abs().mean()) > 1e-4  # it is not the exact guide any more
+    assert abs(float(error.sum() / report.mc_se_log_evidence.square().sum().sqrt())) < 4  # standard errors
+
+
+SOME = [
+    "functions",
+    "params",
+    "pyro-module",
+    "auto-normal",
+    "pixels-right",
+    "two-observed",
+    "convolution",
+    "hard-wired",
+]
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_programs_of_every_style(name):
+    # Two widths, independent draws: 4.5 standard errors of the difference for each of 5 data.
+    case = ZOO[name]()
+    options = {"model": case.model, "plate": case.plate, "num_particles": 1000 if case.way == "looped" else 4000}
+    a, b = (
+        account(widened(case.guide, width), case.args, seed=seed, **options) for width, seed in ((1.6, 0), (2.0, 1))
+    )
+    se = (a.mc_se_log_evidence.square() + b.mc_se_log_evidence.square()).sqrt()
+    assert ((a.log_evidence - b.log_evidence).abs() < 4.5 * se).all()
+    assert (a.elbo != b.elbo).all() and a.way == b.way == case.way
+
+
+# --------------------------------------------------------------------------------------- modules and scopes
+
+
+class Small(nn.Module):
+    """A pair whose guide drops half of its inputs in train mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Dropout(0.5), nn.Linear(20, 3)).double()
+
+    def guide(self, x):
+        pyro.module("small", self)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(self.encoder(x), 1.0).to_event(1))
+
+
+def test_modules_are_found_and_put_into_eval_mode():
+    small, seen = Small(), []
+    small.encoder[0].register_forward_hook(lambda module, *_: seen.append(module.training))
+    for guide in (widened(small.guide, 1.2), widened(widened(small.guide, 1.2), 1.2), widened(small.forward, 1.2)):
+        assert modules_of(guide) == [small]
+    account(widened(small.guide, 1.2), num_particles=30)
+    assert seen and not any(seen) and small.training
+
+
+def scoped(loc):
+    """A pair in a scope of its own, where the parameter ``loc`` is what is given."""
+
+    def model(x):
+        ORACLE.model(x)
+
+    def guide(x):
+        shift = pyro.param("shift", torch.tensor(0.0).double())
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(ORACLE.posterior(x).mean + shift, 0.3).to_event(1))
+
+    with pyro.get_param_store().scope() as scope:
+        pyro.param("shift", torch.tensor(loc).double())
+    return Scoped(model, scope), Scoped(guide, scope)
+
+
+def test_a_fit_keeps_its_scope():
+    model, guide = scoped(0.5)
+    here, there = account(widened(guide, 1.0), model=model), account(widened(scoped(0.0)[1], 1.0))
+    assert torch.equal(here.elbo, account(guide, model=model).elbo)
+    assert (here.elbo < there.elbo - 1).all()  # at a shift of its own, not at that of the global store
+    assert isinstance(widened(guide, 1.2), Scoped) and widened(guide, 1.2).scope is guide.scope
+    assert not list(pyro.get_param_store().keys())
+
+
+def test_two_fits_are_not_mixed():
+    with pytest.raises(InputError, match="two different fits"):
+        account(widened(scoped(0.0)[1], 1.2), model=scoped(0.0)[0])
+
+
+def test_a_fitted_pair():
+    vae = pv.VAE(
+        prior=pv.priors.StandardNormal(2),
+        decoder=pv.Conditional(pv.families.bernoulli(), (6,), pv.networks.mlp(2, 8)),
+        encoder=pv.Conditional(pv.families.normal(), (2,), pv.networks.mlp(6, 8)),
+    )
+    x = (doubles(40, 6) > 0).float()
+    fit = pv.fit(vae.model, vae.guide, x, epochs=1, batch_size=20, seed=0, progress=False)
+    fitted = account(widened(fit.guide, 1.5), x, model=fit.model)
+    assert torch.equal(fitted.elbo, account(widened(vae.guide, 1.5), x, model=vae.model).elbo)
+    torch.manual_seed(0)
+    terms = log_terms(fit.model, widened(fit.guide, 1.5), x, num_particles=3)
+    assert terms.log_weight.shape == (3, 40)

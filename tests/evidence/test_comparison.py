@@ -1,0 +1,191 @@
+"""Paired differences by hand, the correction for rescaled rows, and comparisons that would mean nothing."""
+
+import math
+from dataclasses import replace
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+from pyrovae.base.errors import InputError
+from pyrovae.data import as_split, load
+from pyrovae.evidence.comparison import compare, source_evidence
+from pyrovae.evidence.evaluate import evaluate
+from pyrovae.programs.oracles import LinearGaussian, ppca
+
+ORACLE = ppca(8, 2)
+X, _ = ORACLE.draw(60, seed=0)
+
+
+def account(guide, x=X, model=ORACLE.model, num_particles=40, **options):
+    return evaluate(model, guide, x, num_particles=num_particles, progress=False, **options)
+
+
+@pytest.fixture(scope="module")
+def reports():
+    return {
+        "narrow": account(ORACLE.scaled_guide(0.6), seed=1),
+        "exact": account(ORACLE.guide),
+        "other model": account(ppca(8, 2, seed=1).guide, model=ppca(8, 2, seed=1).model),
+    }
+
+
+def test_paired_differences_by_hand(reports):
+    result = compare(reports)
+    assert [row.name for row in result.rows][-1] == "other model"
+    best = result.rows[0]
+    assert (best.difference, best.difference_se, best.difference_mc_se) == (0, 0, 0)
+    for row in result.rows:
+        report = reports[row.name]
+        assert row.log_evidence == pytest.approx(float(report.log_evidence.mean()), rel=1e-12)
+        assert row.data_se == pytest.approx(float(report.log_evidence.std()) / math.sqrt(60), rel=1e-12)
+    row = next(row for row in result.rows if row.name == "other model")
+    difference = reports["other model"].log_evidence - reports[best.name].log_evidence
+    squares = reports["other model"].mc_se_log_evidence.square() + reports[best.name].mc_se_log_evidence.square()
+    assert row.difference == pytest.approx(float(difference.mean()), rel=1e-12)
+    assert row.difference_se == pytest.approx(float(difference.std()) / math.sqrt(60), rel=1e-12)
+    assert row.difference_mc_se == pytest.approx(math.sqrt(float(squares.sum())) / 60, rel=1e-12)
+    assert row.difference == pytest.approx(row.log_evidence - best.log_evidence, rel=1e-9)
+
+
+def test_pairing_takes_out_what_the_data_share(reports):
+    """One model, two guides: their accounts differ far less than the data do."""
+    rows = {row.name: row for row in compare(reports).rows}
+    worse = max((rows["narrow"], rows["exact"]), key=lambda row: abs(row.difference))
+    assert worse.difference_se < worse.data_se / 5
+
+
+def test_order_and_text(reports):
+    result = compare(reports)
+    assert compare(dict(reversed(reports.items()))) == result
+    assert list(result.rows) == sorted(result.rows, key=lambda row: -row.log_evidence)
+    text = str(result)
+    assert all(
+        part in text for part in [*reports, "highest", "N = 60", "nats per datum", "MC SE", "paired", "k-hat bad"]
+    )
+    assert text.splitlines()[1].startswith(result.rows[0].name)
+
+
+def test_unequal_numbers_of_particles_are_told():
+    reports = {k: account(ORACLE.scaled_guide(0.5), num_particles=k) for k in (30, 300)}
+    text = str(compare({str(k): report for k, report in reports.items()}))
+    assert "evaluate with one number of particles" in text
+
+
+def test_one_datum():
+    reports = {str(i): account(ORACLE.scaled_guide(1.2), X[:1], seed=i) for i in range(2)}
+    assert "nan" in str(compare(reports))
+
+
+# --------------------------------------------------------------------------------- rescaled rows
+
+DIVISOR = 16.0
+
+
+def rescaled(x):
+    """Rows divided by 16, with the protocol that says so, and the model of the same data in that unit."""
+    split = as_split(x / DIVISOR)
+    jacobian = -x.shape[1] * math.log(DIVISOR)
+    protocol = replace(
+        split.protocol, divisor=DIVISOR, log_jacobian=jacobian, source_sha256=as_split(x).protocol.sha256
+    )
+    model = LinearGaussian(ORACLE.loadings / DIVISOR, ORACLE.bias / DIVISOR, ORACLE.noise_scale / DIVISOR)
+    return replace(split, protocol=protocol), model
+
+
+def test_rescaled_densities_are_brought_to_one_unit(reports):
+    split, model = rescaled(X)
+    report = account(model.guide, split, model.model)
+    shift = report.log_evidence - reports["exact"].log_evidence
+    assert (shift - 8 * math.log(DIVISOR)).abs().max() < 1e-9
+    assert (source_evidence(report) - reports["exact"].log_evidence).abs().max() < 1e-9
+    row = compare({"as found": reports["exact"], "rescaled": report}).rows[-1]
+    assert abs(row.difference) < 1e-9
+
+
+def test_rescaled_digits_of_the_loader():
+    """The loader's own protocol gives the same correction."""
+
+    def pair(unit):
+        def model(x):
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(0.0, 1.0))
+                loc = (5 + z[..., None, None] + torch.zeros(8, 8)) / unit
+                pyro.sample("x", dist.Normal(loc, 4.0 / unit).to_event(2), obs=x)
+
+        def guide(x):
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(x.mean((-1, -2)) * unit - 5, 0.5))
+
+        return model, guide
+
+    found, scaled = (load("digits", divisor=divisor).test[:40] for divisor in (None, 16.0))
+    reports = {
+        "found": evaluate(*pair(1), found, num_particles=50, progress=False),
+        "scaled": evaluate(*pair(16), scaled, num_particles=50, progress=False),
+    }
+    assert abs(compare(reports).rows[-1].difference) < 1e-3  # float32; uncorrected it would be 177 nats
+
+
+def test_masses_get_no_jacobian(reports):
+    report = replace(reports["exact"], measure={"x": "mass"})
+    shifted = replace(report, protocol=replace(report.protocol, log_jacobian=-5.0))
+    assert torch.equal(source_evidence(shifted), report.log_evidence)
+
+
+# ----------------------------------------------------------------------------------------- refusals
+
+
+def with_protocol(report, **changes):
+    return replace(report, protocol=replace(report.protocol, **changes))
+
+
+REFUSED = {  # name: (changes of two reports on the same rows, message)
+    "mass-and-density": (
+        lambda a: (a, replace(a, measure={"x": "mass"})),
+        "likelihood of one is a density, of the other a mass",
+    ),
+    "joint-and-conditional": (
+        lambda a: (replace(a, measure={"x": "mass", "y": "mass"}), replace(a, measure={"x": "mass"})),
+        "likelihood of one is a mass and a mass, of the other a mass",
+    ),
+    "factor": (
+        lambda a: (a, replace(a, measure={"x": "density", "penalty": "factor"})),
+        "of one is a density, of the other a density and a factor",
+    ),
+    "binarization": (
+        lambda a: (with_protocol(a, binarization="static"), with_protocol(a, binarization="threshold")),
+        "binarization is 'static' in one and 'threshold' in the other",
+    ),
+    "rows": (lambda a: (a, with_protocol(a, source_sha256="0" * 64)), "their rows differ .*evaluate both on the same"),
+    "binarized-rows": (
+        lambda a: (with_protocol(a, binarization="static"), with_protocol(a, binarization="static", sha256="0" * 64)),
+        "their rows differ",
+    ),
+    "no-protocol": (lambda a: (a, replace(a, protocol=None)), "without a data protocol says nothing of its rows"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED.values(), ids=REFUSED)
+def test_refused(case, reports):
+    change, message = case
+    first, second = change(reports["exact"])
+    with pytest.raises(InputError, match=rf"'mine' and 'yours' cannot be compared: .*{message}"):
+        compare({"mine": first, "yours": second})
+
+
+def test_unlike_numbers_of_data(reports):
+    with pytest.raises(InputError, match="evaluated on 60 and 50 data"):
+        compare({"mine": reports["exact"], "yours": account(ORACLE.guide, X[:50])})
+
+
+def test_unlike_data(reports):
+    with pytest.raises(InputError, match="their rows differ"):
+        compare({"mine": reports["exact"], "yours": account(ORACLE.guide, X.flip(0))})
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_too_few(count, reports):
+    with pytest.raises(InputError, match=f"at least two reports, got {count}"):
+        compare(dict(list(reports.items())[:count]))

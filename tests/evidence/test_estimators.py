@@ -1,0 +1,295 @@
+"""Estimators against closed cases, another implementation of k-hat, and their own spread over repetitions."""
+
+import math
+import warnings
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from arviz_stats.base.array import array_stats
+
+from pyrovae.evidence import estimators as est
+
+LIMIT = {"rtol": 1e-12, "atol": 1e-12}
+
+
+def doubles(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def log_weights(num_particles, num_data, width, seed=0, dim=3):
+    """Posterior N(0, I), guide N(0, width^2 I): log p / q, (K, N)."""
+    eps = doubles(num_particles, num_data, dim, seed=seed)
+    return (dim * math.log(width) + (eps**2 - (width * eps) ** 2).sum(-1) / 2).double()
+
+
+def same(actual, expected):
+    expected = torch.as_tensor(expected, dtype=torch.float64).expand(actual.shape)
+    torch.testing.assert_close(actual, expected, equal_nan=True, **LIMIT)
+
+
+# ----------------------------------------------------------------------------------------- closed cases
+
+
+def column(*values):
+    return torch.tensor(values, dtype=torch.float64)[:, None]
+
+
+TWO = column(0, 2).log()  # the weights 0 and 2: mean 1
+EQUAL = torch.full((7, 2), -3.5)
+
+CLOSED = {  # name: (function, table, value)
+    "mean": (est.mean, column(1, 2, 6), 3.0),
+    "mean-se": (est.mean_se, column(1, 3), 1.0),
+    "elbo": (est.elbo, column(0, 2), 1.0),
+    "elbo-of-a-zero-weight": (est.elbo, TWO, -math.inf),
+    "evidence": (est.log_evidence, TWO, 0.0),
+    "evidence-equal": (est.log_evidence, EQUAL, -3.5),
+    "evidence-one-particle": (est.log_evidence, column(4), 4.0),
+    "evidence-se": (est.log_evidence_se, TWO, 1.0),
+    "evidence-se-equal": (est.log_evidence_se, EQUAL, 0.0),
+    "evidence-bias": (est.log_evidence_bias, column(0.2)[0], -0.02),
+    "kl-posterior-equal": (est.kl_posterior, EQUAL, 0.0),
+    "kl-posterior": (est.kl_posterior, column(1, 3).log(), math.log(2) - math.log(3) / 2),
+    "kl-posterior-se": (est.kl_posterior_se, column(1, 3).log(), (math.log(3) - 1) / 2),
+    "kl-posterior-se-equal": (est.kl_posterior_se, EQUAL, 0.0),
+    "relative-weight": (lambda table: est.relative_weight(table)[1], TWO, 2.0),
+    "jackknife": (est.log_evidence_jackknife, column(1, 3).log(), 2 * math.log(2) - math.log(3) / 2),
+    "jackknife-equal": (est.log_evidence_jackknife, EQUAL, -3.5),
+    "jackknife-one-particle": (est.log_evidence_jackknife, column(4), math.nan),
+    "jackknife-of-zero-weights": (est.log_evidence_jackknife, column(0, 0, 0).log(), -math.inf),
+    "jackknife-of-one-weight-that-is-not-zero": (est.log_evidence_jackknife, TWO, math.inf),
+    "jackknife-se": (est.log_evidence_jackknife_se, column(1, 3).log(), math.log(3) / 2),
+    "jackknife-se-equal": (est.log_evidence_jackknife_se, EQUAL, 0.0),
+    "psis-of-few": (est.log_evidence_psis, TWO, 0.0),
+    "ess-equal": (est.ess, EQUAL, 7.0),
+    "ess-one": (est.ess, column(1, 0, 0, 0).log(), 1.0),
+    "ess-two-of-three": (est.ess, column(1, 1, 0).log(), 2.0),
+}
+
+
+@pytest.mark.parametrize("case", CLOSED.values(), ids=CLOSED)
+def test_closed_cases(case):
+    function, table, value = case
+    same(function(table), value)
+
+
+NEEDS_TWO = {
+    "mean": est.mean_se,
+    "evidence": est.log_evidence_se,
+    "jackknife": est.log_evidence_jackknife_se,
+    "kl-posterior": est.kl_posterior_se,
+}
+
+
+@pytest.mark.parametrize("function", NEEDS_TWO.values(), ids=NEEDS_TWO)
+def test_one_particle_has_no_error(function):
+    assert function(doubles(1, 5)).isnan().all()
+
+
+def test_identities():
+    likelihood, prior, guide = (100 * doubles(50, 30, seed=seed) for seed in range(3))
+    log_weight = likelihood + prior - guide
+    same(est.elbo(log_weight), est.mean(likelihood) - est.mean(guide - prior))
+    same(est.log_evidence(log_weight), est.elbo(log_weight) + est.kl_posterior(log_weight))
+    assert (est.kl_posterior(log_weight) >= 0).all()
+    assert ((est.ess(log_weight) >= 1 - 1e-12) & (est.ess(log_weight) <= 50 + 1e-9)).all()
+
+
+SHIFTED = (est.elbo, est.log_evidence, est.log_evidence_jackknife, est.log_evidence_psis)
+UNSHIFTED = (est.log_evidence_se, est.log_evidence_jackknife_se, est.kl_posterior_se, est.ess, est.pareto_k)
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_a_constant_only_shifts(seed):
+    table, constant = doubles(200, 5, seed=seed), [-1e6, -1e4, 1e4, 100.0][seed % 4] * (1 + seed / 200)
+    for function in SHIFTED:
+        torch.testing.assert_close(function(table + constant), function(table) + constant, rtol=1e-14, atol=1e-9)
+    for function in UNSHIFTED:
+        torch.testing.assert_close(function(table + constant), function(table), rtol=1e-7, atol=1e-7)
+
+
+def test_all_weights_zero():
+    table = torch.full((100, 2), -math.inf)
+    assert all((function(table) == -math.inf).all() for function in SHIFTED)
+    assert est.pareto_k(table).isnan().all()
+
+
+@pytest.mark.parametrize("function", SHIFTED)
+def test_a_nan_is_never_dropped(function):
+    table = doubles(100, 3)
+    table[50, 1] = math.nan
+    assert function(table).isnan().tolist() == [False, True, False]
+
+
+def test_float32_tables_are_summed_in_float64():
+    table = torch.full((100_000, 1), 0.1)
+    same(est.mean(table), torch.tensor(0.1).double())
+
+
+# -------------------------------------------------------------------------------------------- jackknife
+
+
+def left_out(table):
+    """L_{K-1} without each weight in turn, (K, N), each by a sum of its own."""
+    rest = [torch.cat([table[:k], table[k + 1 :]]) for k in range(len(table))]
+    return torch.stack([est.log_evidence(part) for part in rest])
+
+
+TABLES = {  # name: log weights (K, N)
+    "alike": 1e-6 * doubles(30, 4),
+    "spread": doubles(30, 4),
+    "two": doubles(2, 4),
+    "one-outweighs-the-rest": torch.cat([doubles(20, 3), torch.tensor([[30.0, 50.0, 900.0]]).double()]),
+    "two-outweigh-the-rest": torch.cat([doubles(20, 1), torch.tensor([[40.0], [40.5]]).double()]),
+    "some-are-zero": torch.where(doubles(20, 2) > 0, -math.inf, doubles(20, 2, seed=1)),
+    "far-from-one": doubles(25, 3) - 1e4,
+}
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+def test_jackknife_is_that_of_the_definition(table):
+    pseudo = len(table) * est.log_evidence(table) - (len(table) - 1) * left_out(table)
+    close = {"rtol": 1e-11, "atol": 1e-10}
+    torch.testing.assert_close(est.log_evidence_jackknife(table), pseudo.mean(0), **close)
+    torch.testing.assert_close(est.log_evidence_jackknife_se(table), est.mean_se(pseudo), **close)
+
+
+@pytest.mark.parametrize("num_particles", [20, 50, 100])
+def test_jackknife_cuts_the_bias(num_particles):
+    # The evidence is 1. 20,000 repetitions, with the mean weight as control variate (its mean is 1, without bias);
+    # the bias that is left is held to a tenth, plus 4 of its standard errors, which are under a fiftieth.
+    table = log_weights(num_particles, 20_000, 1.5, seed=num_particles)
+    raw, corrected = est.log_evidence(table), est.log_evidence_jackknife(table)
+    control = raw.exp() - 1
+    bias, left = float((raw - control).mean()), float((corrected - control).mean())
+    se = float((corrected - control).std()) / math.sqrt(len(control))
+    assert bias < 0 and se < abs(bias) / 50
+    assert abs(left) < 0.1 * abs(bias) + 4 * se
+
+
+# ------------------------------------------------------------------------------------------------ k-hat
+
+
+@pytest.mark.parametrize("num_particles", [25, 100, 1000, 5000])
+@pytest.mark.parametrize("width", [0.3, 0.5, 0.8, 1.3])
+def test_pareto_k_is_that_of_arviz(num_particles, width):
+    table = log_weights(num_particles, 20, width, seed=num_particles) - 700.0
+    theirs = [float(array_stats.psislw(-column.numpy())[1]) for column in table.T]  # psislw negates its input
+    np.testing.assert_allclose(est.pareto_k(table).numpy(), theirs, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("num_particles", [25, 100, 1000, 5000])
+@pytest.mark.parametrize("width", [0.3, 0.5, 0.8, 1.3])
+def test_psis_is_that_of_arviz(num_particles, width):
+    table = log_weights(num_particles, 20, width, seed=num_particles) - 700.0
+    theirs = [array_stats.psislw(-column.numpy())[0] for column in table.T]  # negated, and normalised there
+    ours = est.psis(table)
+    np.testing.assert_allclose((ours - ours.logsumexp(0)).T.numpy(), theirs, rtol=0, atol=1e-10)
+    same(est.log_evidence_psis(table), ours.logsumexp(0) - math.log(num_particles))
+
+
+@pytest.mark.parametrize("width", [0.3, 0.8, 1.3])
+def test_psis_tames_the_tail_alone(width):
+    table = log_weights(1000, 20, width)
+    smooth, (raw, rows) = est.psis(table), table.sort(0)
+    size = math.floor(3 * math.sqrt(1000))
+    smoothed = smooth.gather(0, rows)
+    assert torch.equal(smoothed[:-size], raw[:-size]) and not torch.equal(smoothed[-size:], raw[-size:])
+    assert (smoothed.diff(dim=0) >= 0).all() and (smoothed[-1] <= raw[-1]).all()
+
+
+def test_psis_lowers_the_spread_of_the_evidence():
+    table = log_weights(1000, 400, 0.5)
+    assert est.log_evidence_psis(table).std() < 0.8 * est.log_evidence(table).std()
+
+
+def test_pareto_k_tells_narrow_guides_from_wide():
+    shapes = [est.pareto_k(log_weights(1000, 200, width)) for width in (1.3, 0.8, 0.5, 0.3)]
+    medians = [float(shape.median()) for shape in shapes]
+    assert medians == sorted(medians) and len(set(medians)) == 4
+    assert (shapes[0] < 0.5).all()
+    assert (shapes[-1] > 0.7).double().mean() >= 0.8
+
+
+TIED = torch.where(doubles(1000, 1) > 0, 0.0, -1.0)
+NAN_INSIDE = log_weights(1000, 1, 0.8).index_fill(0, torch.tensor([500]), math.nan)
+SHAPES = {  # name: (table, k-hat)
+    "exact": (torch.full((1000, 1), -123.456), -math.inf),
+    "exact-to-rounding": (-100 + 1e-13 * doubles(1000, 1), -math.inf),
+    "exact-few-particles": (torch.full((2, 1), -3.0), -math.inf),
+    "one-particle": (doubles(1, 1), math.nan),
+    "too-few-particles": (doubles(24, 1), math.nan),
+    "nan": (NAN_INSIDE, math.nan),
+    "tied": (TIED, math.nan),
+    "all-zero-but-one": (torch.cat([torch.zeros(1, 1), torch.full((999, 1), -math.inf)]), math.nan),
+    "wider-than-doubles": (1000 * doubles(1000, 1), math.inf),
+}
+
+
+@pytest.mark.parametrize("case", SHAPES.values(), ids=SHAPES)
+def test_pareto_k_where_there_is_no_fit(case):
+    table, value = case
+    same(est.pareto_k(table), value)
+
+
+@pytest.mark.parametrize("case", SHAPES.values(), ids=SHAPES)
+def test_psis_leaves_weights_without_a_fit(case):
+    same(est.psis(case[0]), case[0].double())
+
+
+def test_pareto_k_of_each_datum_stands_alone():
+    table = torch.cat([log_weights(1000, 2, 0.8), SHAPES["exact"][0], NAN_INSIDE, TIED], 1)
+    alone = torch.cat([est.pareto_k(column[:, None]) for column in table.T])
+    same(est.pareto_k(table), alone)
+    assert est.pareto_k(table)[:2].isfinite().all()
+
+
+def test_pareto_k_grows_past_all_bounds():
+    shapes = [est.pareto_k(scale * doubles(1000, 5)) for scale in (1, 10, 100, 300, 1000)]
+    assert all((a < b).all() for a, b in pairwise(shapes))
+
+
+@pytest.mark.parametrize(
+    "num_particles, threshold", [(10, 0.0), (100, 0.5), (1000, 2 / 3), (10**6, 0.7), (1, math.nan)]
+)
+def test_threshold(num_particles, threshold):
+    assert est.pareto_k_threshold(num_particles) == pytest.approx(threshold, nan_ok=True)
+
+
+# ------------------------------------------------------------------------- errors against repetitions
+
+REPETITIONS = 400
+ERRORS = {  # name: (estimate, its standard error, how far the mean error may be from the sd of 400 repetitions)
+    "elbo": (est.elbo, est.mean_se, 0.15),
+    "log-evidence": (est.log_evidence, est.log_evidence_se, 0.15),
+    "jackknife": (est.log_evidence_jackknife, est.log_evidence_jackknife_se, 0.15),
+    "kl-posterior": (est.kl_posterior, est.kl_posterior_se, 0.15),
+}
+
+
+@pytest.mark.parametrize("width", [0.95, 1.3])
+@pytest.mark.parametrize("case", ERRORS.values(), ids=ERRORS)
+def test_standard_errors(case, width):
+    # An sd of 400 repetitions is known to 1/sqrt(800) = 3.5 %: 15 % is 4 standard errors.
+    estimate, error, tolerance = case
+    table = log_weights(1000, REPETITIONS, width, seed=5)
+    assert float(error(table).mean() / estimate(table).std()) == pytest.approx(1, abs=tolerance)
+
+
+def test_bias_of_the_evidence():
+    # The mean error of 20,000 repetitions at K = 50, in 4 standard errors plus 15 % for the next order in 1/K.
+    table = log_weights(50, 20_000, 1.5, seed=6)
+    error = est.log_evidence(table)  # the evidence is 1
+    predicted = float(est.log_evidence_bias(est.log_evidence_se(table)).mean())
+    se = float(error.std()) / math.sqrt(len(error))
+    assert float(error.mean()) < -4 * se  # there is something to predict
+    assert abs(float(error.mean()) - predicted) < 4 * se + 0.15 * abs(predicted)
+
+
+@pytest.fixture(autouse=True)
+def no_warnings():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield

@@ -1,0 +1,310 @@
+"""Modules are found wherever a program keeps them; modes, scopes and the global store come back as they were."""
+
+import functools
+from collections import deque, namedtuple
+from contextlib import nullcontext
+
+import pyro
+import pyro.distributions as dist
+import pyro.poutine as poutine
+import pytest
+import torch
+from torch import nn
+from torch.distributions import constraints
+
+from pyrovae.base.errors import InputError
+from pyrovae.pairs.context import (
+    Scoped,
+    evaluation_mode,
+    home_device,
+    kept_modes,
+    modules_of,
+    own_scope,
+    quiet_numerics,
+)
+from pyrovae.pairs.traces import num_rows, plain_traces, sites
+
+NET = nn.Linear(2, 2)
+HOLDER = {"nets": [NET]}
+Both = namedtuple("Both", "first second")
+
+# ------------------------------------------------------------------------------------------- modules
+
+
+class OnModule(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.child = nn.Linear(2, 2)
+
+    def model(self, x):
+        return self.child(x)
+
+
+class OnObject:
+    def __init__(self, net):
+        self.net = net
+
+    def model(self, x):
+        return self.net(x)
+
+    def __call__(self, x):
+        return self.net(x)
+
+
+class ByGlobal:
+    """Its program calls a method, and only that one names the module."""
+
+    def model(self, x):
+        return self.decode(x)
+
+    def decode(self, x):
+        return NET(x)
+
+    def __call__(self, x):
+        return self.decode(x)
+
+
+def uses_global(x):
+    return NET(x)
+
+
+def uses_container(x):
+    return HOLDER["nets"][0](x)
+
+
+def inner_function(x):
+    def deeper():
+        return [NET(row) for row in x]
+
+    return deeper()
+
+
+def calls_another(x):
+    return uses_global(x)
+
+
+def closure(net, wrap=lambda net: net):
+    kept = wrap(net)
+
+    def program(x):
+        return kept
+
+    return program
+
+
+def with_defaults(x, net=NET, *, also=None):
+    return net
+
+
+def with_keyword_default(x, *, net=NET):
+    return net
+
+
+FOUND = {  # name: a function of a module that makes a program which can reach it
+    "closure": closure,
+    "list": lambda net: closure(net, lambda net: [net]),
+    "dict-of-lists": lambda net: closure(net, lambda net: {"a": [1, (net,)]}),
+    "set": lambda net: closure(net, lambda net: {net}),
+    "deque": lambda net: closure(net, lambda net: deque([net])),
+    "named-tuple": lambda net: closure(net, lambda net: Both(net, 3)),
+    "cycle": lambda net: closure(net, lambda net: cyclic(net)),
+    "partial": lambda net: functools.partial(lambda net, x: net(x), net),
+    "partial-keyword": lambda net: functools.partial(lambda x, net: net(x), net=net),
+    "method": lambda net: OnObject(net).model,
+    "callable-object": OnObject,
+    "wrapped": lambda net: functools.wraps(uses_container)(closure(net)),
+    "handled": lambda net: poutine.scale(closure(net), scale=2.0),
+    "plated": lambda net: pyro.plate("data", 3)(closure(net)),
+    "scoped": lambda net: Scoped(closure(net), {"params": {}, "constraints": {}}),
+    "function-of-functions": lambda net: closure(net, lambda net: lambda x: net(x)),
+}
+
+
+def cyclic(net):
+    items = [net]
+    items.append(items)
+    return items
+
+
+@pytest.mark.parametrize("build", FOUND.values(), ids=FOUND)
+def test_modules_are_found(build):
+    net = nn.Linear(2, 2)
+    assert [module for module in modules_of(build(net)) if module is not NET] == [net]
+
+
+BY_NAME = {
+    "global": uses_global,
+    "global-container": uses_container,
+    "inner-function": inner_function,
+    "called": calls_another,
+    "method-of-a-method": ByGlobal().model,
+    "object-of-a-method": ByGlobal(),
+    "default": with_defaults,
+    "keyword-default": with_keyword_default,
+}
+
+
+@pytest.mark.parametrize("program", BY_NAME.values(), ids=BY_NAME)
+def test_modules_named_by_code_are_found(program):
+    assert modules_of(program) == [NET]
+
+
+def test_only_the_outermost_modules_and_each_once():
+    outer, other = OnModule(), nn.Linear(1, 1)
+    assert modules_of(outer.model, closure(outer.child), closure(other), outer.model) == [outer, other]
+
+
+def test_programs_without_modules():
+    def unset():
+        return later
+
+    assert modules_of(lambda x: x, unset, print, len) == []
+    later = 3
+
+
+def test_many_values_in_reach_take_no_time():
+    numbers = list(range(300_000))
+    assert modules_of(closure(numbers, lambda n: [n, NET])) == [NET]
+
+
+# --------------------------------------------------------------------------------------------- modes
+
+
+def mixed():
+    net = nn.Sequential(nn.Dropout(), nn.Sequential(nn.BatchNorm1d(2), nn.Dropout()), nn.Dropout())
+    net[1].eval()
+    net[2].eval()
+    net[1][1].train()
+    return net
+
+
+def modes(net):
+    return [part.training for part in net.modules()]
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError], ids=["done", "raised"])
+def test_evaluation_mode_puts_mixed_modes_back(error):
+    net = mixed()
+    before = modes(net)
+    with pytest.raises(error) if error else nullcontext():
+        with evaluation_mode([net]):
+            assert not any(modes(net))
+            if error:
+                raise error
+    assert modes(net) == before and len(set(before)) == 2
+
+
+def test_kept_modes():
+    net = mixed()
+    before = modes(net)
+    with kept_modes([net]):
+        net.train()
+    assert modes(net) == before
+
+
+def test_quiet_numerics():
+    with quiet_numerics():
+        assert not torch.is_grad_enabled() and not torch.distributions.Distribution._validate_args
+    assert torch.is_grad_enabled() and torch.distributions.Distribution._validate_args
+
+
+# -------------------------------------------------------------------------------------------- scopes
+
+
+def program(x=None):
+    pyro.module("net", NET)
+    pyro.param("scale", torch.tensor(1.0), constraint=constraints.positive)
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_own_scope_leaves_the_global_store_alone(fresh):
+    pyro.param("mine", torch.tensor(2.0), constraint=constraints.positive)
+    store = pyro.get_param_store()
+    with own_scope(program, program, fresh=fresh) as (model, guide, scope):
+        assert (model, guide) == (program, program)
+        assert list(store.keys()) == ([] if fresh else ["mine"])
+        program()
+        store.setdefault("mine", torch.tensor(5.0), constraint=constraints.positive)
+    assert set(scope["params"]) == {"net$$$weight", "net$$$bias", "scale", "mine"}
+    assert list(store.keys()) == ["mine"] and pyro.param("mine") == 2
+    assert pyro.param("mine").unconstrained() is dict(store.named_parameters())["mine"]
+    pyro.clear_param_store()
+
+
+def test_own_scope_after_an_error():
+    pyro.param("mine", torch.tensor(2.0))
+    with pytest.raises(ZeroDivisionError), own_scope(program, program):
+        program()
+        raise ZeroDivisionError
+    assert list(pyro.get_param_store().keys()) == ["mine"]
+    pyro.clear_param_store()
+
+
+def scoped(value):
+    def model(x):
+        return pyro.param("scale", torch.tensor(-1.0)) * x
+
+    scope = {"params": {}, "constraints": {}}
+    with pyro.get_param_store().scope(scope):
+        pyro.param("scale", torch.tensor(value))
+    return Scoped(model, scope)
+
+
+def test_scoped_programs_keep_their_own_parameters():
+    one, two = scoped(1.0), scoped(2.0)
+    pyro.param("scale", torch.tensor(7.0))
+    assert (one(3.0), two(3.0), one(3.0)) == (3, 6, 3)
+    assert one.__name__ == "model" and pyro.param("scale") == 7
+    pyro.clear_param_store()
+
+
+def test_own_scope_of_a_scoped_pair_is_its_scope():
+    one = scoped(1.0)
+    guide = Scoped(lambda x: pyro.param("scale"), one.scope)
+    with own_scope(one, guide) as (model, unwrapped, scope):
+        assert model is one.program and unwrapped is guide.program and scope is one.scope
+        assert model(3.0) == 3 and unwrapped(0) == 1
+    with own_scope(one, lambda x: pyro.param("scale")) as (_, bare, _):
+        assert bare(0) == 1
+
+
+def test_programs_of_two_fits():
+    with pytest.raises(InputError, match="from two different fits; take both from one"):
+        with own_scope(scoped(1.0), scoped(2.0)):
+            pass
+
+
+# ---------------------------------------------------------------------------------------------- runs
+
+
+def model(x):
+    with pyro.plate("data", 20, subsample_size=len(x)):
+        pyro.deterministic("constant", torch.tensor(1.0))
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def guide(x):
+    with pyro.plate("data", 20, subsample_size=len(x)):
+        pyro.sample("z", dist.Normal(x, 1.0))
+
+
+def test_plain_traces_score_the_model_on_what_the_guide_drew():
+    model_trace, guide_trace = plain_traces(model, guide, (torch.zeros(5),))
+    assert model_trace.nodes["z"]["value"] is guide_trace.nodes["z"]["value"]
+    assert (list(sites(model_trace)), list(sites(guide_trace))) == (["z", "x"], ["z"])
+
+
+@pytest.mark.parametrize("args", [(torch.zeros(4, 2),), ("option", torch.tensor(1.0), torch.zeros(4), torch.zeros(3))])
+def test_num_rows(args):
+    assert num_rows(args) == 4
+
+
+def test_home_device():
+    meta = nn.Linear(1, 1, device="meta")
+    assert home_device(closure(NET), guide) == torch.device("cpu")
+    assert home_device(lambda x: x, closure(meta)) == torch.device("meta")
+    assert home_device(lambda x: x, lambda x: x) == torch.device("cpu")
+    with pyro.get_param_store().scope():
+        pyro.param("loc", torch.zeros(2, device="meta"))
+        assert home_device(lambda x: x, lambda x: x) == torch.device("meta")

@@ -1,0 +1,94 @@
+"""A traced function does what the function does, on the caller's own tensors; one that looks at values is refused."""
+
+import random
+import shutil
+
+import pytest
+import torch
+
+from pyrovae.pairs import graphs as tracing
+from pyrovae.pairs.graphs import Untraceable, trace
+
+needs_compiler = pytest.mark.skipif(
+    tracing.compiler_missing(torch.device("cpu")) is not None, reason="needs a C++ compiler"
+)
+
+
+def counter():
+    """A function with tensors of its own: it adds to a total, with noise, and returns the mean."""
+    total, weight = torch.zeros(3), torch.nn.Parameter(torch.tensor([1.0, 2.0, 3.0]))
+
+    def add(x):
+        gradient = torch.autograd.grad((weight * x).square().sum(), weight)[0]
+        with torch.no_grad():
+            total.add_(gradient + torch.randn(3))
+        return x.mean()
+
+    return total, weight, add
+
+
+def run_twice(graph, total, seed):
+    total.zero_()
+    torch.manual_seed(seed)
+    means = [graph(torch.full((4, 3), value)) for value in (1.0, 2.0)]
+    return total.clone(), torch.stack(means)
+
+
+def test_a_graph_reads_and_writes_the_callers_tensors_at_each_call():
+    total, weight, add = counter()
+    graph = trace(add, torch.ones(4, 3))
+    expected = run_twice(add, total, 7)
+    got = run_twice(graph, total, 7)
+    torch.testing.assert_close(got, expected)
+    with torch.no_grad():
+        weight.mul_(2)  # seen by the graph, as it is the tensor itself
+    torch.testing.assert_close(run_twice(graph, total, 7), run_twice(add, total, 7))
+
+
+@needs_compiler
+def test_a_compiled_graph_draws_the_same_noise():
+    total, _, add = counter()
+    graph = trace(add, torch.ones(4, 3)).compiled(torch.ones(4, 3))
+    torch.testing.assert_close(run_twice(graph, total, 3), run_twice(add, total, 3))
+
+
+@needs_compiler
+def test_what_this_machine_compiled_once_is_found_again():
+    from torch._dynamo.utils import counters
+
+    x, factor = torch.ones(4, 3), random.SystemRandom().random()  # no earlier run compiled this
+    found = []
+    for _ in range(2):
+        counters["inductor"].clear()
+        graph = trace(lambda x: (x * factor, x.exp()), x).compiled(x)
+        torch.testing.assert_close(graph(x), (x * factor, x.exp()))
+        found.append({name: counters["inductor"][f"fxgraph_cache_{name}"] for name in ("miss", "hit")})
+    assert found == [{"miss": 1, "hit": 0}, {"miss": 0, "hit": 1}]
+
+
+LOOKS = {
+    "item": lambda x: x * x.sum().item(),
+    "if": lambda x: x if x.sum() > 0 else -x,
+    "of a live tensor": lambda x: x * LIVE.item(),
+    "float": lambda x: x * float(LIVE),
+    "nonzero": lambda x: x[x > 0],
+    "equal": lambda x: x if torch.equal(x, LIVE) else -x,
+}
+LIVE = torch.tensor(2.0)
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_a_look_at_a_value_is_refused_by_its_line(name):
+    with pytest.raises(Untraceable, match=r"test_graphs\.py, line \d+ \(.*lambda x.*\)"):
+        trace(LOOKS[name], torch.ones(3))
+
+
+def test_an_error_of_the_function_itself_names_its_line():
+    with pytest.raises(Untraceable, match=r"test_graphs\.py, line \d+ .*must match"):
+        trace(lambda x: x + torch.ones(4), torch.ones(3))
+
+
+def test_a_machine_without_a_compiler_says_so(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(Untraceable, match="no C"):
+        trace(lambda x: x + 1, torch.ones(3)).compiled(torch.ones(3))

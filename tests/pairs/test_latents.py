@@ -1,0 +1,147 @@
+"""The latents of every pair of the zoo against the table, and the real line against Jacobians by autograd."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from examples.zoo import ZOO, K
+
+import pyrovae as pv
+from pyrovae.base.errors import InputError
+from pyrovae.pairs.context import own_scope
+from pyrovae.pairs.latents import Latents
+
+NOT_HERE = {"no-latents", "auto-normal"}
+
+
+def close(actual, expected):
+    tolerance = 1e-10 if expected.dtype == torch.float64 else 1e-4
+    torch.testing.assert_close(actual.double(), expected.double(), rtol=tolerance, atol=tolerance)
+
+
+@pytest.fixture
+def unchecked():
+    with pyro.validation_enabled(False):
+        yield
+
+
+@pytest.mark.parametrize("name", [name for name in ZOO if name not in NOT_HERE])
+@torch.no_grad()
+def test_densities_at_drawn_latents_are_the_table(name, unchecked):
+    torch.manual_seed(0)
+    case = ZOO[name]()
+    with own_scope(case.model, case.guide) as (model, guide, _):
+        latents = Latents(model, guide, case.args, plate=case.plate)
+        assert latents.way == case.way
+        torch.manual_seed(1)
+        values = latents.draw(K)
+        again = log_terms_from_seed(case, latents, 1)
+        joint = latents.log_joint(values)
+        close(joint.log_likelihood, again.log_likelihood)
+        close(joint.log_prior, again.log_prior)
+        close(latents.log_guide(values), again.log_guide)
+        assert not joint.log_jacobian.any()
+        assert all(torch.equal(joint.values[site], values[site]) for site in values)
+
+
+def log_terms_from_seed(case, latents, seed):
+    from pyrovae.pairs.particles import WAYS
+    from pyrovae.pairs.terms import sum_by_role
+
+    torch.manual_seed(seed)
+    return sum_by_role(WAYS[latents.way](latents.model, latents.guide, latents.args, latents.structure, K))
+
+
+@pytest.mark.parametrize("name", [name for name in ZOO if name not in NOT_HERE])
+@torch.no_grad()
+def test_to_the_real_line_and_back(name, unchecked):
+    torch.manual_seed(0)
+    case = ZOO[name]()
+    with own_scope(case.model, case.guide) as (model, guide, _):
+        latents = Latents(model, guide, case.args, plate=case.plate)
+        if any(site.is_discrete for site in latents.sites.values()):
+            with pytest.raises(InputError, match=r"site '\w+' is discrete \("):
+                latents.refuse_immovable("annealed importance sampling")
+            return
+        latents.refuse_immovable("annealed importance sampling")
+        for values in (latents.draw(K), latents.draw_prior(K)):
+            u = latents.to_real(values)
+            assert u.shape == (K, latents.num_data, latents.num_dims)
+            given, moved = latents.log_joint(values), latents.log_joint_real(u)
+            for site, value in values.items():
+                torch.testing.assert_close(moved.values[site], value, rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(moved.log_prior, given.log_prior, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(moved.log_likelihood, given.log_likelihood, rtol=1e-3, atol=1e-2)
+
+
+def constrained_model(x):
+    ones = torch.ones(2, dtype=torch.float64)
+    with pyro.plate("data", len(x)):
+        rate = pyro.sample("rate", dist.Gamma(2 * ones, ones).to_event(1))
+        share = pyro.sample("share", dist.Dirichlet(torch.ones(3, dtype=torch.float64)))
+        low = pyro.sample("low", dist.Uniform(0.0 * rate[..., 0], rate[..., 0]))  # its support hangs on a draw
+        mean = rate.sum(-1) + share[..., 0] + low
+        pyro.sample("x", dist.Normal(mean, 1.0), obs=x)
+
+
+def constrained_guide(x):
+    ones = torch.ones(2, dtype=torch.float64)
+    with pyro.plate("data", len(x)):
+        rate = pyro.sample("rate", dist.Gamma(ones, ones).to_event(1))
+        pyro.sample("share", dist.Dirichlet(2 * torch.ones(3, dtype=torch.float64)))
+        pyro.sample("low", dist.Uniform(0.0 * rate[..., 0], rate[..., 0]))
+
+
+def test_the_jacobian_is_that_of_autograd(unchecked):
+    x = torch.zeros(1, dtype=torch.float64)
+    latents = Latents(constrained_model, constrained_guide, (x,))
+    assert latents.num_dims == 2 + 2 + 1
+    u = torch.randn(1, 1, 5, dtype=torch.float64)
+
+    def free(u):  # a simplex has one coordinate less than it shows
+        values = latents.log_joint_real(u.reshape(1, 1, 5)).values
+        return torch.cat([values["rate"].flatten(), values["share"].flatten()[:2], values["low"].flatten()])
+
+    jacobian = torch.autograd.functional.jacobian(free, u.flatten())
+    close(latents.log_joint_real(u).log_jacobian.squeeze(), torch.linalg.slogdet(jacobian).logabsdet)
+
+
+def test_density_on_the_real_line_integrates_to_one(unchecked):
+    def model(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Gamma(torch.tensor(2.0).double(), 3.0))
+            pyro.sample("x", dist.Normal(0.0, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Gamma(torch.tensor(2.0).double(), 3.0))
+
+    latents = Latents(model, guide, (torch.zeros(1, dtype=torch.float64),))
+    u = torch.linspace(-20, 5, 5001, dtype=torch.float64)
+    joint = latents.log_joint_real(u[:, None, None])
+    total = torch.trapezoid((joint.log_prior + joint.log_jacobian).exp().squeeze(), u)
+    assert abs(total.item() - 1) < 1e-8
+
+
+def test_gradients_reach_each_particle_of_each_datum_alone(unchecked):
+    oracle = pv.oracles.ppca(6, 2)
+    x, _ = oracle.draw(4, seed=0)
+    latents = Latents(oracle.model, oracle.guide, (x,))
+    u = torch.randn(3, 4, 2, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(latents.log_joint_real(u).log_likelihood.sum(), u)
+    expected = (x - oracle.bias - u.detach() @ oracle.loadings.T) / oracle.noise_scale**2 @ oracle.loadings
+    close(gradient, expected)
+
+
+def test_a_guide_with_auxiliary_draws_has_no_density_at_given_latents(unchecked):
+    case = ZOO["auto-normal"]()
+    with own_scope(case.model, case.guide) as (model, guide, _):
+        latents = Latents(model, guide, case.args, plate=case.plate)
+        with pytest.raises(InputError, match="of the guide is auxiliary"):
+            latents.log_guide(latents.draw(2))
+
+
+def test_no_latents():
+    case = ZOO["no-latents"]()
+    with pytest.raises(InputError, match="no latent site"):
+        Latents(case.model, case.guide, case.args)

@@ -1,0 +1,98 @@
+"""What a fit logs: the true ELBO in nats per datum, whatever is optimized."""
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from examples.small import make_data, make_vae
+from pyro.infer import RenyiELBO, Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
+from torch import nn
+
+import pyrovae as pv
+
+
+def pairs_of_objectives():
+    return {
+        "Trace_ELBO": Trace_ELBO(),
+        "Trace_ELBO, 3 particles": Trace_ELBO(num_particles=3),
+        "vectorized": Trace_ELBO(num_particles=3, vectorize_particles=True),
+        "mean field": TraceMeanField_ELBO(),
+        "IWAE": RenyiELBO(alpha=0, num_particles=5, vectorize_particles=True),
+        "enumerating": TraceEnum_ELBO(strict_enumeration_warning=False, max_plate_nesting=1),
+    }
+
+
+@pytest.mark.parametrize("name", list(pairs_of_objectives()))
+def test_the_logged_elbo_is_the_true_one_under_any_objective(name):
+    vae, x = make_vae(), make_data(400)
+    objective = pairs_of_objectives()[name]
+    fitted = pv.fit(
+        vae.model, vae.guide, x, objective=objective, epochs=1, optimizer=lambda ps: torch.optim.SGD(ps, lr=0.0)
+    )
+    report = pv.evaluate(vae.model, vae.guide, x, num_particles=500)
+    row = fitted.history[0]
+    for quantity in ("elbo", "reconstruction", "kl_prior"):
+        se = getattr(report, f"mc_se_{quantity}").square().sum().sqrt() * math.sqrt(500) / 400
+        assert abs(row[quantity] - getattr(report, quantity).mean()) < 5 * se  # one draw for each datum
+    assert row["elbo"] == pytest.approx(row["reconstruction"] - row["kl_prior"], abs=1e-9)
+    assert "_get_trace" not in vars(objective)
+    if name == "IWAE":
+        assert row["objective"] > row["elbo"]
+
+
+def test_a_rescaling_plate_logs_nats_per_datum():
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Linear(3, 2)
+
+        def model(self, x):
+            with pyro.plate("data", 300, subsample=x):
+                z = pyro.sample("z", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+                pyro.sample("x", dist.Normal(z.sum(-1, keepdim=True), 1.0).expand([len(x), 3]).to_event(1), obs=x)
+
+        def guide(self, x):
+            pyro.module("pair", self)
+            with pyro.plate("data", 300, subsample=x):
+                pyro.sample("z", dist.Normal(self.net(x), 1.0).to_event(1))
+
+    pair, x = Pair(), torch.randn(300, 3, generator=torch.Generator().manual_seed(0))
+    row = pv.fit(
+        pair.model, pair.guide, x, epochs=1, batch_size=60, optimizer=lambda ps: torch.optim.SGD(ps, lr=0.0)
+    ).history[0]
+    assert row["objective"] == pytest.approx(row["elbo"], rel=1e-5)
+
+
+def test_iwae_over_discrete_draws_is_refused():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            k = pyro.sample("k", dist.Categorical(torch.ones(2)))
+            pyro.sample("x", dist.Normal(k.float(), 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("k", dist.Categorical(pyro.param("p", torch.ones(2)).softmax(-1)))
+
+    objective = RenyiELBO(alpha=0, num_particles=2, vectorize_particles=True)
+    with pytest.raises(pv.InputError, match="site 'k' of the guide cannot be reparameterized"):
+        pv.fit(model, guide, torch.randn(10), epochs=1, objective=objective)
+    assert pv.fit(model, guide, torch.randn(10), epochs=1).history[0]["elbo"] < 0
+
+
+def test_closed_form_kl_over_latents_in_another_order_is_refused():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            a = pyro.sample("a", dist.Normal(0.0, 1.0))
+            b = pyro.sample("b", dist.Normal(a, 1.0))
+            pyro.sample("x", dist.Normal(b, 1.0), obs=x)
+
+    def guide(x):
+        loc = pyro.param("loc", torch.tensor(0.0))
+        with pyro.plate("data", len(x)):
+            b = pyro.sample("b", dist.Normal(x + loc, 1.0))
+            pyro.sample("a", dist.Normal(b / 2, 1.0))
+
+    with pytest.raises(pv.InputError, match="TraceMeanField_ELBO needs the guide to draw its latents"):
+        pv.fit(model, guide, torch.randn(10), epochs=1, objective=TraceMeanField_ELBO())
