@@ -63,5 +63,7 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 def check_at_least_one(**numbers: int) -> None:
     """Raises InputError, naming the argument, unless each is a whole number from 1."""
     for name, value in numbers.items():
-        if not isinstance(value, int) or value < 1:
-            raise InputError(f"{name} must be a whole number, at least 1; got {value!r}")
+        if not isinstance(value, int):
+            raise InputError(f"{name} must be a whole number, got {value!r}")
+        if value < 1:
+            raise InputError(f"{name} must be at least 1, got {value}")

@@ -4,15 +4,11 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
 import torch
 
 from pyrovae.base.errors import InputError
 
-# What random numbers are for: the first part of every key, so that no two uses share a stream.
-FIT, ORDER, BINARIZATION, VALIDATION, EVALUATION, DRAWING, ANNEALING, GAPS, SURGERY, CALIBRATION, CHECKS, GOLD = range(
-    12
-)
+Key = tuple[str, *tuple[int, ...]]  # what random numbers are for, and whole numbers that tell streams apart
 
 
 @contextmanager
@@ -23,17 +19,29 @@ def kept_rng() -> Iterator[None]:
         yield
 
 
-def seed_of(*key: int) -> int:
-    """One seed from a key of whole numbers; keys of unlike length are unlike seeds."""
+def seed_of(purpose: str, *key: int) -> int:
+    """The seed of a stream of random numbers: one for each purpose and key.
+
+    Args:
+        purpose: what the numbers are for, "evaluation" say; no two uses share one.
+        key: the caller's seed, then whole numbers from 0 (block of data, block of particles).
+
+    Raises:
+        InputError: for a negative number.
+
+    Example:
+        >>> seed_of("gaps", 0, 1) == seed_of("gaps", 0, 1), seed_of("gaps", 0, 1) == seed_of("gaps", 0, 1, 0)
+        (True, False)
+    """
     if min(key) < 0:
         raise InputError(f"a seed must not be negative, got {min(key)}")
-    sequence = np.random.SeedSequence((len(key), *key))  # by itself it takes (1, 2) and (1, 2, 0) for the same
-    return int(sequence.generate_state(1, np.uint64)[0] >> 1)
+    digest = hashlib.sha256(" ".join([*map(str, key), purpose]).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
 
 
-def seed_everything(*key: int) -> None:
-    """Seeds torch, on every device, from a key of whole numbers."""
-    seed_torch(seed_of(*key))
+def seed_everything(purpose: str, *key: int) -> None:
+    """Seeds torch on every device with :func:`seed_of` a purpose and a key."""
+    seed_torch(seed_of(purpose, *key))
 
 
 def seed_torch(seed: int) -> None:
@@ -45,5 +53,4 @@ def seed_torch(seed: int) -> None:
 
 def stream(seed: int, purpose: str) -> torch.Generator:
     """A generator of its own, on the CPU, for each seed and purpose."""
-    key = hashlib.sha256(f"{seed} {purpose}".encode()).digest()[:8]
-    return torch.Generator("cpu").manual_seed(int.from_bytes(key, "little") >> 1)
+    return torch.Generator("cpu").manual_seed(seed_of(purpose, seed))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pyrovae.base.errors import InputError
 from pyrovae.base.memory import blocks_of, of_device
-from pyrovae.base.random import BINARIZATION, ORDER, kept_rng, seed_of
+from pyrovae.base.random import kept_rng, seed_of
 from pyrovae.data.encoding import Compact
 from pyrovae.data.memmap import is_mapped
 from pyrovae.data.split import Split
@@ -80,7 +80,7 @@ class Batches:
         if self.steps == 1:
             order = torch.arange(self.num_data, device="cpu")
         else:
-            shuffle = torch.Generator("cpu").manual_seed(seed_of(ORDER, self.seed, epoch))
+            shuffle = torch.Generator("cpu").manual_seed(seed_of("order", self.seed, epoch))
             order = torch.randperm(self.num_data, generator=shuffle, device="cpu")
         return order if self.mapped else order.to(self.device)
 
@@ -88,7 +88,7 @@ class Batches:
         piece, done = divmod(first, self.ahead)
         while True:
             if self.source.drawn_anew:
-                self.generator.manual_seed(seed_of(BINARIZATION, self.seed, epoch, piece))
+                self.generator.manual_seed(seed_of("binarization", self.seed, epoch, piece))
             tensors = next(coming, None)
             if tensors is None:
                 return

@@ -10,16 +10,15 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-import pyro.poutine as poutine
 import torch
 from torch import Tensor
 
 from pyrovae.base.memory import ELEMENTS_AT_ONCE, memory_advice
-from pyrovae.base.random import SURGERY, seed_everything
+from pyrovae.base.random import seed_everything
 from pyrovae.data.split import Split
 from pyrovae.diagnostics.factorization import GUIDE, Drawn, Factors, draw, join, listed
+from pyrovae.evidence.blocks import Pair
 from pyrovae.pairs.latents import Latents, Values
-from pyrovae.pairs.traces import Program
 
 DATA_AT_ONCE = 100  # whose latents are drawn together, at most: a draw hangs on no batch size
 
@@ -52,24 +51,20 @@ def join_aggregates(blocks: Sequence[Aggregate]) -> Aggregate:
 
 
 class Aggregation:
-    """A pair on a data set; for use inside ``blocks.undisturbed``.
+    """A pair on a data set; for use inside ``undisturbed``.
 
     Args:
-        model: program of p(x, z).
-        guide: program of q(z|x).
+        pair: as it is measured.
         source: the N data that make the aggregate posterior, their rows fixed.
-        bar: is told of each datum drawn for, and of each one scored.
         seed: of the draws.
-        plate: name of the data plate, where several plates hold all sites.
+        tick: is told of each datum drawn for, and of each one scored.
     """
 
     def __init__(
-        self, model: Program, guide: Program, source: Split, bar: Any, *, seed: int, plate: str | None = None
+        self, pair: Pair, source: Split, *, seed: int, tick: Callable[[int], Any] = lambda num_data: None
     ) -> None:
-        self.model, self.guide, self.source, self.bar = model, guide, source, bar
-        self.seed, self.plate = seed, plate
+        self.pair, self.source, self.seed, self.tick = pair, source, seed, tick
         self.width = max(64, sum(tensor[0].numel() for tensor in source.tensors))
-        self.ways: dict[int, str] = {}  # data in a block -> how the programs take it
 
     def draw(self, rows: Tensor, num_draws: int, *, key: int = 0) -> Drawn:
         """S draws z ~ q(z|x) for the data in M rows, which are in random order; raises as ``factors.draw`` does."""
@@ -91,10 +86,10 @@ class Aggregation:
         done = []
         for index, part in enumerate(rows.split(size)):
             with memory_advice(f"{at_once} latents for each of {size} data: lower num_draws"):
-                latents = self._latents(part)
-                seed_everything(SURGERY, self.seed, *key, index)
+                latents = self.pair.latents(self.source.batch(part))
+                seed_everything("surgery", self.seed, *key, index)
                 done.append(work(latents))
-            self.bar.update(len(part))
+            self.tick(len(part))
         return done
 
     def score(self, drawn: Drawn, *, batch_size: int) -> Aggregate:
@@ -108,19 +103,13 @@ class Aggregation:
         for start in range(0, len(self.source), batch_size):
             rows = slice(start, min(start + batch_size, len(self.source)))
             with memory_advice(f"what the guide says of {batch_size} data: lower batch_size"):
-                block = _Block(self._latents(rows), drawn)
+                block = _Block(self.pair.latents(self.source.batch(rows)), drawn)
                 for part in self._parts(drawn, block.num_data):
                     sums.add(part, block.log_factors({name: value[part] for name, value in values.items()}))
             means.append(block.means)
-            self.bar.update(block.num_data)
+            self.tick(block.num_data)
         sums.check(values)
         return Aggregate(*sums.log_mean(len(self.source)), _joined(means))
-
-    def _latents(self, rows: Tensor | slice) -> Latents:
-        args = self.source.batch(rows)
-        latents = Latents(self.model, self.guide, args, plate=self.plate, way=self.ways.get(len(args[0])))
-        self.ways[latents.num_data] = latents.way
-        return latents
 
     def _parts(self, drawn: Drawn, num_data: int) -> Iterator[slice]:
         """Slices of the draws, so many that n data can score them at once."""
@@ -135,7 +124,7 @@ class _Block:
 
     def __init__(self, latents: Latents, drawn: Drawn) -> None:
         self.latents, self.num_data, self.drawn = latents, latents.num_data, drawn
-        self.once = Factors(poutine.trace(latents.guide).get_trace(*latents.args), latents.structure, GUIDE)
+        self.once = Factors(latents.particles.example.drawn, latents.structure, GUIDE)
         self.means = self.once.means()
 
     def log_factors(self, values: Values) -> Tensor:

@@ -6,7 +6,7 @@ Where the guide is the posterior, z is one more draw among z_1..z_L: its rank is
 is that of log p(x, z), which sees how coordinates hang together. The same is asked of importance-resampled draws.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,17 +14,14 @@ import torch
 from torch import Tensor
 
 from pyrovae.base.errors import InputError, check_at_least_one
-from pyrovae.base.memory import blocks_of, memory_advice
-from pyrovae.base.progress import bar, kept_on_interrupt
-from pyrovae.base.random import CALIBRATION, seed_everything, seed_of
+from pyrovae.base.random import seed_of
 from pyrovae.data.split import as_split
 from pyrovae.diagnostics.rank_tests import NUM_REPLICATES, RankTest, check_level, rank_members, rank_test
-from pyrovae.pairs.context import undisturbed
+from pyrovae.evidence.blocks import Block, Pair, block_by_block
 from pyrovae.pairs.latents import Latents, Values, coordinates
-from pyrovae.pairs.particles import WAYS
 from pyrovae.pairs.simulation import simulate
 from pyrovae.pairs.supports import refuse_masked
-from pyrovae.pairs.traces import Program, plain_traces
+from pyrovae.pairs.traces import Program
 from pyrovae.posteriors.resampling import resample
 
 LOG_JOINT = "log p(x, z)"
@@ -168,22 +165,34 @@ def calibrate(
     if num_particles < num_draws:
         raise InputError(f"num_particles must be at least num_draws, got {num_particles} and {num_draws}")
     check_level(level)
-    split, done = as_split(template), list[Tables]()
+    split = as_split(template)
+    names: list[str] = []
 
-    def record() -> Calibration:
-        generator = torch.Generator().manual_seed(seed_of(CALIBRATION, seed))
+    def begin(pair: Pair) -> Callable[[Block], Tables]:
+        run = Ranking(pair, split.to(pair.device).tensors, num_draws, num_particles, names)
+        return run.block
+
+    def record(done: Sequence[Tables], pair: Pair) -> Calibration:
+        generator = torch.Generator().manual_seed(seed_of("calibration", seed))
         tables = [torch.cat(parts, 1) for parts in zip(*done, strict=True)]
-        tests = [rank_test(table, run.names, level=level, generator=generator) for table in tables]
-        return Calibration(tests[0], tests[1], num_particles, seed, run.way)
+        tests = [rank_test(table, names, level=level, generator=generator) for table in tables]
+        return Calibration(tests[0], tests[1], num_particles, seed, pair.strategy)
 
-    with kept_on_interrupt(done, record), undisturbed(model, guide) as (model, guide, device):
-        run = Ranking(model, guide, split.to(device).tensors, num_draws, num_particles, plate)
-        with bar(shown=progress, total=num_simulations, desc="calibration", unit="x", delay=2) as shown:
-            for index, rows in enumerate(blocks_of(num_simulations, batch_size)):
-                seed_everything(CALIBRATION, seed, index)
-                done.append(run.block(rows))
-                shown.update(rows.stop - rows.start)
-    return record()
+    return block_by_block(
+        model,
+        guide,
+        begin,
+        record,
+        num_data=num_simulations,
+        batch_size=batch_size,
+        key=("calibration", seed),
+        plate=plate,
+        memory=f"{num_particles} particles of {{num_data}} data: lower batch_size or num_particles",
+        progress=progress,
+        desc="calibration",
+        unit="x",
+        total=num_simulations,
+    )
 
 
 def _claim(subject: str, verb: str, test: RankTest) -> str:
@@ -224,36 +233,21 @@ class Ranking:
     """Ranks of the truth among its draws, block by block of simulations."""
 
     def __init__(
-        self,
-        model: Program,
-        guide: Program,
-        template: Sequence[Tensor],
-        num_draws: int,
-        num_particles: int,
-        plate: str | None,
+        self, pair: Pair, template: Sequence[Tensor], num_draws: int, num_particles: int, names: list[str]
     ) -> None:
-        self.model, self.guide, self.template, self.plate = model, guide, template, plate
+        self.pair, self.template, self.names = pair, template, names
         self.num_draws, self.num_particles = num_draws, num_particles
-        self.names: list[str] = []
-        self.ways: dict[int, str] = {}  # data in a block -> how the programs take it
 
-    @property
-    def way(self) -> str:
-        """How the programs were run; the slowest way where blocks of unlike size differed."""
-        return max(self.ways.values(), key=list(WAYS).index)
-
-    def block(self, rows: slice) -> Tables:
-        """Simulates, draws and ranks; the seed is the caller's."""
-        num_data = rows.stop - rows.start
-        args, truth = simulate(self.model, self.template, rows)
-        latents = Latents(self.model, self.guide, args, plate=self.plate, way=self.ways.get(num_data))
-        self.ways[num_data] = latents.way
-        refuse_masked(*plain_traces(latents.model, latents.guide, latents.args), latents.sites)
-        with memory_advice(f"{self.num_particles} particles of {num_data} data: lower batch_size or num_particles"):
-            members = self._members(latents, latents.lifted(truth))
-            others = members.others()
-            chosen = others.gather(0, resample(members.log_weight.gather(0, others), self.num_draws))
-            return Tables(members.ranks(others[: self.num_draws]), members.ranks(chosen))
+    def block(self, block: Block) -> Tables:
+        """Simulates, draws and ranks."""
+        args, truth = simulate(self.pair.model, self.template, block.rows)
+        latents = self.pair.latents(args)
+        refuse_masked(latents.particles.example, latents.sites)
+        members = self._members(latents, latents.lifted(truth))
+        others = members.others()
+        chosen = others.gather(0, resample(members.log_weight.gather(0, others), self.num_draws))
+        block.tick(block.num_data)
+        return Tables(members.ranks(others[: self.num_draws]), members.ranks(chosen))
 
     def _members(self, latents: Latents, truth: Values) -> _Members:
         sizes = latents.part_sizes(self.num_particles + 1)
@@ -263,7 +257,7 @@ class Ranking:
         for name, value in truth.items():
             values[name][row, torch.arange(latents.num_data, device=row.device)] = value[0]
         log_joint, log_weight = _scored(latents, values, sizes)
-        self.names = [*coordinates({name: value.shape[2:] for name, value in values.items()}), LOG_JOINT]
+        self.names[:] = [*coordinates({name: value.shape[2:] for name, value in values.items()}), LOG_JOINT]
         columns = [value.reshape(*log_joint.shape, -1).double() for value in values.values()]
         quantities = torch.cat([*columns, log_joint[..., None]], -1)
         _check_defined(quantities, self.names)

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from pyro.poutine import Trace
 from torch import Tensor
 
 from pyrovae.base.errors import InputError
@@ -19,7 +18,7 @@ from pyrovae.pairs.latents import Joint, Latents, Values
 from pyrovae.pairs.structure import Structure
 from pyrovae.pairs.supports import layers, scored
 from pyrovae.pairs.terms import SiteTerms, check_finite
-from pyrovae.pairs.traces import plain_traces, sites
+from pyrovae.pairs.traces import Sites
 
 MODEL, GUIDE = "site '{}'", "site '{}' of the guide"
 
@@ -28,7 +27,7 @@ class Factors:
     """The distributions of the latent sites for n data, as one run of a program shows them.
 
     Args:
-        trace: of the model or of the guide.
+        found: sites of the model or of the guide.
         structure: of the pair.
         whose: what a message calls a site of this program, ``MODEL`` or ``GUIDE``.
 
@@ -36,8 +35,7 @@ class Factors:
         InputError: naming the site, if a latent is masked for some of the data.
     """
 
-    def __init__(self, trace: Trace, structure: Structure, whose: str) -> None:
-        found = sites(trace)
+    def __init__(self, found: Sites, structure: Structure, whose: str) -> None:
         self.structure, self.whose = structure, whose
         self.distributions = {name: found[name]["fn"] for name in structure.latents}
         for name in structure.latents:
@@ -116,8 +114,8 @@ def draw(latents: Latents, num_draws: int) -> Drawn:
     both = {name: torch.cat([value, _foreign(value)]) for name, value in own.items()}
     joint, log_guide = latents.log_joint(both), latents.site_log_guide(both)
     _check_densities(latents, joint, log_guide, num_draws)
-    model_trace, guide_trace = plain_traces(latents.model, latents.guide, latents.args)
-    prior, guide = Factors(model_trace, latents.structure, MODEL), Factors(guide_trace, latents.structure, GUIDE)
+    run, structure = latents.particles.example, latents.structure
+    prior, guide = Factors(run.latent, structure, MODEL), Factors(run.drawn, structure, GUIDE)
     nested = _check_prior(prior.log_sites(both), joint.log_prior, num_draws)
     hanging = _hanging(guide.log_sites(both), log_guide)
     reason = prior.undivided or guide.undivided or hanging or nested

@@ -17,21 +17,19 @@ from torch import Tensor
 
 from pyrovae.base.errors import InputError, check_at_least_one, nearest
 from pyrovae.base.memory import blocks_of, memory_advice
-from pyrovae.base.progress import bar, kept_on_interrupt
-from pyrovae.base.random import GAPS, seed_everything
+from pyrovae.base.random import seed_everything
 from pyrovae.base.records import Tabulated, mean_and_se, number, text
 from pyrovae.data.split import Protocol, as_split
 from pyrovae.evidence import estimators
+from pyrovae.evidence.blocks import Block, Pair, block_by_block
 from pyrovae.evidence.proposals.gaussians import full_covariance, mixture
 from pyrovae.evidence.proposals.guide_family import own_family
 from pyrovae.evidence.proposals.local import Family, Guide, Local, best
 from pyrovae.evidence.proposals.multiple import Account, account, score
-from pyrovae.pairs.context import undisturbed
 from pyrovae.pairs.latents import Latents
-from pyrovae.pairs.particles import WAYS
 from pyrovae.pairs.supports import refuse_masked
 from pyrovae.pairs.terms import check_finite
-from pyrovae.pairs.traces import Program, plain_traces
+from pyrovae.pairs.traces import Program
 
 # ------------------------------------------------------------------------------------------------ the record
 
@@ -270,24 +268,32 @@ def gaps(
     plan = Plan(num_particles, num_steps, num_draws, tuple(families), seed)
     check_at_least_one(batch_size=batch_size)
     split = as_split(data).drawn(seed)
-    done: list[Account] = []
-    seen: dict[str, Any] = {}
 
-    def record() -> Gaps:
+    def begin(pair: Pair) -> Callable[[Block], Account]:
+        source = split.to(pair.device)
+        return lambda block: measure(pair.latents(source.batch(block.rows)), plan, block.index, block.tick)
+
+    def record(done: Sequence[Account], pair: Pair) -> Gaps:
         columns = _columns(done, plan.names)
         protocol = split[: len(columns["ess"])].protocol
+        seen: Any = {"way": pair.strategy, "measure": pair.measure}
         return Gaps(**columns, **plan.settings(), **seen, protocol=protocol)
 
-    with undisturbed(model, guide) as (model, guide, device), kept_on_interrupt(done, record):
-        source, blocks = split.to(device), blocks_of(len(split), batch_size)
-        with bar(shown=progress, total=len(blocks) * plan.num_ticks, desc="gaps", unit="step", delay=2) as b:
-            for index, rows in enumerate(blocks):
-                seed_everything(GAPS, seed, index)
-                latents = Latents(model, guide, source.batch(rows), plate=plate)
-                seen = {"way": latents.way, "measure": latents.structure.observed}  # first: an interrupt reads both
-                done.append(measure(latents, plan, index, b.update))
-
-    return record()
+    return block_by_block(
+        model,
+        guide,
+        begin,
+        record,
+        num_data=len(split),
+        batch_size=batch_size,
+        key=("gaps", seed),
+        plate=plate,
+        memory="{num_data} data at once: lower batch_size",
+        progress=progress,
+        desc="gaps",
+        unit="step",
+        total=len(blocks_of(len(split), batch_size)) * plan.num_ticks,
+    )
 
 
 def _columns(blocks: Sequence[Account], names: Sequence[str]) -> dict[str, Any]:
@@ -346,17 +352,17 @@ class Plan:
 def measure(latents: Latents, plan: Plan, block: int, tick: Callable[[], object]) -> Account:
     """Evidence, ELBOs and gaps of one block of data, proposals in the order of ``plan.names``."""
     refuse_unfit(latents)
-    check_finite(WAYS[latents.way](latents.model, latents.guide, latents.args, latents.structure, 2))
+    check_finite(latents.particles.log_terms(2))
     num_data, start = latents.num_data, Guide(latents)
     fitted: dict[str, Local] = {"guide": start}
     with memory_advice(f"{plan.num_draws} draws of {num_data} data at once: lower batch_size or num_draws"):
         for name in plan.names[1:]:
-            key = (GAPS, plan.seed, block, list(FAMILIES).index(name))
+            key = ("gaps", plan.seed, block, list(FAMILIES).index(name))
             seed_everything(*key)
             family = FAMILIES[name](latents, fitted.get("own", start))
             fitted[name] = best(latents, family, key, num_steps=plan.num_steps, num_draws=plan.num_draws, tick=tick)
     with memory_advice(f"{plan.num_particles} draws of {num_data} data: lower batch_size or num_particles"):
-        return account(score(latents, fitted, plan.num_particles, (GAPS, plan.seed, block, len(FAMILIES))))
+        return account(score(latents, fitted, plan.num_particles, ("gaps", plan.seed, block, len(FAMILIES))))
 
 
 def refuse_unfit(latents: Latents) -> None:
@@ -364,11 +370,10 @@ def refuse_unfit(latents: Latents) -> None:
     latents.refuse_immovable("the anatomy of the gap")
     latents.refuse_auxiliary()
     latents.refuse_narrow_guide()
-    traces = plain_traces(latents.model, latents.guide, latents.args)
-    refuse_masked(*traces, latents.sites)
+    run = latents.particles.example
+    refuse_masked(run, latents.sites)
     for name in latents.sites:
-        prior, drawn = (trace.nodes[name] for trace in traces)
-        _refuse_strays(name, prior, drawn)
+        _refuse_strays(name, run.latent[name], run.drawn[name])
 
 
 def _refuse_strays(name: str, prior: Any, drawn: Any) -> None:

@@ -11,7 +11,7 @@ about 1/2 (they are conservative); with a guide, the guide's error enters as wel
 model or guide; an unremarkable one acquits neither.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,13 +19,11 @@ import torch
 from torch import Tensor
 
 from pyrovae.base.errors import InputError
-from pyrovae.base.memory import blocks_of
-from pyrovae.base.progress import bar, kept_on_interrupt
 from pyrovae.base.records import number
 from pyrovae.data.split import Protocol, as_split
-from pyrovae.diagnostics.replications import KINDS, Block, Checking, Part
+from pyrovae.diagnostics.replications import KINDS, Checked, Checking, Part
 from pyrovae.diagnostics.statistics import Statistic, ks_band, ks_distance, ks_p_value, p_value
-from pyrovae.pairs.context import undisturbed
+from pyrovae.evidence.blocks import Block, Pair, block_by_block
 from pyrovae.pairs.traces import Program
 
 EXTREME = 0.025  # a p-value this near to 0 or 1 is outside the central 95 %
@@ -202,21 +200,23 @@ def predictive_check(
         >>> list(check.statistics), check.pit.shape
         (['mean', 'sd', 'min', 'max'], torch.Size([50, 5]))
     """
-    split = as_split(data)
+    split = as_split(data).drawn(seed)
     if batch_size < 1 or num_draws < 1:
         raise InputError(f"sizes must be at least 1, got batch_size={batch_size}, num_draws={num_draws}")
-    blocks: list[Block] = []
 
-    def record() -> PredictiveCheck:
-        pit = torch.cat([block.pit for block in blocks]).cpu()
+    def begin(pair: Pair) -> Callable[[Block], Checked]:
+        return Checking(pair, split.to(pair.device), statistics, num_draws, seed, site).block
+
+    def record(done: Sequence[Checked], pair: Pair) -> PredictiveCheck:
+        pit = torch.cat([block.pit for block in done]).cpu()
         if pit.isnan().all():
             raise InputError(
-                f"site '{run.site}': every value is masked, so there is nothing to check; look at the mask"
+                f"site '{done[0].site}': every value is masked, so there is nothing to check; look at the mask"
             )
         ks = ks_distance(pit)
         return PredictiveCheck(
-            site=str(run.site),
-            statistics={name: _comparison(name, blocks) for name in blocks[0].observed},
+            site=done[0].site,
+            statistics={name: _comparison(name, done) for name in done[0].observed},
             pit=pit,
             ks=ks,
             ks_p_value=ks_p_value(ks, (~pit.isnan()).sum(0)),
@@ -225,17 +225,24 @@ def predictive_check(
             protocol=split[: len(pit)].protocol,
         )
 
-    with undisturbed(model, guide) as (model, guide, device), kept_on_interrupt(blocks, record):
-        split = split.drawn(seed)
-        source = split.to(device)
-        run = Checking(model, guide, statistics=statistics, num_draws=num_draws, seed=seed, site=site, plate=plate)
-        with bar(shown=progress, total=2 * len(split), desc="replications", unit="x", delay=2) as shown:
-            for index, rows in enumerate(blocks_of(len(split), batch_size)):
-                blocks.append(run.block(source.batch(rows), index, shown))
-    return record()
+    return block_by_block(
+        model,
+        guide,
+        begin,
+        record,
+        num_data=len(split),
+        batch_size=batch_size,
+        key=("checks", seed),
+        plate=plate,
+        memory="replications of {num_data} data: lower batch_size",
+        progress=progress,
+        desc="replications",
+        unit="x",
+        total=2 * len(split),
+    )
 
 
-def _comparison(name: str, blocks: Sequence[Block]) -> Comparison:
+def _comparison(name: str, blocks: Sequence[Checked]) -> Comparison:
     observed = torch.cat([block.observed[name] for block in blocks]).cpu()
     prior, posterior = (_joined([block.kinds[kind][name] for block in blocks], observed) for kind in range(2))
     return Comparison(observed, prior, posterior)

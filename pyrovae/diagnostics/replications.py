@@ -6,23 +6,22 @@ A program is run without its observations, for many particles of each datum at o
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import pyro
 import pyro.poutine as poutine
 import torch
 from torch import Tensor
 
 from pyrovae.base.errors import InputError, nearest
 from pyrovae.base.memory import ELEMENTS_AT_ONCE, memory_advice
-from pyrovae.base.random import CHECKS, seed_everything
+from pyrovae.base.random import seed_everything
+from pyrovae.data.split import Split
 from pyrovae.diagnostics.statistics import Statistic, apply_statistics, default_statistics, p_value, randomised_pit
-from pyrovae.pairs.particles import choose_way, tiled_args
-from pyrovae.pairs.structure import Structure, describe
+from pyrovae.evidence.blocks import Block, Pair
+from pyrovae.pairs.particles import Particles
 from pyrovae.pairs.supports import layers, scored, support_of
-from pyrovae.pairs.traces import Program, num_rows, plain_traces, sites
 
 KINDS = ("prior", "posterior")
 
@@ -33,36 +32,19 @@ class Replicator:
     To be used inside :func:`~pyrovae.pairs.context.undisturbed`.
 
     Args:
-        model: program of p(x, z).
-        guide: program of q(z|x).
-        args: what both are called with, n rows.
+        particles: the pair on the block.
         site: name of the observed site; None where there is one alone.
-        plate: name of the data plate, where several plates hold all sites.
-        way: how the programs take particles, where it is known from a block of the same size; None finds out.
 
     Raises:
         InputError: naming the site, if the pair has no per-datum weights, holds a factor, or observes no such site.
     """
 
-    def __init__(
-        self,
-        model: Program,
-        guide: Program,
-        args: Sequence[Any],
-        *,
-        site: str | None = None,
-        plate: str | None = None,
-        way: str | None = None,
-    ) -> None:
-        self.guide, self.args, self.num_data = guide, args, num_rows(args)
-        model_trace, guide_trace = plain_traces(model, guide, args)
-        self.structure: Structure = describe(model_trace, guide_trace, self.num_data, plate=plate)
-        self.site = _chosen(self.structure.observed, site)
-        self.free_model = poutine.uncondition(model)
-        self.way = way or choose_way(model, guide, args, self.structure)
-        found = sites(model_trace)[self.site]
+    def __init__(self, particles: Particles, *, site: str | None = None) -> None:
+        self.particles, self.num_data = particles, particles.num_data
+        self.site = _chosen(particles.structure.observed, site)
+        found = particles.example.observed[self.site]
         self.support = support_of(layers(found["fn"])[-1])
-        self.values = _rows_first(_seen_values(found), found["fn"], self.structure.dim)
+        self.values = self._placed(particles.by("looped"), _seen_values(found), found["fn"])[0]
 
     def draws(self, kind: str, num_draws: int, *key: int) -> Iterator[Tensor]:
         """Replications of the values, (S_i, n, *event) float64, NaN where the data are masked; S_i add up to S.
@@ -77,10 +59,10 @@ class Replicator:
         """
         size = max(1, ELEMENTS_AT_ONCE // max(self.values.numel(), 64 * self.num_data))
         for number, start in enumerate(range(0, num_draws, size)):
-            seed_everything(CHECKS, *key, KINDS.index(kind), number)
+            seed_everything("checks", *key, KINDS.index(kind), number)
             count = min(size, num_draws - start)
             with memory_advice(f"{count} replications of {self.num_data} data at once: lower batch_size"):
-                replicated = self._run(self.guide if kind == "posterior" else _no_guide, count)
+                replicated = self._run(kind, count)
             masked = self.values.isnan()
             bad = ~(replicated.isfinite() | masked)
             if bad.any():
@@ -90,21 +72,16 @@ class Replicator:
                 )
             yield replicated.masked_fill(masked, math.nan)
 
-    def _run(self, guide: Program, count: int) -> Tensor:
-        if self.way == "vectorized":
-            particles = pyro.plate("_particles", count, dim=-self.structure.depth - 1)
-            value, fn = self._drawn(particles(self.free_model), particles(guide), self.args)
-            value = value.movedim(len(fn.batch_shape) + self.structure.dim, 1)
-        elif self.way == "tiled":
-            value = _rows_first(*self._drawn(self.free_model, guide, tiled_args(self.args, count)), self.structure.dim)
-        else:
-            runs = [self._drawn(self.free_model, guide, self.args) for _ in range(count)]
-            value = torch.stack([_rows_first(*run, self.structure.dim) for run in runs])
+    def _run(self, kind: str, count: int) -> Tensor:
+        model, guide = poutine.uncondition(self.particles.model), self.particles.guide
+        free = self.particles.of(model, guide if kind == "posterior" else _no_guide)
+        drawn = [run.joint[self.site] for run in free.traces(count)]
+        value = torch.cat([self._placed(free, site["value"], site["fn"]) for site in drawn])
         return value.reshape(count, *self.values.shape).double()
 
-    def _drawn(self, model: Program, guide: Program, args: Sequence[Any]) -> tuple[Tensor, Any]:
-        site = sites(plain_traces(model, guide, args)[0])[self.site]
-        return site["value"], site["fn"]
+    def _placed(self, particles: Particles, value: Tensor, fn: Any) -> Tensor:
+        """A value of one run of the site -> (K, n, ..., *event)."""
+        return particles.from_program(value.expand(fn.batch_shape + fn.event_shape), len(fn.batch_shape))
 
 
 def _no_guide(*args: Any) -> None:
@@ -133,11 +110,6 @@ def _seen_values(site: Any) -> Tensor:
     return torch.where(counts.reshape(counts.shape + (1,) * event_dim), value.double(), math.nan)
 
 
-def _rows_first(value: Tensor, fn: Any, dim: int) -> Tensor:
-    """A value of a plain run, (..., N, ..., *event) -> (N, ..., *event)."""
-    return value.expand(fn.batch_shape + fn.event_shape).movedim(len(fn.batch_shape) + dim, 0)
-
-
 # ------------------------------------------------------------------------------------------ what is kept of them
 
 
@@ -149,46 +121,44 @@ class Part(NamedTuple):
     total: Tensor  # (S,): sum over the block of each replicated data set
 
 
-class Block(NamedTuple):
+class Checked(NamedTuple):
     """What one block of n data gives."""
 
     observed: dict[str, Tensor]  # statistic -> (n,)
     kinds: tuple[dict[str, Part], dict[str, Part]]  # prior, posterior
     pit: Tensor  # (n, *event)
+    site: str  # which was checked
 
 
 @dataclass
 class Checking:
     """One check: what stays the same from block to block."""
 
-    model: Program
-    guide: Program
+    pair: Pair
+    source: Split
     statistics: Mapping[str, Statistic] | None
     num_draws: int
     seed: int
     site: str | None
-    plate: str | None
-    ways: dict[int, str] = field(default_factory=dict)  # data in a block -> how the programs take particles
 
-    def block(self, args: Sequence[Any], index: int, shown: Any) -> Block:
+    def block(self, block: Block) -> Checked:
         """What one block of data gives."""
-        way = self.ways.get(len(args[0]))
-        source = Replicator(self.model, self.guide, args, site=self.site, plate=self.plate, way=way)
-        self.ways[source.num_data], self.site = source.way, source.site
+        source = Replicator(self.pair.particles(self.source.batch(block.rows)), site=self.site)
+        self.site = source.site
         statistics = self.statistics
         if statistics is None:
             statistics = default_statistics(source.support, source.values[0].numel())
         observed, ranks = apply_statistics(statistics, source.values), _Ranks(source.values)
-        draws = [self._shown(source.draws(kind, self.num_draws, self.seed, index), shown) for kind in KINDS]
+        draws = [self._shown(source.draws(kind, self.num_draws, self.seed, block.index), block.tick) for kind in KINDS]
         prior = _parts(ranks.counted(draws[0]), statistics, observed)
         posterior = _parts(draws[1], statistics, observed)
-        seed_everything(CHECKS, self.seed, index)
-        return Block(observed, (prior, posterior), ranks.pit())
+        seed_everything("checks", self.seed, block.index)
+        return Checked(observed, (prior, posterior), ranks.pit(), source.site)
 
-    def _shown(self, draws: Iterator[Tensor], shown: Any) -> Iterator[Tensor]:
+    def _shown(self, draws: Iterator[Tensor], tick: Callable[..., Any]) -> Iterator[Tensor]:
         for replicated in draws:
             yield replicated
-            shown.update(replicated.shape[1] * len(replicated) / self.num_draws)
+            tick(replicated.shape[1] * len(replicated) / self.num_draws)
 
 
 class _Ranks:

@@ -1,20 +1,19 @@
 """evaluate(): the account of log p(x) for any pair on any data, datum by datum, with every error beside its number."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from pyrovae.base.errors import UntrustedEvidence
-from pyrovae.base.memory import blocks_of, memory_advice, of_device
-from pyrovae.base.progress import bar, kept_on_interrupt
+from pyrovae.base.memory import of_device
 from pyrovae.data.split import Protocol, as_split
 from pyrovae.evidence import estimators
+from pyrovae.evidence.blocks import Block, Pair, block_by_block
 from pyrovae.evidence.importance import WEIGHTS_AT_ONCE, Evaluation, Plan, Weights
 from pyrovae.evidence.report import DOUBTFUL_SHARE, Report
-from pyrovae.pairs.context import undisturbed
 from pyrovae.pairs.traces import Program
 
 
@@ -124,27 +123,34 @@ def measure(
     *,
     progress: bool,
 ) -> Record:
-    """Draws the particles of all data, reduces the weights of each block to columns (..., n), and builds a record.
-
-    Raises:
-        Interrupted: after Ctrl-C, with the record of the blocks that were done as ``partial``.
-    """
+    """Draws the particles of all data, reduces the weights of each block to columns (..., n), and builds a record."""
     split = as_split(data).drawn(plan.seed)
-    columns: list[dict[str, Tensor]] = []
 
-    def record() -> Record:
-        whole = {name: torch.cat([block[name] for block in columns], -1).cpu() for name in columns[0]}
-        num_data = next(iter(whole.values())).shape[-1]
-        return build(Measured(whole, run.way, run.measure, split[:num_data].protocol))
-
-    with undisturbed(model, guide) as (model, guide, device), kept_on_interrupt(columns, record):
+    def begin(pair: Pair) -> Callable[[Block], dict[str, Tensor]]:
         keep_freed_memory()
-        source, run = split.to(device), Evaluation(model, guide, plan, len(split), device)
-        with bar(shown=progress, total=len(split), desc="evidence", unit="x", delay=2) as shown:
-            for index, rows in enumerate(blocks_of(len(split), run.batch_size)):
-                with memory_advice(f"{plan.num_particles} weights of {rows.stop - rows.start} data: {FEWER}"):
-                    columns.append(reduce(run.block(source, index, rows, shown)))
-    return record()
+        source, run = split.to(pair.device), Evaluation(pair, plan, len(split))
+        return lambda block: reduce(run.block(source.batch(block.rows), block))
+
+    def record(done: Sequence[dict[str, Tensor]], pair: Pair) -> Record:
+        whole = {name: torch.cat([block[name] for block in done], -1).cpu() for name in done[0]}
+        num_data = next(iter(whole.values())).shape[-1]
+        return build(Measured(whole, pair.strategy, pair.measure, split[:num_data].protocol))
+
+    return block_by_block(
+        model,
+        guide,
+        begin,
+        record,
+        num_data=len(split),
+        batch_size=plan.rows,
+        key=("evaluation", plan.seed),
+        plate=plan.plate,
+        memory=f"{plan.num_particles} weights of {{num_data}} data: {FEWER}",
+        progress=progress,
+        desc="evidence",
+        unit="x",
+        total=len(split),
+    )
 
 
 def keep_freed_memory() -> None:

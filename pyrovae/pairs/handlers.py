@@ -1,6 +1,7 @@
 """Handlers: what is done to programs from outside, so that no program holds a branch for it."""
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 from pyrovae.base.errors import InputError
-from pyrovae.pairs.supports import layers, scored, support_of
+from pyrovae.pairs.supports import layers, scored, support_of, to_support
 from pyrovae.pairs.traces import Program
 
 
@@ -134,3 +135,31 @@ def in_precision(program: Program, precision: str) -> Program:
 
 def _rounded(value: Any) -> Any:
     return value.bfloat16() if isinstance(value, Tensor) and value.dtype == torch.float32 else value
+
+
+class Placed(Messenger):
+    """Latent sites take the values given here instead of draws."""
+
+    def __init__(self, values: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.values, self.log_jacobians = values, list[Tensor]()
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] in self.values and not msg["is_observed"]:
+            msg["value"] = self.value(msg["fn"], self.values[msg["name"]])
+            msg["done"] = True
+
+    def value(self, fn: Any, given: Tensor) -> Tensor:
+        return given
+
+
+class Unconstrained(Placed):
+    """Latent sites take the images of unconstrained points; the Jacobians of the moves are kept."""
+
+    def value(self, fn: Any, given: Tensor) -> Tensor:
+        transform = to_support(fn)
+        value = transform(given)
+        log_jacobian = transform.log_abs_det_jacobian(given, value)
+        inner = len(fn.event_shape) - transform.codomain.event_dim  # dimensions that the transform takes one by one
+        self.log_jacobians.append(log_jacobian.sum(tuple(range(-inner, 0))) if inner else log_jacobian)
+        return value

@@ -13,16 +13,28 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from pyro.poutine import Trace
 from torch import Tensor
 
 from pyrovae.base.errors import InputError
-from pyrovae.base.memory import ELEMENTS_AT_ONCE
-from pyrovae.pairs.handlers import filled_under_mask
-from pyrovae.pairs.particles import WAYS, OnRealLine, Placed, Run, Values, choose_way, describe_site, to_support
-from pyrovae.pairs.structure import Structure, describe, refuse_narrow_guide
+from pyrovae.pairs.handlers import Placed, Unconstrained, filled_under_mask
+from pyrovae.pairs.particles import Particles
+from pyrovae.pairs.structure import Structure, refuse_narrow_guide
+from pyrovae.pairs.supports import layers, to_support
 from pyrovae.pairs.terms import sum_by_role
-from pyrovae.pairs.traces import Program, num_rows, plain_traces, site_log_prob, sites
+from pyrovae.pairs.traces import Program, Sites, site_log_prob
+
+Values = dict[str, Tensor]  # latent site -> (K, n, *plates inside a datum, *event)
+
+
+class Site(NamedTuple):
+    """One latent site, as a plain run of the model shows it."""
+
+    batch_dim: int  # dimensions of plates that its values have
+    event_dim: int
+    shape: torch.Size  # of one particle of one datum in unconstrained space: (*plates inside a datum, *event)
+    has_bijection: bool  # whether there is a transform from unconstrained space
+    is_discrete: bool
+    family: str
 
 
 class Joint(NamedTuple):
@@ -35,14 +47,14 @@ class Joint(NamedTuple):
 
 
 class Latents:
-    """The latents of a pair for the n data in ``args``; for use inside ``blocks.undisturbed``.
+    """The latents of a pair for the n data in ``args``; for use inside ``undisturbed``.
 
     Args:
         model: program of p(x, z).
         guide: program of q(z|x).
         args: what both are called with, n rows.
         plate: name of the data plate, where several plates hold all sites.
-        way: how the programs take particles ("vectorized", "tiled" or "looped"), where it is known from a block of
+        strategy: how the programs take particles ("vectorized", "tiled" or "looped"), where it is known from a block of
             the same size; None finds out.
 
     Raises:
@@ -50,15 +62,19 @@ class Latents:
     """
 
     def __init__(
-        self, model: Program, guide: Program, args: Sequence[Any], *, plate: str | None = None, way: str | None = None
+        self,
+        model: Program,
+        guide: Program,
+        args: Sequence[Any],
+        *,
+        plate: str | None = None,
+        strategy: str | None = None,
     ) -> None:
-        self.model, self.guide, self.args = filled_under_mask(model), guide, args  # or NaN gradients under masks
-        self.num_data = num_rows(args)
-        model_trace, guide_trace = plain_traces(model, guide, args)
-        self.structure: Structure = describe(model_trace, guide_trace, self.num_data, plate=plate)
-        self.way = way or choose_way(model, guide, args, self.structure)
-        found = sites(model_trace)
-        self.sites = {name: describe_site(found[name], self.structure) for name in self.structure.latents}
+        model = filled_under_mask(model)  # or NaN gradients under masks
+        self.particles = Particles(model, guide, args, plate=plate, strategy=strategy)
+        self.model, self.guide, self.args, self.num_data = model, guide, args, self.particles.num_data
+        self.structure: Structure = self.particles.structure
+        self.sites = {n: _describe(site, self.structure) for n, site in self.particles.example.latent.items()}
         if not self.sites:
             raise InputError("the model has no latent site: log p(x) is its log density, and there is nothing to infer")
 
@@ -74,20 +90,18 @@ class Latents:
 
     def log_weight(self, num_particles: int) -> Tensor:
         """log p(x|z) + log p(z) - log q(z|x) of draws from the guide: (K, n) nats, float64; not all scored at once."""
-        pair = (self.model, self.guide, self.args, self.structure)
-        parts = [WAYS[self.way](*pair, size) for size in self.part_sizes(num_particles)]
+        parts = [self.particles.log_terms(size) for size in self.part_sizes(num_particles)]
         return torch.cat([sum_by_role(part).log_weight for part in parts])
 
     def part_sizes(self, num_particles: int) -> list[int]:
         """How many particles of these data to run at once, so that memory stays flat: whole numbers that sum to K."""
-        width = sum(arg.numel() for arg in self.args if isinstance(arg, Tensor))
-        at_once = max(1, ELEMENTS_AT_ONCE // max(width, 64 * self.num_data))
+        at_once = self.particles.at_once()
         return [min(at_once, num_particles - start) for start in range(0, num_particles, at_once)]
 
     def lifted(self, values: Values) -> Values:
         """Latents as a plain run of the model holds them -> (1, n, ...)."""
-        run = self._run(1, vectorized=False)
-        return {name: run.lift(values[name], site) for name, site in self.sites.items()}
+        plain = self.particles.by("looped")
+        return {name: plain.from_program(values[name], site.batch_dim) for name, site in self.sites.items()}
 
     def log_joint(self, values: Values) -> Joint:
         """log p(x|z) and log p(z) at any latents (K, n, ...)."""
@@ -104,9 +118,11 @@ class Latents:
     def site_log_guide(self, values: Values) -> dict[str, Tensor]:
         """log q of each site at any latents: site -> (K, n) nats."""
         self.refuse_auxiliary()
-        return self._by_particles(
-            values, lambda run, part: {n: run.table(site_log_prob(s)) for n, s in sites(self._at(run, part)).items()}
-        )
+
+        def read(found: Sites, _: Any, count: int) -> dict[str, Tensor]:
+            return {name: self.particles.table(site_log_prob(site), count) for name, site in found.items()}
+
+        return self._at(values, self.guide, Placed, read)
 
     # ----------------------------------------------------------------------------------------------- on the real line
 
@@ -117,7 +133,13 @@ class Latents:
 
     def to_real(self, values: Values) -> Tensor:
         """Latents as one real vector each: (K, n, ...) -> (K, n, num_dims)."""
-        moved = self._by_particles(values, self._moved)
+
+        def read(found: Sites, _: Any, __: int) -> Values:
+            return {
+                name: self._of_run(to_support(found[name]["fn"]).inv(found[name]["value"]), name) for name in self.sites
+            }
+
+        moved = self._at(values, self.model, Placed, read)
         return torch.cat([moved[name].reshape(len(moved[name]), self.num_data, -1) for name in self.sites], -1)
 
     def split_real(self, u: Tensor) -> Values:
@@ -130,12 +152,12 @@ class Latents:
 
     def log_joint_real(self, u: Tensor) -> Joint:
         """The model's densities at points (K, n, num_dims) of the real line, and the values that they stand for."""
-        return self._score_model(self.split_real(u), OnRealLine)
+        return self._score_model(self.split_real(u), Unconstrained)
 
     def refuse_immovable(self, purpose: str) -> None:
         """Raises InputError, naming the site, if a latent has no place on the real line: a class, an angle."""
         for name, site in self.sites.items():
-            if not site.is_movable:
+            if not site.has_bijection:
                 kind = "is discrete" if site.is_discrete else "has no bijection with the real line"
                 raise InputError(
                     f"site '{name}' {kind} ({site.family}): {purpose} moves latents along gradients. "
@@ -144,7 +166,7 @@ class Latents:
 
     def refuse_narrow_guide(self) -> None:
         """Raises InputError, naming the site, if the guide cannot draw all that the prior can."""
-        refuse_narrow_guide(*plain_traces(self.model, self.guide, self.args), self.structure)
+        refuse_narrow_guide(self.particles.example, self.structure)
 
     def refuse_auxiliary(self) -> None:
         """Raises InputError, naming the site, if the guide has no density that is a function of the latents alone."""
@@ -158,59 +180,69 @@ class Latents:
     # --------------------------------------------------------------------------------------------------------- inside
 
     def _values(self, program: Program, num_particles: int) -> Values:
-        def read(run: Run, _: Values) -> Values:
-            drawn = sites(run.trace(program))
-            return {name: run.lift(drawn[name]["value"], site) for name, site in self.sites.items()}
+        def read(found: Sites, _: Any, __: int) -> Values:
+            return {name: self._of_run(found[name]["value"], name) for name in self.sites}
 
-        return self._by_particles({}, read, num_particles)
-
-    def _at(self, run: Run, values: Values) -> Trace:
-        return run.trace(Placed(run.place_all(values, self.sites))(self.guide))
+        return self._at({}, program, Placed, read, num_particles)
 
     def _score_model(self, given: Values, handler: type[Placed]) -> Joint:
-        def read(run: Run, part: Values) -> dict[str, Tensor]:
-            placed = handler(run.place_all(part, self.sites))
-            found = sites(run.trace(placed(self.model)))
-            none = self.zeros(run.num_particles)
-            terms = {True: none, False: none, "jacobian": none}
+        def read(found: Sites, log_jacobians: list[Tensor], count: int) -> dict[str, Tensor]:
+            table = {"likelihood": self.zeros(count), "prior": self.zeros(count), "jacobian": self.zeros(count)}
             for site in found.values():
-                terms[site["is_observed"]] = terms[site["is_observed"]] + run.table(site_log_prob(site))
-            for log_jacobian in placed.log_jacobians:
-                terms["jacobian"] = terms["jacobian"] + run.table(log_jacobian)
-            values = {f"value {name}": run.lift(found[name]["value"], site) for name, site in self.sites.items()}
-            return {"likelihood": terms[True], "prior": terms[False], "jacobian": terms["jacobian"], **values}
+                role = "likelihood" if site["is_observed"] else "prior"
+                table[role] = table[role] + self.particles.table(site_log_prob(site), count)
+            for log_jacobian in log_jacobians:
+                table["jacobian"] = table["jacobian"] + self.particles.table(log_jacobian, count)
+            return table | {f"value {name}": self._of_run(found[name]["value"], name) for name in self.sites}
 
-        table = self._by_particles(given, read)
+        table = self._at(given, self.model, handler, read)
         values = {name: table[f"value {name}"] for name in self.sites}
         return Joint(table["likelihood"], table["prior"], table["jacobian"], values)
 
-    def _moved(self, run: Run, values: Values) -> Values:
-        found = sites(run.trace(Placed(run.place_all(values, self.sites))(self.model)))
-        return {
-            name: run.lift(to_support(found[name]["fn"]).inv(found[name]["value"]), site)
-            for name, site in self.sites.items()
-        }
-
-    def _by_particles(
+    def _at(
         self,
         values: Values,
-        read: Callable[[Run, Values], dict[str, Tensor]],
+        program: Program,
+        handler: type[Placed],
+        read: Callable[[Sites, list[Tensor], int], dict[str, Tensor]],
         num_particles: int | None = None,
     ) -> dict[str, Tensor]:
-        """What ``read`` makes of one run of K particles, or of K runs of one where the programs are looped."""
-        num_particles = num_particles or len(next(iter(values.values())))
-        if self.way != "looped":
-            return read(self._run(num_particles), values)
-        parts = [read(self._run(1), {n: v[k : k + 1] for n, v in values.items()}) for k in range(num_particles)]
+        """What ``read`` makes of one run with these latents, or of K runs of one particle where they are looped."""
+
+        def run(part: Values, count: int) -> dict[str, Tensor]:
+            described = {n: self.particles.to_program(value, self.sites[n].batch_dim) for n, value in part.items()}
+            placed = handler(described)
+            return read(self.particles.sites(placed(program), count), placed.log_jacobians, count)
+
+        count = num_particles or len(next(iter(values.values())))
+        if self.particles.strategy != "looped":
+            return run(values, count)
+        parts = [run({name: value[k : k + 1] for name, value in values.items()}, 1) for k in range(count)]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
-    def _run(self, num_particles: int, *, vectorized: bool = True) -> Run:
-        return Run(self.structure, self.args, num_particles, vectorized=vectorized and self.way == "vectorized")
+    def _of_run(self, value: Tensor, name: str) -> Tensor:
+        return self.particles.from_program(value, self.sites[name].batch_dim)
 
     def zeros(self, num_particles: int) -> Tensor:
         """A table (K, n) of zeros, float64, where the data are."""
         device = next(arg.device for arg in self.args if isinstance(arg, Tensor))
         return torch.zeros(num_particles, self.num_data, dtype=torch.float64, device=device)
+
+
+def _describe(site: Any, structure: Structure) -> Site:
+    """What a plain run shows of a latent site."""
+    fn, value = site["fn"], site["value"]
+    try:
+        real, has_bijection = to_support(fn).inv(value), True
+    except NotImplementedError:
+        real, has_bijection = value, False
+    event_dim = len(fn.event_shape)
+    batch_dim = value.dim() - event_dim
+    shape = list(real.shape)
+    del shape[batch_dim + structure.dim]
+    inner = torch.Size([1] * (structure.depth - batch_dim) + shape)
+    is_discrete = bool(getattr(fn.support, "is_discrete", False))
+    return Site(batch_dim, event_dim, inner, has_bijection, is_discrete, type(layers(fn)[-1]).__name__)
 
 
 def coordinates(shapes: Mapping[str, Sequence[int]]) -> list[str]:

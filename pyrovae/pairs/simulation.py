@@ -16,7 +16,7 @@ from torch import Tensor
 from pyrovae.base.errors import InputError
 from pyrovae.base.random import kept_rng
 from pyrovae.pairs.supports import scored
-from pyrovae.pairs.traces import Program, site_log_prob, sites
+from pyrovae.pairs.traces import Program, site_log_prob, sites_of
 
 
 class Simulated(NamedTuple):
@@ -41,7 +41,7 @@ def simulate(model: Program, template: Sequence[Any], rows: slice) -> Simulated:
             a distribution of the model hangs on the data.
     """
     args = [_repeated(arg, rows) for arg in template]
-    found = sites(poutine.trace(poutine.uncondition(model)).get_trace(*args))
+    found = sites_of(poutine.uncondition(model), *args)
     observed = [name for name, site in found.items() if site["infer"].get("was_observed")]
     latents = {name: site["value"] for name, site in found.items() if name not in observed}
     for name in observed:
@@ -66,7 +66,7 @@ def _refuse_data_dependence(
     model: Program, args: Sequence[Any], found: dict[str, Any], latents: dict[str, Tensor]
 ) -> None:
     """Demands that on the simulated data each site has the distribution that it was drawn from."""
-    again = sites(poutine.trace(poutine.condition(model, data=latents)).get_trace(*args))
+    again = sites_of(poutine.condition(model, data=latents), *args)
     for name, site in found.items():
         if name not in again or not _same_distribution(site, again[name]):
             raise InputError(
@@ -87,7 +87,7 @@ def _same_distribution(site: Any, other: Any) -> bool:
 
 def _seen_by(model: Program, args: Sequence[Any], name: str) -> tuple[int, Tensor]:
     """Which argument an observed site shows, and which of its entries stands at each place of the site's value."""
-    value = sites(poutine.trace(model).get_trace(*args))[name]["value"]
+    value = sites_of(model, *args)[name]["value"]
     for number, arg in enumerate(args):
         if _may_hold(arg, value):
             first, second = (_probe(model, args, number, name, seed) for seed in range(2))
@@ -117,7 +117,7 @@ def _probe(model: Program, args: Sequence[Any], number: int, name: str, seed: in
 
 def _value_at(model: Program, args: Sequence[Any], name: str) -> Tensor | None:
     try:
-        site = poutine.trace(model).get_trace(*args).nodes[name]
+        site = sites_of(model, *args)[name]
     except (RuntimeError, ValueError, IndexError, KeyError):
         return None  # numbers in the place of labels, say: then this argument is no observation
     return site["value"] if site["is_observed"] and isinstance(site["value"], Tensor) else None

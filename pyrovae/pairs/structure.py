@@ -5,12 +5,11 @@ from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import pyro.distributions as dist
-from pyro.poutine import Trace
 from pyro.poutine.subsample_messenger import _Subsample
 
 from pyrovae.base.errors import InputError
 from pyrovae.pairs.supports import base_measure, layers, refuse_outside_support, support_of, support_text
-from pyrovae.pairs.traces import Program, num_rows, plain_traces, sites
+from pyrovae.pairs.traces import Program, TracePair, num_rows, plain_traces
 
 
 class Structure(NamedTuple):
@@ -21,6 +20,7 @@ class Structure(NamedTuple):
     depth: int  # how many dimensions the plates take
     latents: tuple[str, ...]  # in the order of the model
     drawn: dict[str, bool]  # site of the guide, in its order -> whether its draws carry gradients (rsample)
+    has_discrete: bool  # whether a latent or auxiliary site has a discrete support
     observed: dict[str, str]  # site -> base measure of its density: "mass", "density" or "factor"
 
 
@@ -38,14 +38,14 @@ def inspect_pair(model: Program, guide: Program, args: Sequence[Any], *, plate: 
             data outside the support of the likelihood.
     """
     rows = num_rows(args)
-    return describe(*plain_traces(model, guide, args), rows, plate=plate)
+    return describe(plain_traces(model, guide, args), rows, plate=plate)
 
 
-def describe(model_trace: Trace, guide_trace: Trace, rows: int, *, plate: str | None = None) -> Structure:
+def describe(run: TracePair, rows: int, *, plate: str | None = None) -> Structure:
     """The structure that one run of a pair on ``rows`` data shows; refuses as :func:`inspect_pair` says."""
-    model_sites, guide_sites = sites(model_trace), sites(guide_trace)
+    model_sites, guide_sites = run.joint, run.drawn
     _refuse_unmatched(model_sites, guide_sites)
-    _refuse_subsampling(model_trace, guide_trace)
+    _refuse_subsampling(run)
     every = {f"site '{name}'": site for name, site in model_sites.items()}
     every |= {f"site '{name}' of the guide": site for name, site in guide_sites.items()}
     frame = _data_frame(every, rows, plate)
@@ -63,8 +63,13 @@ def describe(model_trace: Trace, guide_trace: Trace, rows: int, *, plate: str | 
         depth=max(-f.dim for site in every.values() for f in site["cond_indep_stack"] if f.vectorized),
         latents=tuple(name for name, site in model_sites.items() if not site["is_observed"]),
         drawn={name: bool(getattr(site["fn"], "has_rsample", False)) for name, site in guide_sites.items()},
+        has_discrete=any(_is_discrete(site) for site in every.values() if not site["is_observed"]),
         observed={name: base_measure(site["fn"]) for name, site in observed.items()},
     )
+
+
+def _is_discrete(site: dict) -> bool:
+    return bool(getattr(support_of(site["fn"]), "is_discrete", False))
 
 
 # ------------------------------------------------------------------------------------------ sites and plates
@@ -126,8 +131,8 @@ def _outside(stacks: dict[str, dict], plate: str | None) -> str:
     )
 
 
-def _refuse_subsampling(model_trace: Trace, guide_trace: Trace) -> None:
-    for trace in (model_trace, guide_trace):
+def _refuse_subsampling(run: TracePair) -> None:
+    for trace in run:
         for name, site in trace.nodes.items():
             fn = site.get("fn")
             if isinstance(fn, _Subsample) and fn.subsample_size is not None and fn.subsample_size < fn.size:
@@ -202,13 +207,13 @@ def _refuse_unlike_data(name: str, site: dict) -> None:
 NUM_DRAWS = 100  # of the prior, for each datum
 
 
-def refuse_narrow_guide(model_trace: Trace, guide_trace: Trace, structure: Structure) -> None:
+def refuse_narrow_guide(run: TracePair, structure: Structure) -> None:
     """Looks, at every site whose two supports differ, whether draws of the prior lie outside the guide's.
 
     Raises:
         InputError: naming the site, both families, and how many data have such draws.
     """
-    prior, drawn = sites(model_trace), sites(guide_trace)
+    prior, drawn = run.latent, run.drawn
     for name in (name for name in structure.latents if name in drawn):
         fn = prior[name]["fn"]
         ours, theirs = layers(drawn[name]["fn"])[-1], layers(fn)[-1]

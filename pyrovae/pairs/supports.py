@@ -5,10 +5,11 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
-from pyro.poutine import Trace
 from torch import Tensor
+from torch.distributions import biject_to
 
 from pyrovae.base.errors import InputError
+from pyrovae.pairs.traces import TracePair
 
 ADVICE = {
     "Bernoulli": "; binarize the data (binarization='dynamic', 'static' or 'threshold'), "
@@ -105,13 +106,27 @@ def base_measure(fn: Any) -> str:
     return "factor" if support is None else "mass" if support.is_discrete else "density"
 
 
-def refuse_masked(model_trace: Trace, guide_trace: Trace, latents: Iterable[str]) -> None:
+def refuse_masked(run: TracePair, latents: Iterable[str]) -> None:
     """Demands that all that is drawn at the latent sites counts, in the guide and in the model.
 
     Raises:
         InputError: naming the site.
     """
     for name in latents:
-        found: list[Any] = [trace.nodes[name] for trace in (model_trace, guide_trace)]
+        found = run.latent[name], run.drawn[name]
         if not all(scored(site, site["value"], 0).all() for site in found):
             raise InputError(f"site '{name}' is masked: what is not scored has no posterior; draw only what counts")
+
+
+def to_support(fn: Any) -> Any:
+    """The transform from unconstrained space onto the support of a distribution.
+
+    Raises:
+        NotImplementedError: if there is none, as for classes, directions and angles.
+    """
+    support = fn.support
+    if type(support).__name__ == "MixtureSameFamilyConstraint":
+        support = support.base_constraint  # components share it; torch knows no transform of the mixture's own
+    if isinstance(layers(fn)[-1], torch.distributions.VonMises):
+        raise NotImplementedError("an angle is on the real line more than once, though torch calls its support real")
+    return biject_to(support)

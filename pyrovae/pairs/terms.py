@@ -12,11 +12,11 @@ from functools import reduce
 from typing import NamedTuple
 
 import torch
-from pyro.poutine import Trace
 from torch import Tensor
+from torch.distributions import kl_divergence
 
 from pyrovae.pairs.structure import Structure
-from pyrovae.pairs.traces import site_log_prob, sites
+from pyrovae.pairs.traces import Sites, TracePair, site_log_prob
 
 
 class LogTerms(NamedTuple):
@@ -52,16 +52,28 @@ def sum_by_role(terms: SiteTerms) -> LogTerms:
     return LogTerms(*(reduce(torch.add, role.values()) if role else none for role in terms))
 
 
-# ------------------------------------------------------------------------------------- reading a trace
-
-
-def read_terms(model_trace: Trace, guide_trace: Trace, reduce: Callable[[Tensor], Tensor]) -> SiteTerms:
+def read_terms(run: TracePair, reduce: Callable[[Tensor], Tensor]) -> SiteTerms:
     """The densities of all sites of one run; ``reduce`` sums each over the plates inside a datum."""
-    model_sites, guide_sites = sites(model_trace), sites(guide_trace)
-    observed = {name: reduce(site_log_prob(site)) for name, site in model_sites.items() if site["is_observed"]}
-    latent = {name: reduce(site_log_prob(site)) for name, site in model_sites.items() if not site["is_observed"]}
-    drawn = {name: reduce(site_log_prob(site)) for name, site in guide_sites.items()}
-    return SiteTerms(observed, latent, drawn)
+
+    def of(sites: Sites) -> dict[str, Tensor]:
+        return {name: reduce(site_log_prob(site)) for name, site in sites.items()}
+
+    return SiteTerms(of(run.observed), of(run.latent), of(run.drawn))
+
+
+def analytic_kl(run: TracePair, structure: Structure, num_data: int) -> Tensor:
+    """KL(q(z|x) || p(z)) in closed form, (N,) nats; NaN where torch has none or there are several latent sites."""
+    unknown, prior, guide = torch.full((num_data,), math.nan), run.latent, run.drawn
+    if len(prior) != 1 or list(prior) != list(guide):
+        return unknown
+    (p,), (q,) = prior.values(), guide.values()
+    if p["mask"] is not None or q["mask"] is not None:
+        return unknown
+    try:
+        kl = kl_divergence(q["fn"], p["fn"])
+    except (NotImplementedError, ValueError, RuntimeError):
+        return unknown
+    return to_rows(kl, structure.dim).expand(num_data)
 
 
 def to_table(log_prob: Tensor, s: Structure, num_particles: int, rows: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyro.poutine as poutine
 import torch
@@ -13,20 +13,56 @@ from torch import Tensor
 from pyrovae.base.errors import InputError
 
 Program = Callable[..., Any]
+Sites = dict[str, Any]  # name -> Pyro's message of a sample site: "fn", "value", "mask", "scale", ...
 
 
-# --------------------------------------------------------------------------------------------------- runs
+class TracePair(NamedTuple):
+    """One run of the guide, and of the model on what the guide drew."""
+
+    model: Trace
+    guide: Trace
+
+    @property
+    def joint(self) -> Sites:
+        """The model's sites, in its order."""
+        return sites(self.model)
+
+    @property
+    def observed(self) -> Sites:
+        """Those that have data: the likelihood."""
+        return {name: site for name, site in self.joint.items() if site["is_observed"]}
+
+    @property
+    def latent(self) -> Sites:
+        """The others: the prior."""
+        return {name: site for name, site in self.joint.items() if not site["is_observed"]}
+
+    @property
+    def drawn(self) -> Sites:
+        """The guide's sites, auxiliary ones too."""
+        return sites(self.guide)
+
+    @property
+    def every_site(self) -> list[Any]:
+        """The sites of the model, then those of the guide."""
+        return [*self.joint.values(), *self.drawn.values()]
+
+    def score(self) -> "TracePair":
+        """Puts "log_prob" at every site, by its scale and mask, and "score_parts" at those of the guide."""
+        self.model.compute_log_prob()
+        self.guide.compute_score_parts()
+        return self
 
 
-def plain_traces(model: Program, guide: Program, args: Sequence[Any]) -> tuple[Trace, Trace]:
-    """One run of the guide, and of the model on what it drew: (model trace, guide trace).
+def plain_traces(model: Program, guide: Program, args: Sequence[Any]) -> TracePair:
+    """Runs the guide, and the model on what it drew.
 
     Raises:
         InputError: without the table of shapes that Pyro appends; for sizes that do not fit a plate, with advice.
     """
     try:
         guide_trace = poutine.trace(guide).get_trace(*args)
-        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
+        return TracePair(poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args), guide_trace)
     except (ValueError, RuntimeError) as error:
         message = re.split(r"\n\s*Trace Shapes:", str(error))[0].strip()
         if "Shape mismatch inside plate" in message:
@@ -34,15 +70,17 @@ def plain_traces(model: Program, guide: Program, args: Sequence[Any]) -> tuple[T
                 f"{message}; does the distribution lack .to_event(n) over a datum's dimensions? (With a parameter for "
                 "each datum, give batch_size= the number of data.)"
             ) from error
-        if isinstance(error, InputError):
-            raise type(error)(message) from error
-        if message != str(error).strip():
+        if isinstance(error, InputError) or message != str(error).strip():
             raise type(error)(message) from error
         raise
-    return model_trace, guide_trace
 
 
-def sites(trace: Trace) -> dict[str, Any]:
+def sites_of(program: Program, *args: Any) -> Sites:
+    """The sample sites of one run of a program."""
+    return sites(poutine.trace(program).get_trace(*args))
+
+
+def sites(trace: Trace) -> Sites:
     """The sample sites of a trace by name, without those that plates and ``pyro.deterministic`` make."""
     return {
         name: site
@@ -53,6 +91,11 @@ def sites(trace: Trace) -> dict[str, Any]:
     }
 
 
+def total_log_prob(site: Any) -> Tensor:
+    """The sum of a scored site's log density, by its scale and mask: a scalar."""
+    return site["log_prob_sum"]
+
+
 def num_rows(args: Sequence[Any]) -> int:
     """How many data a tuple of arguments holds: the first dimension of its first tensor."""
     for arg in args:
@@ -61,7 +104,7 @@ def num_rows(args: Sequence[Any]) -> int:
     raise InputError("model and guide need a tensor argument whose first dimension is the datum; none was given")
 
 
-def site_log_prob(site: dict) -> Tensor:
+def site_log_prob(site: Any) -> Tensor:
     """Log density of a site, of its batch shape: with its mask and without its scale."""
     log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
     mask = site["mask"]

@@ -9,10 +9,10 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from pyrovae.base.errors import InputError, nearest
-from pyrovae.base.random import DRAWING, seed_everything
+from pyrovae.base.random import seed_everything
 from pyrovae.data.split import as_split
 from pyrovae.pairs.context import undisturbed
-from pyrovae.pairs.traces import Program, plain_traces, sites
+from pyrovae.pairs.traces import Program, plain_traces, sites, sites_of
 
 
 class Draws(NamedTuple):
@@ -41,9 +41,9 @@ def sample(model: Program, *template: Any, num_samples: int, seed: int = 0) -> D
     args = as_split(template if len(template) != 1 else template[0]).tensors
     args = tuple(_repeated(arg, num_samples) for arg in args)
     with undisturbed(model, model) as (model, _, device):
-        seed_everything(DRAWING, seed)
-        trace = poutine.trace(poutine.uncondition(model)).get_trace(*(arg.to(device) for arg in args))
-    return _draws(sites(trace))
+        seed_everything("drawing", seed)
+        drawn = sites_of(poutine.uncondition(model), *(arg.to(device) for arg in args))
+    return _draws(drawn)
 
 
 def posterior(model: Program, guide: Program, *data: Any, num_samples: int = 1, seed: int = 0) -> Draws:
@@ -106,12 +106,12 @@ def decode(model: Program, template: Any, values: Mapping[str, Tensor], *, seed:
     num_samples = max((len(value) for value in values.values()), default=len(args[0]))
     args = tuple(_repeated(arg, num_samples) for arg in args)
     with undisturbed(model, model) as (model, _, device):
-        seed_everything(DRAWING, seed)
+        seed_everything("drawing", seed)
         args, given = tuple(arg.to(device) for arg in args), {n: value.to(device) for n, value in values.items()}
         free = poutine.uncondition(model)
-        _check_given(given, sites(poutine.trace(free).get_trace(*args)))
-        trace = poutine.trace(poutine.condition(free, data=given)).get_trace(*args)
-    return _draws({name: site for name, site in sites(trace).items() if _was_observed(site)})
+        _check_given(given, sites_of(free, *args))
+        drawn = sites_of(poutine.condition(free, data=given), *args)
+    return _draws({name: site for name, site in drawn.items() if _was_observed(site)})
 
 
 def _runs(
@@ -122,7 +122,7 @@ def _runs(
         raise InputError(f"num_samples must be at least 1, got {num_samples}")
     split = as_split(tuple(data) if len(data) != 1 else data[0])
     with undisturbed(model, guide) as (model, guide, device):
-        seed_everything(DRAWING, seed)
+        seed_everything("drawing", seed)
         args = split.to(device).batch(slice(0, len(split)))
         for _ in range(num_samples):
             yield plain_traces(model, guide, args)

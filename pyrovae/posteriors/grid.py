@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.base.progress import bar
-from pyrovae.base.random import GOLD, seed_everything
+from pyrovae.base.random import seed_everything
 from pyrovae.pairs.latents import Latents, Values
 from pyrovae.posteriors.methods import Answer, Evidence, Moments, Plan, weighted_moments
 from pyrovae.posteriors.unconstrained import Points, RealLine
@@ -85,7 +85,7 @@ def on_grid(latents: Latents, plan: Plan) -> Answer:
     Raises:
         FloatingPointError: where the density is NaN or infinite, or no box holds it.
     """
-    seed_everything(GOLD, plan.seed, 1)
+    seed_everything("reference", plan.seed, 1)
     line = RealLine(latents)
     with bar(shown=plan.progress, desc="grid", unit="node", delay=2) as shown:
         nodes = _resolved(line, shown)

@@ -16,7 +16,7 @@ from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 from torch import Tensor
 
 from pyrovae.base.progress import bar
-from pyrovae.base.random import GOLD, seed_everything
+from pyrovae.base.random import seed_everything
 from pyrovae.pairs.latents import Latents, Values
 from pyrovae.posteriors.methods import Answer, Plan, plain_moments
 from pyrovae.posteriors.unconstrained import RealLine
@@ -81,7 +81,7 @@ def by_nuts(latents: Latents, plan: Plan) -> Answer:
     References:
         Hoffman and Gelman (2014), The No-U-Turn Sampler, JMLR 15:1593.
     """
-    seed_everything(GOLD, plan.seed, 1)
+    seed_everything("reference", plan.seed, 1)
     line = RealLine(latents)
     starts = _starts(line, plan.num_chains)
     steps = plan.num_chains * (plan.num_warmup + plan.num_draws)
@@ -112,7 +112,7 @@ def _chain(line: RealLine, start: Tensor, plan: Plan, number: int, shown: Any) -
         with torch.enable_grad():
             return -line.score(state["u"][None]).log_density.squeeze(0)
 
-    seed_everything(GOLD, plan.seed, 2, number)
+    seed_everything("reference", plan.seed, 2, number)
     kernel = NUTS(potential_fn=potential)
     kernel.initial_params = state = {"u": start.clone()}
     kernel.setup(plan.num_warmup)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pyrovae.base.errors import InputError, UntrustedPosterior, nearest
 from pyrovae.base.memory import memory_advice
-from pyrovae.base.random import GOLD, seed_everything
+from pyrovae.base.random import seed_everything
 from pyrovae.data.split import Protocol, Split, as_split
 from pyrovae.pairs.context import undisturbed
 from pyrovae.pairs.latents import Latents, Values, coordinates
@@ -188,7 +188,7 @@ def exact_posterior(
     split = _one_row(datum)
     with undisturbed(model, guide) as (model, guide, device):
         split = split.drawn(seed)
-        seed_everything(GOLD, seed)
+        seed_everything("reference", seed)
         latents = Latents(model, guide, split.to(device).tensors, plate=plate)
         method = _chosen(method, latents)
         with memory_advice("the posterior of one datum: lower num_draws or num_particles"):
@@ -211,7 +211,7 @@ def _one_row(datum: Any) -> Split:
 
 def _chosen(method: str, latents: Latents) -> str:
     """The method asked for, or the best that the latents allow."""
-    elsewhere = [name for name, site in latents.sites.items() if not site.is_movable]
+    elsewhere = [name for name, site in latents.sites.items() if not site.has_bijection]
     if method == "auto":
         return "resampled" if elsewhere else "grid" if latents.num_dims <= MOST_COORDINATES else "nuts"
     if method not in METHODS:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from pyrovae.base.random import GOLD, seed_everything
+from pyrovae.base.random import seed_everything
 from pyrovae.evidence import estimators
 from pyrovae.pairs.latents import Latents, Values
 from pyrovae.pairs.terms import LogTerms, SiteTerms, check_finite
@@ -74,7 +74,7 @@ def by_resampling(latents: Latents, plan: Plan) -> Answer:
     References:
         Rubin (1987), comment on The calculation of posterior distributions by data augmentation, JASA 82:543.
     """
-    seed_everything(GOLD, plan.seed, 1)
+    seed_everything("reference", plan.seed, 1)
     values, terms = _particles(latents, plan.num_particles)
     log_weight = terms.log_weight
     rows = resample(log_weight, plan.num_draws).squeeze(1)

@@ -18,7 +18,7 @@ from pyrovae.base import storage
 from pyrovae.base.errors import InputError
 from pyrovae.base.memory import memory_advice
 from pyrovae.base.progress import bar
-from pyrovae.base.random import FIT, kept_rng, seed_everything
+from pyrovae.base.random import kept_rng, seed_everything
 from pyrovae.data.batches import Batch, Batches
 from pyrovae.data.split import Split
 from pyrovae.pairs.context import Scoped, evaluation_mode
@@ -98,7 +98,7 @@ class Loop:
 
     def run(self, *, resume: bool, visible: bool) -> Fit:
         """Trains to the end, to the end of patience or to Ctrl-C, whichever comes first."""
-        seed_everything(FIT, self.seed)
+        seed_everything("fit", self.seed)
         splits = {"validation data": self.valid, "training data": self.train}
         structure = look_at_data(
             *self.pair,
@@ -139,7 +139,7 @@ class Loop:
         state, started = self.state, time.monotonic()
         if state.step == 0:
             self.meter.reset()
-            seed_everything(FIT, self.seed, state.epoch)
+            seed_everything("fit", self.seed, state.epoch)
         rate = self.schedule(state.epoch / self.epochs)
         self.settings["compile"] = self.stepper.begin(rate, lambda: self.batches.example(state.epoch))
         first = state.step

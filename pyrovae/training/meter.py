@@ -11,10 +11,10 @@ from pyro.infer import ELBO, RenyiELBO, Trace_ELBO, TraceGraph_ELBO, TraceMeanFi
 from pyro.poutine import Trace
 from torch import Tensor
 
-from pyrovae.base.random import VALIDATION, seed_everything
+from pyrovae.base.random import seed_everything
 from pyrovae.data.split import Split
 from pyrovae.pairs.context import quiet_numerics
-from pyrovae.pairs.traces import Program, plain_traces, sites
+from pyrovae.pairs.traces import Program, TracePair, plain_traces, sites
 from pyrovae.training.objectives import bounds
 from pyrovae.training.objectives.objective import Objective
 
@@ -92,7 +92,7 @@ class Meter:
                 for trace in self.seen[0]:
                     trace.compute_log_prob()
         particles = self.objective.num_particles if self.readable else 1
-        return torch.stack([bounds.terms(*traces) for traces in self.seen]).sum(0) / particles
+        return torch.stack([bounds.terms(TracePair(*traces)) for traces in self.seen]).sum(0) / particles
 
     def means(self) -> dict[str, float]:
         """Means over the data seen in this epoch, in nats per datum; waits for the device."""
@@ -138,11 +138,11 @@ def validation_terms(model: Program, guide: Program, data: Split, batch_size: in
     sums = torch.zeros(2, dtype=torch.float64, device="cpu")
     with quiet_numerics():
         for start in range(0, len(data), batch_size):
-            seed_everything(VALIDATION, 0, start)
+            seed_everything("validation", 0, start)
             batch = data.batch(slice(start, min(start + batch_size, len(data))))
             traces = plain_traces(model, guide, batch)
             for trace in traces:
                 trace.compute_log_prob()
-            sums += bounds.terms(*traces).cpu()
+            sums += bounds.terms(traces).cpu()
     reconstruction, kl = (sums / len(data)).tolist()
     return {"elbo": reconstruction - kl, "reconstruction": reconstruction, "kl_prior": kl}

@@ -204,7 +204,7 @@ class TestAnyPair:
         assert found.guide.names == found.resampled.names == ("z[0]", "z[1]", "log p(x, z)")
 
     def test_particles_are_run_in_parts(self, monkeypatch):
-        monkeypatch.setattr("pyrovae.pairs.latents.ELEMENTS_AT_ONCE", 6 * 50 * 30)
+        monkeypatch.setattr("pyrovae.base.memory.ELEMENTS_AT_ONCE", 6 * 50 * 30)
         assert calibrated(ORACLE.guide, num_simulations=50, num_particles=99).passed
         assert not calibrated(ORACLE.scaled_guide(0.5), num_simulations=50, num_particles=99).passed
 
@@ -290,10 +290,10 @@ def test_an_interrupt_keeps_the_blocks_that_are_done():
 
 
 NUMBERS = {
-    "num_simulations": ({"num_simulations": 0}, "num_simulations must be a whole number, at least 1; got 0"),
-    "num_draws": ({"num_draws": 0}, "num_draws must be a whole number, at least 1; got 0"),
-    "batch_size": ({"batch_size": 0}, "batch_size must be a whole number, at least 1; got 0"),
-    "num_particles": ({"num_particles": 0}, "num_particles must be a whole number, at least 1; got 0"),
+    "num_simulations": ({"num_simulations": 0}, "num_simulations must be at least 1, got 0"),
+    "num_draws": ({"num_draws": 0}, "num_draws must be at least 1, got 0"),
+    "batch_size": ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+    "num_particles": ({"num_particles": 0}, "num_particles must be at least 1, got 0"),
     "fewer": ({"num_particles": 98}, "num_particles must be at least num_draws, got 98 and 99"),
     "level": ({"level": 1.0}, r"level must be above 0 and at most 0\.999"),
 }

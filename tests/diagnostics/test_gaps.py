@@ -154,7 +154,7 @@ def plated_guide(x):
 
 def test_plates_inside_a_datum():
     x = torch.randn(20, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    found = measure(plated_model, plated_guide, x)
+    found = measure(plated_model, plated_guide, x, num_particles=8000)  # an error of 0.003 nat for each datum
     exact = torch.distributions.kl_divergence(dist.Normal(x, 1.0), dist.Normal(x / 2, 0.5**0.5)).sum(-1)
     assert abs(deviation(found.amortization, found.mc_se_amortization, exact)) < 4
     assert float(found.approximation.abs().max()) < 0.02  # the posterior is in the family, datum by datum
@@ -255,10 +255,10 @@ def test_an_interrupt_right_after_a_block_finds_all_of_its_record(monkeypatch):
 
 
 WRONG = {
-    "no particles": ({"num_particles": 0}, "num_particles must be a whole number, at least 1; got 0"),
-    "no steps": ({"num_steps": 0}, "num_steps must be a whole number, at least 1; got 0"),
-    "no draws": ({"num_draws": 0}, "num_draws must be a whole number, at least 1; got 0"),
-    "no data at once": ({"batch_size": 0}, "batch_size must be a whole number, at least 1; got 0"),
+    "no particles": ({"num_particles": 0}, "num_particles must be at least 1, got 0"),
+    "no steps": ({"num_steps": 0}, "num_steps must be at least 1, got 0"),
+    "no draws": ({"num_draws": 0}, "num_draws must be at least 1, got 0"),
+    "no data at once": ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
     "a misspelt family": ({"families": ["mixtur"]}, "got 'mixtur'; did you mean \"mixture\"?"),
     "no such family": ({"families": ["xyzzy"]}, "got 'xyzzy'$"),
 }

@@ -49,7 +49,7 @@ REFUSED = {
 def test_refused_by_name(prior, guide, mask, message):
     with undisturbed(program(prior, mask=mask), program(guide, observe=False)) as (model, guide, _):
         torch.manual_seed(0)
-        latents = Latents(model, guide, (X,), way="vectorized")
+        latents = Latents(model, guide, (X,), strategy="vectorized")
         with pytest.raises(InputError, match=message):
             refuse_unfit(latents)
 
@@ -96,6 +96,6 @@ def test_a_density_that_is_nan_is_named_by_its_site():
 
     plan = Plan(num_particles=4, num_steps=2, num_draws=2, families=(), seed=0)
     with undisturbed(model, program(NORMAL, observe=False)) as (model, guide, _):
-        latents = Latents(model, guide, (X,), way="vectorized")
+        latents = Latents(model, guide, (X,), strategy="vectorized")
         with pytest.raises(FloatingPointError, match="site 'x': log density in the model is nan for 3 of 3 data"):
             measure(latents, plan, 0, lambda: None)

@@ -19,6 +19,7 @@ from pyrovae.diagnostics import aggregate_posterior as posterior_means
 from pyrovae.diagnostics import surgery as parts
 from pyrovae.diagnostics.aggregate_posterior import Aggregation
 from pyrovae.diagnostics.surgery import surgery
+from pyrovae.evidence.blocks import Pair
 from pyrovae.pairs.context import undisturbed
 
 PARTS = ("mutual_information", "marginal_kl", "total_correlation", "dimension_wise_kl")
@@ -194,9 +195,9 @@ def test_aggregate_is_the_mean_of_densities_by_hand(name):
     """log q(z_m|x_n) for all m and n, from the table by hand of latents handed on from datum to datum."""
     case = ZOO[name]()
     torch.manual_seed(0)
-    with undisturbed(case.model, case.guide) as (program, guide, _):
+    with undisturbed(case.model, case.guide) as (program, guide, device):
         tensors = tuple(arg for arg in case.args if isinstance(arg, torch.Tensor))
-        run = Aggregation(program, guide, as_split(tensors), NoBar(), seed=0, plate=case.plate)
+        run = Aggregation(Pair(program, guide, device, case.plate), as_split(tensors), seed=0)
         drawn = run.draw(torch.arange(len(tensors[0])), 3)
         scored = run.score(drawn, batch_size=len(tensors[0]))
         values = {site: without_ones(value) for site, value in drawn.values.items()}
@@ -215,11 +216,6 @@ def test_aggregate_is_the_mean_of_densities_by_hand(name):
 def without_ones(value):
     """Without the dimensions of plates that a site is not in."""
     return value.reshape(*value.shape[:2], *[size for size in value.shape[2:] if size > 1])
-
-
-class NoBar:
-    def update(self, _):
-        pass
 
 
 def mixture_prior(x):
@@ -348,8 +344,8 @@ def test_variance_of_means_from_draws_is_free_of_their_noise(monkeypatch):
     """Two draws would add 0.15 or more to the variance of their means; 1,000 data leave an error of 0.03."""
     monkeypatch.setattr(posterior_means, "MEAN_DRAWS", 2)
     x = doubles(1000, 2)
-    with undisturbed(two_sites_model, hanging) as (program, guide, _):
-        run = Aggregation(program, guide, as_split(x), NoBar(), seed=0)
+    with undisturbed(two_sites_model, hanging) as (program, guide, device):
+        run = Aggregation(Pair(program, guide, device, None), as_split(x), seed=0)
         means = {"a": None, "b": None}
         variances = posterior_means.mean_variances(run, torch.arange(1000), means, reruns=True)
     exact = (x @ A.T + SHIFT).var(0)

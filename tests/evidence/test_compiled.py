@@ -13,8 +13,7 @@ from pyrovae.evidence.compiled import Replayed, apart
 from pyrovae.evidence.running_sums import tally
 from pyrovae.pairs.context import undisturbed
 from pyrovae.pairs.graphs import Untraceable, compiler_missing, trace
-from pyrovae.pairs.particles import WAYS
-from pyrovae.pairs.structure import inspect_pair
+from pyrovae.pairs.particles import Particles
 
 K, N = 6, 5
 compiles = pytest.mark.skipif(bool(compiler_missing(torch.device("cpu"))), reason="no C++ compiler")
@@ -81,8 +80,8 @@ WAYS_OF_GRAPHS = ("vectorized", "tiled")
 
 def draw_of(model, guide, way="vectorized"):
     """The draw of a pair inside ``undisturbed``: data -> tables."""
-    structure = inspect_pair(model, guide, [images()])
-    return lambda *data: WAYS[way](model, guide, data, structure, K)
+    particles = Particles(model, guide, [images()], strategy=way)
+    return lambda *data: particles.on(data).log_terms(K)
 
 
 @compiles
@@ -97,9 +96,9 @@ def test_a_replay_draws_what_the_programs_draw(build, way):
         for data in (x, other):
             replay = replayed.of(data)
             for seed in range(2):
-                seed_everything(seed)
+                seed_everything("evaluation", seed)
                 expected = tally(draw(data))
-                seed_everything(seed)
+                seed_everything("evaluation", seed)
                 for a, b in zip(replay(), expected, strict=True):
                     assert a.dtype == b.dtype
                     torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-4)
@@ -112,9 +111,9 @@ def test_the_weights_of_a_fit_are_read_at_each_replay():
         draw = draw_of(model, guide)
         replayed = Replayed(draw, images())
         own.load_state_dict({name: 2 * value for name, value in own.state_dict().items()})
-        seed_everything(3)
+        seed_everything("evaluation", 3)
         expected = tally(draw(images())).log_weight
-        seed_everything(3)
+        seed_everything("evaluation", 3)
         torch.testing.assert_close(replayed.of(images())().log_weight, expected, rtol=1e-5, atol=1e-4)
 
 
@@ -194,11 +193,11 @@ def test_the_encoder_runs_once_for_a_block_of_data():
         before, rest = apart(whole)
         assert [sum("addmm" in name for name in names(part)) for part in (before, rest)] == [2, 2]
         assert not any("normal" in name for name in names(before))
-        seed_everything(1)
+        seed_everything("evaluation", 1)
         expected = whole(images(2))
         kept = before(images(2))
         assert max(tensor.numel() for tensor in kept) < K * N * 12  # nothing of size K N D
-        seed_everything(1)
+        seed_everything("evaluation", 1)
         assert all(torch.equal(a, b) for a, b in zip(rest(*kept), expected, strict=True))
 
 

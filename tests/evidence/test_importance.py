@@ -1,7 +1,6 @@
 """How a block is drawn: compiled or not, with the same numbers; in smaller blocks where memory runs out."""
 
 import warnings
-from types import SimpleNamespace
 
 import pyro
 import pyro.distributions as dist
@@ -12,11 +11,12 @@ import pyrovae as pv
 from pyrovae.base import memory
 from pyrovae.base.errors import InputError, NotCompiled
 from pyrovae.evidence import importance as weighing
+from pyrovae.evidence.blocks import Block, Pair
 from pyrovae.evidence.compiled import Replayed
 from pyrovae.evidence.importance import Plan, elements_at_once
 from pyrovae.pairs.context import undisturbed
 from pyrovae.pairs.graphs import Untraceable, compiler_missing
-from pyrovae.pairs.particles import WAYS
+from pyrovae.pairs.particles import STRATEGIES
 
 ORACLE = pv.oracles.ppca(6, 2)
 X, _ = ORACLE.draw(25, seed=1)
@@ -219,7 +219,7 @@ ALLOCATION = {
 @pytest.fixture
 def runs_out(monkeypatch):
     """A machine that holds so many particles at once; what was tried is listed."""
-    tried, run, room = [], WAYS["vectorized"], [0, MemoryError()]
+    tried, run, room = [], STRATEGIES["vectorized"], [0, MemoryError()]
 
     def limited(*args):
         if args[-1] != 2:  # two are tried beforehand, to see how the programs take particles
@@ -228,7 +228,7 @@ def runs_out(monkeypatch):
             raise room[1]
         return run(*args)
 
-    monkeypatch.setitem(WAYS, "vectorized", limited)
+    monkeypatch.setitem(STRATEGIES, "vectorized", limited)
 
     def holds(particles, error):
         room[:] = particles, error
@@ -267,13 +267,13 @@ def test_a_block_that_was_asked_for_is_kept(runs_out):
 def weighed(model, guide, x, shown=lambda amount: None, **options):
     """The evaluation after its first block."""
     with undisturbed(model, guide) as (model, guide, device):
-        run = weighing.Evaluation(model, guide, plan(num_particles=50, **options), len(x), device)
-        run.block(pv.data.as_split(x), 0, slice(0, len(x)), SimpleNamespace(update=shown))
+        run = weighing.Evaluation(Pair(model, guide, device, None), plan(num_particles=50, **options), len(x))
+        run.block((x,), Block(0, slice(0, len(x)), shown))
     return run
 
 
 def test_the_bar_ends_at_the_number_of_data(monkeypatch):
-    runs, run, seen = [], WAYS["vectorized"], []
+    runs, run, seen = [], STRATEGIES["vectorized"], []
 
     def failing_late(*args):
         runs.append(args[-1])
@@ -281,7 +281,7 @@ def test_the_bar_ends_at_the_number_of_data(monkeypatch):
             raise MemoryError
         return run(*args)
 
-    monkeypatch.setitem(WAYS, "vectorized", failing_late)
+    monkeypatch.setitem(STRATEGIES, "vectorized", failing_late)
     monkeypatch.setattr(memory, "ELEMENTS_AT_ONCE", 16 * 10 * 64)
     weighed(ORACLE.model, GUIDE, X[:10], seen.append)
     assert [count for count in runs if count != 2] == [16, 16, 16, *[8] * 6] and min(seen) < 0

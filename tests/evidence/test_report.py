@@ -22,12 +22,12 @@ import pyrovae as pv
 from pyrovae.apps import cli, measure
 from pyrovae.base import memory
 from pyrovae.base.errors import InputError, UntrustedEvidence
-from pyrovae.base.random import kept_rng, seed_everything
+from pyrovae.base.random import kept_rng, seed_everything, seed_of
 from pyrovae.data import Split, as_split, load
 from pyrovae.evidence import report as report_module
 from pyrovae.evidence.evaluate import evaluate
 from pyrovae.evidence.report import QUANTITIES, WHERE_DRAWN, Report
-from pyrovae.pairs.particles import WAYS
+from pyrovae.pairs.particles import STRATEGIES
 from pyrovae.programs.oracles import LinearGaussian, ppca
 
 N, K = 200, 1000
@@ -201,7 +201,7 @@ def test_the_sum_is_that_of_the_renyi_bound():
     report = account(guide)
     bound = RenyiELBO(alpha=0, num_particles=K, vectorize_particles=True, max_plate_nesting=1)
     with kept_rng(), pyro.get_param_store().scope():
-        seed_everything(5)
+        seed_everything("bound", 5)
         total = -bound.loss(ORACLE.model, guide, X)
     se = float(report.mc_se_log_evidence.square().sum().sqrt())
     assert abs(float(report.log_evidence.sum()) - total) < 4 * math.sqrt(2) * se
@@ -315,12 +315,13 @@ def test_particle_batch_changes_nothing_but_noise(wide):
 
 def test_keys_of_unlike_length_are_unlike_seeds():
     def draw(*key):
-        seed_everything(*key)
+        seed_everything("evaluation", *key)
         return torch.rand(()).item()
 
     with kept_rng():
         draws = [draw(*key) for key in [(0,), (0, 0), (0, 0, 0), (1,), (1, 0), (0, 1), (2**32,), (1, 0, 0)]]
     assert len(set(draws)) == len(draws)
+    assert seed_of("gaps", 0) != seed_of("surgery", 0)
 
 
 class Batched(nn.Module):
@@ -751,7 +752,7 @@ def test_memory_advice(monkeypatch, error):
     def out_of_memory(*args):
         raise error
 
-    monkeypatch.setitem(WAYS, "vectorized", out_of_memory)
+    monkeypatch.setitem(STRATEGIES, "vectorized", out_of_memory)
     with pytest.raises(InputError, match="not enough memory for 7 particles of 100 data at once: lower particle_batch"):
         account(ORACLE.guide, num_particles=20, particle_batch=7)
 
@@ -760,15 +761,15 @@ def test_other_errors_pass(monkeypatch):
     def broken(*args):
         raise RuntimeError("something else")
 
-    monkeypatch.setitem(WAYS, "vectorized", broken)
+    monkeypatch.setitem(STRATEGIES, "vectorized", broken)
     with pytest.raises(RuntimeError, match="something else"):
         account(ORACLE.guide)
 
 
 def test_memory_for_one_run_is_bounded(monkeypatch):
     sizes = []
-    run = WAYS["vectorized"]
-    monkeypatch.setitem(WAYS, "vectorized", lambda *args: (sizes.append(args[-1]), run(*args))[1])
+    run = STRATEGIES["vectorized"]
+    monkeypatch.setitem(STRATEGIES, "vectorized", lambda *args: (sizes.append(args[-1]), run(*args))[1])
     monkeypatch.setattr(memory, "ELEMENTS_AT_ONCE", 64_000)
     report = account(ORACLE.guide, X[:10], num_particles=250)
     assert sizes == [100, 100, 50] and report.num_particles == 250

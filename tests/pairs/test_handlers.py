@@ -10,6 +10,7 @@ from pyro.infer import Trace_ELBO
 
 import pyrovae as pv
 from pyrovae.pairs.handlers import filled_under_mask, tempered
+from pyrovae.pairs.traces import TracePair
 from pyrovae.training.objectives.bounds import terms
 
 
@@ -32,7 +33,7 @@ def test_tempered_around_both_programs_scales_log_prior_and_log_guide():
         return Trace_ELBO().loss(model, guide, x)
 
     torch.manual_seed(0)
-    reconstruction, kl = terms(*Trace_ELBO()._get_trace(vae.model, vae.guide, (x,), {})).tolist()
+    reconstruction, kl = terms(TracePair(*Trace_ELBO()._get_trace(vae.model, vae.guide, (x,), {}))).tolist()
     assert loss(tempered(vae.model, 0.25), tempered(vae.guide, 0.25)) == pytest.approx(
         0.25 * kl - reconstruction, rel=1e-5
     )

@@ -32,7 +32,7 @@ def test_densities_at_drawn_latents_are_the_table(name, unchecked):
     case = ZOO[name]()
     with own_scope(case.model, case.guide) as (model, guide, _):
         latents = Latents(model, guide, case.args, plate=case.plate)
-        assert latents.way == case.way
+        assert latents.particles.strategy == case.way
         torch.manual_seed(1)
         values = latents.draw(K)
         again = log_terms_from_seed(case, latents, 1)
@@ -45,11 +45,10 @@ def test_densities_at_drawn_latents_are_the_table(name, unchecked):
 
 
 def log_terms_from_seed(case, latents, seed):
-    from pyrovae.pairs.particles import WAYS
     from pyrovae.pairs.terms import sum_by_role
 
     torch.manual_seed(seed)
-    return sum_by_role(WAYS[latents.way](latents.model, latents.guide, latents.args, latents.structure, K))
+    return sum_by_role(latents.particles.log_terms(K))
 
 
 @pytest.mark.parametrize("name", [name for name in ZOO if name not in NOT_HERE])

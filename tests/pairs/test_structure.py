@@ -294,7 +294,7 @@ def test_structure():
     oracle = ppca(5, 2)
     x, _ = oracle.draw(7, seed=0)
     found = inspect_pair(oracle.model, oracle.guide, (x,))
-    assert found == Structure("data", -1, 1, ("z",), {"z": True}, {"x": "density"})
+    assert found == Structure("data", -1, 1, ("z",), {"z": True}, False, {"x": "density"})
 
 
 def test_structure_of_a_rescaled_plate_with_three_kinds_of_sites():

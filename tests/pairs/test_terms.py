@@ -13,8 +13,7 @@ from torch.distributions import constraints
 import pyrovae as pv
 from pyrovae.base.errors import InputError
 from pyrovae.pairs.context import own_scope
-from pyrovae.pairs.particles import choose_way, log_terms
-from pyrovae.pairs.structure import inspect_pair
+from pyrovae.pairs.particles import Particles, log_terms
 from pyrovae.pairs.terms import LogTerms, SiteTerms, sum_by_role
 from pyrovae.programs.oracles import ppca
 
@@ -59,9 +58,9 @@ def test_zoo(build):
     torch.manual_seed(0)
     case = build()
     with own_scope(case.model, case.guide):
-        structure = inspect_pair(case.model, case.guide, case.args, plate=case.plate)
+        looked_at = Particles(case.model, case.guide, case.args, plate=case.plate, strategy="looped")
     with own_scope(case.model, case.guide), pyro.validation_enabled(False):
-        assert choose_way(case.model, case.guide, case.args, structure) == case.way
+        assert looked_at.fastest().strategy == case.way
     guide = Recorded(case.guide)
     terms = log_terms(case.model, guide, *case.args, num_particles=K, plate=case.plate)
     check_table(case, terms, guide, case.way)

@@ -9,7 +9,7 @@ so the log of the mean of K weights is a lower bound on log p(x) in expectation,
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,16 +17,15 @@ import torch
 from torch import Tensor
 
 from pyrovae.base.errors import InputError, UntrustedEvidence, check_at_least_one
-from pyrovae.base.memory import blocks_of, memory_advice
-from pyrovae.base.progress import bar, kept_on_interrupt
-from pyrovae.base.random import ANNEALING, seed_everything
+from pyrovae.base.memory import blocks_of
+from pyrovae.base.random import seed_everything
 from pyrovae.base.records import mean_and_se, number, text
 from pyrovae.data.split import Protocol, as_split
 from pyrovae.evidence import estimators
 from pyrovae.evidence.annealing.chains import Route, Walk, forward
 from pyrovae.evidence.annealing.paths import Path, from_guide
 from pyrovae.evidence.annealing.tuning import num_transitions, tune
-from pyrovae.pairs.context import undisturbed
+from pyrovae.evidence.blocks import Block, Pair, block_by_block
 from pyrovae.pairs.latents import Latents
 from pyrovae.pairs.traces import Program
 
@@ -40,9 +39,6 @@ ADVICE = "take more temperatures or chains, or start from the prior (from_prior)
 
 
 DOUBTFUL_SHARE = 0.05  # of the data, above which the evidence comes with a warning
-
-
-PILOT, CHAINS = range(2)  # streams of random numbers of one block
 
 
 @dataclass(frozen=True)
@@ -66,18 +62,19 @@ class Plan:
         name = getattr(self.start, "__name__", "start").removeprefix("from_")
         return {**asdict(self), "start": name}
 
-    def route(self, latents: Latents, index: int, tick: Callable[[], Any]) -> Route:
+    def route(self, latents: Latents, block: Block) -> Route:
         """The path of one block, with the frozen kernels and the temperatures that a pilot found for it."""
         latents.refuse_immovable("annealed importance sampling")
         path = self.start(latents)
-        seed_everything(ANNEALING, self.seed, index, PILOT)
-        tuning = tune(path, num_temperatures=self.num_temperatures, num_leapfrog=self.num_leapfrog, tick=tick)
+        seed_everything("annealing pilot", self.seed, block.index)
+        sizes = {"num_temperatures": self.num_temperatures, "num_leapfrog": self.num_leapfrog}
+        tuning = tune(path, **sizes, tick=block.tick)
         return Route(path, tuning, tuning.schedule(self.num_temperatures))
 
-    def forward(self, route: Route, index: int, tick: Callable[[], Any]) -> Walk:
+    def forward(self, route: Route, block: Block) -> Walk:
         """The chains of one block, from the start to p(x, z)."""
-        seed_everything(ANNEALING, self.seed, index, CHAINS)
-        return forward(route, self.num_chains, tick)
+        seed_everything("annealing chains", self.seed, block.index)
+        return forward(route, self.num_chains, block.tick)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -222,26 +219,35 @@ def annealed_evidence(
     plan = Plan(num_temperatures, num_chains, num_leapfrog, start, seed)
     check_at_least_one(batch_size=batch_size)
     split = as_split(data).drawn(seed)
-    done: list[dict[str, Tensor]] = []
-    measure: dict[str, str] = {}
 
-    def record() -> Annealed:
+    def begin(pair: Pair) -> Callable[[Block], dict[str, Tensor]]:
+        source = split.to(pair.device)
+
+        def anneal(block: Block) -> dict[str, Tensor]:
+            route = plan.route(pair.latents(source.batch(block.rows)), block)
+            return _columns(plan.forward(route, block))
+
+        return anneal
+
+    def record(done: Sequence[dict[str, Tensor]], pair: Pair) -> Annealed:
         columns: Any = {name: torch.cat([block[name] for block in done]).cpu() for name in done[0]}
         protocol = split[: len(columns["ess"])].protocol
-        return Annealed(**columns, **plan.settings(), measure=measure, protocol=protocol)
+        return Annealed(**columns, **plan.settings(), measure=pair.measure, protocol=protocol)
 
-    with undisturbed(model, guide) as (model, guide, device), kept_on_interrupt(done, record):
-        source, blocks = split.to(device), blocks_of(len(split), batch_size)
-        with bar(shown=progress, total=len(blocks) * num_transitions(num_temperatures), desc="annealing", delay=2) as b:
-            for index, rows in enumerate(blocks):
-                seed_everything(ANNEALING, seed, index)
-                latents = Latents(model, guide, source.batch(rows), plate=plate)
-                measure.update(latents.structure.observed)
-                with memory_advice(f"{num_chains} chains of {latents.num_data} data at once: {MEMORY}"):
-                    route = plan.route(latents, index, b.update)
-                    done.append(_columns(plan.forward(route, index, b.update)))
-
-    annealed = record()
+    annealed = block_by_block(
+        model,
+        guide,
+        begin,
+        record,
+        num_data=len(split),
+        batch_size=batch_size,
+        key=("annealing", seed),
+        plate=plate,
+        memory=f"{num_chains} chains of {{num_data}} data at once: {MEMORY}",
+        progress=progress,
+        desc="annealing",
+        total=len(blocks_of(len(split), batch_size)) * num_transitions(num_temperatures),
+    )
     if annealed.share_doubtful > DOUBTFUL_SHARE:
         warnings.warn(
             f"the annealed evidence of {annealed.share_doubtful:.0%} of {len(annealed)} data rests on less than a "

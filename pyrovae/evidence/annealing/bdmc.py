@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from pyrovae.base.errors import check_at_least_one
-from pyrovae.base.memory import blocks_of, memory_advice
-from pyrovae.base.progress import bar, kept_on_interrupt
-from pyrovae.base.random import ANNEALING, seed_everything
+from pyrovae.base.memory import blocks_of
+from pyrovae.base.random import seed_everything
 from pyrovae.base.records import mean_and_se, number, text
 from pyrovae.data.split import as_split
 from pyrovae.evidence import estimators
@@ -24,13 +23,9 @@ from pyrovae.evidence.annealing.ais import MEMORY, Plan, Start
 from pyrovae.evidence.annealing.chains import backward
 from pyrovae.evidence.annealing.paths import from_guide
 from pyrovae.evidence.annealing.tuning import num_transitions
-from pyrovae.pairs.context import undisturbed
-from pyrovae.pairs.latents import Latents
+from pyrovae.evidence.blocks import Block, Pair, block_by_block
 from pyrovae.pairs.simulation import simulate
 from pyrovae.pairs.traces import Program
-
-BACK, SIMULATED = range(2, 4)  # streams beside those of annealing
-
 
 QUANTITIES = ("lower", "upper", "width", "importance")
 
@@ -170,38 +165,50 @@ def bidirectional(
     plan = Plan(num_temperatures, num_chains, num_leapfrog, start, seed)
     check_at_least_one(num_data=num_data, num_particles=num_particles, batch_size=batch_size)
     args = as_split(template).tensors
-    done: list[tuple[dict[str, Tensor], tuple[Any, ...]]] = []
 
-    def record() -> Bidirectional:
+    def begin(pair: Pair) -> Callable[[Block], Simulation]:
+        given = tuple(arg.to(pair.device) for arg in args)
+        return lambda block: _bounds(plan, pair, given, block, num_particles)
+
+    def record(done: Sequence[Simulation], pair: Pair) -> Bidirectional:
         blocks, data = zip(*done, strict=True)
         columns: Any = {name: torch.cat([block[name] for block in blocks]).cpu() for name in blocks[0]}
         return Bidirectional(**columns, data=_joined(data), **plan.settings(), num_particles=num_particles)
 
-    with undisturbed(model, guide) as (model, guide, device), kept_on_interrupt(done, record):
-        args = tuple(arg.to(device) for arg in args)
-        blocks = blocks_of(num_data, batch_size)
-        ticks = len(blocks) * (num_transitions(num_temperatures) + num_temperatures)
-        with bar(shown=progress, total=ticks, desc="bounds", delay=2) as shown:
-            for index, rows in enumerate(blocks):
-                seed_everything(ANNEALING, seed, index, SIMULATED)
-                simulated = simulate(model, args, rows)
-                latents = Latents(model, guide, simulated.args, plate=plate)
-                latents.refuse_immovable("bidirectional Monte Carlo")
-                exact = latents.to_real(latents.lifted(simulated.latents))
-                with memory_advice(f"{num_chains} chains of {latents.num_data} data at once: {MEMORY}"):
-                    bounds = _bounds(plan, latents, exact, index, shown.update)
-                importance = estimators.log_evidence(latents.log_weight(num_particles))
-                done.append(({**bounds, "importance": importance}, simulated.args))
-
-    return record()
+    return block_by_block(
+        model,
+        guide,
+        begin,
+        record,
+        num_data=num_data,
+        batch_size=batch_size,
+        key=("bidirectional", seed),
+        plate=plate,
+        memory=f"{num_chains} chains of {{num_data}} data at once: {MEMORY}",
+        progress=progress,
+        desc="bounds",
+        total=len(blocks_of(num_data, batch_size)) * (num_transitions(num_temperatures) + num_temperatures),
+    )
 
 
-def _bounds(plan: Plan, latents: Latents, exact: Tensor, index: int, tick: Callable[[], Any]) -> dict[str, Tensor]:
-    route = plan.route(latents, index, tick)
-    lower = plan.forward(route, index, tick)
-    seed_everything(ANNEALING, plan.seed, index, BACK)
-    upper = backward(route, exact.expand(plan.num_chains, -1, -1), tick)
-    return {"lower": estimators.log_evidence(lower.log_weight), "upper": -estimators.log_evidence(upper.log_weight)}
+Simulation = tuple[dict[str, Tensor], tuple[Any, ...]]  # columns, and the arguments that hold simulated data
+
+
+def _bounds(plan: Plan, pair: Pair, template: Sequence[Any], block: Block, num_particles: int) -> Simulation:
+    simulated = simulate(pair.model, template, block.rows)
+    latents = pair.latents(simulated.args)
+    latents.refuse_immovable("bidirectional Monte Carlo")
+    exact = latents.to_real(latents.lifted(simulated.latents))
+    route = plan.route(latents, block)
+    lower = plan.forward(route, block)
+    seed_everything("annealing back", plan.seed, block.index)
+    upper = backward(route, exact.expand(plan.num_chains, -1, -1), block.tick)
+    columns = {
+        "lower": estimators.log_evidence(lower.log_weight),
+        "upper": -estimators.log_evidence(upper.log_weight),
+        "importance": estimators.log_evidence(latents.log_weight(num_particles)),
+    }
+    return columns, simulated.args
 
 
 def _joined(blocks: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:

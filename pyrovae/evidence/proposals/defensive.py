@@ -5,27 +5,21 @@ r"""Defensive sampling: a few draws from the prior, so that no weight can run aw
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyrovae.pairs.latents import Latents
+from pyrovae.pairs.particles import Particles
 from pyrovae.pairs.terms import SiteTerms
-from pyrovae.pairs.traces import Program
 
 
 class Defended:
-    """The mixture of a guide and the prior as proposal for the n data in ``args``; inside ``blocks.undisturbed``.
+    """The mixture of a pair's guide and its prior as proposal for n data; for use inside ``undisturbed``.
 
     Args:
-        model: program of p(x, z); run on its own it draws from the prior.
-        guide: program of q(z|x).
-        args: what both are called with.
+        particles: the pair on the data.
         share: alpha, the probability that a draw is from the prior, all its sites together.
-        plate: name of the data plate.
-        way: how the programs take particles: "vectorized", "tiled" or "looped".
 
     Raises:
         InputError: naming the site, for a guide with auxiliary sites, and for one whose support misses the prior's.
@@ -36,10 +30,9 @@ class Defended:
         Owen and Zhou (2000), Safe and effective importance sampling, JASA 95:135.
     """
 
-    def __init__(
-        self, model: Program, guide: Program, args: Sequence[Any], share: float, *, plate: str, way: str
-    ) -> None:
-        self.latents, self.share = Latents(model, guide, args, plate=plate, way=way), share
+    def __init__(self, particles: Particles, share: float) -> None:
+        p, self.share = particles, share
+        self.latents = Latents(p.model, p.guide, p.args, plate=p.structure.plate, strategy=p.strategy)
         self.latents.refuse_auxiliary()
         self.latents.refuse_narrow_guide()
 

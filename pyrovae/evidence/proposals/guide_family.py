@@ -6,7 +6,6 @@ error of the family from the error of the encoder.
 
 from typing import Any, NamedTuple
 
-import pyro.poutine as poutine
 import torch
 from torch import Tensor
 from torch.distributions import Transform, transform_to
@@ -18,7 +17,7 @@ from pyrovae.pairs.latents import Joint, Latents
 from pyrovae.pairs.structure import Structure
 from pyrovae.pairs.supports import layers
 from pyrovae.pairs.terms import to_table
-from pyrovae.pairs.traces import sites
+from pyrovae.pairs.traces import sites_of
 
 # Of two parameters that say the same, the one that is not used.
 _REDUNDANT = {"probs": "logits", "covariance_matrix": "scale_tril", "precision_matrix": "scale_tril"}
@@ -51,7 +50,7 @@ def own_family(latents: Latents, near: Local) -> Family:
         InputError: naming the site, where the guide's parameters hang on another draw, its draws carry no gradient, or
             its distribution is not given by parameters (a flow).
     """
-    first, second = (sites(poutine.trace(latents.guide).get_trace(*latents.args)) for _ in range(2))
+    first, second = (sites_of(latents.guide, *latents.args) for _ in range(2))
     spread = latents.split_real(draw_real(latents, near.sample, _NUM_DRAWS).std((0, 1)))
     for name in first:
         _refuse_unfit(name, layers(first[name]["fn"])[-1], layers(second[name]["fn"])[-1])

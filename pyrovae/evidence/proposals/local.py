@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pyrovae.base import memory
-from pyrovae.base.random import seed_everything
+from pyrovae.base.random import Key, seed_everything
 from pyrovae.pairs.latents import Joint, Latents, Values
 
 Points = Any  # on the real line, a tensor (K, n, num_dims), or as the programs take them, site -> (K, n, ...)
@@ -82,8 +81,7 @@ def single(latents: Latents) -> Tensor:
 
 def particles_at_once(latents: Latents) -> int:
     """How many particles of all n data are scored in one run, so that memory stays near 100 MB."""
-    width = sum(arg[0].numel() for arg in latents.args if isinstance(arg, Tensor) and arg.dim() > 0)
-    return max(1, memory.ELEMENTS_AT_ONCE // (latents.num_data * max(width, 64)))
+    return latents.particles.at_once()
 
 
 def draw_real(latents: Latents, draw: Callable[[int], Points], num_particles: int) -> Tensor:
@@ -101,7 +99,7 @@ def draw_real(latents: Latents, draw: Callable[[int], Points], num_particles: in
 def best(
     latents: Latents,
     family: Family,
-    key: tuple[int, ...],
+    key: Key,
     *,
     num_steps: int,
     num_draws: int,
@@ -163,7 +161,7 @@ def _component_elbos(latents: Latents, q: Local, density: Local, num_draws: int)
     return (log_joint - density.log_prob(points, joint)).unflatten(0, (len(q.share), -1)).mean(1)
 
 
-def _better(latents: Latents, family: Family, end: Parameters, key: tuple[int, ...], num_draws: int) -> Parameters:
+def _better(latents: Latents, family: Family, end: Parameters, key: Key, num_draws: int) -> Parameters:
     """The end of an optimisation; its start for those data that had more there in every round."""
 
     def elbos(parameters: Parameters) -> Tensor:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyrovae.base.random import seed_everything
+from pyrovae.base.random import Key, seed_everything
 from pyrovae.evidence import estimators
 from pyrovae.evidence.proposals.local import Local, draw_real, particles_at_once
 from pyrovae.pairs.latents import Latents
@@ -47,7 +47,7 @@ def score(
     latents: Latents,
     proposals: Mapping[str, Local],
     num_particles: int,
-    key: tuple[int, ...],
+    key: Key,
     tick: Callable[[], object] = lambda: None,
 ) -> Table:
     """K draws from each proposal, scored under the model and under every proposal.
@@ -76,9 +76,7 @@ def score(
     return Table(log_joint, log_density, resolution.amax(0))
 
 
-def _draws_of(
-    latents: Latents, proposal: Local, others: Sequence[Local], num_particles: int, key: tuple[int, ...]
-) -> Table:
+def _draws_of(latents: Latents, proposal: Local, others: Sequence[Local], num_particles: int, key: Key) -> Table:
     """The table of one proposal's draws, (K, n), (J, K, n) and (n,)."""
     parts, size = [], particles_at_once(latents)
     for number, start in enumerate(range(0, num_particles, size)):

@@ -3,11 +3,10 @@
 from typing import Any
 
 import pyro
-from pyro.poutine import Trace
 
 from pyrovae.base.errors import InputError
 from pyrovae.pairs.structure import Structure
-from pyrovae.pairs.traces import Program
+from pyrovae.pairs.traces import Program, TracePair
 from pyrovae.training.objectives import bounds
 from pyrovae.training.objectives.bounds import Bound
 from pyrovae.training.objectives.objective import Objective
@@ -30,8 +29,7 @@ class SampledELBO(Objective):
     @pyro.validation_enabled(False)
     def bound(self, model: Program, guide: Program, *args: Any) -> Bound:
         """The sampled ELBO of one batch."""
-        plan = self.prepare(model, guide, *args)
-        return bounds.mean([bounds.sampled(*run) for run in plan.traces(model, guide, args)], self.num_particles)
+        return bounds.mean([bounds.sampled(run) for run in self.runs(model, guide, *args)], self.num_particles)
 
 
 class AnalyticKLELBO(Objective):
@@ -51,20 +49,19 @@ class AnalyticKLELBO(Objective):
     @pyro.validation_enabled(False)
     def bound(self, model: Program, guide: Program, *args: Any) -> Bound:
         """The ELBO of one batch, its KL in closed form."""
-        plan = self.prepare(model, guide, *args)
-        return bounds.mean([bounds.closed_form(*run) for run in plan.traces(model, guide, args)], self.num_particles)
+        return bounds.mean([bounds.closed_form(run) for run in self.runs(model, guide, *args)], self.num_particles)
 
-    def _demand(self, structure: Structure, model_trace: Trace, guide_trace: Trace) -> None:
+    def _demand(self, structure: Structure, run: TracePair) -> None:
         if tuple(structure.drawn) != structure.latents:
             raise InputError(
                 f"AnalyticKLELBO needs the guide to draw the latents in the model's order, {list(structure.latents)}, "
                 f"and nothing else, but it draws {list(structure.drawn)}: the closed-form KL would be wrong. "
                 "Use SampledELBO"
             )
-        refuse_without_gradients(type(self).__name__, guide_trace)
+        refuse_without_gradients(type(self).__name__, run)
         for name in structure.latents:
             for handler in ("scale", "mask"):
-                if not alike(*(trace.nodes[name][handler] for trace in (model_trace, guide_trace))):
+                if not alike(run.latent[name][handler], run.drawn[name][handler]):
                     raise InputError(
                         f"site '{name}' has one {handler} in the model and another in the guide, but its closed-form "
                         f"KL can have only one. Put poutine.{handler} around both programs, or use SampledELBO"

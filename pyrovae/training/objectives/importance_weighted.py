@@ -1,18 +1,18 @@
 """The importance-weighted bound."""
 
 import math
+from functools import partial
 from typing import Any
 
 import pyro
 import torch
-from pyro.poutine import Trace
 
 from pyrovae.pairs.structure import Structure
-from pyrovae.pairs.traces import Program
+from pyrovae.pairs.traces import Program, TracePair
 from pyrovae.training.objectives import bounds
 from pyrovae.training.objectives.bounds import Bound
 from pyrovae.training.objectives.objective import Objective
-from pyrovae.training.objectives.scales import refuse_without_gradients, scales_all_alike
+from pyrovae.training.objectives.scales import refuse_without_gradients, scale_of_data, scales_all_alike
 
 
 class IWAE(Objective):
@@ -48,16 +48,15 @@ class IWAE(Objective):
     @pyro.validation_enabled(False)
     def bound(self, model: Program, guide: Program, *args: Any) -> Bound:
         """The importance-weighted bound of one batch."""
-        plan = self.prepare(model, guide, *args)
-        runs = plan.traces(model, guide, args)
-        for trace in (trace for run in runs for trace in run):
-            trace.compute_log_prob()
-        scale = plan.scale_of_data(runs[0][0]) if self._scales_all_alike else plan.plate_scale
-        log_weight = torch.cat([bounds.log_weight(plan, *run) for run in runs]) / scale  # (K, N)
+        particles, plate_scale = self.prepare(model, guide, *args)
+        runs = [run.score() for run in self.runs(model, guide, *args)]
+        table = partial(particles.table, num_particles=self.num_particles)
+        scale = scale_of_data(runs[0], table) if self._scales_all_alike else plate_scale
+        log_weight = torch.cat([bounds.log_weight(run, table) for run in runs]) / scale  # (K, N)
         per_datum = log_weight.logsumexp(0) - math.log(self.num_particles)
-        terms = torch.stack([bounds.terms(*run) for run in runs]).sum(0) / self.num_particles
+        terms = torch.stack([bounds.terms(run) for run in runs]).sum(0) / self.num_particles
         return Bound(-(scale * per_datum).sum(), *terms)
 
-    def _demand(self, structure: Structure, model_trace: Trace, guide_trace: Trace) -> None:
-        refuse_without_gradients(type(self).__name__, guide_trace)
-        self._scales_all_alike = scales_all_alike(structure, model_trace, guide_trace)
+    def _demand(self, structure: Structure, run: TracePair) -> None:
+        refuse_without_gradients(type(self).__name__, run)
+        self._scales_all_alike = scales_all_alike(structure, run)

@@ -18,22 +18,28 @@ particles can be run, is found out once, by :meth:`Objective.prepare`.
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import pyro
 import torch
 from pyro.infer import ELBO
-from pyro.poutine import Trace
 from pyro.util import warn_if_nan
 from torch import Tensor
 
 from pyrovae.base.random import kept_rng
 from pyrovae.pairs.context import evaluation_mode, modules_of
-from pyrovae.pairs.particles import check_num_particles, choose_way
-from pyrovae.pairs.structure import Structure, describe
-from pyrovae.pairs.traces import Program, num_rows, plain_traces, sites
-from pyrovae.training.objectives.bounds import Bound, Plan
-from pyrovae.training.objectives.scales import differs_by_datum, refuse_enumerated, scale_of_plate
+from pyrovae.pairs.particles import Particles, check_at_least_one
+from pyrovae.pairs.structure import Structure
+from pyrovae.pairs.traces import Program, TracePair, num_rows, plain_traces
+from pyrovae.training.objectives.bounds import Bound
+from pyrovae.training.objectives.scales import differs_by_datum, refuse_enumerated, rescaled, scale_of_plate
+
+
+class Prepared(NamedTuple):
+    """What a look at a pair has found."""
+
+    particles: Particles
+    plate_scale: float  # how many data a row stands for
 
 
 class Objective(ELBO):
@@ -46,11 +52,11 @@ class Objective(ELBO):
     """
 
     def __init__(self, num_particles: int = 1, *, vectorize_particles: bool = True, plate: str | None = None) -> None:
-        check_num_particles(num_particles)
+        check_at_least_one(num_particles=num_particles)
         super().__init__(num_particles=num_particles, vectorize_particles=vectorize_particles)
         self.plate = plate
         self._pair: tuple[Program, Program] | None = None
-        self._plans: dict[int, Plan] = {}  # of that pair, by the number of rows
+        self._prepared: dict[int, Prepared] = {}  # of that pair, by the number of rows
 
     @abstractmethod
     def bound(self, model: Program, guide: Program, *args: Any) -> Bound:
@@ -66,7 +72,7 @@ class Objective(ELBO):
         """
 
     @final
-    def prepare(self, model: Program, guide: Program, *args: Any) -> Plan:
+    def prepare(self, model: Program, guide: Program, *args: Any) -> Prepared:
         """Looks at a pair, once for each number of rows; to be called before :meth:`bound` is traced.
 
         Random state, parameters and buffers are left as they were.
@@ -76,12 +82,19 @@ class Objective(ELBO):
                 condition of this bound does not hold.
         """
         if (model, guide) != self._pair:
-            self._pair, self._plans = (model, guide), {}
+            self._pair, self._prepared = (model, guide), {}
         rows = num_rows(args)
-        if rows not in self._plans:
+        if rows not in self._prepared:
             with torch.no_grad(), kept_rng(), evaluation_mode(modules_of(model, guide)):
-                self._plans[rows] = self._look(model, guide, args)
-        return self._plans[rows]
+                self._prepared[rows] = self._look(model, guide, args)
+        return self._prepared[rows]
+
+    @final
+    def runs(self, model: Program, guide: Program, *args: Any) -> list[TracePair]:
+        """Runs of the pair on one batch: K of one particle where they are looped, else one of all K."""
+        particles, scale = self.prepare(model, guide, *args)
+        traces = particles.on(args).traces(self.num_particles)
+        return [rescaled(run, particles.structure, scale) for run in traces]
 
     @final
     def differentiable_loss(self, model: Program, guide: Program, *args: Any) -> Tensor:
@@ -102,25 +115,25 @@ class Objective(ELBO):
             loss.backward(retain_graph=self.retain_graph)
         return _number(loss)
 
-    def _demand(self, structure: Structure, model_trace: Trace, guide_trace: Trace) -> None:
+    def _demand(self, structure: Structure, run: TracePair) -> None:
         """Refuses a pair for which this bound would be wrong; called once for each pair."""
 
-    def _look(self, model: Program, guide: Program, args: Sequence[Any]) -> Plan:
-        traces, rows = plain_traces(model, guide, args), num_rows(args)
-        refuse_enumerated(*traces)
-        structure = describe(*traces, rows, plate=self.plate)
+    def _look(self, model: Program, guide: Program, args: Sequence[Any]) -> Prepared:
+        refuse_enumerated(plain_traces(model, guide, args))
         loops = self.num_particles == 1 or not self.vectorize_particles
         with pyro.validation_enabled(False):  # it would refuse values under a mask
-            if not self._plans:
-                self._demand(structure, *traces)
-            way = "looped" if loops else choose_way(model, guide, args, structure)
-        every = [site for trace in traces for site in sites(trace).values()]
-        if way == "tiled" and any(differs_by_datum(site["scale"]) for site in every):
-            way = "looped"  # a scale for each row does not fit K copies of the batch
-        return Plan(structure, way, self.num_particles, rows, scale_of_plate(every[0], structure))
+            particles = Particles(model, guide, args, plate=self.plate, strategy="looped" if loops else None)
+            if not self._prepared:
+                self._demand(particles.structure, particles.example)
+        every = particles.example.every_site
+        if particles.strategy == "tiled" and any(differs_by_datum(site["scale"]) for site in every):
+            particles = particles.by("looped")  # a scale for each row does not fit K copies of the batch
+        return Prepared(particles, scale_of_plate(every[0], particles.structure))
 
-    def _get_trace(self, model: Program, guide: Program, args: Sequence[Any], kwargs: Any) -> tuple[Trace, Trace]:
-        return plain_traces(model, guide, args)  # abstract in Pyro's class
+    def _one_run(self, model: Program, guide: Program, args: Sequence[Any], kwargs: Any) -> TracePair:
+        return plain_traces(model, guide, args)
+
+    _get_trace = _one_run  # abstract in Pyro's class
 
 
 def _number(loss: Tensor) -> float:

@@ -1,15 +1,15 @@
 """The scales of sites and the conditions of a bound, read off one run of a pair; what has two meanings is refused."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from pyro.distributions.util import is_identically_zero
-from pyro.poutine import Trace
 from torch import Tensor
 
 from pyrovae.base.errors import InputError
 from pyrovae.pairs.structure import Structure
-from pyrovae.pairs.traces import sites
+from pyrovae.pairs.traces import TracePair
 
 
 def scale_of_plate(site: Any, structure: Structure) -> float:
@@ -23,9 +23,27 @@ def differs_by_datum(scale: float | Tensor) -> bool:
     return isinstance(scale, Tensor) and scale.numel() > 1
 
 
-def scales_all_alike(structure: Structure, model_trace: Trace, guide_trace: Trace) -> bool:
+def rescaled(run: TracePair, structure: Structure, plate_scale: float) -> TracePair:
+    """Lets each of K copies of a row stand for as many data as the row did."""
+    for site in run.every_site:
+        found = scale_of_plate(site, structure)
+        if found != plate_scale:
+            site["scale"] = site["scale"] * (plate_scale / found)
+    return run
+
+
+def scale_of_data(run: TracePair, table: Callable[[Tensor], Tensor]) -> float | Tensor:
+    """The scale of the observed sites of a scored run: a number, or (N,)."""
+    site = next(iter(run.observed.values()))
+    if not differs_by_datum(site["scale"]):
+        return site["scale"]
+    ones = torch.ones_like(site["log_prob"])
+    return (table(ones * site["scale"]) / table(ones))[0]
+
+
+def scales_all_alike(structure: Structure, run: TracePair) -> bool:
     """Whether all sites have one scale; scales that could be meant inside or outside of the logarithm are refused."""
-    every = [*sites(model_trace).values(), *sites(guide_trace).values()]
+    every = run.every_site
     observed = [site["scale"] for site in every if site["is_observed"]]
     latent = [site["scale"] for site in every if not site["is_observed"]]
     if not all(alike(scales[0], scale) for scales in (observed, latent) for scale in scales):
@@ -48,10 +66,10 @@ def alike(a: Any, b: Any) -> bool:
     return a.shape == b.shape and torch.allclose(a, b)
 
 
-def refuse_enumerated(model_trace: Trace, guide_trace: Trace) -> None:
+def refuse_enumerated(run: TracePair) -> None:
     """Demands that every latent is drawn."""
-    drawn = sites(guide_trace)
-    summed = {name: site for name, site in sites(model_trace).items() if name not in drawn and not site["is_observed"]}
+    drawn = run.drawn
+    summed = {name: site for name, site in run.latent.items() if name not in drawn}
     for name, site in (drawn | summed).items():
         if (site["infer"] or {}).get("enumerate"):
             raise InputError(
@@ -60,10 +78,10 @@ def refuse_enumerated(model_trace: Trace, guide_trace: Trace) -> None:
             )
 
 
-def refuse_without_gradients(bound: str, guide_trace: Trace) -> None:
+def refuse_without_gradients(bound: str, run: TracePair) -> None:
     """Demands that every draw of the guide carries gradients; ``bound`` is what needs them."""
-    guide_trace.compute_score_parts()
-    for name, site in sites(guide_trace).items():
+    run.guide.compute_score_parts()
+    for name, site in run.drawn.items():
         if not is_identically_zero(site["score_parts"].score_function):
             raise InputError(
                 f"site '{name}' of the guide cannot be reparameterized: the gradient of {bound} would be wrong. "

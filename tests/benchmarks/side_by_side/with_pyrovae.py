@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 import pyrovae as pv
 from pyrovae.base.memory import blocks_of
-from pyrovae.base.progress import bar
+from pyrovae.base.random import seed_everything
 from pyrovae.data.split import as_split
+from pyrovae.evidence import blocks as measuring
 from pyrovae.evidence.evaluate import keep_freed_memory
 from pyrovae.evidence.importance import Evaluation, Plan
 from pyrovae.pairs.context import undisturbed
@@ -139,12 +140,16 @@ def _evidence(
     Rounds are parts of one evaluation, as blocks of data are: where it compiles, it did so before the first round.
     """
     keep_freed_memory()
-    split, idle = as_split(by_hand.resident(problem, device)), bar(shown=False)
+    split = as_split(by_hand.resident(problem, device))
     with undisturbed(*build(problem, device)) as (model, guide, home):
-        run = Evaluation(model, guide, plan(problem.num_particles, compiled), len(split), home)
-        blocks = blocks_of(len(split), run.batch_size)
+        how = plan(problem.num_particles, compiled)
+        run = Evaluation(measuring.Pair(model, guide, home, None), how, len(split))
+        blocks = [measuring.Block(index, rows, int) for index, rows in enumerate(blocks_of(len(split), how.rows(home)))]
         while True:
-            weights = [run.block(split, index, rows, idle).log_weight for index, rows in enumerate(blocks)]
+            weights = []
+            for block in blocks:
+                seed_everything("evaluation", 0, block.index)
+                weights.append(run.block(split.batch(block.rows), block).log_weight)
             found = torch.cat([pv.estimators.log_evidence(log_weight) for log_weight in weights])
             clock(found.mean().item(), problem.num_data * problem.num_particles)
 

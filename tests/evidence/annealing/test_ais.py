@@ -244,7 +244,7 @@ def test_auxiliary_guides_are_refused_from_the_guide_alone():
 @pytest.mark.parametrize("name", ["num_temperatures", "num_chains", "num_leapfrog", "batch_size"])
 def test_numbers_below_one(name):
     vae, x = make_vae(), make_data(3)
-    with pytest.raises(InputError, match=f"{name} must be a whole number, at least 1; got 0"):
+    with pytest.raises(InputError, match=f"{name} must be at least 1, got 0"):
         annealed_evidence(vae.model, vae.guide, x, **{name: 0})
 
 

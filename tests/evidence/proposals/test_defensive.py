@@ -13,6 +13,7 @@ from pyrovae.evidence.evaluate import evaluate
 from pyrovae.evidence.proposals.defensive import Defended
 from pyrovae.evidence.report import Report
 from pyrovae.pairs.context import undisturbed
+from pyrovae.pairs.particles import Particles
 from pyrovae.pairs.terms import sum_by_role
 from pyrovae.programs.oracles import ppca
 
@@ -33,7 +34,9 @@ def account(guide, x=X, *, model=ORACLE.model, **options):
 def table(model, guide, x, share, *, num_particles=500, way="vectorized"):
     with undisturbed(model, guide) as (model, guide, _):
         torch.manual_seed(0)
-        return sum_by_role(Defended(model, guide, (x,), share, plate="data", way=way).draw(num_particles))
+        return sum_by_role(
+            Defended(Particles(model, guide, (x,), plate="data", strategy=way), share).draw(num_particles)
+        )
 
 
 def far_guide(x):

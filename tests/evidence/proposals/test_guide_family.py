@@ -124,6 +124,6 @@ REFUSED = {
 def test_what_cannot_be_freed_is_refused_by_name(make, message):
     with undisturbed(model, guide_of(make)) as (run, guide, _):
         torch.manual_seed(0)
-        latents = Latents(run, guide, (torch.rand(4),), way="looped")
+        latents = Latents(run, guide, (torch.rand(4),), strategy="looped")
         with pytest.raises(InputError, match=f"{message}.*Leave 'own' out of families"):
             own_family(latents, Guide(latents))

@@ -33,7 +33,7 @@ def exact():
 
 
 def test_full_covariances_end_on_the_posterior(latents):
-    q = best(latents, full_covariance(latents, Guide(latents)), (1,), **SETTINGS)
+    q = best(latents, full_covariance(latents, Guide(latents)), ("gaps", 1), **SETTINGS)
     posterior = ORACLE.posterior(X)
     torch.testing.assert_close(q.loc, posterior.loc, rtol=0, atol=1e-3)
     torch.testing.assert_close(q.scale_tril, posterior.scale_tril.expand_as(q.scale_tril), rtol=0, atol=1e-3)
@@ -42,7 +42,7 @@ def test_full_covariances_end_on_the_posterior(latents):
 def test_the_own_family_ends_on_its_known_best(latents):
     # The best factorised Normal has the posterior's means and 1 / sqrt(diag(precision)), up to the noise of 4 draws.
     family = own_family(latents, Guide(latents))
-    q = best(latents, family, (1,), num_steps=400, num_draws=16)
+    q = best(latents, family, ("gaps", 1), num_steps=400, num_draws=16)
     (normal,) = q.sites.values()
     torch.testing.assert_close(normal.base_dist.loc, ORACLE.posterior(X).loc, rtol=0, atol=0.02)
     scale = ORACLE.precision().diagonal().rsqrt()
@@ -56,7 +56,7 @@ def test_each_datum_is_fitted_alone(latents):
     for x in (X, other):
         again = Latents(latents.model, latents.guide, (x,))
         torch.manual_seed(0)
-        ends.append(best(again, full_covariance(again, Guide(again)), (1,), num_steps=20, num_draws=4).loc)
+        ends.append(best(again, full_covariance(again, Guide(again)), ("gaps", 1), num_steps=20, num_draws=4).loc)
     same = [0, 1, 2, 4]
     torch.testing.assert_close(ends[0][same], ends[1][same], rtol=1e-10, atol=1e-10)
     assert (ends[0][3] != ends[1][3]).all()
@@ -89,7 +89,7 @@ def test_gradients_are_those_of_the_elbo(latents):
 def test_the_start_is_kept_where_the_end_is_worse(exact, monkeypatch, learning_rate):
     monkeypatch.setattr(local, "LEARNING_RATE", learning_rate)
     monkeypatch.setattr(local, "_objective", lambda *args: sum(leaf.sum() for leaf in args[2].values()))  # leads astray
-    q = best(exact, own_family(exact, Guide(exact)), (1,), **SETTINGS)
+    q = best(exact, own_family(exact, Guide(exact)), ("gaps", 1), **SETTINGS)
     (normal,) = q.sites.values()
     torch.testing.assert_close(normal.loc, ORACLE.posterior(X).loc, rtol=1e-12, atol=1e-12)
 
@@ -119,7 +119,7 @@ def test_a_fit_that_runs_into_nan_is_named():
         with pytest.raises(
             FloatingPointError, match="family 'own': its best parameters for 1 of 2 data are not finite"
         ):
-            best(latents, own_family(latents, Guide(latents)), (1,), **SETTINGS)
+            best(latents, own_family(latents, Guide(latents)), ("gaps", 1), **SETTINGS)
 
 
 def test_draws_come_a_few_at_a_time(latents, monkeypatch):

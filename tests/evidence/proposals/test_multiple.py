@@ -65,7 +65,7 @@ def test_one_proposal_is_plain_importance_sampling():
     x, _ = oracle.draw(4, seed=0)
     with undisturbed(oracle.model, oracle.mean_field_guide(1.3)) as (model, guide, _):
         latents = Latents(model, guide, (x,))
-        table = score(latents, {"guide": Guide(latents)}, 50, (1,))
+        table = score(latents, {"guide": Guide(latents)}, 50, ("gaps", 1))
     found, log_weight = account(table), (table.log_joint - table.log_density[0])[:, 0]
     torch.testing.assert_close(found.log_evidence, estimators.log_evidence(log_weight))
     torch.testing.assert_close(found.mc_se_log_evidence, estimators.log_evidence_se(log_weight))
@@ -81,7 +81,7 @@ def test_draws_come_in_blocks_and_in_order(monkeypatch):
         latents = Latents(model, guide, (x,))
         both = {"guide": Guide(latents), "again": Guide(latents)}
         monkeypatch.setattr("pyrovae.base.memory.ELEMENTS_AT_ONCE", 4 * 64 * 3)
-        table = score(latents, both, 7, (1,), lambda: calls.append(1))
+        table = score(latents, both, 7, ("gaps", 1), lambda: calls.append(1))
     assert table.log_joint.shape == (7, 2, 4) and table.log_density.shape == (2, 7, 2, 4) and len(calls) == 2
     assert (table.log_joint[:, 0] != table.log_joint[:, 1]).all()  # each has draws of its own
     assert (table.log_joint - table.log_density - oracle.log_evidence(x)).abs().max() < 1e-10  # the guide is exact
@@ -99,11 +99,11 @@ def test_a_density_that_is_nan_is_named():
 
     with undisturbed(model, guide) as (model, guide, _):
         latents = Latents(model, guide, (torch.zeros(3),))
-        latents.args = (torch.tensor([0.0, 2.0, 0.0]),)
+        latents.particles = latents.particles.on((torch.tensor([0.0, 2.0, 0.0]),))
         with pytest.raises(
             FloatingPointError, match="proposal 'guide': a log density at its draws is NaN for 1 of 3 data"
         ):
-            score(latents, {"guide": Guide(latents)}, 5, (1,))
+            score(latents, {"guide": Guide(latents)}, 5, ("gaps", 1))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -112,5 +112,5 @@ def test_an_exact_guide_is_exact_in_either_precision(dtype):
     x, _ = oracle.draw(40, seed=0)
     with undisturbed(oracle.model, oracle.guide) as (model, guide, _):
         latents = Latents(model, guide, (x,))
-        found = account(score(latents, {"guide": Guide(latents)}, 100, (1,)))
+        found = account(score(latents, {"guide": Guide(latents)}, 100, ("gaps", 1)))
     assert (found.pareto_k == -math.inf).all()

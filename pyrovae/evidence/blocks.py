@@ -1,0 +1,116 @@
+"""The loop over blocks of data that every measurement is: seeded, shown, bounded in memory, kept when interrupted."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+
+from pyrovae.base.memory import blocks_of, memory_advice
+from pyrovae.base.progress import bar, kept_on_interrupt
+from pyrovae.base.random import Key, seed_everything
+from pyrovae.pairs.context import undisturbed
+from pyrovae.pairs.latents import Latents
+from pyrovae.pairs.particles import STRATEGIES, Particles
+from pyrovae.pairs.traces import Program, num_rows
+
+Part = TypeVar("Part")
+Result = TypeVar("Result")
+
+
+class Pair:
+    """A pair while it is measured: how its programs take particles is found out once for blocks of each size.
+
+    Attributes:
+        device: where the pair lives.
+        measure: observed site -> base measure of its density: "mass", "density" or "factor".
+    """
+
+    def __init__(self, model: Program, guide: Program, device: torch.device, plate: str | None) -> None:
+        self.model, self.guide, self.device, self.plate = model, guide, device, plate
+        self.strategies: dict[int, str] = {}  # data in a block -> how the programs take particles
+        self.measure: dict[str, str] = {}
+
+    @property
+    def strategy(self) -> str:
+        """How the programs were run; the slowest way where blocks of unlike size differed."""
+        return max(self.strategies.values(), key=list(STRATEGIES).index)
+
+    def particles(self, args: Sequence[Any], strategy: str | None = None) -> Particles:
+        """The pair on one block of data, by a strategy or by the fastest."""
+        strategy = strategy or self.strategies.get(num_rows(args))
+        return self._seen(Particles(self.model, self.guide, args, plate=self.plate, strategy=strategy))
+
+    def latents(self, args: Sequence[Any]) -> Latents:
+        """The latents of one block of data."""
+        strategy = self.strategies.get(num_rows(args))
+        latents = Latents(self.model, self.guide, args, plate=self.plate, strategy=strategy)
+        self._seen(latents.particles)
+        return latents
+
+    def _seen(self, particles: Particles) -> Particles:
+        self.strategies[particles.num_data] = particles.strategy
+        self.measure = particles.structure.observed
+        return particles
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some of the data, and whom to tell of progress with them."""
+
+    index: int
+    rows: slice
+    tick: Callable[..., Any]
+
+    @property
+    def num_data(self) -> int:
+        """How many there are."""
+        return self.rows.stop - self.rows.start
+
+
+def block_by_block(
+    model: Program,
+    guide: Program,
+    begin: Callable[[Pair], Callable[[Block], Part]],
+    record: Callable[[Sequence[Part], Pair], Result],
+    *,
+    num_data: int,
+    batch_size: int | Callable[[torch.device], int],
+    key: Key,
+    plate: str | None,
+    memory: str,
+    progress: bool,
+    **shown: Any,
+) -> Result:
+    """Measures data block by block, the pair in eval mode, without gradients and with all else left as it was.
+
+    Args:
+        model: program of p(x, z).
+        guide: program of q(z|x).
+        begin: what is done once for the pair; it gives what is done with each block.
+        record: makes the result of what was done with the blocks so far, and of the pair.
+        num_data: N.
+        batch_size: data in a block, if need be by the device that the pair lives on.
+        key: of the random numbers; the number of the block is added to it.
+        plate: name of the data plate, where several plates hold all sites.
+        memory: for what memory may not be enough, and what to lower; "{num_data}" is filled in.
+        progress: show a bar for what takes over two seconds (never into a pipe).
+        shown: what the bar says: ``desc``, ``total``, ``unit``.
+
+    Raises:
+        InputError: if memory runs out.
+        Interrupted: after Ctrl-C, with the record of the blocks that were done as ``partial``.
+    """
+    done: list[Part] = []
+    with undisturbed(model, guide) as (model, guide, device):
+        pair = Pair(model, guide, device, plate)
+        work = begin(pair)
+        size = batch_size if isinstance(batch_size, int) else batch_size(device)
+        finished = kept_on_interrupt(done, lambda: record(done, pair))
+        with finished, bar(shown=progress, delay=2, **shown) as shown_bar:
+            for index, rows in enumerate(blocks_of(num_data, size)):
+                block = Block(index, rows, shown_bar.update)
+                seed_everything(*key, index)
+                with memory_advice(memory.format(num_data=block.num_data)):
+                    done.append(work(block))
+        return record(done, pair)
