@@ -33,7 +33,6 @@ EXAMPLES = {
     "demo": "pyrovae demo --out runs/demo",
 }
 
-
 SUMMARIES = {
     "fit": "fit a VAE, or your own pair of programs, and keep it as a run",
     "evaluate": "account for log p(x): evidence, ELBO, KL, errors, reliability",

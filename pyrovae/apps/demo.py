@@ -19,11 +19,7 @@ from pyrovae.reports import figures
 from pyrovae.training.loop import Fit
 
 MARK = "made-by-pyrovae-demo"
-
-
 RUNS = {"vae": "normal", "vae-mixture-prior": "mixture"}  # run -> prior
-
-
 GRID = (1, 5, 20, 40, 80, 160, 240, 320, 480, 640, 960)  # numbers of mixture components tried on the validation data
 
 

@@ -21,8 +21,6 @@ from pyrovae.evidence.annealing import paths
 from pyrovae.reports import figures
 
 Draw = Callable[[Any], Any]  # record -> figure
-
-
 STARTS = {"guide": paths.from_guide, "prior": paths.from_prior}
 
 

@@ -19,7 +19,6 @@ PRIORS: dict[str, Callable[[int], nn.Module]] = {
     "mixture": lambda latent: priors.GaussianMixture(latent, num_components=20, seed=0),
 }
 
-
 LIKELIHOODS: dict[str, Callable[[Dataset], Family]] = {
     "bernoulli": lambda dataset: families.bernoulli(),
     "continuous-bernoulli": lambda dataset: families.continuous_bernoulli(),
@@ -29,18 +28,14 @@ LIKELIHOODS: dict[str, Callable[[Dataset], Family]] = {
     "normal": lambda dataset: families.normal(scale=families.learned(0.5)),
 }
 
-
 NATURAL = {"counts": "binomial", "binary": "bernoulli", "unit": "continuous-bernoulli", "real": "normal"}
-
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda share: 1.0,
     "cosine": lambda share: 0.5 * (1 + math.cos(math.pi * share)),
 }
 
-
 NETWORKS = ("mlp", "conv")
-
 
 # Everything that decides a fit, with what it is where nothing is said; None: it depends on the data.
 SETTINGS: dict[str, Any] = {
@@ -63,17 +58,13 @@ SETTINGS: dict[str, Any] = {
     "seed": 0,
 }
 
-
 DEFAULTS: dict[str, dict[str, Any]] = {
     "digits": {"latent": 16, "hidden": [200], "epochs": 300, "batch_size": 64, "lr": 2e-3, "kl_warmup": 30.0},
     "mnist": {"latent": 50, "hidden": [400, 400], "epochs": 100, "batch_size": 128, "lr": 2e-3, "kl_warmup": 10.0},
     "other": {"latent": 10, "hidden": [200], "epochs": 100, "batch_size": 128, "lr": 1e-3, "kl_warmup": 0.0},
 }
 
-
 OF_THE_VAE = ("prior", "likelihood", "network", "latent", "hidden")  # settings that a user's own file replaces
-
-
 MNIST_LIKE = ("mnist", "mnist-static", "fashion-mnist")
 
 

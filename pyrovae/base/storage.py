@@ -24,11 +24,7 @@ from torch import Tensor
 from pyrovae.base.errors import InputError
 
 FORMAT = 1
-
-
 MANIFEST = "run.json"
-
-
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)?")
 
 

@@ -22,8 +22,6 @@ __all__ = ["AHEAD", "Batch", "Batches", "prefetch"]
 
 # Numbers that are decoded at once: one call for many small batches, and they stay in cache. Draws depend on them.
 AHEAD = {"cpu": 2**18, "cuda": 2**24}
-
-
 Batch = tuple[Tensor, ...]
 
 

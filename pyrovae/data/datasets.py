@@ -18,10 +18,7 @@ from pyrovae.data.split import Dataset
 from pyrovae.data.user_files import Parts, Rows
 
 __all__ = ["DATASETS", "load"]
-
 BINARIZATIONS = ("none", "dynamic", "static", "threshold")
-
-
 SPLITS = (0.8, 0.1, 0.1)
 
 

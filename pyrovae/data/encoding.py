@@ -24,13 +24,8 @@ if TYPE_CHECKING:
     from pyrovae.data.split import Split
 
 __all__ = ["Bits", "Compact", "Decoder", "Scaled", "Stored", "binarized", "pack"]
-
 GREY = 255.0  # the divisor of images that come as values in [0, 1]
-
-
 FIRST_LOOK = 16  # rows that refute most forms
-
-
 BITS_FROM = 2**30  # values; with fewer, bytes fit anywhere, and 128 rows of 784 take 26 us to bits' 39 (floats: 48)
 
 

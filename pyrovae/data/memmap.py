@@ -23,10 +23,7 @@ if TYPE_CHECKING:
     from pyrovae.data.split import Split
 
 __all__ = ["Mapped", "is_mapped", "lies_in_file", "open_npy"]
-
 Array = np.ndarray[Any, np.dtype[Any]]
-
-
 CPU = torch.device("cpu")
 
 

@@ -18,7 +18,6 @@ from torch import Tensor
 from pyrovae.base.errors import InputError
 
 __all__ = ["Account", "Protocol", "describe", "digest", "in_blocks", "num_missing"]
-
 VALUES_AT_ONCE = 2**23  # in a block: 32 MB of float32
 
 

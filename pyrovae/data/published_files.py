@@ -55,7 +55,6 @@ IDX_FILES: dict[str, tuple[str, dict[str, str]]] = {
     ),
 }
 
-
 # SHA-256 of Larochelle's text files, by which the bits are known whatever file they come in.
 STATIC_SHA256 = {
     "train": "ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d",
@@ -63,9 +62,7 @@ STATIC_SHA256 = {
     "test": "e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c",
 }
 
-
 DOWNLOAD_TIMEOUT = 10.0  # seconds that a server may keep silent
-
 
 HOW_TO_GET = (
     "put the files there, or name the folder that has them by PYROVAE_DATA, --data-dir or data_dir=, "

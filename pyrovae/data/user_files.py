@@ -27,8 +27,6 @@ class Rows(NamedTuple):
 
 
 Parts = dict[str, Rows]  # {"train", "valid", "test"}, {"train", "test"} or {"all"}
-
-
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 

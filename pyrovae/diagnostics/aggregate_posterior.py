@@ -21,14 +21,8 @@ from pyrovae.evidence.blocks import Pair
 from pyrovae.pairs.latents import Latents, Values
 
 DATA_AT_ONCE = 100  # whose latents are drawn together, at most: a draw hangs on no batch size
-
-
 IN_CACHE = 2**18  # densities summed at once, few enough for a processor's cache
-
-
 T = TypeVar("T")
-
-
 Means = dict[str, Tensor | None]  # latent site -> (N, D of the site), as of Factors.means
 
 

@@ -24,8 +24,6 @@ from torch.distributions import Binomial
 from pyrovae.base.errors import InputError
 
 NUM_REPLICATES = 999  # of the null distribution
-
-
 _RANKS_AT_ONCE = 2**22
 
 

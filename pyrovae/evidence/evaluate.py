@@ -99,8 +99,6 @@ def _untrusted(report: Report) -> UntrustedEvidence:
 
 
 FEWER = "lower batch_size or num_particles"
-
-
 Record = TypeVar("Record")
 
 

@@ -28,17 +28,9 @@ from pyrovae.pairs.structure import refuse_narrow_guide
 from pyrovae.pairs.terms import SiteTerms, analytic_kl, check_finite
 
 MEMORY = "lower particle_batch, then batch_size (the number of particles itself need not change)"
-
-
 REPAID = 10**7  # decoder passes, N K, after which compiling has cost less than it saved, on two cores
-
-
 ON_CUDA = 2**28  # numbers scored at once there, where memory allows: more keep the device no busier
-
-
 DATA_AT_ONCE = {"cpu": 100, "cuda": 1000}  # at most, where the caller does not say
-
-
 WEIGHTS_AT_ONCE = {"cpu": 2**18, "cuda": 2**23}  # in one table, float64: 2 MB and 64 MB
 
 

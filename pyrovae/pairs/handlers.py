@@ -84,11 +84,7 @@ def _inside(support: Any, value: Tensor) -> float | None:
 
 
 PRECISIONS = ("float32", "bfloat16")
-
-
 _LAYERS = ("linear", "bilinear", *(f"conv{kind}{dims}d" for kind in ("", "_transpose") for dims in (1, 2, 3)))
-
-
 _PRODUCTS = frozenset(getattr(torch.nn.functional, name) for name in _LAYERS)
 
 

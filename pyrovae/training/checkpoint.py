@@ -19,8 +19,6 @@ from pyrovae.training.optimizers import Guarded
 
 # What may differ when a fit is resumed: how long it goes on, and where and how it runs.
 _FREE_SETTINGS = ("epochs", "device", "compile")
-
-
 _ABSENT = {"precision": "float32"}  # what a run from before a setting was made with
 
 

@@ -25,8 +25,6 @@ from pyrovae.training.objectives.objective import Objective
 from pyrovae.training.updates import Adam
 
 _OURS: dict[type[ELBO], type[Objective]] = {Trace_ELBO: SampledELBO, TraceMeanField_ELBO: AnalyticKLELBO}
-
-
 REPAID = 6_000  # steps after which compiling (10 to 14 s) has cost less than it saved (2 to 5 ms each), on two cores
 
 

@@ -31,8 +31,6 @@ from pyrovae.training.optimizers import Guarded
 from pyrovae.training.step import Stepper, numerics_of_training
 
 CHECKPOINT_SECONDS = 5.0
-
-
 Schedule = Callable[[float], float]
 
 

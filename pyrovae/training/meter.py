@@ -19,8 +19,6 @@ from pyrovae.training.objectives import bounds
 from pyrovae.training.objectives.objective import Objective
 
 NAMES = ("elbo", "reconstruction", "kl_prior", "objective")
-
-
 _READABLE = (Trace_ELBO, TraceMeanField_ELBO, RenyiELBO, TraceGraph_ELBO)
 
 

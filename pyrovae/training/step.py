@@ -25,11 +25,7 @@ from pyrovae.training.objectives.objective import Objective
 from pyrovae.training.optimizers import Guarded, NotFiniteError
 
 FIRST_LOOKS = 3  # epochs before which the programs are looked at; a look takes as long as some eight steps
-
-
 STEPS_TO_LOOK = 100  # on the CPU, after which the sums are looked at: an epoch that went astray ends soon
-
-
 STEPS_UNSEEN = 4_000  # after which they are looked at again
 
 

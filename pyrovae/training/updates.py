@@ -13,8 +13,6 @@ import torch
 from torch import Tensor
 
 _KINDS = (torch.optim.Adam, torch.optim.AdamW)
-
-
 _UNLIKE_ADAM = ("amsgrad", "maximize", "differentiable")  # what the formula above does not do
 
 

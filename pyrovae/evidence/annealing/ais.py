@@ -30,14 +30,8 @@ from pyrovae.pairs.latents import Latents
 from pyrovae.pairs.traces import Program
 
 Start = Callable[[Latents], Path]
-
-
 MEMORY = "lower num_chains or batch_size"
-
-
 ADVICE = "take more temperatures or chains, or start from the prior (from_prior)"
-
-
 DOUBTFUL_SHARE = 0.05  # of the data, above which the evidence comes with a warning
 
 

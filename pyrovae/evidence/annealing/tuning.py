@@ -12,14 +12,8 @@ from torch import Tensor
 from pyrovae.evidence.annealing.paths import Kernel, Path, State, state_at, transition
 
 NUM_CHAINS = 16  # of the pilot
-
-
 MOST_TEMPERATURES = 40  # of the pilot; fewer for a shorter run
-
-
 NUM_TRANSITIONS = 4  # at each of them
-
-
 ACCEPTANCE = 0.75  # aimed at (optimal for many dimensions: Beskos et al. 2013 give 0.65, more is safer)
 
 

@@ -16,8 +16,6 @@ from pyrovae.evidence.proposals.local import Family, Local, Parameters, Points, 
 from pyrovae.pairs.latents import Joint, Latents
 
 NUM_COMPONENTS = 4  # of a mixture
-
-
 _NUM_DRAWS = 256  # for moments, and for places where the components of a mixture may start
 
 

@@ -21,8 +21,6 @@ from pyrovae.pairs.traces import sites_of
 
 # Of two parameters that say the same, the one that is not used.
 _REDUNDANT = {"probs": "logits", "covariance_matrix": "scale_tril", "precision_matrix": "scale_tril"}
-
-
 _NUM_DRAWS = 64  # of the guide, which tell the unit of its locations
 
 

@@ -18,14 +18,8 @@ from pyrovae.base.random import Key, seed_everything
 from pyrovae.pairs.latents import Joint, Latents, Values
 
 Points = Any  # on the real line, a tensor (K, n, num_dims), or as the programs take them, site -> (K, n, ...)
-
-
 Parameters = dict[str, Tensor]  # each (n, ...), free
-
-
 LEARNING_RATE = 0.05  # of Adam at first; parameters are in units of the spread that they describe
-
-
 NUM_ROUNDS = 16  # in which the end of an optimisation is compared with its start
 
 

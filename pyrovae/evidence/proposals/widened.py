@@ -84,7 +84,6 @@ _WRAPPERS: dict[type, Callable[[Any, Any], Any]] = {  # a wrapper, and what it w
     dist.MaskedDistribution: lambda d, inner: inner.mask(d._mask),
 }
 
-
 _FAMILIES: dict[type, Callable[[Any, float], Any]] = {
     base.Normal: lambda d, c: dist.Normal(d.loc, d.scale * c),
     base.LogNormal: lambda d, c: dist.LogNormal(d.loc, d.scale * c),

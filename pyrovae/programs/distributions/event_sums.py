@@ -17,8 +17,6 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 IN_CACHE = 2**17  # logits scored at once by a core of the CPU: what they leave behind stays in its cache
-
-
 LANES = 16  # numbers that a core works on at once
 
 

@@ -132,7 +132,6 @@ _SPLIT = {
     "dimension_wise_kl": ("+ dimension-wise KL", PALE),
 }
 
-
 _NAMED = 26  # dimensions that have room for their names
 
 

@@ -17,11 +17,7 @@ from pyrovae.reports.figures.bounds import source
 from pyrovae.reports.figures.style import BLUE, INK, RED, new_figure, number, styled
 
 MOST_MARGINALS = 6
-
-
 _SHARES = (0.99, 0.9, 0.5)  # of the posterior's mass, inside each contour
-
-
 MOST_INTEGERS = 60
 
 

@@ -19,19 +19,10 @@ from pyrovae.base.errors import InputError
 from pyrovae.base.storage import write_whole
 
 DPI = 150
-
-
 UNIT = "nats per datum"
-
-
 INK, QUIET, FAINT = "#222222", "#8a8a8a", "#d9d9d9"
-
-
 MISSING = "#f5dcc0"  # of a pixel that is NaN
-
-
 BLUE, RED, GREEN = "#0072b2", "#d55e00", "#009e73"  # Okabe and Ito's, apart for every kind of colour vision
-
 
 STYLE: dict[str, Any] = {
     "axes.edgecolor": INK,
@@ -51,22 +42,15 @@ STYLE: dict[str, Any] = {
     "ytick.labelsize": 8,
 }
 
-
 styled = matplotlib.rc_context(STYLE)  # type: ignore[arg-type]
-
 
 CLASSES = (  # Petroff (2021), arXiv:2107.02270: ten colours that stay apart under colour-vision deficiency
     *("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6"),
     *("#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd"),
 )
 
-
 MARKERS = "o^sDvP"  # the next one after each five classes
-
-
 ROWS_AT_ONCE = 500
-
-
 Range = tuple[float, float]
 
 

@@ -13,7 +13,6 @@ from pyrovae.reports.figures.style import BLUE, GREEN, INK, QUIET, RED, UNIT, nu
 
 ERRORS = ("mean", "data_se", "mc_se", "bias")
 
-
 LEDGER = (
     ("reconstruction $\\mathrm{E}_q$ log p(x|z)", "reconstruction", BLUE),
     ("− KL(q ‖ prior)", "kl_prior", RED),
@@ -22,7 +21,6 @@ LEDGER = (
     ("= log p(x)", "log_evidence", INK),
 )
 
-
 OF_MIXTURE = {  # with defensive draws, q is not the guide
     "reconstruction": "reconstruction by mixture",
     "kl_prior": "− KL(mixture ‖ prior)",
@@ -30,13 +28,8 @@ OF_MIXTURE = {  # with defensive draws, q is not the guide
     "kl_posterior": "+ KL(mixture ‖ posterior)",
 }
 
-
 COLUMNS = {"mean": ("mean", 0.38, 2), "mc_se": ("MC SE", 0.7, 4), "data_se": ("data SE", 1.0, 2)}  # right edge, digits
-
-
 GROUP_HEIGHT = len(LEDGER) + 1.5  # rows
-
-
 CUT_BELOW = 0.15  # of the axis from 0: where the sums differ by less, 0 is cut off
 
 
