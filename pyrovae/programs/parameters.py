@@ -1,4 +1,4 @@
-"""What the modules of this folder share: seeded draws, tensors kept on a module, rows and numbers checked."""
+"""What the modules of this folder share: seeded draws, tensors and weights registered, arguments checked."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,8 +28,14 @@ def seeded(seed: int | None, device: torch.device | None = None) -> Iterator[Non
         yield
 
 
-def keep(module: nn.Module, name: str, tensor: Tensor, shape: torch.Size) -> None:
-    """Stores a tensor of this shape (or a scalar) on the module: parameters as such, the rest as buffers.
+def register_tensor(module: nn.Module, name: str, tensor: Tensor, shape: torch.Size) -> None:
+    """Registers a tensor of this shape (or a scalar) on the module: a parameter as such, any other as a buffer.
+
+    Args:
+        module: whose attribute it becomes.
+        name: of the attribute.
+        tensor: of the shape, or a scalar; a buffer is a copy of the full shape.
+        shape: which is asked.
 
     Raises:
         InputError: if the tensor has another shape.
@@ -42,10 +48,10 @@ def keep(module: nn.Module, name: str, tensor: Tensor, shape: torch.Size) -> Non
         module.register_buffer(name, tensor.detach().expand(shape).clone())
 
 
-def enter(name: str, module: nn.Module) -> None:
-    """Makes the module's weights parameters of the running program, where it has any."""
-    if any(True for _ in module.parameters()):
-        pyro.module(name, module)
+def register_module(module: nn.Module) -> None:
+    """Makes the module's weights, where it has any, parameters of the running program, under its class's name."""
+    if next(module.parameters(), None) is not None:
+        pyro.module(type(module).__name__, module)
 
 
 def check_rows(x: Tensor, event_shape: torch.Size) -> None:

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from pyrovae.base.errors import InputError
-from pyrovae.programs.moved import Program, moved_guide
 from pyrovae.programs.oracles.linear_gaussian import LinearGaussian, factor_analysis, information_normal
-from pyrovae.programs.parameters import check_rows, enter
+from pyrovae.programs.parameters import check_rows, register_module
 
 
 class MissingEntries(nn.Module):
@@ -46,7 +45,7 @@ class MissingEntries(nn.Module):
 
     def model(self, x: Tensor) -> None:
         """The program p(z) p(x_o | z) for x of shape (N, D); what is missing is masked and costs nothing."""
-        enter("missing_entries", self)
+        register_module(self)
         seen, loadings = ~x.isnan(), self.complete.loadings
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(torch.zeros_like(loadings[0]), 1.0).to_event(1))
@@ -56,13 +55,9 @@ class MissingEntries(nn.Module):
 
     def guide(self, x: Tensor) -> None:
         """The exact posterior p(z | x_o) as a program: every importance weight is p(x_o)."""
-        enter("missing_entries", self)
+        register_module(self)
         with pyro.plate("data", len(x)):
             pyro.sample("z", self.posterior(x))
-
-    def scaled_guide(self, scale: float, shift: float = 0.0) -> Program:
-        """The posterior with its scale_tril times `scale` and its mean moved by `shift` posterior sds."""
-        return moved_guide(self.guide, scale, shift)
 
     def precision(self, x: Tensor) -> Tensor:
         """Posterior precision Lambda_o of each datum, shape (N, Z, Z)."""

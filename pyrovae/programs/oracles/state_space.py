@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pyrovae.base.errors import InputError
-from pyrovae.programs.moved import Program, moved_guide
-from pyrovae.programs.parameters import check_positive, check_rows, enter, keep, seeded
+from pyrovae.programs.parameters import check_positive, check_rows, register_module, register_tensor, seeded
 
 
 class _Gaussian(NamedTuple):
@@ -78,16 +77,16 @@ class StateSpace(nn.Module):
             raise InputError(f"emission must have shape (D, S); got {tuple(emission.shape)}")
         self.num_steps = num_steps
         states, features = emission.shape[1:], emission.shape[:1]
-        keep(self, "transition", transition, states * 2)
-        keep(self, "emission", emission, emission.shape)
+        register_tensor(self, "transition", transition, states * 2)
+        register_tensor(self, "emission", emission, emission.shape)
         scales = {"initial_scale": initial_scale, "process_scale": process_scale, "noise_scale": noise_scale}
         for name, scale in scales.items():
             check_positive(**{name: scale})
-            keep(self, name, scale, features if name == "noise_scale" else states)
+            register_tensor(self, name, scale, features if name == "noise_scale" else states)
 
     def model(self, x: Tensor) -> None:
         """The program p(z_0) p(x_0 | z_0) p(z_1 | z_0) p(x_1 | z_1) ... for x of shape (N, T, D)."""
-        enter("state_space", self)
+        register_module(self)
         check_rows(x, self._event_shape())
         with pyro.plate("data", len(x)):
             z = torch.zeros_like(self.transition[0])
@@ -97,7 +96,7 @@ class StateSpace(nn.Module):
 
     def guide(self, x: Tensor) -> None:
         """The exact posterior, backwards in time, as a program: every importance weight is p(x)."""
-        enter("state_space", self)
+        register_module(self)
         filtered = [state for _, state in self._filter(x)]
         with pyro.plate("data", len(x)):
             state = filtered.pop()
@@ -105,10 +104,6 @@ class StateSpace(nn.Module):
             for t in pyro.markov(reversed(range(self.num_steps - 1))):
                 state = _given(filtered[t], self.transition, self.process_scale, z)
                 z = pyro.sample(f"z_{t}", dist.MultivariateNormal(*state))
-
-    def scaled_guide(self, scale: float, shift: float = 0.0) -> Program:
-        """The exact guide with each draw, given those before, widened by `scale` and moved by `shift` sds."""
-        return moved_guide(self.guide, scale, shift)
 
     def posterior(self, x: Tensor) -> dict[str, dist.MultivariateNormal]:
         """p(z_t | x) of each site, for x of shape (N, T, D): batch shape (N,), event shape (S,)."""

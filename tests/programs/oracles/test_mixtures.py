@@ -87,7 +87,7 @@ class TestFiniteMixture:
         assert [name for name, _ in mixture.named_parameters()] == ["means"]
         with pyro.get_param_store().scope():
             pyro.poutine.trace(mixture.model).get_trace(torch.ones(3, 5))
-            assert list(pyro.get_param_store()) == ["finite_mixture$$$means"]
+            assert list(pyro.get_param_store()) == ["FiniteMixture$$$means"]
 
     @pytest.mark.parametrize(
         "make, message",
@@ -134,10 +134,10 @@ class TestConstructors:
         with pytest.raises(InputError, match="at least one component; got 0"):
             make(4, 0)
 
-    def test_scaled_guide_is_tempered_and_mixed(self, mixture):
+    def test_a_widened_guide_is_tempered_and_mixed(self, mixture):
         x, _ = mixture.draw(5, seed=0)
-        trace = pyro.poutine.trace(mixture.scaled_guide(2.0, 0.2)).get_trace(x)
-        powers = mixture.posterior(x).probs.sqrt()
+        trace = pyro.poutine.trace(pv.widened(mixture.guide, 2.0, shift=0.2)).get_trace(x)
+        powers = mixture.posterior(x).probs ** (1 / 2.0**2)
         close(trace.nodes["k"]["fn"].probs, 0.8 * powers / powers.sum(1, keepdim=True) + 0.2 / 4)
 
 
