@@ -28,24 +28,24 @@ def seeded(seed: int | None, device: torch.device | None = None) -> Iterator[Non
         yield
 
 
-def register_tensor(module: nn.Module, name: str, tensor: Tensor, shape: torch.Size) -> None:
-    """Registers a tensor of this shape (or a scalar) on the module: a parameter as such, any other as a buffer.
+def register_tensors(module: nn.Module, shape: torch.Size, **tensors: Tensor) -> None:
+    """Registers tensors of one shape (or scalars) on the module: a parameter as such, any other as a buffer.
 
     Args:
-        module: whose attribute it becomes.
-        name: of the attribute.
-        tensor: of the shape, or a scalar; a buffer is a copy of the full shape.
-        shape: which is asked.
+        module: whose attributes they become.
+        shape: of each of them; a buffer is a copy of this shape, of a scalar too.
+        tensors: by the name of the attribute.
 
     Raises:
-        InputError: if the tensor has another shape.
+        InputError: by its name, for a tensor of another shape.
     """
-    if tensor.shape not in (shape, torch.Size([])):
-        raise InputError(f"expected {name} of shape {tuple(shape)}; got {tuple(tensor.shape)}")
-    if isinstance(tensor, nn.Parameter):
-        module.register_parameter(name, tensor)
-    else:
-        module.register_buffer(name, tensor.detach().expand(shape).clone())
+    for name, tensor in tensors.items():
+        if tensor.shape not in (shape, torch.Size([])):
+            raise InputError(f"expected {name} of shape {tuple(shape)}; got {tuple(tensor.shape)}")
+        if isinstance(tensor, nn.Parameter):
+            module.register_parameter(name, tensor)
+        else:
+            module.register_buffer(name, tensor.detach().expand(shape).clone())
 
 
 def register_module(module: nn.Module) -> None:

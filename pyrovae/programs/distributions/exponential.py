@@ -129,7 +129,7 @@ class Poisson(_NaturalFamily):
     .. math:: A(\eta) = e^\eta, \qquad h(x) = -\log x!
 
     Args:
-        log_rate: logarithm of the expected count, any shape.
+        natural: log rate, the logarithm of the expected count, any shape.
         validate_args: whether to check arguments and values; None follows torch's switch.
 
     Example:
@@ -138,9 +138,6 @@ class Poisson(_NaturalFamily):
     """
 
     support = constraints.nonnegative_integer
-
-    def __init__(self, log_rate: Tensor, validate_args: bool | None = None) -> None:
-        super().__init__(log_rate, validate_args)
 
     @property
     def mean(self) -> Tensor:
@@ -173,7 +170,7 @@ class ContinuousBernoulli(_NaturalFamily):
     own clips the probabilities: in float32 it is off by 0.2 nats for each pixel at a logit of 20.)
 
     Args:
-        logits: the slope, any shape; 0 is the uniform distribution.
+        natural: logit, the slope of the log density, any shape; 0 is the uniform distribution.
         validate_args: whether to check arguments and values; None follows torch's switch.
 
     References:
@@ -186,9 +183,6 @@ class ContinuousBernoulli(_NaturalFamily):
 
     support = constraints.unit_interval
     has_rsample = True
-
-    def __init__(self, logits: Tensor, validate_args: bool | None = None) -> None:
-        super().__init__(logits, validate_args)
 
     @property
     def logits(self) -> Tensor:

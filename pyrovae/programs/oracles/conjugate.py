@@ -11,9 +11,9 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
-from pyrovae.base.errors import InputError
+from pyrovae.base.errors import check_at_least_one
 from pyrovae.programs.oracles.single_latent import SingleLatent
-from pyrovae.programs.parameters import check_positive, check_rows, register_tensor
+from pyrovae.programs.parameters import check_positive, check_rows, register_tensors
 
 
 class GammaPoisson(SingleLatent):
@@ -38,8 +38,7 @@ class GammaPoisson(SingleLatent):
     def __init__(self, concentration: Tensor, rate: Tensor) -> None:
         super().__init__()
         check_positive(concentration=concentration, rate=rate)
-        register_tensor(self, "concentration", concentration, concentration.shape)
-        register_tensor(self, "rate", rate, concentration.shape)
+        register_tensors(self, concentration.shape, concentration=concentration, rate=rate)
 
     def prior(self) -> TorchDistributionMixin:
         return dist.Gamma(self.concentration, self.rate).to_event(1)
@@ -78,10 +77,8 @@ class BetaBinomial(SingleLatent):
     def __init__(self, concentration1: Tensor, concentration0: Tensor, num_trials: int) -> None:
         super().__init__()
         check_positive(concentration1=concentration1, concentration0=concentration0)
-        if num_trials < 1:
-            raise InputError(f"num_trials must be at least 1; got {num_trials}")
-        register_tensor(self, "concentration1", concentration1, concentration1.shape)
-        register_tensor(self, "concentration0", concentration0, concentration1.shape)
+        check_at_least_one(num_trials=num_trials)
+        register_tensors(self, concentration1.shape, concentration1=concentration1, concentration0=concentration0)
         self.num_trials = num_trials
 
     def prior(self) -> TorchDistributionMixin:

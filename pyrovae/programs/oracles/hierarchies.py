@@ -12,8 +12,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyrovae.base.errors import InputError
-from pyrovae.programs.parameters import check_positive, check_rows, register_module, register_tensor, seeded
+from pyrovae.base.errors import check_at_least_one
+from pyrovae.programs.parameters import check_positive, check_rows, register_module, register_tensors, seeded
 
 
 class Hierarchy(nn.Module):
@@ -43,13 +43,11 @@ class Hierarchy(nn.Module):
 
     def __init__(self, num_members: int, group_scale: Tensor, member_scale: Tensor, noise_scale: Tensor) -> None:
         super().__init__()
-        if num_members < 1:
-            raise InputError(f"a group needs at least one member; got {num_members}")
+        check_at_least_one(num_members=num_members)
         self.num_members = num_members
         scales = {"group_scale": group_scale, "member_scale": member_scale, "noise_scale": noise_scale}
-        for name, scale in scales.items():
-            check_positive(**{name: scale})
-            register_tensor(self, name, scale, torch.Size([]))
+        check_positive(**scales)
+        register_tensors(self, torch.Size([]), **scales)
 
     def model(self, x: Tensor) -> None:
         """The program p(mu) p(theta | mu) p(x | theta) for x of shape (N, J)."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pyrovae.base.errors import InputError
 from pyrovae.programs.oracles.single_latent import SingleLatent
-from pyrovae.programs.parameters import check_positive, check_rows, register_module, register_tensor
+from pyrovae.programs.parameters import check_positive, check_rows, register_module, register_tensors, seeded
 
 
 class LinearGaussian(SingleLatent):
@@ -51,9 +51,8 @@ class LinearGaussian(SingleLatent):
         if loadings.ndim != 2:
             raise InputError(f"loadings must have shape (D, Z); got {tuple(loadings.shape)}")
         check_positive(noise_scale=noise_scale)
-        register_tensor(self, "loadings", loadings, loadings.shape)
-        register_tensor(self, "bias", bias, loadings.shape[:1])
-        register_tensor(self, "noise_scale", noise_scale, loadings.shape[:1])
+        register_tensors(self, loadings.shape, loadings=loadings)
+        register_tensors(self, loadings.shape[:1], bias=bias, noise_scale=noise_scale)
 
     def prior(self) -> TorchDistributionMixin:
         return dist.Normal(torch.zeros_like(self.loadings[0]), 1.0).to_event(1)
@@ -158,8 +157,8 @@ def factor_analysis(num_features: int, num_latents: int, *, seed: int = 0) -> Li
         torch.Size([5])
     """
     loadings, bias = _random_loadings(num_features, num_latents, seed)
-    generator = torch.Generator().manual_seed(seed + 1)
-    noise_scale = 0.5 + torch.rand(num_features, generator=generator, dtype=torch.float64)
+    with seeded(seed + 1):
+        noise_scale = 0.5 + torch.rand(num_features, dtype=torch.float64)
     return LinearGaussian(loadings, bias, noise_scale)
 
 
@@ -183,6 +182,6 @@ def information_normal(precision: Tensor, information: Tensor) -> dist.Multivari
 
 
 def _random_loadings(num_features: int, num_latents: int, seed: int) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    loadings = torch.randn(num_features, num_latents, generator=generator, dtype=torch.float64)
-    return loadings, torch.randn(num_features, generator=generator, dtype=torch.float64)
+    with seeded(seed):
+        loadings = torch.randn(num_features, num_latents, dtype=torch.float64)
+        return loadings, torch.randn(num_features, dtype=torch.float64)

@@ -46,12 +46,12 @@ class MissingEntries(nn.Module):
     def model(self, x: Tensor) -> None:
         """The program p(z) p(x_o | z) for x of shape (N, D); what is missing is masked and costs nothing."""
         register_module(self)
-        seen, loadings = ~x.isnan(), self.complete.loadings
+        seen = ~x.isnan()
         with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(torch.zeros_like(loadings[0]), 1.0).to_event(1))
-            pixels = dist.Normal(z @ loadings.T + self.complete.bias, self.complete.noise_scale)
+            z = pyro.sample("z", self.complete.prior())
+            entries = dist.Normal(self.complete.likelihood(z).mean, self.complete.noise_scale)
             # A NaN under the mask would still make the gradient NaN.
-            pyro.sample("x", pixels.mask(seen).to_event(1), obs=x.where(seen, 0.0))
+            pyro.sample("x", entries.mask(seen).to_event(1), obs=x.where(seen, 0.0))
 
     def guide(self, x: Tensor) -> None:
         """The exact posterior p(z | x_o) as a program: every importance weight is p(x_o)."""

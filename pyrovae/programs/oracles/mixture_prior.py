@@ -15,7 +15,7 @@ from torch import Tensor
 from pyrovae.programs.oracles.linear_gaussian import LinearGaussian, information_normal
 from pyrovae.programs.oracles.mixtures import log_components
 from pyrovae.programs.oracles.single_latent import SingleLatent
-from pyrovae.programs.parameters import check_positive, check_proportions, register_tensor
+from pyrovae.programs.parameters import check_positive, check_proportions, register_tensors, seeded
 
 
 class MixturePrior(SingleLatent):
@@ -44,9 +44,8 @@ class MixturePrior(SingleLatent):
         check_proportions(weights)
         check_positive(scales=scales)
         shape = torch.Size([len(weights), linear.loadings.shape[1]])
-        register_tensor(self, "weights", weights, weights.shape)
-        register_tensor(self, "means", means, shape)
-        register_tensor(self, "scales", scales, shape)
+        register_tensors(self, weights.shape, weights=weights)
+        register_tensors(self, shape, means=means, scales=scales)
         self.linear = linear
 
     def prior(self) -> dist.MixtureSameFamily:
@@ -94,8 +93,8 @@ def mixture_prior(
         noise: standard deviation of every feature given z.
         seed: of the means and the loadings.
     """
-    generator = torch.Generator().manual_seed(seed)
-    normal = torch.randn(num_components + num_features, num_latents, generator=generator, dtype=torch.float64)
+    with seeded(seed):
+        normal = torch.randn(num_components + num_features, num_latents, dtype=torch.float64)
     means, loadings = spread * normal[:num_components], normal[num_components:]
     linear = LinearGaussian(loadings, torch.zeros_like(loadings[:, 0]), torch.tensor(noise).to(means))
     weights = torch.full_like(means[:, 0], 1 / num_components)

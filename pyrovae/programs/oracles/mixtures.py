@@ -13,9 +13,9 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
-from pyrovae.base.errors import InputError
+from pyrovae.base.errors import InputError, check_at_least_one
 from pyrovae.programs.oracles.single_latent import SingleLatent
-from pyrovae.programs.parameters import check_proportions, check_rows, register_module, register_tensor
+from pyrovae.programs.parameters import check_proportions, check_rows, register_module, register_tensors, seeded
 
 MeanFamily = Callable[[Tensor], TorchDistributionMixin]
 
@@ -54,8 +54,8 @@ class FiniteMixture(SingleLatent):
                 f"family must give the event shape {tuple(means.shape[1:])} of its means; got {event_shape}; "
                 "declare the event dimensions with .to_event"
             )
-        register_tensor(self, "weights", weights, weights.shape)
-        register_tensor(self, "means", means, means.shape)
+        register_tensors(self, weights.shape, weights=weights)
+        register_tensors(self, means.shape, means=means)
         self.family = family
 
     def prior(self) -> dist.Categorical:
@@ -91,7 +91,8 @@ def bernoulli_mixture(num_features: int, num_components: int, *, seed: int = 0) 
         >>> bernoulli_mixture(5, 2).log_evidence(torch.zeros(3, 5)).shape
         torch.Size([3])
     """
-    means = torch.rand(num_components, num_features, generator=_generator(seed), dtype=torch.float64)
+    with seeded(seed):
+        means = torch.rand(num_components, num_features, dtype=torch.float64)
     return FiniteMixture(_rising_weights(num_components), means, lambda mean: dist.Bernoulli(mean).to_event(1))
 
 
@@ -111,16 +112,12 @@ def gaussian_mixture(
         >>> gaussian_mixture(5, 2).posterior(torch.zeros(3, 5)).probs.shape
         torch.Size([3, 2])
     """
-    means = spread * torch.randn(num_components, num_features, generator=_generator(seed), dtype=torch.float64)
+    with seeded(seed):
+        means = spread * torch.randn(num_components, num_features, dtype=torch.float64)
     return FiniteMixture(_rising_weights(num_components), means, lambda mean: dist.Normal(mean, noise).to_event(1))
 
 
 def _rising_weights(num_components: int) -> Tensor:
-    if num_components < 1:
-        raise InputError(f"a mixture needs at least one component; got {num_components}")
+    check_at_least_one(num_components=num_components)
     rising = torch.arange(1, num_components + 1, dtype=torch.float64)
     return rising / rising.sum()
-
-
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)

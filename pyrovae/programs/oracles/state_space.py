@@ -16,8 +16,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyrovae.base.errors import InputError
-from pyrovae.programs.parameters import check_positive, check_rows, register_module, register_tensor, seeded
+from pyrovae.base.errors import InputError, check_at_least_one
+from pyrovae.programs.parameters import check_positive, check_rows, register_module, register_tensors, seeded
 
 
 class _Gaussian(NamedTuple):
@@ -71,18 +71,16 @@ class StateSpace(nn.Module):
         noise_scale: Tensor,
     ) -> None:
         super().__init__()
-        if num_steps < 1:
-            raise InputError(f"a chain needs at least one step; got {num_steps}")
+        check_at_least_one(num_steps=num_steps)
         if emission.ndim != 2:
             raise InputError(f"emission must have shape (D, S); got {tuple(emission.shape)}")
+        check_positive(initial_scale=initial_scale, process_scale=process_scale, noise_scale=noise_scale)
         self.num_steps = num_steps
-        states, features = emission.shape[1:], emission.shape[:1]
-        register_tensor(self, "transition", transition, states * 2)
-        register_tensor(self, "emission", emission, emission.shape)
-        scales = {"initial_scale": initial_scale, "process_scale": process_scale, "noise_scale": noise_scale}
-        for name, scale in scales.items():
-            check_positive(**{name: scale})
-            register_tensor(self, name, scale, features if name == "noise_scale" else states)
+        features, states = emission.shape[:1], emission.shape[1:]
+        register_tensors(self, states * 2, transition=transition)
+        register_tensors(self, emission.shape, emission=emission)
+        register_tensors(self, states, initial_scale=initial_scale, process_scale=process_scale)
+        register_tensors(self, features, noise_scale=noise_scale)
 
     def model(self, x: Tensor) -> None:
         """The program p(z_0) p(x_0 | z_0) p(z_1 | z_0) p(x_1 | z_1) ... for x of shape (N, T, D)."""
@@ -157,17 +155,12 @@ def state_space(num_steps: int, num_features: int, num_states: int, *, noise: fl
         noise: standard deviation of every observation given its state.
         seed: of the rotation and the emission.
     """
-    generator = torch.Generator().manual_seed(seed)
-    normal = torch.randn(num_features + num_states, num_states, generator=generator, dtype=torch.float64)
+    with seeded(seed):
+        normal = torch.randn(num_features + num_states, num_states, dtype=torch.float64)
     square, one = normal[:num_states], torch.ones_like(normal[0, 0])
     rotation = torch.linalg.matrix_exp(square - square.T)
     return StateSpace(
-        num_steps,
-        0.9 * rotation,
-        normal[num_states:],
-        initial_scale=one,
-        process_scale=one,
-        noise_scale=noise * one,
+        num_steps, 0.9 * rotation, normal[num_states:], initial_scale=one, process_scale=one, noise_scale=noise * one
     )
 
 

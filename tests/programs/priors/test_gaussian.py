@@ -135,9 +135,9 @@ def test_a_seed_alone_decides_a_mixture():
 @pytest.mark.parametrize(
     ("make_bad", "message"),
     [
-        (lambda: StandardNormal(0), "at least one latent dimension, got 0"),
-        (lambda: GaussianMixture(-1), "at least one latent dimension, got -1"),
-        (lambda: GaussianMixture(2, num_components=0), "at least one component, got 0"),
+        (lambda: StandardNormal(0), "num_latents must be a whole number, at least 1; got 0"),
+        (lambda: GaussianMixture(-1), "num_latents must be a whole number, at least 1; got -1"),
+        (lambda: GaussianMixture(2, num_components=0), "num_components must be a whole number, at least 1; got 0"),
         (lambda: GaussianMixture(2, spread=-1.0), "spread must not be negative, got -1"),
     ],
 )
