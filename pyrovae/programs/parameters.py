@@ -21,10 +21,12 @@ def seeded(seed: int | None, device: torch.device | None = None) -> Iterator[Non
     if seed is None:
         yield
         return
-    device = device or torch.get_default_device()
-    cuda = device.type == "cuda"
+    device, generator = device or torch.get_default_device(), torch.default_generator
+    if cuda := device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        generator = torch.cuda.default_generators[index]
     with torch.random.fork_rng(devices=[device] if cuda else []):
-        _global_generator(device).manual_seed(seed)
+        generator.manual_seed(seed)
         yield
 
 
@@ -72,9 +74,3 @@ def check_proportions(weights: Tensor) -> None:
     """Raises InputError unless these are proportions of components, shape (C,), that sum to one."""
     if weights.ndim != 1 or not bool((weights >= 0).all()) or abs(float(weights.sum()) - 1) > 1e-5:
         raise InputError("weights must be proportions of shape (C,): not negative, and summing to one")
-
-
-def _global_generator(device: torch.device) -> torch.Generator:
-    if device.type != "cuda":
-        return torch.default_generator
-    return torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]

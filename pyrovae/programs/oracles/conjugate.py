@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pyrovae.base.errors import check_at_least_one
 from pyrovae.programs.oracles.single_latent import SingleLatent
-from pyrovae.programs.parameters import check_positive, check_rows, register_tensors
+from pyrovae.programs.parameters import check_positive, check_rows, register_tensors, seeded
 
 
 class GammaPoisson(SingleLatent):
@@ -97,15 +97,13 @@ class BetaBinomial(SingleLatent):
 
 def gamma_poisson(num_features: int, *, seed: int = 0) -> GammaPoisson:
     """The gamma-Poisson program in float64: concentrations uniform on (1, 4), rates on (0.5, 1.5)."""
-    uniform = _uniform(num_features, seed)
-    return GammaPoisson(1 + 3 * uniform[0], 0.5 + uniform[1])
+    with seeded(seed):
+        a, b = torch.rand(2, num_features, dtype=torch.float64)
+    return GammaPoisson(1 + 3 * a, 0.5 + b)
 
 
 def beta_binomial(num_features: int, *, num_trials: int = 10, seed: int = 0) -> BetaBinomial:
     """The beta-binomial program in float64: both concentrations uniform on (1, 4)."""
-    uniform = _uniform(num_features, seed)
-    return BetaBinomial(1 + 3 * uniform[0], 1 + 3 * uniform[1], num_trials)
-
-
-def _uniform(num_features: int, seed: int) -> Tensor:
-    return torch.rand(2, num_features, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    with seeded(seed):
+        a, b = torch.rand(2, num_features, dtype=torch.float64)
+    return BetaBinomial(1 + 3 * a, 1 + 3 * b, num_trials)

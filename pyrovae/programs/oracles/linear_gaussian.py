@@ -73,9 +73,8 @@ class LinearGaussian(SingleLatent):
     def evidence(self) -> dist.LowRankMultivariateNormal:
         """p(x): batch shape (), event shape (D,); a log density costs O(D Z^2), never D^3."""
         shape = self.loadings.shape[:1]
-        return dist.LowRankMultivariateNormal(
-            self.bias.expand(shape), self.loadings, self.noise_scale.expand(shape) ** 2
-        )
+        bias, scale = self.bias.expand(shape), self.noise_scale.expand(shape)
+        return dist.LowRankMultivariateNormal(bias, self.loadings, scale**2)
 
     def mean_field_guide(self, scale: float = 1.0, shift: float = 0.0) -> Callable[[Tensor], None]:
         """A factorised Normal guide of known error.

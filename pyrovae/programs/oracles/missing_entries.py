@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pyrovae.base.errors import InputError
 from pyrovae.programs.oracles.linear_gaussian import LinearGaussian, factor_analysis, information_normal
-from pyrovae.programs.parameters import check_rows, register_module
+from pyrovae.programs.parameters import check_rows, register_module, seeded
 
 
 class MissingEntries(nn.Module):
@@ -81,8 +81,8 @@ class MissingEntries(nn.Module):
     def draw(self, num_data: int, seed: int) -> tuple[Tensor, Tensor]:
         """x (N, D), NaN where missing, and its latents z (N, Z); the global generator is left alone."""
         x, z = self.complete.draw(num_data, seed)
-        generator = torch.Generator(x.device).manual_seed(seed + 1)
-        missing = torch.rand(x.shape, generator=generator, device=x.device) < self.missing
+        with seeded(seed + 1, x.device):
+            missing = torch.rand(x.shape, device=x.device) < self.missing
         return x.masked_fill(missing, math.nan), z
 
     def _seen_loadings(self, x: Tensor) -> Tensor:

@@ -75,7 +75,7 @@ class StateSpace(nn.Module):
         if emission.ndim != 2:
             raise InputError(f"emission must have shape (D, S); got {tuple(emission.shape)}")
         check_positive(initial_scale=initial_scale, process_scale=process_scale, noise_scale=noise_scale)
-        self.num_steps = num_steps
+        self.num_steps, self.event_shape = num_steps, torch.Size([num_steps, len(emission)])
         features, states = emission.shape[:1], emission.shape[1:]
         register_tensors(self, states * 2, transition=transition)
         register_tensors(self, emission.shape, emission=emission)
@@ -85,7 +85,7 @@ class StateSpace(nn.Module):
     def model(self, x: Tensor) -> None:
         """The program p(z_0) p(x_0 | z_0) p(z_1 | z_0) p(x_1 | z_1) ... for x of shape (N, T, D)."""
         register_module(self)
-        check_rows(x, self._event_shape())
+        check_rows(x, self.event_shape)
         with pyro.plate("data", len(x)):
             z = torch.zeros_like(self.transition[0])
             for t in pyro.markov(range(self.num_steps)):
@@ -100,7 +100,7 @@ class StateSpace(nn.Module):
             state = filtered.pop()
             z = pyro.sample(f"z_{self.num_steps - 1}", dist.MultivariateNormal(*state))
             for t in pyro.markov(reversed(range(self.num_steps - 1))):
-                state = _given(filtered[t], self.transition, self.process_scale, z)
+                state, _ = _given(filtered[t], self.transition, self.process_scale, z)
                 z = pyro.sample(f"z_{t}", dist.MultivariateNormal(*state))
 
     def posterior(self, x: Tensor) -> dict[str, dist.MultivariateNormal]:
@@ -108,8 +108,7 @@ class StateSpace(nn.Module):
         *filtered, state = [state for _, state in self._filter(x)]
         smoothed = [state]
         for earlier in reversed(filtered):
-            mean, covariance = _given(earlier, self.transition, self.process_scale, state.mean)
-            gain = _gain(earlier, self.transition, self.process_scale)
+            (mean, covariance), gain = _given(earlier, self.transition, self.process_scale, state.mean)
             state = _Gaussian(mean, covariance + gain @ state.covariance @ gain.T)
             smoothed.append(state)
         return {f"z_{t}": dist.MultivariateNormal(*state) for t, state in enumerate(reversed(smoothed))}
@@ -130,19 +129,16 @@ class StateSpace(nn.Module):
 
     def _filter(self, x: Tensor) -> Iterator[tuple[_Gaussian, _Gaussian]]:
         """For each step the prediction p(x_t | x_{<t}) and the filtered state p(z_t | x_{<=t})."""
-        check_rows(x, self._event_shape())
+        check_rows(x, self.event_shape)
         state = _Gaussian(torch.zeros_like(self.transition[0]), torch.zeros_like(self.transition))
         for t in range(self.num_steps):
             state = _through(state, self.transition, self._state_scale(t))
             prediction = _through(state, self.emission, self.noise_scale)
-            state = _given(state, self.emission, self.noise_scale, x[:, t])
+            state, _ = _given(state, self.emission, self.noise_scale, x[:, t])
             yield prediction, state
 
     def _state_scale(self, t: int) -> Tensor:
         return self.process_scale if t else self.initial_scale
-
-    def _event_shape(self) -> torch.Size:
-        return torch.Size([self.num_steps, len(self.emission)])
 
 
 def state_space(num_steps: int, num_features: int, num_states: int, *, noise: float = 1.0, seed: int = 0) -> StateSpace:
@@ -169,14 +165,10 @@ def _through(state: _Gaussian, linear: Tensor, scale: Tensor) -> _Gaussian:
     return _Gaussian(state.mean @ linear.T, linear @ state.covariance @ linear.T + (scale**2).diag())
 
 
-def _given(state: _Gaussian, linear: Tensor, scale: Tensor, y: Tensor) -> _Gaussian:
-    """The Normal of z from `state` once y = H z + N(0, diag(scale^2)) is known; its covariance stays symmetric."""
-    gain = _gain(state, linear, scale)
+def _given(state: _Gaussian, linear: Tensor, scale: Tensor, y: Tensor) -> tuple[_Gaussian, Tensor]:
+    """The Normal of z from `state` once y = H z + N(0, diag(scale^2)) is known, and the gain (S, D) of z on y."""
+    gain = torch.linalg.solve(_through(state, linear, scale).covariance, linear @ state.covariance).T
     rest = torch.ones_like(state.covariance[0]).diag() - gain @ linear
     mean = state.mean + (y - state.mean @ linear.T) @ gain.T
-    return _Gaussian(mean, rest @ state.covariance @ rest.T + (gain * scale**2) @ gain.T)
-
-
-def _gain(state: _Gaussian, linear: Tensor, scale: Tensor) -> Tensor:
-    """The regression of z on y = H z + N(0, diag(scale^2)), shape (S, D)."""
-    return torch.linalg.solve(_through(state, linear, scale).covariance, linear @ state.covariance).T
+    # So written (Joseph's form) the covariance stays symmetric.
+    return _Gaussian(mean, rest @ state.covariance @ rest.T + (gain * scale**2) @ gain.T), gain
