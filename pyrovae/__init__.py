@@ -48,7 +48,7 @@ _MODULES = {
     "families": "programs.families",
     "networks": "programs.networks",
     "oracles": "programs.oracles",
-    "mixtures": "programs.oracles.mixtures",
+    "baselines": "programs.baselines",
     "objectives": "training.objectives",
     "estimators": "evidence.estimators",
     "data": "data",

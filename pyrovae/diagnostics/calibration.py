@@ -157,7 +157,7 @@ def calibrate(
         >>> import pyrovae as pv
         >>> oracle = pv.oracles.ppca(6, 2)
         >>> x, _ = oracle.draw(1, seed=0)
-        >>> calibrate(oracle.model, oracle.scaled_guide(0.7), x, num_simulations=200).verdict
+        >>> calibrate(oracle.model, pv.widened(oracle.guide, 0.7), x, num_simulations=200).verdict
         'the guide is too narrow at z[0], z[1]; shifted up at log p(x, z)'
     """
     check_at_least_one(num_simulations=num_simulations, num_draws=num_draws, batch_size=batch_size)

@@ -178,7 +178,7 @@ def exact_posterior(
         >>> import pyrovae as pv
         >>> oracle = pv.oracles.ppca(5, 1)
         >>> x, _ = oracle.draw(1, seed=0)
-        >>> gold = exact_posterior(oracle.model, oracle.scaled_guide(0.5), x)
+        >>> gold = exact_posterior(oracle.model, pv.widened(oracle.guide, 0.5), x)
         >>> abs(gold.log_evidence.value - oracle.log_evidence(x).item()) < 1e-9
         True
         >>> gold.verdict

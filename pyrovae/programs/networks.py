@@ -39,14 +39,12 @@ def mlp(
         torch.Size([7, 3, 5])
     """
     shape = _size(in_shape)
-    _check_widths("hidden", hidden)
+    _check_widths(hidden=hidden or (1,))
 
     def build(num_outputs: int) -> nn.Module:
         widths = [shape.numel(), *hidden]
         with seeded(seed):
-            layers: list[nn.Module] = []
-            for before, after in pairwise(widths):
-                layers += [nn.Linear(before, after), activation()]
+            layers = [layer for before, after in pairwise(widths) for layer in (nn.Linear(before, after), activation())]
             return OnEvents(nn.Sequential(*layers, nn.Linear(widths[-1], num_outputs)), shape)
 
     return build
@@ -79,18 +77,16 @@ def conv_encoder(
         torch.Size([4, 2, 10])
     """
     depth, height, width = _image(image_shape)
-    _check_widths("channels", channels, at_least_one=True)
-    _check_widths("hidden", (hidden,))
+    _check_widths(channels=channels, hidden=(hidden,))
 
     def build(num_outputs: int) -> nn.Module:
         with seeded(seed):
-            layers: list[nn.Module] = []
+            layers: list[nn.Module] = [nn.Unflatten(1, (depth, height, width))]
             for before, after in zip((depth, *channels[:-1]), channels, strict=True):
                 layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), activation()]
             (h, w), last = _halved(height, width, len(channels)), channels[-1]
             layers += [nn.Flatten(), nn.Linear(last * h * w, hidden), activation(), nn.Linear(hidden, num_outputs)]
-            inner = nn.Sequential(nn.Unflatten(1, (depth, height, width)), *layers)
-            return OnEvents(inner, Size(image_shape))
+            return OnEvents(nn.Sequential(*layers), Size(image_shape))
 
     return build
 
@@ -126,8 +122,7 @@ def conv_decoder(
     """
     shape = _size(in_shape)
     depth, height, width = _image(image_shape)
-    _check_widths("channels", channels, at_least_one=True)
-    _check_widths("hidden", (hidden,))
+    _check_widths(channels=channels, hidden=(hidden,))
 
     def build(num_outputs: int) -> nn.Module:
         if num_outputs % (depth * height * width):
@@ -194,9 +189,10 @@ def _size(shape: int | tuple[int, ...]) -> Size:
     return Size([shape] if isinstance(shape, int) else shape)
 
 
-def _check_widths(name: str, widths: tuple[int, ...], *, at_least_one: bool = False) -> None:
-    if any(width < 1 for width in widths) or (at_least_one and not widths):
-        raise InputError(f"{name}: each width must be at least 1, got {widths}")
+def _check_widths(**layers: tuple[int, ...]) -> None:
+    for name, widths in layers.items():
+        if min(widths, default=0) < 1:
+            raise InputError(f"{name}: each width must be at least 1, got {widths}")
 
 
 def _image(shape: tuple[int, ...]) -> tuple[int, int, int]:

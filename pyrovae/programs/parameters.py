@@ -1,4 +1,4 @@
-"""What the modules of this folder share: seeded draws, tensors kept on a module, rows and numbers checked."""
+"""What the modules of this folder share: seeded draws, tensors and weights registered, arguments checked."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,31 +21,39 @@ def seeded(seed: int | None, device: torch.device | None = None) -> Iterator[Non
     if seed is None:
         yield
         return
-    device = device or torch.get_default_device()
-    cuda = device.type == "cuda"
+    device, generator = device or torch.get_default_device(), torch.default_generator
+    if cuda := device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        generator = torch.cuda.default_generators[index]
     with torch.random.fork_rng(devices=[device] if cuda else []):
-        _global_generator(device).manual_seed(seed)
+        generator.manual_seed(seed)
         yield
 
 
-def keep(module: nn.Module, name: str, tensor: Tensor, shape: torch.Size) -> None:
-    """Stores a tensor of this shape (or a scalar) on the module: parameters as such, the rest as buffers.
+def register_tensors(module: nn.Module, shape: torch.Size, **tensors: Tensor) -> None:
+    """Registers tensors of one shape (or scalars) on the module: a parameter as such, any other as a buffer.
+
+    Args:
+        module: whose attributes they become.
+        shape: of each of them; a buffer is a copy of this shape, of a scalar too.
+        tensors: by the name of the attribute.
 
     Raises:
-        InputError: if the tensor has another shape.
+        InputError: by its name, for a tensor of another shape.
     """
-    if tensor.shape not in (shape, torch.Size([])):
-        raise InputError(f"expected {name} of shape {tuple(shape)}; got {tuple(tensor.shape)}")
-    if isinstance(tensor, nn.Parameter):
-        module.register_parameter(name, tensor)
-    else:
-        module.register_buffer(name, tensor.detach().expand(shape).clone())
+    for name, tensor in tensors.items():
+        if tensor.shape not in (shape, torch.Size([])):
+            raise InputError(f"expected {name} of shape {tuple(shape)}; got {tuple(tensor.shape)}")
+        if isinstance(tensor, nn.Parameter):
+            module.register_parameter(name, tensor)
+        else:
+            module.register_buffer(name, tensor.detach().expand(shape).clone())
 
 
-def enter(name: str, module: nn.Module) -> None:
-    """Makes the module's weights parameters of the running program, where it has any."""
-    if any(True for _ in module.parameters()):
-        pyro.module(name, module)
+def register_module(module: nn.Module) -> None:
+    """Makes the module's weights, where it has any, parameters of the running program, under its class's name."""
+    if next(module.parameters(), None) is not None:
+        pyro.module(type(module).__name__, module)
 
 
 def check_rows(x: Tensor, event_shape: torch.Size) -> None:
@@ -66,9 +74,3 @@ def check_proportions(weights: Tensor) -> None:
     """Raises InputError unless these are proportions of components, shape (C,), that sum to one."""
     if weights.ndim != 1 or not bool((weights >= 0).all()) or abs(float(weights.sum()) - 1) > 1e-5:
         raise InputError("weights must be proportions of shape (C,): not negative, and summing to one")
-
-
-def _global_generator(device: torch.device) -> torch.Generator:
-    if device.type != "cuda":
-        return torch.default_generator
-    return torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]

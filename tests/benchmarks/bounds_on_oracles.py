@@ -31,7 +31,7 @@ def main():
         if "mixture" in name and name != "mixture prior":
             continue  # discrete latents do not anneal
         for start in (pv.from_guide, pv.from_prior):
-            pair = (oracle.model, oracle.scaled_guide(1.3, 0.3))
+            pair = (oracle.model, pv.widened(oracle.guide, 1.3, shift=0.3))
             settings = {"num_leapfrog": 3, "num_particles": 10, "start": start, "seed": 1}
             bounds = {t: pv.bidirectional(*pair, x, num_temperatures=t, **settings) for t in TEMPERATURES}
             exact = oracle.log_evidence(bounds[10].data[0])

@@ -18,7 +18,7 @@ def main(num_repetitions: int) -> None:
     for name, oracle in ORACLES.items():
         template, _ = oracle.draw(1, seed=0)
         for scale in SCALES:
-            guide, start = oracle.scaled_guide(scale), time.perf_counter()
+            guide, start = pv.widened(oracle.guide, scale), time.perf_counter()
             found = [calibrate(oracle.model, guide, template, seed=seed) for seed in range(num_repetitions)]
             passes = [sum(getattr(one, kind).passed for one in found) for kind in ("guide", "resampled")]
             seconds = (time.perf_counter() - start) / num_repetitions

@@ -40,14 +40,14 @@ class TestGuides:
     @pytest.mark.parametrize("scale, verdict", [(0.7, "too narrow"), (1.4, "too wide")])
     def test_a_wrong_scale_is_named(self, scale, verdict):
         for seed in range(3):
-            found = calibrated(ORACLE.scaled_guide(scale), seed=seed)
+            found = calibrated(pv.widened(ORACLE.guide, scale), seed=seed)
             assert not found.passed
             assert found.guide.verdicts.items() >= {"z[0]": verdict, "z[1]": verdict}.items()
             assert found.verdict.startswith(f"the guide is {verdict} at z[0], z[1]")
 
     @pytest.mark.parametrize("shift, verdict", [(0.5, "shifted up"), (-0.5, "shifted down")])
     def test_a_shift_is_named(self, shift, verdict):
-        found = calibrated(ORACLE.scaled_guide(1.0, shift))
+        found = calibrated(pv.widened(ORACLE.guide, 1.0, shift=shift))
         assert found.guide.verdicts["z[0]"] == found.guide.verdicts["z[1]"] == verdict
 
     def test_log_joint_sees_what_single_coordinates_do_not(self):
@@ -64,11 +64,11 @@ class TestGuides:
 
     def test_resampling_mends_a_wide_guide(self):
         # The resampled draws fail a calibrated test with probability 1/20: more than 4 of 10 with 6e-5.
-        by_guide, by_weights = passes(ORACLE.scaled_guide(1.4), 10, num_simulations=200)
+        by_guide, by_weights = passes(pv.widened(ORACLE.guide, 1.4), 10, num_simulations=200)
         assert by_guide == 0 and by_weights >= 6
 
     def test_resampling_from_few_particles_is_found_out(self):
-        found = calibrated(ORACLE.scaled_guide(0.3), num_simulations=200, num_particles=99)
+        found = calibrated(pv.widened(ORACLE.guide, 0.3), num_simulations=200, num_particles=99)
         assert found.resampled.verdicts["z[0]"] == "too narrow"
 
 
@@ -206,7 +206,7 @@ class TestAnyPair:
     def test_particles_are_run_in_parts(self, monkeypatch):
         monkeypatch.setattr("pyrovae.base.memory.ELEMENTS_AT_ONCE", 6 * 50 * 30)
         assert calibrated(ORACLE.guide, num_simulations=50, num_particles=99).passed
-        assert not calibrated(ORACLE.scaled_guide(0.5), num_simulations=50, num_particles=99).passed
+        assert not calibrated(pv.widened(ORACLE.guide, 0.5), num_simulations=50, num_particles=99).passed
 
 
 class TestResample:
@@ -236,7 +236,7 @@ class TestResample:
 
 
 def test_record():
-    found = calibrated(ORACLE.scaled_guide(0.7), num_simulations=200)
+    found = calibrated(pv.widened(ORACLE.guide, 0.7), num_simulations=200)
     account = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert account["guide"]["passed"] is found.passed is False
     assert account["verdict"] == found.verdict

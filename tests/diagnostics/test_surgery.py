@@ -279,7 +279,7 @@ def test_a_rare_class_that_parameters_hang_on_is_found():
 def test_a_discrete_code_is_that_of_enumeration():
     """All of q(k|x_n), k = 1..C, written out; within 4 Monte-Carlo standard errors below 0.02 nat, seed 0."""
     weights, means = torch.tensor([0.2, 0.3, 0.5]).double(), torch.tensor([-1.0, 0.5, 1.5]).double()
-    mixture = pv.mixtures.FiniteMixture(weights, means, lambda mean: dist.Normal(mean, 0.8))
+    mixture = pv.oracles.FiniteMixture(weights, means, lambda mean: dist.Normal(mean, 0.8))
     x, _ = mixture.draw(200, seed=0)
     account = surgery(mixture.model, mixture.guide, x, num_draws=30)
     log_joint = weights.log() - (x[:, None] - means).square() / (2 * 0.64)

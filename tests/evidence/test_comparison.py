@@ -12,6 +12,7 @@ from pyrovae.base.errors import InputError
 from pyrovae.data import as_split, load
 from pyrovae.evidence.comparison import compare, source_evidence
 from pyrovae.evidence.evaluate import evaluate
+from pyrovae.evidence.proposals.widened import widened
 from pyrovae.programs.oracles import LinearGaussian, ppca
 
 ORACLE = ppca(8, 2)
@@ -25,7 +26,7 @@ def account(guide, x=X, model=ORACLE.model, num_particles=40, **options):
 @pytest.fixture(scope="module")
 def reports():
     return {
-        "narrow": account(ORACLE.scaled_guide(0.6), seed=1),
+        "narrow": account(widened(ORACLE.guide, 0.6), seed=1),
         "exact": account(ORACLE.guide),
         "other model": account(ppca(8, 2, seed=1).guide, model=ppca(8, 2, seed=1).model),
     }
@@ -68,13 +69,13 @@ def test_order_and_text(reports):
 
 
 def test_unequal_numbers_of_particles_are_told():
-    reports = {k: account(ORACLE.scaled_guide(0.5), num_particles=k) for k in (30, 300)}
+    reports = {k: account(widened(ORACLE.guide, 0.5), num_particles=k) for k in (30, 300)}
     text = str(compare({str(k): report for k, report in reports.items()}))
     assert "evaluate with one number of particles" in text
 
 
 def test_one_datum():
-    reports = {str(i): account(ORACLE.scaled_guide(1.2), X[:1], seed=i) for i in range(2)}
+    reports = {str(i): account(widened(ORACLE.guide, 1.2), X[:1], seed=i) for i in range(2)}
     assert "nan" in str(compare(reports))
 
 

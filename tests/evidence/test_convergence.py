@@ -13,6 +13,7 @@ from pyrovae.base.errors import InputError
 from pyrovae.evidence import estimators
 from pyrovae.evidence.convergence import Convergence, convergence, ladder, rungs
 from pyrovae.evidence.evaluate import evaluate
+from pyrovae.evidence.proposals.widened import widened
 from pyrovae.evidence.report import WHERE_DRAWN
 from pyrovae.programs.oracles import ppca
 
@@ -29,7 +30,7 @@ def curve_of(guide, x=X, *, model=ORACLE.model, **options):
 
 @pytest.fixture(scope="module")
 def curve():
-    return curve_of(ORACLE.scaled_guide(1.5, 0.5), batch_size=40)
+    return curve_of(widened(ORACLE.guide, 1.5, shift=0.5), batch_size=40)
 
 
 def test_it_rises_and_stays_below_the_truth(curve):
@@ -45,7 +46,7 @@ def test_it_rises_and_stays_below_the_truth(curve):
 
 def test_the_errors_cover_the_truth():
     # Over 100 data at K = 1000, biased by 0.0004: 4 standard errors for the mean, and each within 4.5.
-    curve = curve_of(ORACLE.scaled_guide(1.3), num_particles=10_000)
+    curve = curve_of(widened(ORACLE.guide, 1.3), num_particles=10_000)
     rung = curve.num_particles.index(1000)
     for error in (curve.log_evidence[rung] - EXACT, curve.jackknife[rung] - EXACT):
         ratio = error / curve.mc_se[rung]
@@ -54,7 +55,7 @@ def test_the_errors_cover_the_truth():
 
 
 def test_the_end_is_what_evaluate_gives(curve):
-    report = evaluate(ORACLE.model, ORACLE.scaled_guide(1.5, 0.5), X, batch_size=40, **OPTIONS)
+    report = evaluate(ORACLE.model, widened(ORACLE.guide, 1.5, shift=0.5), X, batch_size=40, **OPTIONS)
     close = {"rtol": 1e-12, "atol": 1e-12}
     torch.testing.assert_close(curve.log_evidence[-1], report.log_evidence, **close)
     torch.testing.assert_close(curve.jackknife[-1], report.log_evidence_jackknife, **close)
@@ -82,7 +83,7 @@ def test_every_rung_by_hand():
 
 def test_the_jackknife_is_ahead_of_the_bound():
     # At K = 10 the bias is 0.08 nat; a third of it may be left.
-    curve = curve_of(ORACLE.scaled_guide(1.5, 0.5))
+    curve = curve_of(widened(ORACLE.guide, 1.5, shift=0.5))
     raw, corrected = (float((column[1] - EXACT).mean()) for column in (curve.log_evidence, curve.jackknife))
     assert raw < -0.05 and abs(corrected) < abs(raw) / 3
     assert curve.jackknife[0].isnan().all()

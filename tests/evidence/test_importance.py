@@ -20,7 +20,7 @@ from pyrovae.pairs.particles import STRATEGIES
 
 ORACLE = pv.oracles.ppca(6, 2)
 X, _ = ORACLE.draw(25, seed=1)
-GUIDE = ORACLE.scaled_guide(1.3, 0.3)
+GUIDE = pv.widened(ORACLE.guide, 1.3, shift=0.3)
 CPU = torch.device("cpu")
 compiles = pytest.mark.skipif(bool(compiler_missing(CPU)), reason="no C++ compiler")
 

@@ -47,7 +47,7 @@ def same(a, b):
 
 @pytest.fixture(scope="module")
 def wide():
-    return account(ORACLE.scaled_guide(1.3, 0.3))
+    return account(pv.widened(ORACLE.guide, 1.3, shift=0.3))
 
 
 # ------------------------------------------------------------------------------------ exact answers
@@ -61,8 +61,8 @@ def gates(report, exact):
 
 
 WIDTHS = {  # name: (guide, most data beyond 3 errors); calibrated over 40 repetitions at N = 200, K = 1000
-    "wide-and-shifted": (lambda: ORACLE.scaled_guide(1.3, 0.3), 6),
-    "narrow": (lambda: ORACLE.scaled_guide(0.8), 12),
+    "wide-and-shifted": (lambda: pv.widened(ORACLE.guide, 1.3, shift=0.3), 6),
+    "narrow": (lambda: pv.widened(ORACLE.guide, 0.8), 12),
     "mean-field": (lambda: ORACLE.mean_field_guide(), 12),
     "mean-field-wide": (lambda: ORACLE.mean_field_guide(1.3, 0.3), 6),
 }
@@ -133,7 +133,7 @@ def test_what_no_diagnostic_sees_is_said_where_all_is_well(wide):
 
 
 def test_the_terms_of_a_mixture_are_not_called_the_guide_s(wide):
-    mixed = account(ORACLE.scaled_guide(1.3), num_particles=50, defensive=0.1).summary()
+    mixed = account(pv.widened(ORACLE.guide, 1.3), num_particles=50, defensive=0.1).summary()
     assert "= ELBO of the mixture with the prior" in mixed and "KL(mixture || posterior p(z|x))" in mixed
     assert "q(z|x) ||" not in mixed and "mixture" not in wide.summary()
 
@@ -173,7 +173,7 @@ def test_kl_prior_in_closed_form():
     error, se = report.kl_prior - report.kl_prior_analytic, report.mc_se_kl_prior
     assert abs(float(error.mean())) < 4 * float(se.square().sum().sqrt()) / N
     assert ((error / se).abs() < 4.5).all()
-    assert account(ORACLE.scaled_guide(1.3), num_particles=2).kl_prior_analytic.shape == (N,)
+    assert account(pv.widened(ORACLE.guide, 1.3), num_particles=2).kl_prior_analytic.shape == (N,)
 
 
 def test_identities(wide):
@@ -187,7 +187,7 @@ def test_the_bound_rises_with_the_number_of_particles():
     # Each step and the end are held to 3 standard errors of a mean over 200 data.
     means, errors = [], []
     for num_particles in (1, 10, 100, 1000):
-        report = account(ORACLE.scaled_guide(1.5, 0.5), num_particles=num_particles)
+        report = account(pv.widened(ORACLE.guide, 1.5, shift=0.5), num_particles=num_particles)
         gap = EXACT - report.log_evidence
         means.append(float(gap.mean()))
         errors.append(float(gap.std()) / math.sqrt(N))
@@ -197,7 +197,7 @@ def test_the_bound_rises_with_the_number_of_particles():
 
 def test_the_sum_is_that_of_the_renyi_bound():
     # Pyro's own per-datum bound at alpha = 0, with independent noise: 4 standard errors of the difference.
-    guide = ORACLE.scaled_guide(1.3, 0.3)
+    guide = pv.widened(ORACLE.guide, 1.3, shift=0.3)
     report = account(guide)
     bound = RenyiELBO(alpha=0, num_particles=K, vectorize_particles=True, max_plate_nesting=1)
     with kept_rng(), pyro.get_param_store().scope():
@@ -253,7 +253,7 @@ def test_corrected_evidence_stands_beside_the_raw(wide):
     # The third gate, 0.01 nat; and what the jackknife adds is the bias that is stated, but for the next order in 1/K.
     for name in ("log_evidence_jackknife", "log_evidence_psis"):
         assert 0 < abs(gates(replace(wide, log_evidence=wide.table()[name]), EXACT)[2]) <= 0.01
-    few = account(ORACLE.scaled_guide(1.5, 0.3), num_particles=30)
+    few = account(pv.widened(ORACLE.guide, 1.5, shift=0.3), num_particles=30)
     added = float((few.log_evidence_jackknife - few.log_evidence).mean())
     assert added == pytest.approx(-few.to_dict()["log_evidence"]["bias"], rel=0.25) and added > 0.01
 
@@ -263,7 +263,7 @@ def test_95_percent_intervals_hold_the_exact_value():
     x, exact = X[:20], float(EXACT[:20].mean())
     hits = 0
     for seed in range(100):
-        values = account(ORACLE.scaled_guide(1.3), x, seed=seed, num_particles=400).to_dict()["log_evidence"]
+        values = account(pv.widened(ORACLE.guide, 1.3), x, seed=seed, num_particles=400).to_dict()["log_evidence"]
         hits += abs(values["mean"] - exact) < 1.96 * values["mc_se"]
     assert 88 <= hits <= 100
 
@@ -275,8 +275,8 @@ def test_units(seed):
     oracle = ppca(4, 2, seed=seed)
     scaled = LinearGaussian(scale * oracle.loadings, scale * oracle.bias, scale * oracle.noise_scale)
     x, _ = oracle.draw(20, seed=seed)
-    one = account(oracle.scaled_guide(1.4), x, model=oracle.model, num_particles=40)
-    other = account(scaled.scaled_guide(1.4), scale * x, model=scaled.model, num_particles=40)
+    one = account(pv.widened(oracle.guide, 1.4), x, model=oracle.model, num_particles=40)
+    other = account(pv.widened(scaled.guide, 1.4), scale * x, model=scaled.model, num_particles=40)
     for name in ("log_evidence", "log_evidence_jackknife", "log_evidence_psis", "elbo", "reconstruction"):
         expected = one.table()[name] - 4 * scale.log()
         torch.testing.assert_close(other.table()[name], expected, rtol=1e-9, atol=1e-9)
@@ -292,7 +292,7 @@ def test_every_datum_counts():
 
 
 def test_equal_blocks_give_equal_bits():
-    guide = ORACLE.scaled_guide(1.3)
+    guide = pv.widened(ORACLE.guide, 1.3)
     whole, half = (account(guide, rows, batch_size=25, num_particles=50) for rows in (X[:100], X[:50]))
     assert all(torch.equal(half.table()[n], column[:50]) for n, column in whole.table().items() if "analytic" not in n)
     assert same(half, account(guide, X[:50], batch_size=25, num_particles=50))
@@ -300,13 +300,15 @@ def test_equal_blocks_give_equal_bits():
 
 
 def test_blocks_draw_unlike_noise():
-    report = account(ORACLE.scaled_guide(1.3), X[:1].expand(60, -1), batch_size=20, num_particles=40, particle_batch=10)
+    report = account(
+        pv.widened(ORACLE.guide, 1.3), X[:1].expand(60, -1), batch_size=20, num_particles=40, particle_batch=10
+    )
     assert len(report.elbo.unique()) == 60
 
 
 def test_particle_batch_changes_nothing_but_noise(wide):
     # 4 standard errors of a difference of two independent accounts.
-    other = account(ORACLE.scaled_guide(1.3, 0.3), particle_batch=130)
+    other = account(pv.widened(ORACLE.guide, 1.3, shift=0.3), particle_batch=130)
     for name in ("log_evidence", "elbo", "reconstruction", "kl_prior"):
         difference = float((getattr(other, name) - getattr(wide, name)).mean())
         se = math.hypot(*(float(getattr(r, f"mc_se_{name}").square().sum().sqrt()) / N for r in (other, wide)))
@@ -354,7 +356,7 @@ def test_the_slowest_way_is_told(num_data, way):
 def test_one_by_one_gives_the_same_account():
     # 4.5 standard errors for each of 8 data.
     x = X[:8]
-    fast, slow = (account(ORACLE.scaled_guide(1.3), x, num_particles=300, vectorize=v) for v in (True, False))
+    fast, slow = (account(pv.widened(ORACLE.guide, 1.3), x, num_particles=300, vectorize=v) for v in (True, False))
     se = (fast.mc_se_log_evidence.square() + slow.mc_se_log_evidence.square()).sqrt()
     assert ((fast.log_evidence - slow.log_evidence).abs() < 4.5 * se).all()
     assert slow.way == "one by one" and slow.measure == {"x": "density"}
@@ -418,7 +420,7 @@ import pyrovae as pv
 oracle = pv.oracles.ppca(20, 3)
 x, _ = oracle.draw(200, seed=1)
 for num_particles in (500, 5000):
-    pv.evaluate(oracle.model, oracle.scaled_guide(1.3), x, num_particles=num_particles, progress=False)
+    pv.evaluate(oracle.model, pv.widened(oracle.guide, 1.3), x, num_particles=num_particles, progress=False)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
@@ -565,7 +567,7 @@ def numbers(value):
 
 @pytest.mark.parametrize("num_particles, num_data", [(K, N), (1, N), (10, 1), (1, 1)])
 def test_json_has_no_nan(num_particles, num_data):
-    report = account(ORACLE.scaled_guide(1.3), X[:num_data], num_particles=num_particles)
+    report = account(pv.widened(ORACLE.guide, 1.3), X[:num_data], num_particles=num_particles)
     values = json.loads(report.to_json())
     assert values == report.to_dict() and all(math.isfinite(number) for number in numbers(values))
     assert values["unit"] == "nats per datum"
@@ -592,7 +594,7 @@ def test_the_account_by_hand(wide):
 
 @pytest.mark.parametrize("num_particles", [1, 50])
 def test_save_and_load(tmp_path, num_particles):
-    report = account(ORACLE.scaled_guide(1.3), X[:30], num_particles=num_particles)
+    report = account(pv.widened(ORACLE.guide, 1.3), X[:30], num_particles=num_particles)
     report.save(tmp_path / "report.json")
     loaded = Report.load(tmp_path / "report.json")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.csv", "report.json"]

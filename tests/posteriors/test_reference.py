@@ -72,7 +72,7 @@ GRIDS = {
 def test_a_grid_is_exact(name, shift):
     oracle = GRIDS[name]()
     x = datum(oracle, seed=3)
-    found = exact_posterior(oracle.model, oracle.scaled_guide(0.5, shift), x, num_draws=2000, progress=False)
+    found = exact_posterior(oracle.model, pv.widened(oracle.guide, 0.5, shift=shift), x, num_draws=2000, progress=False)
     assert found.method == "grid"
     assert abs(found.log_evidence.value - oracle.log_evidence(x).item()) < 1e-6
     assert found.log_evidence.error < 1e-6
@@ -239,7 +239,7 @@ def ppca():
 @pytest.fixture(scope="module")
 def chains(ppca):
     oracle, x = ppca
-    guide = oracle.scaled_guide(0.5, 1.0)
+    guide = pv.widened(oracle.guide, 0.5, shift=1.0)
     with pyro.get_param_store().scope():
         return exact_posterior(
             oracle.model, guide, x, num_draws=500, num_chains=2, num_warmup=100, seed=1, progress=False
@@ -260,7 +260,9 @@ def test_chains_mix_and_hold_the_exact_mean(ppca, chains):
 
 def test_chains_agree_with_weighted_particles(ppca, chains):
     oracle, x = ppca
-    weighted = exact_posterior(oracle.model, oracle.scaled_guide(1.3, 0.3), x, method="resampled", progress=False)
+    weighted = exact_posterior(
+        oracle.model, pv.widened(oracle.guide, 1.3, shift=0.3), x, method="resampled", progress=False
+    )
     error = (chains.mean_error["z"].square() + weighted.mean_error["z"].square()).sqrt()
     assert ((chains.moments.mean["z"] - weighted.moments.mean["z"]).abs() < 4 * error).all()
 
@@ -297,7 +299,7 @@ class Counting:
 def test_chains_start_from_guide_and_prior_and_drop_their_warm_up(ppca, monkeypatch):
     monkeypatch.setattr("pyrovae.posteriors.nuts.NUTS", Counting)
     oracle, x = ppca
-    far = oracle.scaled_guide(1.0, 1000.0)
+    far = pv.widened(oracle.guide, 1.0, shift=1000.0)
     found = exact_posterior(oracle.model, far, x, num_draws=5, num_warmup=7, num_chains=3, progress=False)
     steps = (found.values["z"] / 1e4).round()
     starts = found.values["z"] - 1e4 * steps
@@ -367,7 +369,7 @@ def test_discrete_latents_are_resampled(name):
     # 4.5 standard errors: of the evidence as stated, of a share sqrt(p (1 - p) (1 / S + 1 / ess)).
     oracle = MIXTURES[name]()
     x = datum(oracle, seed=2)
-    found = exact_posterior(oracle.model, oracle.scaled_guide(2.0, 0.2), x, num_draws=4000, progress=False)
+    found = exact_posterior(oracle.model, pv.widened(oracle.guide, 2.0, shift=0.2), x, num_draws=4000, progress=False)
     assert found.method == "resampled" and math.isnan(found.diagnostics.pareto_k)
     assert abs(found.log_evidence.value - oracle.log_evidence(x).item()) < 4.5 * found.log_evidence.error
     (site,) = found.values
@@ -380,7 +382,9 @@ def test_discrete_latents_are_resampled(name):
 def test_moments_of_weighted_particles(ppca):
     # 4 standard errors.
     oracle, x = ppca
-    found = exact_posterior(oracle.model, oracle.scaled_guide(1.3, 0.5), x, method="resampled", progress=False)
+    found = exact_posterior(
+        oracle.model, pv.widened(oracle.guide, 1.3, shift=0.5), x, method="resampled", progress=False
+    )
     mean, sd = exact_moments(oracle, x)["z"]
     assert ((found.moments.mean["z"] - mean).abs() < 4 * found.mean_error["z"]).all()
     assert ((found.moments.sd["z"] / sd - 1).abs() < 4 / math.sqrt(found.diagnostics.ess)).all()
@@ -391,7 +395,7 @@ def test_moments_of_weighted_particles(ppca):
 
 def test_equal_draws_stand_side_by_side(ppca):
     oracle, x = ppca
-    guide = oracle.scaled_guide(1.5, 1.0)
+    guide = pv.widened(oracle.guide, 1.5, shift=1.0)
     draws = exact_posterior(oracle.model, guide, x, method="resampled", num_particles=500, progress=False).values["z"][
         0
     ]
@@ -419,7 +423,7 @@ def test_equal_draws_are_told_and_are_not_called_exact():
 def test_a_guide_that_misses_the_posterior_is_told(ppca):
     oracle, x = ppca
     with pytest.warns(UntrustedPosterior, match=r"the Pareto k-hat .* the guide misses a part"):
-        found = exact_posterior(oracle.model, oracle.scaled_guide(0.3), x, method="resampled", progress=False)
+        found = exact_posterior(oracle.model, pv.widened(oracle.guide, 0.3), x, method="resampled", progress=False)
     assert found.diagnostics.doubts()[0] in found.summary()
     assert Weights(10.0, math.nan, 10).doubts() == Weights(10.0, -math.inf, 10).doubts() == []
     assert Weights(10.0, math.inf, 1000).doubts()
@@ -440,7 +444,7 @@ def test_a_narrow_guide_is_seen():
     # 2,000 draws give a standard deviation to 1.6%, a mean to 0.022 sd.
     oracle = pv.oracles.ppca(20, 2)
     x = datum(oracle)
-    found = exact_posterior(oracle.model, oracle.scaled_guide(0.71, 0.5), x, progress=False)
+    found = exact_posterior(oracle.model, pv.widened(oracle.guide, 0.71, shift=0.5), x, progress=False)
     table = found.table()
     assert ((table["ratio"] - 0.71).abs() < 0.05).all() and ((table["shift"] - 0.5).abs() < 0.1).all()
     assert found.verdict.startswith("the guide's sd is 0.7")

@@ -29,57 +29,47 @@ class Trials:
     def to_event(self, reinterpreted_batch_ndims: int | None = None) -> Any:
         """The last dimensions of the batch as one event (all where None), as with Pyro's own ``to_event``."""
         event: Any = super().to_event(reinterpreted_batch_ndims)  # type: ignore[misc]
-        if not isinstance(event, dist.Independent):
-            return event
-        return Event(event.base_dist, event.reinterpreted_batch_ndims)
+        is_event = isinstance(event, dist.Independent)
+        return Event(event.base_dist, event.reinterpreted_batch_ndims) if is_event else event
 
 
 class Event(Trials, dist.Independent):  # type: ignore[override]
-    """Independent trials as one event, whose log masses are summed by :func:`log_mass`.
+    """Independent trials as one event, whose log masses are summed as they arise.
 
     Where gradients are recorded they are summed as Pyro sums them, which costs as much there.
+
+    Example:
+        >>> from pyrovae.programs.distributions.exponential import Bernoulli
+        >>> Bernoulli(logits=torch.tensor([0.0, 200.0])).to_event(1).log_prob(torch.tensor([1.0, 0.0]))  # -log 2 - 200
+        tensor(-200.6931)
     """
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log mass in nats, of the broadcast batch shape."""
-        base, dims = self.base_dist, self.reinterpreted_batch_ndims
+        base = self.base_dist
         if torch.is_grad_enabled() and (base.logits.requires_grad or value.requires_grad):
             return super().log_prob(value)
         if base._validate_args:
             base._validate_sample(value)
         value, count = value.to(base.logits.dtype), base.total_count
-        log_base = () if count == 1 else (base.log_base(value) / count,)
-        return count * log_mass(dims, base.logits, value / count, *log_base)
+        # For each trial: log odds, the fraction of successes, and the log binomial coefficient where it is not zero.
+        elements = [base.logits, value / count] + ([base.log_base(value) / count] if count > 1 else [])
+        events = [part.flatten(-self.reinterpreted_batch_ndims) for part in torch.broadcast_tensors(*elements)]
+        # A compiler, as a GPU, fuses by itself what it gets in one piece.
+        traced = torch.compiler.is_compiling() or get_proxy_mode() is not None
+        if events[0].dim() == 1 or base.logits.is_cuda or traced:
+            return count * _log_mass(*events)
+        rows = max(1, torch.get_num_threads() * IN_CACHE // max(1, events[0][0].numel()))
+        blocks = zip(*(part.split(rows) for part in events), strict=True)
+        return count * torch.cat([_log_mass(*block) for block in blocks])
 
 
-def log_mass(event_dim: int, logits: Tensor, share: Tensor, *log_base: Tensor) -> Tensor:
-    """The log mass of each event, in nats per trial; without gradients.
-
-    Args:
-        event_dim: how many of the last dimensions are an event, at least 1.
-        logits: log odds of a success, (..., *event).
-        share: successes / trials, broadcastable with the logits.
-        log_base: log binomial coefficients / trials, broadcastable likewise; none where they are zero.
-
-    Returns:
-        (...).
-
-    Example:
-        >>> log_mass(1, torch.tensor([0.0, 200.0]), torch.tensor([1.0, 0.0]))  # -log 2 - 200
-        tensor(-200.6931)
-    """
-    tensors = [tensor.flatten(-event_dim) for tensor in torch.broadcast_tensors(logits, share, *log_base)]
-    if logits.dim() == event_dim or logits.is_cuda or _traced():
-        return _log_mass(*tensors)
-    rows = max(1, torch.get_num_threads() * IN_CACHE // max(1, tensors[0][0].numel()))
-    return torch.cat([_log_mass(*part) for part in zip(*(tensor.split(rows) for tensor in tensors), strict=True)])
-
-
-def _log_mass(logits: Tensor, share: Tensor, *log_base: Tensor) -> Tensor:
+def _log_mass(logits: Tensor, fraction: Tensor, *log_base: Tensor) -> Tensor:
+    """The log mass of each event in nats per trial, (...), for elements (..., D); without gradients."""
     size = logits.shape[-1]
     group = _group(size, logits.dtype)
     factors = logits.abs().neg_().exp_().add_(1).unflatten(-1, (group, size // group)).prod(-2)
-    missed = logits.relu().addcmul_(share, logits, value=-1)
+    missed = logits.relu().addcmul_(fraction, logits, value=-1)
     for term in log_base:
         missed.sub_(term)
     return -(factors.log_().sum(-1) + missed.sum(-1))
@@ -90,8 +80,3 @@ def _group(size: int, dtype: torch.dtype) -> int:
     """How many factors make a product: as many as divide the event, do not overflow and leave a core's lanes full."""
     most = min(int(math.log2(torch.finfo(dtype).max)) - 1, size // LANES)
     return max((divisor for divisor in range(1, most + 1) if size % divisor == 0), default=1)
-
-
-def _traced() -> bool:
-    """Whether the run is being turned into a graph: a compiler fuses by itself what it gets in one piece."""
-    return torch.compiler.is_compiling() or get_proxy_mode() is not None

@@ -21,7 +21,10 @@ from pyrovae.programs.distributions.event_sums import Trials
 
 
 class _NaturalFamily(dist.TorchDistribution):
-    """What the families below share; each gives its support, A, A', A'', h and a way to draw."""
+    """What the families below share; each gives its support, A, h, its mean A' and variance A'', and a way to draw.
+
+    Moments have the shape of eta; draws have the shape ``sample_shape + eta.shape``.
+    """
 
     arg_constraints: ClassVar = {"natural": constraints.real}
 
@@ -33,9 +36,9 @@ class _NaturalFamily(dist.TorchDistribution):
     def log_normalizer(self) -> Tensor:
         """A(eta), of the shape of eta."""
 
-    @abstractmethod
     def log_base(self, value: Tensor) -> Tensor:
-        """h(x), of the shape of x."""
+        """h(x), of the shape of x; 0 unless a family says otherwise."""
+        return torch.zeros_like(value)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density in nats, of the broadcast shape of ``value`` and the parameter."""
@@ -93,19 +96,14 @@ class Binomial(Trials, _NaturalFamily):
     def support(self) -> constraints.Constraint:
         return constraints.integer_interval(0, self.total_count)
 
-    @property
-    def logits(self) -> Tensor:
-        """The natural parameter: log odds of a success."""
-        return self.natural
+    logits = property(lambda self: self.natural, doc="The natural parameter: log odds of a success.")
 
     @property
     def mean(self) -> Tensor:
-        """Expected count, of the shape of the logits."""
         return self.total_count * self.logits.sigmoid()
 
     @property
     def variance(self) -> Tensor:
-        """Variance of the count, of the shape of the logits."""
         return self.mean * (-self.logits).sigmoid()
 
     def log_normalizer(self) -> Tensor:
@@ -116,7 +114,6 @@ class Binomial(Trials, _NaturalFamily):
         return math.lgamma(n + 1) - torch.lgamma(value + 1) - torch.lgamma(n + 1 - value)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
-        """Draws of shape ``sample_shape + logits.shape``."""
         shape = self._extended_shape(Size(sample_shape))
         with torch.no_grad():
             probs = self.logits.sigmoid().expand(shape).contiguous()
@@ -129,7 +126,7 @@ class Poisson(_NaturalFamily):
     .. math:: A(\eta) = e^\eta, \qquad h(x) = -\log x!
 
     Args:
-        log_rate: logarithm of the expected count, any shape.
+        natural: log rate, the logarithm of the expected count, any shape.
         validate_args: whether to check arguments and values; None follows torch's switch.
 
     Example:
@@ -139,18 +136,11 @@ class Poisson(_NaturalFamily):
 
     support = constraints.nonnegative_integer
 
-    def __init__(self, log_rate: Tensor, validate_args: bool | None = None) -> None:
-        super().__init__(log_rate, validate_args)
-
     @property
     def mean(self) -> Tensor:
-        """Expected count, of the shape of the log rates."""
         return self.natural.exp()
 
-    @property
-    def variance(self) -> Tensor:
-        """Variance of the count, of the shape of the log rates."""
-        return self.mean
+    variance = mean
 
     def log_normalizer(self) -> Tensor:
         return self.natural.exp()
@@ -159,7 +149,6 @@ class Poisson(_NaturalFamily):
         return -torch.lgamma(value + 1)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
-        """Draws of shape ``sample_shape + log_rate.shape``."""
         with torch.no_grad():
             return torch.poisson(self.mean.expand(self._extended_shape(Size(sample_shape))))
 
@@ -173,7 +162,7 @@ class ContinuousBernoulli(_NaturalFamily):
     own clips the probabilities: in float32 it is off by 0.2 nats for each pixel at a logit of 20.)
 
     Args:
-        logits: the slope, any shape; 0 is the uniform distribution.
+        natural: logit, the slope of the log density, any shape; 0 is the uniform distribution.
         validate_args: whether to check arguments and values; None follows torch's switch.
 
     References:
@@ -187,17 +176,10 @@ class ContinuousBernoulli(_NaturalFamily):
     support = constraints.unit_interval
     has_rsample = True
 
-    def __init__(self, logits: Tensor, validate_args: bool | None = None) -> None:
-        super().__init__(logits, validate_args)
-
-    @property
-    def logits(self) -> Tensor:
-        """The natural parameter: slope of the log density."""
-        return self.natural
+    logits = property(lambda self: self.natural, doc="The natural parameter: slope of the log density.")
 
     @property
     def mean(self) -> Tensor:
-        """Expected value, of the shape of the logits."""
         return _piecewise(
             self.logits,
             0.25,
@@ -207,7 +189,6 @@ class ContinuousBernoulli(_NaturalFamily):
 
     @property
     def variance(self) -> Tensor:
-        """Variance, of the shape of the logits."""
         return _piecewise(
             self.logits,
             0.25,
@@ -223,11 +204,8 @@ class ContinuousBernoulli(_NaturalFamily):
             far=lambda t: t.relu() + torch.log(-torch.expm1(-t.abs()) / t.abs()),
         )
 
-    def log_base(self, value: Tensor) -> Tensor:
-        return torch.zeros_like(value)
-
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """Draws of shape ``sample_shape + logits.shape``, differentiable in the logits, by the inverse CDF."""
+        """Draws that are differentiable in the logits, by the inverse CDF."""
         shape = self._extended_shape(Size(sample_shape))
         tiny = torch.finfo(self.logits.dtype).eps
         uniform = torch.rand(shape, dtype=self.logits.dtype, device=self.logits.device).clamp_min(tiny)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pyrovae.base.errors import InputError
 from pyrovae.programs.distributions.exponential import ContinuousBernoulli
-from pyrovae.programs.families.family import Family, Learned, broadcasts, elementwise, positive, positive_inverse
+from pyrovae.programs.families.family import Family, Learned, elementwise, positive, positive_inverse
 
 
 def continuous_bernoulli() -> Family:
@@ -26,11 +26,7 @@ def normal(*, scale: float | Learned | None = None) -> Family:
             than the event.
     """
     if scale is None:
-        return Family(
-            "normal",
-            lambda event_shape: (event_shape, event_shape),
-            lambda d, loc, raw: dist.Normal(loc, positive(raw)).to_event(d),
-        )
+        return Family("normal", lambda s: (s, s), lambda d, loc, raw: dist.Normal(loc, positive(raw)).to_event(d))
     if isinstance(scale, Learned):
         return Family(
             "normal(scale learned)", elementwise, _normal_shared_scale, free=(positive_inverse(scale.initial),)
@@ -42,9 +38,11 @@ def normal(*, scale: float | Learned | None = None) -> Family:
 
 def _normal_shared_scale(event_dim: int, loc: Tensor, raw: Tensor) -> dist.TorchDistribution:
     event_shape = loc.shape[loc.dim() - event_dim :]
-    if not broadcasts(raw.shape, event_shape):
+    try:
+        scale = positive(raw).expand(event_shape)
+    except RuntimeError as error:
         raise InputError(
             f"a learned scale of shape {tuple(raw.shape)} does not fit events of shape {tuple(event_shape)}: "
             "give one number, or one for each element"
-        )
-    return dist.Normal(loc, positive(raw)).to_event(event_dim)
+        ) from error
+    return dist.Normal(loc, scale).to_event(event_dim)

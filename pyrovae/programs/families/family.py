@@ -79,11 +79,6 @@ def positive_inverse(value: Tensor) -> Tensor:
     return value + torch.log(-torch.expm1(-value))
 
 
-def broadcasts(shape: Size, to: Size) -> bool:
-    """Whether a shape can be stretched to another."""
-    return len(shape) <= len(to) and all(a in (1, b) for a, b in zip(reversed(shape), reversed(to), strict=False))
-
-
 def elementwise(event_shape: Size) -> tuple[Size, ...]:
     """Shapes of the parameters of a family that has one for each value of an event."""
     return (event_shape,)

@@ -2,18 +2,18 @@
 
 Each is a module of float64 numbers with the same few methods (:class:`Oracle`)::
 
-    oracle.model(x), oracle.guide(x)       programs; the guide is the exact posterior, so log w = log p(x)
-    oracle.scaled_guide(1.3, 0.3)          a guide of known error, whose weights have finite variance
-    oracle.log_evidence(x)                 log p(x) in nats, (N,), in closed form
-    oracle.posterior(x)                    p(z | x), or site -> p(site | x) where there are several sites
-    oracle.draw(num_data, seed)            x and the z that it came from
+    oracle.model(x), oracle.guide(x)    programs; the guide is the exact posterior, so log w = log p(x)
+    oracle.log_evidence(x)              log p(x) in nats, (N,), in closed form
+    oracle.posterior(x)                 p(z | x), or site -> p(site | x) where there are several sites
+    oracle.draw(num_data, seed)         x and the z that it came from
 
     log p(x, z) - log q(z | x) = log p(x)  for every z, if and only if  q(z | x) = p(z | x)
+
+``pv.widened(oracle.guide, 1.3, shift=0.3)`` is a guide of known error, whose weights have finite variance.
 """
 
 from collections.abc import Callable
 
-from pyrovae.programs.moved import moved, moved_guide
 from pyrovae.programs.oracles.conjugate import BetaBinomial, GammaPoisson, beta_binomial, gamma_poisson
 from pyrovae.programs.oracles.hierarchies import Hierarchy, hierarchy
 from pyrovae.programs.oracles.linear_gaussian import LinearGaussian, factor_analysis, ppca
@@ -21,6 +21,7 @@ from pyrovae.programs.oracles.missing_entries import MissingEntries, missing_ent
 from pyrovae.programs.oracles.mixture_prior import MixturePrior, mixture_prior
 from pyrovae.programs.oracles.mixtures import FiniteMixture, bernoulli_mixture, gaussian_mixture
 from pyrovae.programs.oracles.oracle import Oracle
+from pyrovae.programs.oracles.single_latent import SingleLatent
 from pyrovae.programs.oracles.state_space import StateSpace, state_space
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "MissingEntries",
     "MixturePrior",
     "Oracle",
+    "SingleLatent",
     "StateSpace",
     "bernoulli_mixture",
     "beta_binomial",
@@ -42,8 +44,6 @@ __all__ = [
     "hierarchy",
     "missing_entries",
     "mixture_prior",
-    "moved",
-    "moved_guide",
     "ppca",
     "state_space",
 ]

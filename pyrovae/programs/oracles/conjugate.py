@@ -6,73 +6,17 @@ For every feature by itself::
     z ~ Beta(a, b),   x | z ~ Binomial(n, z):  p(x) = BetaBinomial(a, b, n),  z | x ~ Beta(a + x, b + n - x)
 """
 
-from abc import abstractmethod
-
-import pyro
 import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyrovae.base.errors import InputError
-from pyrovae.programs.moved import Program, moved_guide
-from pyrovae.programs.parameters import check_positive, check_rows, enter, keep, seeded
-
-
-class _Conjugate(nn.Module):
-    """What conjugate programs share; each gives its four distributions over one datum of shape (D,)."""
-
-    @abstractmethod
-    def prior(self) -> TorchDistributionMixin:
-        """p(z): batch shape (), event shape (D,)."""
-
-    @abstractmethod
-    def likelihood(self, z: Tensor) -> TorchDistributionMixin:
-        """p(x | z) for z of shape (..., D): batch shape (...), event shape (D,)."""
-
-    @abstractmethod
-    def posterior(self, x: Tensor) -> TorchDistributionMixin:
-        """p(z | x) for x of shape (N, D): batch shape (N,), event shape (D,)."""
-
-    @abstractmethod
-    def evidence(self) -> TorchDistributionMixin:
-        """p(x): batch shape (), event shape (D,)."""
-
-    def model(self, x: Tensor) -> None:
-        """The program p(z) p(x | z) for x of shape (N, D)."""
-        enter("conjugate", self)
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", self.prior())
-            pyro.sample("x", self.likelihood(z), obs=x)
-
-    def guide(self, x: Tensor) -> None:
-        """The exact posterior p(z | x) as a program: every importance weight is p(x)."""
-        enter("conjugate", self)
-        with pyro.plate("data", len(x)):
-            pyro.sample("z", self.posterior(x))
-
-    def scaled_guide(self, scale: float, shift: float = 0.0) -> Program:
-        """The guide of the same family, `scale` posterior sds wide and moved by `shift` of them.
-
-        The importance weights have finite variance if and only if both of its parameters, for every feature, are
-        less than twice those of the posterior.
-        """
-        return moved_guide(self.guide, scale, shift)
-
-    def log_evidence(self, x: Tensor) -> Tensor:
-        """Exact log p(x) in nats, shape (N,), for x of shape (N, D)."""
-        check_rows(x, self.evidence().event_shape)
-        return self.evidence().log_prob(x)
-
-    def draw(self, num_data: int, seed: int) -> tuple[Tensor, Tensor]:
-        """x (N, D) and its latents z (N, D) drawn from the model; the global generator is restored."""
-        prior = self.prior()
-        with torch.no_grad(), seeded(seed, prior.mean.device):
-            z = prior.sample((num_data,))
-            return self.likelihood(z).sample(), z
+from pyrovae.base.errors import check_at_least_one
+from pyrovae.programs.oracles.single_latent import SingleLatent
+from pyrovae.programs.parameters import check_positive, check_rows, register_tensors, seeded
 
 
-class GammaPoisson(_Conjugate):
+class GammaPoisson(SingleLatent):
     """Counts with a gamma-distributed rate z > 0 for each of D features.
 
     Args:
@@ -94,8 +38,7 @@ class GammaPoisson(_Conjugate):
     def __init__(self, concentration: Tensor, rate: Tensor) -> None:
         super().__init__()
         check_positive(concentration=concentration, rate=rate)
-        keep(self, "concentration", concentration, concentration.shape)
-        keep(self, "rate", rate, concentration.shape)
+        register_tensors(self, concentration.shape, concentration=concentration, rate=rate)
 
     def prior(self) -> TorchDistributionMixin:
         return dist.Gamma(self.concentration, self.rate).to_event(1)
@@ -111,7 +54,7 @@ class GammaPoisson(_Conjugate):
         return dist.GammaPoisson(self.concentration, self.rate).to_event(1)
 
 
-class BetaBinomial(_Conjugate):
+class BetaBinomial(SingleLatent):
     """Successes in n trials with a beta-distributed probability 0 < z < 1 for each of D features.
 
     Args:
@@ -134,10 +77,8 @@ class BetaBinomial(_Conjugate):
     def __init__(self, concentration1: Tensor, concentration0: Tensor, num_trials: int) -> None:
         super().__init__()
         check_positive(concentration1=concentration1, concentration0=concentration0)
-        if num_trials < 1:
-            raise InputError(f"num_trials must be at least 1; got {num_trials}")
-        keep(self, "concentration1", concentration1, concentration1.shape)
-        keep(self, "concentration0", concentration0, concentration1.shape)
+        check_at_least_one(num_trials=num_trials)
+        register_tensors(self, concentration1.shape, concentration1=concentration1, concentration0=concentration0)
         self.num_trials = num_trials
 
     def prior(self) -> TorchDistributionMixin:
@@ -156,15 +97,13 @@ class BetaBinomial(_Conjugate):
 
 def gamma_poisson(num_features: int, *, seed: int = 0) -> GammaPoisson:
     """The gamma-Poisson program in float64: concentrations uniform on (1, 4), rates on (0.5, 1.5)."""
-    uniform = _uniform(num_features, seed)
-    return GammaPoisson(1 + 3 * uniform[0], 0.5 + uniform[1])
+    with seeded(seed):
+        a, b = torch.rand(2, num_features, dtype=torch.float64)
+    return GammaPoisson(1 + 3 * a, 0.5 + b)
 
 
 def beta_binomial(num_features: int, *, num_trials: int = 10, seed: int = 0) -> BetaBinomial:
     """The beta-binomial program in float64: both concentrations uniform on (1, 4)."""
-    uniform = _uniform(num_features, seed)
-    return BetaBinomial(1 + 3 * uniform[0], 1 + 3 * uniform[1], num_trials)
-
-
-def _uniform(num_features: int, seed: int) -> Tensor:
-    return torch.rand(2, num_features, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    with seeded(seed):
+        a, b = torch.rand(2, num_features, dtype=torch.float64)
+    return BetaBinomial(1 + 3 * a, 1 + 3 * b, num_trials)

@@ -12,9 +12,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyrovae.base.errors import InputError
-from pyrovae.programs.moved import Program, moved_guide
-from pyrovae.programs.parameters import check_positive, check_rows, enter, keep, seeded
+from pyrovae.base.errors import check_at_least_one
+from pyrovae.programs.parameters import check_positive, check_rows, register_module, register_tensors, seeded
 
 
 class Hierarchy(nn.Module):
@@ -44,17 +43,15 @@ class Hierarchy(nn.Module):
 
     def __init__(self, num_members: int, group_scale: Tensor, member_scale: Tensor, noise_scale: Tensor) -> None:
         super().__init__()
-        if num_members < 1:
-            raise InputError(f"a group needs at least one member; got {num_members}")
+        check_at_least_one(num_members=num_members)
         self.num_members = num_members
         scales = {"group_scale": group_scale, "member_scale": member_scale, "noise_scale": noise_scale}
-        for name, scale in scales.items():
-            check_positive(**{name: scale})
-            keep(self, name, scale, torch.Size([]))
+        check_positive(**scales)
+        register_tensors(self, torch.Size([]), **scales)
 
     def model(self, x: Tensor) -> None:
         """The program p(mu) p(theta | mu) p(x | theta) for x of shape (N, J)."""
-        enter("hierarchy", self)
+        register_module(self)
         with pyro.plate("data", len(x), dim=-1):
             mu = pyro.sample("mu", dist.Normal(0.0, self.group_scale))
             with pyro.plate("members", self.num_members, dim=-2):
@@ -63,15 +60,11 @@ class Hierarchy(nn.Module):
 
     def guide(self, x: Tensor) -> None:
         """The exact posterior p(mu | x) p(theta | mu, x) as a program: every importance weight is p(x)."""
-        enter("hierarchy", self)
+        register_module(self)
         with pyro.plate("data", len(x), dim=-1):
             mu = pyro.sample("mu", self._group(x))
             with pyro.plate("members", self.num_members, dim=-2):
                 pyro.sample("theta", dist.Normal(*self._member(mu, x)))
-
-    def scaled_guide(self, scale: float, shift: float = 0.0) -> Program:
-        """The exact guide with each draw, given those before, widened by `scale` and moved by `shift` sds."""
-        return moved_guide(self.guide, scale, shift)
 
     def posterior(self, x: Tensor) -> dict[str, dist.Normal]:
         """p(mu | x) and p(theta_j | x) for x of shape (N, J): batch shapes (N,) and (J, N), as the sites have."""

@@ -7,19 +7,21 @@ With the posterior precision Lambda::
 """
 
 import math
+from collections.abc import Callable
 
 import pyro
 import pyro.distributions as dist
 import torch
-from torch import Tensor, nn
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor
 
 from pyrovae.base.errors import InputError
-from pyrovae.programs.moved import Program, moved_guide
-from pyrovae.programs.parameters import check_positive, check_rows, enter, keep
+from pyrovae.programs.oracles.single_latent import SingleLatent
+from pyrovae.programs.parameters import check_positive, check_rows, register_module, register_tensors, seeded
 
 
-class LinearGaussian(nn.Module):
-    """The linear-Gaussian model of D features and Z latents, with guides of known error.
+class LinearGaussian(SingleLatent):
+    """The linear-Gaussian model of D features and Z latents, with factorised guides of known error.
 
     Args:
         loadings: W, shape (D, Z).
@@ -49,22 +51,14 @@ class LinearGaussian(nn.Module):
         if loadings.ndim != 2:
             raise InputError(f"loadings must have shape (D, Z); got {tuple(loadings.shape)}")
         check_positive(noise_scale=noise_scale)
-        keep(self, "loadings", loadings, loadings.shape)
-        keep(self, "bias", bias, loadings.shape[:1])
-        keep(self, "noise_scale", noise_scale, loadings.shape[:1])
+        register_tensors(self, loadings.shape, loadings=loadings)
+        register_tensors(self, loadings.shape[:1], bias=bias, noise_scale=noise_scale)
 
-    def model(self, x: Tensor) -> None:
-        """The program p(z) p(x | z) for x of shape (N, D)."""
-        enter("linear_gaussian", self)
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(torch.zeros_like(self.loadings[0]), 1.0).to_event(1))
-            pyro.sample("x", dist.Normal(z @ self.loadings.T + self.bias, self.noise_scale).to_event(1), obs=x)
+    def prior(self) -> TorchDistributionMixin:
+        return dist.Normal(torch.zeros_like(self.loadings[0]), 1.0).to_event(1)
 
-    def guide(self, x: Tensor) -> None:
-        """The exact posterior p(z | x) as a program: every importance weight is p(x)."""
-        enter("linear_gaussian", self)
-        with pyro.plate("data", len(x)):
-            pyro.sample("z", self.posterior(x))
+    def likelihood(self, z: Tensor) -> TorchDistributionMixin:
+        return dist.Normal(z @ self.loadings.T + self.bias, self.noise_scale).to_event(1)
 
     def precision(self) -> Tensor:
         """Posterior precision Lambda = I + W' diag(s^-2) W, shape (Z, Z), the same for every datum."""
@@ -76,22 +70,13 @@ class LinearGaussian(nn.Module):
         check_rows(x, self.loadings.shape[:1])
         return information_normal(self.precision(), ((x - self.bias) / self.noise_scale**2) @ self.loadings)
 
-    def log_evidence(self, x: Tensor) -> Tensor:
-        """Exact log p(x) in nats, shape (N,), for x of shape (N, D); costs O(D Z^2), never D^3."""
-        check_rows(x, self.loadings.shape[:1])
-        loc, scale = self.bias.expand(x.shape[1:]), self.noise_scale.expand(x.shape[1:])
-        return dist.LowRankMultivariateNormal(loc, self.loadings, scale**2).log_prob(x)
+    def evidence(self) -> dist.LowRankMultivariateNormal:
+        """p(x): batch shape (), event shape (D,); a log density costs O(D Z^2), never D^3."""
+        shape = self.loadings.shape[:1]
+        bias, scale = self.bias.expand(shape), self.noise_scale.expand(shape)
+        return dist.LowRankMultivariateNormal(bias, self.loadings, scale**2)
 
-    def draw(self, num_data: int, seed: int) -> tuple[Tensor, Tensor]:
-        """x (N, D) and its latents z (N, Z) drawn from the model; the global generator is left alone."""
-        generator = torch.Generator(self.loadings.device).manual_seed(seed)
-        num_features, num_latents = self.loadings.shape
-        with torch.no_grad():
-            z = self.loadings.new_empty(num_data, num_latents).normal_(generator=generator)
-            noise = self.loadings.new_empty(num_data, num_features).normal_(generator=generator)
-            return z @ self.loadings.T + self.bias + self.noise_scale * noise, z
-
-    def mean_field_guide(self, scale: float = 1.0, shift: float = 0.0) -> Program:
+    def mean_field_guide(self, scale: float = 1.0, shift: float = 0.0) -> Callable[[Tensor], None]:
         """A factorised Normal guide of known error.
 
         Its means are the posterior means plus `shift` posterior standard deviations, its standard deviations
@@ -99,20 +84,13 @@ class LinearGaussian(nn.Module):
         """
 
         def guide(x: Tensor) -> None:
-            enter("linear_gaussian", self)
+            register_module(self)
             posterior = self.posterior(x)
             mean = posterior.mean + shift * posterior.stddev
             with pyro.plate("data", len(x)):
                 pyro.sample("z", dist.Normal(mean, scale * self.precision().diagonal().rsqrt()).to_event(1))
 
         return guide
-
-    def scaled_guide(self, scale: float, shift: float = 0.0) -> Program:
-        """The posterior with its scale_tril times `scale` and its mean moved by `shift` posterior sds.
-
-        The importance weights have finite variance if and only if scale > 1 / sqrt(2).
-        """
-        return moved_guide(self.guide, scale, shift)
 
     def kl_mean_field(self, scale: float = 1.0, shift: float = 0.0) -> Tensor:
         """KL(q || p(z | x)) of `mean_field_guide(scale, shift)` in nats, shape (): the same for every datum.
@@ -178,8 +156,8 @@ def factor_analysis(num_features: int, num_latents: int, *, seed: int = 0) -> Li
         torch.Size([5])
     """
     loadings, bias = _random_loadings(num_features, num_latents, seed)
-    generator = torch.Generator().manual_seed(seed + 1)
-    noise_scale = 0.5 + torch.rand(num_features, generator=generator, dtype=torch.float64)
+    with seeded(seed + 1):
+        noise_scale = 0.5 + torch.rand(num_features, dtype=torch.float64)
     return LinearGaussian(loadings, bias, noise_scale)
 
 
@@ -203,6 +181,6 @@ def information_normal(precision: Tensor, information: Tensor) -> dist.Multivari
 
 
 def _random_loadings(num_features: int, num_latents: int, seed: int) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    loadings = torch.randn(num_features, num_latents, generator=generator, dtype=torch.float64)
-    return loadings, torch.randn(num_features, generator=generator, dtype=torch.float64)
+    with seeded(seed):
+        loadings = torch.randn(num_features, num_latents, dtype=torch.float64)
+        return loadings, torch.randn(num_features, dtype=torch.float64)

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from pyrovae.base.errors import InputError
-from pyrovae.programs.moved import Program, moved_guide
 from pyrovae.programs.oracles.linear_gaussian import LinearGaussian, factor_analysis, information_normal
-from pyrovae.programs.parameters import check_rows, enter
+from pyrovae.programs.parameters import check_rows, register_module, seeded
 
 
 class MissingEntries(nn.Module):
@@ -46,23 +45,19 @@ class MissingEntries(nn.Module):
 
     def model(self, x: Tensor) -> None:
         """The program p(z) p(x_o | z) for x of shape (N, D); what is missing is masked and costs nothing."""
-        enter("missing_entries", self)
-        seen, loadings = ~x.isnan(), self.complete.loadings
+        register_module(self)
+        seen = ~x.isnan()
         with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(torch.zeros_like(loadings[0]), 1.0).to_event(1))
-            pixels = dist.Normal(z @ loadings.T + self.complete.bias, self.complete.noise_scale)
+            z = pyro.sample("z", self.complete.prior())
+            entries = dist.Normal(self.complete.likelihood(z).mean, self.complete.noise_scale)
             # A NaN under the mask would still make the gradient NaN.
-            pyro.sample("x", pixels.mask(seen).to_event(1), obs=x.where(seen, 0.0))
+            pyro.sample("x", entries.mask(seen).to_event(1), obs=x.where(seen, 0.0))
 
     def guide(self, x: Tensor) -> None:
         """The exact posterior p(z | x_o) as a program: every importance weight is p(x_o)."""
-        enter("missing_entries", self)
+        register_module(self)
         with pyro.plate("data", len(x)):
             pyro.sample("z", self.posterior(x))
-
-    def scaled_guide(self, scale: float, shift: float = 0.0) -> Program:
-        """The posterior with its scale_tril times `scale` and its mean moved by `shift` posterior sds."""
-        return moved_guide(self.guide, scale, shift)
 
     def precision(self, x: Tensor) -> Tensor:
         """Posterior precision Lambda_o of each datum, shape (N, Z, Z)."""
@@ -86,8 +81,8 @@ class MissingEntries(nn.Module):
     def draw(self, num_data: int, seed: int) -> tuple[Tensor, Tensor]:
         """x (N, D), NaN where missing, and its latents z (N, Z); the global generator is left alone."""
         x, z = self.complete.draw(num_data, seed)
-        generator = torch.Generator(x.device).manual_seed(seed + 1)
-        missing = torch.rand(x.shape, generator=generator, device=x.device) < self.missing
+        with seeded(seed + 1, x.device):
+            missing = torch.rand(x.shape, device=x.device) < self.missing
         return x.masked_fill(missing, math.nan), z
 
     def _seen_loadings(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Finite mixtures, whose evidence and posterior are sums over components, and their fit by EM.
+"""Finite mixtures, whose evidence and posterior are sums over components.
 
 The program and its evidence in closed form::
 
@@ -11,16 +11,16 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyrovae.base.errors import InputError
-from pyrovae.programs.moved import Program, moved_guide
-from pyrovae.programs.parameters import check_proportions, check_rows, enter, keep, seeded
+from pyrovae.base.errors import InputError, check_at_least_one
+from pyrovae.programs.oracles.single_latent import SingleLatent
+from pyrovae.programs.parameters import check_proportions, check_rows, register_module, register_tensors, seeded
 
 MeanFamily = Callable[[Tensor], TorchDistributionMixin]
 
 
-class FiniteMixture(nn.Module):
+class FiniteMixture(SingleLatent):
     """A mixture of C components with the latent component "k", drawn exactly by the guide.
 
     Args:
@@ -39,6 +39,7 @@ class FiniteMixture(nn.Module):
         tensor([0.5000])
     """
 
+    site = "k"
     weights: Tensor
     means: Tensor
 
@@ -53,51 +54,34 @@ class FiniteMixture(nn.Module):
                 f"family must give the event shape {tuple(means.shape[1:])} of its means; got {event_shape}; "
                 "declare the event dimensions with .to_event"
             )
-        keep(self, "weights", weights, weights.shape)
-        keep(self, "means", means, means.shape)
+        register_tensors(self, weights.shape, weights=weights)
+        register_tensors(self, means.shape, means=means)
         self.family = family
 
-    def model(self, x: Tensor) -> None:
-        """The program p(k) p(x | k) for x of shape (N, *event)."""
-        enter("finite_mixture", self)
-        with pyro.plate("data", len(x)):
-            k = pyro.sample("k", dist.Categorical(self.weights))
-            pyro.sample("x", self.family(self.means[k]), obs=x)
+    def prior(self) -> dist.Categorical:
+        return dist.Categorical(self.weights)
 
-    def guide(self, x: Tensor) -> None:
-        """The exact posterior p(k | x) as a program: every importance weight is p(x)."""
-        enter("finite_mixture", self)
-        with pyro.plate("data", len(x)):
-            pyro.sample("k", self.posterior(x))
-
-    def scaled_guide(self, scale: float, shift: float = 0.0) -> Program:
-        """A guide proportional to p(k | x)^(1 / scale), but for a share `shift` that is spread evenly."""
-        return moved_guide(self.guide, scale, shift)
+    def likelihood(self, k: Tensor) -> TorchDistributionMixin:
+        return self.family(self.means[k])
 
     def marginal(self, x: Tensor) -> None:
         """The program p(x) with k summed out: no latent is left, so its evidence needs no guide and no particles."""
-        enter("finite_mixture", self)
+        register_module(self)
         with pyro.plate("data", len(x)):
-            components = dist.Categorical(self.weights), self.family(self.means)
-            pyro.sample("x", dist.MixtureSameFamily(*components), obs=x)
+            pyro.sample("x", self.evidence(), obs=x)
 
     def posterior(self, x: Tensor) -> dist.Categorical:
         """p(k | x) for x of shape (N, *event): batch shape (N,), over C components."""
-        return dist.Categorical(logits=self._log_joint(x))
+        return dist.Categorical(logits=log_components(self.evidence(), x))
 
-    def log_evidence(self, x: Tensor) -> Tensor:
-        """Exact log p(x) in nats, shape (N,), for x of shape (N, *event)."""
-        return self._log_joint(x).logsumexp(-1)
+    def evidence(self) -> dist.MixtureSameFamily:
+        return dist.MixtureSameFamily(dist.Categorical(self.weights), self.family(self.means))
 
-    def draw(self, num_data: int, seed: int) -> tuple[Tensor, Tensor]:
-        """x (N, *event) and its components k (N,) drawn from the model; the global generator is restored."""
-        with torch.no_grad(), seeded(seed, self.means.device):
-            k = dist.Categorical(self.weights).sample((num_data,))
-            return self.family(self.means[k]).sample(), k
 
-    def _log_joint(self, x: Tensor) -> Tensor:
-        check_rows(x, self.means.shape[1:])
-        return dist.Categorical(self.weights).logits + self.family(self.means).log_prob(x.unsqueeze(1))
+def log_components(evidence: dist.MixtureSameFamily, x: Tensor) -> Tensor:
+    """log p(k, x) of a mixture of C components, batch shape (), for x of shape (N, *event): (N, C) in nats."""
+    check_rows(x, evidence.event_shape)
+    return evidence.mixture_distribution.logits + evidence.component_distribution.log_prob(x.unsqueeze(1))
 
 
 def bernoulli_mixture(num_features: int, num_components: int, *, seed: int = 0) -> FiniteMixture:
@@ -107,7 +91,8 @@ def bernoulli_mixture(num_features: int, num_components: int, *, seed: int = 0) 
         >>> bernoulli_mixture(5, 2).log_evidence(torch.zeros(3, 5)).shape
         torch.Size([3])
     """
-    means = torch.rand(num_components, num_features, generator=_generator(seed), dtype=torch.float64)
+    with seeded(seed):
+        means = torch.rand(num_components, num_features, dtype=torch.float64)
     return FiniteMixture(_rising_weights(num_components), means, lambda mean: dist.Bernoulli(mean).to_event(1))
 
 
@@ -127,16 +112,12 @@ def gaussian_mixture(
         >>> gaussian_mixture(5, 2).posterior(torch.zeros(3, 5)).probs.shape
         torch.Size([3, 2])
     """
-    means = spread * torch.randn(num_components, num_features, generator=_generator(seed), dtype=torch.float64)
+    with seeded(seed):
+        means = spread * torch.randn(num_components, num_features, dtype=torch.float64)
     return FiniteMixture(_rising_weights(num_components), means, lambda mean: dist.Normal(mean, noise).to_event(1))
 
 
 def _rising_weights(num_components: int) -> Tensor:
-    if num_components < 1:
-        raise InputError(f"a mixture needs at least one component; got {num_components}")
+    check_at_least_one(num_components=num_components)
     rising = torch.arange(1, num_components + 1, dtype=torch.float64)
     return rising / rising.sum()
-
-
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)

@@ -6,8 +6,6 @@ from typing import Protocol
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
-from pyrovae.programs.moved import Program
-
 
 class Oracle(Protocol):
     """What every exact program offers."""
@@ -17,9 +15,6 @@ class Oracle(Protocol):
 
     def guide(self, x: Tensor) -> None:
         """The exact posterior p(z | x) as a program."""
-
-    def scaled_guide(self, scale: float, shift: float = 0.0) -> Program:
-        """The guide with each draw `scale` times as wide and shifted by `shift` standard deviations (`moved`)."""
 
     def posterior(self, x: Tensor) -> TorchDistributionMixin | Mapping[str, TorchDistributionMixin]:
         """p(z | x); with several sites the margin of each, by name, in the batch shape of the site."""

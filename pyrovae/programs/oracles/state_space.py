@@ -16,9 +16,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyrovae.base.errors import InputError
-from pyrovae.programs.moved import Program, moved_guide
-from pyrovae.programs.parameters import check_positive, check_rows, enter, keep, seeded
+from pyrovae.base.errors import InputError, check_at_least_one
+from pyrovae.programs.parameters import check_positive, check_rows, register_module, register_tensors, seeded
 
 
 class _Gaussian(NamedTuple):
@@ -72,23 +71,21 @@ class StateSpace(nn.Module):
         noise_scale: Tensor,
     ) -> None:
         super().__init__()
-        if num_steps < 1:
-            raise InputError(f"a chain needs at least one step; got {num_steps}")
+        check_at_least_one(num_steps=num_steps)
         if emission.ndim != 2:
             raise InputError(f"emission must have shape (D, S); got {tuple(emission.shape)}")
-        self.num_steps = num_steps
-        states, features = emission.shape[1:], emission.shape[:1]
-        keep(self, "transition", transition, states * 2)
-        keep(self, "emission", emission, emission.shape)
-        scales = {"initial_scale": initial_scale, "process_scale": process_scale, "noise_scale": noise_scale}
-        for name, scale in scales.items():
-            check_positive(**{name: scale})
-            keep(self, name, scale, features if name == "noise_scale" else states)
+        check_positive(initial_scale=initial_scale, process_scale=process_scale, noise_scale=noise_scale)
+        self.num_steps, self.event_shape = num_steps, torch.Size([num_steps, len(emission)])
+        features, states = emission.shape[:1], emission.shape[1:]
+        register_tensors(self, states * 2, transition=transition)
+        register_tensors(self, emission.shape, emission=emission)
+        register_tensors(self, states, initial_scale=initial_scale, process_scale=process_scale)
+        register_tensors(self, features, noise_scale=noise_scale)
 
     def model(self, x: Tensor) -> None:
         """The program p(z_0) p(x_0 | z_0) p(z_1 | z_0) p(x_1 | z_1) ... for x of shape (N, T, D)."""
-        enter("state_space", self)
-        check_rows(x, self._event_shape())
+        register_module(self)
+        check_rows(x, self.event_shape)
         with pyro.plate("data", len(x)):
             z = torch.zeros_like(self.transition[0])
             for t in pyro.markov(range(self.num_steps)):
@@ -97,26 +94,21 @@ class StateSpace(nn.Module):
 
     def guide(self, x: Tensor) -> None:
         """The exact posterior, backwards in time, as a program: every importance weight is p(x)."""
-        enter("state_space", self)
+        register_module(self)
         filtered = [state for _, state in self._filter(x)]
         with pyro.plate("data", len(x)):
             state = filtered.pop()
             z = pyro.sample(f"z_{self.num_steps - 1}", dist.MultivariateNormal(*state))
             for t in pyro.markov(reversed(range(self.num_steps - 1))):
-                state = _given(filtered[t], self.transition, self.process_scale, z)
+                state, _ = _given(filtered[t], self.transition, self.process_scale, z)
                 z = pyro.sample(f"z_{t}", dist.MultivariateNormal(*state))
-
-    def scaled_guide(self, scale: float, shift: float = 0.0) -> Program:
-        """The exact guide with each draw, given those before, widened by `scale` and moved by `shift` sds."""
-        return moved_guide(self.guide, scale, shift)
 
     def posterior(self, x: Tensor) -> dict[str, dist.MultivariateNormal]:
         """p(z_t | x) of each site, for x of shape (N, T, D): batch shape (N,), event shape (S,)."""
         *filtered, state = [state for _, state in self._filter(x)]
         smoothed = [state]
         for earlier in reversed(filtered):
-            mean, covariance = _given(earlier, self.transition, self.process_scale, state.mean)
-            gain = _gain(earlier, self.transition, self.process_scale)
+            (mean, covariance), gain = _given(earlier, self.transition, self.process_scale, state.mean)
             state = _Gaussian(mean, covariance + gain @ state.covariance @ gain.T)
             smoothed.append(state)
         return {f"z_{t}": dist.MultivariateNormal(*state) for t, state in enumerate(reversed(smoothed))}
@@ -137,19 +129,16 @@ class StateSpace(nn.Module):
 
     def _filter(self, x: Tensor) -> Iterator[tuple[_Gaussian, _Gaussian]]:
         """For each step the prediction p(x_t | x_{<t}) and the filtered state p(z_t | x_{<=t})."""
-        check_rows(x, self._event_shape())
+        check_rows(x, self.event_shape)
         state = _Gaussian(torch.zeros_like(self.transition[0]), torch.zeros_like(self.transition))
         for t in range(self.num_steps):
             state = _through(state, self.transition, self._state_scale(t))
             prediction = _through(state, self.emission, self.noise_scale)
-            state = _given(state, self.emission, self.noise_scale, x[:, t])
+            state, _ = _given(state, self.emission, self.noise_scale, x[:, t])
             yield prediction, state
 
     def _state_scale(self, t: int) -> Tensor:
         return self.process_scale if t else self.initial_scale
-
-    def _event_shape(self) -> torch.Size:
-        return torch.Size([self.num_steps, len(self.emission)])
 
 
 def state_space(num_steps: int, num_features: int, num_states: int, *, noise: float = 1.0, seed: int = 0) -> StateSpace:
@@ -162,17 +151,12 @@ def state_space(num_steps: int, num_features: int, num_states: int, *, noise: fl
         noise: standard deviation of every observation given its state.
         seed: of the rotation and the emission.
     """
-    generator = torch.Generator().manual_seed(seed)
-    normal = torch.randn(num_features + num_states, num_states, generator=generator, dtype=torch.float64)
+    with seeded(seed):
+        normal = torch.randn(num_features + num_states, num_states, dtype=torch.float64)
     square, one = normal[:num_states], torch.ones_like(normal[0, 0])
     rotation = torch.linalg.matrix_exp(square - square.T)
     return StateSpace(
-        num_steps,
-        0.9 * rotation,
-        normal[num_states:],
-        initial_scale=one,
-        process_scale=one,
-        noise_scale=noise * one,
+        num_steps, 0.9 * rotation, normal[num_states:], initial_scale=one, process_scale=one, noise_scale=noise * one
     )
 
 
@@ -181,14 +165,10 @@ def _through(state: _Gaussian, linear: Tensor, scale: Tensor) -> _Gaussian:
     return _Gaussian(state.mean @ linear.T, linear @ state.covariance @ linear.T + (scale**2).diag())
 
 
-def _given(state: _Gaussian, linear: Tensor, scale: Tensor, y: Tensor) -> _Gaussian:
-    """The Normal of z from `state` once y = H z + N(0, diag(scale^2)) is known; its covariance stays symmetric."""
-    gain = _gain(state, linear, scale)
+def _given(state: _Gaussian, linear: Tensor, scale: Tensor, y: Tensor) -> tuple[_Gaussian, Tensor]:
+    """The Normal of z from `state` once y = H z + N(0, diag(scale^2)) is known, and the gain (S, D) of z on y."""
+    gain = torch.linalg.solve(_through(state, linear, scale).covariance, linear @ state.covariance).T
     rest = torch.ones_like(state.covariance[0]).diag() - gain @ linear
     mean = state.mean + (y - state.mean @ linear.T) @ gain.T
-    return _Gaussian(mean, rest @ state.covariance @ rest.T + (gain * scale**2) @ gain.T)
-
-
-def _gain(state: _Gaussian, linear: Tensor, scale: Tensor) -> Tensor:
-    """The regression of z on y = H z + N(0, diag(scale^2)), shape (S, D)."""
-    return torch.linalg.solve(_through(state, linear, scale).covariance, linear @ state.covariance).T
+    # So written (Joseph's form) the covariance stays symmetric.
+    return _Gaussian(mean, rest @ state.covariance @ rest.T + (gain * scale**2) @ gain.T), gain

@@ -4,7 +4,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyrovae.base.errors import InputError
+from pyrovae.base.errors import check_at_least_one
 
 
 class StandardNormal(nn.Module):
@@ -23,15 +23,9 @@ class StandardNormal(nn.Module):
 
     def __init__(self, num_latents: int) -> None:
         super().__init__()
-        check_latents(num_latents)
+        check_at_least_one(num_latents=num_latents)
         self.register_buffer("loc", torch.zeros(num_latents), persistent=False)
         self.register_buffer("scale", torch.ones(num_latents), persistent=False)
 
     def forward(self) -> dist.TorchDistribution:
         return dist.Normal(self.loc, self.scale).to_event(1)
-
-
-def check_latents(num_latents: int) -> None:
-    """Raises InputError unless there is at least one latent dimension."""
-    if num_latents < 1:
-        raise InputError(f"a prior needs at least one latent dimension, got {num_latents}")

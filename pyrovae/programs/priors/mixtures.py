@@ -6,10 +6,9 @@ import pyro.distributions as dist
 import torch
 from torch import nn
 
-from pyrovae.base.errors import InputError
+from pyrovae.base.errors import InputError, check_at_least_one
 from pyrovae.programs.families.family import positive, positive_inverse
 from pyrovae.programs.parameters import seeded
-from pyrovae.programs.priors.gaussian import check_latents
 
 
 class GaussianMixture(nn.Module):
@@ -35,9 +34,7 @@ class GaussianMixture(nn.Module):
         self, num_latents: int, *, num_components: int = 10, spread: float = 1.0, seed: int | None = None
     ) -> None:
         super().__init__()
-        check_latents(num_latents)
-        if num_components < 1:
-            raise InputError(f"a mixture needs at least one component, got {num_components}")
+        check_at_least_one(num_latents=num_latents, num_components=num_components)
         if spread < 0:
             raise InputError(f"spread must not be negative, got {spread}")
         with seeded(seed):

@@ -45,7 +45,7 @@ def test_both_bounds_hold_and_are_tight(name, start):
         "start": start,
         "seed": 1,
     }
-    bounds = bidirectional(oracle.model, oracle.scaled_guide(1.3, 0.3), x, num_data=N, **settings)
+    bounds = bidirectional(oracle.model, pv.widened(oracle.guide, 1.3, shift=0.3), x, num_data=N, **settings)
     exact = oracle.log_evidence(bounds.data[0])
     (below, below_se), (above, above_se) = (mean_and_se(bound - exact) for bound in (bounds.lower, bounds.upper))
     assert below <= 3 * below_se and abs(below) < 0.05
@@ -72,7 +72,7 @@ def test_weights_are_unbiased_both_ways(name, start):
     oracle = pv.oracles.EXAMPLES[name]()
     x, _ = oracle.draw(3, seed=3)
     exact = oracle.log_evidence(x)
-    with undisturbed(oracle.model, oracle.scaled_guide(1.2, 0.2)) as (model, guide, _):
+    with undisturbed(oracle.model, pv.widened(oracle.guide, 1.2, shift=0.2)) as (model, guide, _):
         latents = Latents(model, guide, (x,))
         torch.manual_seed(0)
         tuning = tune(start(latents), num_temperatures=40, num_leapfrog=3)
@@ -108,7 +108,7 @@ def test_the_width_shrinks_with_the_number_of_temperatures():
 def test_one_temperature_is_importance_sampling():
     oracle = pv.oracles.ppca(20, 3)
     x, _ = oracle.draw(200, seed=1)
-    guide = oracle.scaled_guide(1.3, 0.3)
+    guide = pv.widened(oracle.guide, 1.3, shift=0.3)
     annealed = annealed_evidence(oracle.model, guide, x, num_temperatures=1, num_chains=1000)
     plain = pv.evaluate(oracle.model, guide, x, seed=1)
     difference = annealed.log_evidence - plain.log_evidence

@@ -11,6 +11,7 @@ from examples.zoo import ZOO
 from pyrovae.base.errors import InputError
 from pyrovae.evidence.evaluate import evaluate
 from pyrovae.evidence.proposals.defensive import Defended
+from pyrovae.evidence.proposals.widened import widened
 from pyrovae.evidence.report import Report
 from pyrovae.pairs.context import undisturbed
 from pyrovae.pairs.particles import Particles
@@ -61,14 +62,14 @@ def test_density_and_share_of_the_mixture(way, share):
 
 @pytest.mark.parametrize("share", [0.02, 0.3])
 def test_weights_are_bounded(share):
-    terms = table(ORACLE.model, ORACLE.scaled_guide(0.2), X, share)
+    terms = table(ORACLE.model, widened(ORACLE.guide, 0.2), X, share)
     assert (terms.log_weight <= terms.log_likelihood - math.log(share) + 1e-12).all()
     assert (terms.log_weight > terms.log_likelihood - math.log(share) - 0.01).any()  # where the guide has no tails
 
 
 def test_exact_evidence():
     # 4 standard errors of the mean over data, plus the bias that the report states.
-    for guide in (ORACLE.guide, ORACLE.scaled_guide(0.8), ORACLE.mean_field_guide()):
+    for guide in (ORACLE.guide, widened(ORACLE.guide, 0.8), ORACLE.mean_field_guide()):
         report = account(guide)
         values = report.to_dict()["log_evidence"]
         error = float((report.log_evidence - EXACT).mean())
@@ -122,7 +123,7 @@ def test_programs_of_every_style(name):
 
 
 def test_the_report_says_it(tmp_path):
-    report = account(ORACLE.scaled_guide(0.8), num_particles=30)
+    report = account(widened(ORACLE.guide, 0.8), num_particles=30)
     assert "0.9 guide + 0.1 prior" in report.summary() and report.to_dict()["defensive"] == 0.1
     assert "prior" not in account(ORACLE.guide, num_particles=30, defensive=0.0).summary().split("effective")[1]
     report.save(tmp_path / "r.json")

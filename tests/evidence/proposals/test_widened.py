@@ -1,4 +1,4 @@
-"""Widened guides: each family against its formula, and any guide against the evidence that it must not change."""
+"""Widened and shifted guides: each family against its formula, any guide against the evidence that it must not change."""
 
 import math
 
@@ -7,6 +7,7 @@ import pyro.distributions as dist
 import pyro.distributions.transforms as transforms
 import pytest
 import torch
+from examples.exact import close
 from examples.zoo import ZOO
 from torch import nn
 
@@ -49,9 +50,9 @@ def one_draw(fn):
     return guide
 
 
-def wide(fn, factor=C):
-    """The distribution that a widened guide draws from, and draws of it."""
-    trace = pyro.poutine.trace(widened(one_draw(fn), factor)).get_trace()
+def wide(fn, factor=C, shift=0.0):
+    """The distribution that a widened guide draws from."""
+    trace = pyro.poutine.trace(widened(one_draw(fn), factor, shift=shift)).get_trace()
     return sites(trace)["z"]["fn"]
 
 
@@ -175,17 +176,173 @@ def test_a_factor_must_be_positive(factor):
         widened(ORACLE.guide, factor)
 
 
+@pytest.mark.parametrize("shift", [math.inf, math.nan])
+def test_a_shift_must_be_finite(shift):
+    with pytest.raises(InputError, match=r"shift finite; got 1\.0 and"):
+        widened(ORACLE.guide, 1.0, shift=shift)
+
+
+# ------------------------------------------------------------------------------------- shifted families
+
+
+def scale_tril(*batch):
+    return torch.tensor([[1.5, 0.0], [0.9, 0.4]], dtype=torch.float64).expand(*batch, 2, 2)
+
+
+def mixture():
+    components = dist.MultivariateNormal(doubles(5, 3, 2), scale_tril=scale_tril(5, 3))
+    return dist.MixtureSameFamily(dist.Categorical(logits=doubles(5, 3)), components)
+
+
+MOMENTS = {  # the mean and standard deviation of each draw are moved, exactly
+    "normal": lambda: dist.Normal(doubles(5), doubles(5, seed=1).exp()),
+    "independent": lambda: dist.Normal(doubles(5, 3, 2), doubles(5, 3, 2).exp()).to_event(2),
+    "multivariate": lambda: dist.MultivariateNormal(doubles(5, 2), scale_tril=scale_tril(5)),
+    "low-rank": lambda: dist.LowRankMultivariateNormal(doubles(5, 2), doubles(5, 2, 1), doubles(5, 2).exp()),
+    "laplace": lambda: dist.Laplace(doubles(5), doubles(5, seed=1).exp()),
+    "gamma": lambda: dist.Gamma(2 + doubles(5, 3).exp(), doubles(5, 3).exp()).to_event(1),
+}
+ALL = {
+    **MOMENTS,
+    "log-normal": lambda: dist.LogNormal(doubles(5), doubles(5, seed=1).exp()),
+    "cauchy": lambda: dist.Cauchy(doubles(5), doubles(5, seed=1).exp()),
+    "student-t": lambda: dist.StudentT(3.0, doubles(5), doubles(5, seed=1).exp()),
+    "beta": lambda: dist.Beta(2 + doubles(5, 3).exp(), 2 + doubles(5, 3, seed=1).exp()).to_event(1),
+    "mixture": mixture,
+    "bernoulli": lambda: dist.Bernoulli(logits=doubles(5, 3)),
+    "categorical": lambda: dist.Categorical(logits=doubles(5, 3)),
+    "one-hot": lambda: dist.OneHotCategorical(logits=doubles(5, 3)),
+}
+
+
+@pytest.mark.parametrize("make", MOMENTS.values(), ids=MOMENTS)
+@pytest.mark.parametrize(("scale", "shift"), [(1.3, 0.3), (0.7, -0.5), (1.0, 0.0)])
+def test_mean_and_standard_deviation_are_moved(make, scale, shift):
+    before = make()
+    after = wide(before, scale, shift)
+    close(after.mean, before.mean + shift * before.variance.sqrt())
+    close(after.variance, scale**2 * before.variance)
+    assert type(after) is type(before)
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1.3, 0.3), (0.7, -0.5), (1.0, 0.0)])
+def test_the_mean_of_a_beta_is_moved_and_its_concentration_divided(scale, shift):
+    before = ALL["beta"]()
+    after = wide(before, scale, shift)
+    close(after.mean, before.mean + shift * before.variance.sqrt())
+    totals = [fn.base_dist.concentration1 + fn.base_dist.concentration0 for fn in (before, after)]
+    close(totals[1], totals[0] / scale**2)
+    # Of a mean m and a concentration n the variance is m (1 - m) / (n + 1).
+    close(after.variance, after.mean * (1 - after.mean) / (totals[0] / scale**2 + 1))
+    assert type(after) is type(before)
+
+
+@pytest.mark.parametrize("name", ["log-normal", "cauchy", "student-t"])
+def test_what_may_have_no_deviation_moves_by_its_scale(name):
+    before = ALL[name]()
+    after = wide(before, 1.3, 0.3)
+    close(after.loc, before.loc + 0.3 * before.scale)
+    close(after.scale, 1.3 * before.scale)
+
+
+def test_the_axes_of_a_normal_are_kept():
+    before = MOMENTS["multivariate"]()
+    close(wide(before, 1.3, 0.3).covariance_matrix, 1.69 * before.covariance_matrix)
+
+
+def test_each_component_of_a_mixture_is_moved():
+    before = mixture()
+    after = wide(before, 1.3, 0.3)
+    close(after.mixture_distribution.logits, before.mixture_distribution.logits)
+    expected = wide(before.component_distribution, 1.3, 0.3)
+    close(after.component_distribution.mean, expected.mean)
+    close(after.component_distribution.variance, 1.69 * before.component_distribution.variance)
+
+
+@pytest.mark.parametrize("name", ["categorical", "one-hot"])
+def test_classes_are_tempered_and_mixed(name):
+    before = ALL[name]()
+    powers = before.probs ** (1 / 2.0**2)
+    close(wide(before, 2.0, 0.0).probs, powers / powers.sum(-1, keepdim=True))
+    close(wide(before, 1.0, 0.3).probs, 0.7 * before.probs + 0.1)
+    close(wide(before, 2.0, 1.0).probs, torch.full((5, 3), 1 / 3, dtype=torch.float64))
+
+
+def test_bits_are_tempered_and_mixed():
+    before = ALL["bernoulli"]()
+    close(wide(before, 2.0, 0.0).logits, before.logits / 4)
+    close(wide(before, 1.0, 0.3).probs, 0.7 * before.probs + 0.15)
+    close(wide(before, 2.0, 1.0).probs, torch.full((5, 3), 0.5, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("make", ALL.values(), ids=ALL)
+def test_at_one_and_zero_nothing_changes(make):
+    before = make()
+    value = before.sample()
+    after = wide(before, 1.0, 0.0)
+    assert (after.batch_shape, after.event_shape) == (before.batch_shape, before.event_shape)
+    close(after.log_prob(value), before.log_prob(value))
+
+
+@pytest.mark.parametrize(
+    ("distribution", "message"),
+    [
+        (dist.Gamma(torch.tensor([0.01, 4.0]), 1.0), "1 of 2 gamma distributions have none .* 1.3 times .* by -0.5"),
+        (dist.Beta(torch.tensor(0.1), 10.0), "1 of 1 beta distributions have none"),
+        (dist.Exponential(3.0), "no wider Exponential is known"),
+        (dist.HalfNormal(1.0), "no shifted HalfNormal is known, got shift=-0.5"),
+        (dist.HalfCauchy(1.0), "no shifted HalfCauchy is known"),
+        (dist.Dirichlet(torch.ones(3)), "no shifted Dirichlet is known"),
+        (dist.VonMises(0.0, 1.0), "no shifted VonMises is known"),
+        (dist.Categorical(torch.ones(3)), r"a fraction in \[0, 1\] of the uniform distribution, got -0.5"),
+    ],
+    ids=lambda case: type(case).__name__,
+)
+def test_what_cannot_be_shifted_is_refused_by_name(distribution, message):
+    with pytest.raises(InputError, match=f"site 'z': .*{message}"):
+        wide(distribution, 1.3, -0.5)
+
+
 # ------------------------------------------------------------------------------------------- any guide
 
 
+def chain_guide(x):
+    with pyro.plate("data", len(x)):
+        a = pyro.sample("a", dist.Normal(x, 1.0))
+        pyro.sample("b", dist.Normal(a, 2.0))
+
+
+def test_every_draw_of_a_guide_is_moved_given_those_before():
+    x = doubles(4)
+    trace = pyro.poutine.trace(widened(chain_guide, 1.5, shift=0.5)).get_trace(x)
+    a, b = (trace.nodes[name]["fn"] for name in "ab")
+    close(a.mean, x + 0.5)
+    close(b.mean, trace.nodes["a"]["value"] + 1.0)
+    close(a.stddev.expand(4), torch.full((4,), 1.5, dtype=torch.float64))
+    assert (b.stddev == 3.0).all()
+    assert trace.nodes["data"]["value"].tolist() == [0, 1, 2, 3]  # the rows of the plate are no draws to move
+
+
+def test_second_moment_of_the_weights_is_known():
+    # E_q[(w / p(x))^2] of a Normal: r^2 / sqrt(2 r^2 - 1) * exp(shift^2 / (2 r^2 - 1)), r the scale; 5 standard errors.
+    oracle, scale, shift = ppca(4, 1), 1.2, 0.4
+    x, _ = oracle.draw(1, seed=0)
+    torch.manual_seed(0)
+    log_w = log_terms(oracle.model, widened(oracle.guide, scale, shift=shift), x, num_particles=20_000).log_weight
+    squares = (2 * (log_w - oracle.log_evidence(x))).exp()
+    spread = 2 * scale**2 - 1
+    expected = scale**2 / math.sqrt(spread) * math.exp(shift**2 / spread)
+    assert abs(squares.mean() - expected) < 5 * squares.std() / math.sqrt(20_000)
+
+
 def test_widened_to_the_exact_posterior():
-    report = account(widened(ORACLE.scaled_guide(0.5), 2.0), num_particles=50)
+    report = account(widened(widened(ORACLE.guide, 0.5), 2.0), num_particles=50)
     assert (report.log_evidence - EXACT).abs().max() < 1e-10
     assert (report.pareto_k == -math.inf).all()
 
 
 def test_widened_twice():
-    report = account(widened(widened(ORACLE.scaled_guide(0.5), 4.0), 0.5), num_particles=50)
+    report = account(widened(widened(widened(ORACLE.guide, 0.5), 4.0), 0.5), num_particles=50)
     assert (report.log_evidence - EXACT).abs().max() < 1e-10
 
 
@@ -282,6 +439,8 @@ def test_a_fit_keeps_its_scope():
     assert torch.equal(here.elbo, account(guide, model=model).elbo)
     assert (here.elbo < there.elbo - 1).all()  # at a shift of its own, not at that of the global store
     assert isinstance(widened(guide, 1.2), Scoped) and widened(guide, 1.2).scope is guide.scope
+    shifted = account(widened(guide, 1.0, shift=0.5), model=model)
+    assert (shifted.elbo != here.elbo).all()
     assert not list(pyro.get_param_store().keys())
 
 

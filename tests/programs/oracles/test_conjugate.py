@@ -8,6 +8,7 @@ import torch
 from examples.exact import close
 
 from pyrovae.base.errors import InputError
+from pyrovae.evidence.proposals.widened import widened
 from pyrovae.programs.oracles.conjugate import BetaBinomial, GammaPoisson, beta_binomial, gamma_poisson
 
 CONJUGATE = {"gamma-poisson": lambda: gamma_poisson(3), "beta-binomial": lambda: beta_binomial(3)}
@@ -66,7 +67,7 @@ def test_where_the_weights_have_a_second_moment(name, oracle, scale, shift, fini
     # E_q[w^2] is the integral of z^(2a - a' - 1) e^-((2b - b') z), or of z^(2a - a' - 1) (1 - z)^(2b - b' - 1).
     x, _ = oracle.draw(1000, seed=0)
     with pyro.get_param_store().scope():
-        guide = pyro.poutine.trace(oracle.scaled_guide(scale, shift)).get_trace(x).nodes["z"]["fn"].base_dist
+        guide = pyro.poutine.trace(widened(oracle.guide, scale, shift=shift)).get_trace(x).nodes["z"]["fn"].base_dist
     posterior = oracle.posterior(x).base_dist
     names = ("concentration", "rate") if name == "gamma-poisson" else ("concentration1", "concentration0")
     assert all((getattr(guide, n) < 2 * getattr(posterior, n)).all() == finite for n in names)
@@ -80,7 +81,7 @@ def test_where_the_weights_have_a_second_moment(name, oracle, scale, shift, fini
         (lambda: GammaPoisson(torch.ones(2), torch.ones(3)), r"rate of shape \(2,\); got \(3,\)"),
         (lambda: BetaBinomial(torch.ones(2), torch.zeros(2), 3), "concentration0 must be positive"),
         (lambda: BetaBinomial(torch.ones(2), torch.ones(3), 3), r"concentration0 of shape \(2,\)"),
-        (lambda: BetaBinomial(torch.ones(2), torch.ones(2), 0), "num_trials must be at least 1; got 0"),
+        (lambda: BetaBinomial(torch.ones(2), torch.ones(2), 0), "num_trials must be a whole number, at least 1; got 0"),
     ],
 )
 def test_errors(make, message):

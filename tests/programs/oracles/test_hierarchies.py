@@ -58,11 +58,11 @@ def test_posterior_is_the_conditional_of_the_dense_joint(oracle):
     close(posterior["theta"].variance, variance[1:, None].expand(-1, 50))
 
 
-def test_error_of_the_scaled_guide_is_that_of_its_independent_steps():
+def test_error_of_the_widened_guide_is_that_of_its_independent_steps():
     # Every draw, given those before, is off by the same KL, (scale^2 - 1 - log scale^2 + shift^2) / 2; 5 standard errors.
     oracle, scale, shift = hierarchy(3), 1.2, 0.4
     x, _ = oracle.draw(200, seed=0)
-    report = pv.evaluate(oracle.model, oracle.scaled_guide(scale, shift), x, progress=False)
+    report = pv.evaluate(oracle.model, pv.widened(oracle.guide, scale, shift=shift), x, progress=False)
     expected = 4 * (scale**2 - 1 - 2 * math.log(scale) + shift**2) / 2
     gap = (oracle.log_evidence(x) - report.elbo).mean()
     assert abs(gap - expected) < 5 * report.mc_se_elbo.square().sum().sqrt() / len(x)
@@ -84,7 +84,7 @@ def test_draws_have_the_moments_of_the_model():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: hierarchy(0), "at least one member; got 0"),
+        (lambda: hierarchy(0), "num_members must be a whole number, at least 1; got 0"),
         (lambda: hierarchy(3, noise=0.0), "noise_scale must be positive everywhere; got 0"),
         (lambda: hierarchy(3, group_scale=-1.0), "group_scale must be positive"),
         (

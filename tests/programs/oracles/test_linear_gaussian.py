@@ -10,6 +10,7 @@ from examples.exact import close, log_weights
 from torch import nn
 
 from pyrovae.base.errors import InputError
+from pyrovae.evidence.proposals.widened import widened
 from pyrovae.programs.oracles.linear_gaussian import LinearGaussian, factor_analysis, ppca
 
 LINEAR = {
@@ -69,7 +70,7 @@ def test_exact_guide_has_constant_log_weights(linear):
 def test_programs_run_under_an_outer_plate(linear):
     x, _ = linear.draw(6, seed=2)
     close(log_weights(linear.model, linear.guide, x, 3), linear.log_evidence(x).expand(3, -1))
-    for guide in (linear.mean_field_guide(1.1, 0.2), linear.scaled_guide(1.1, 0.2)):
+    for guide in (linear.mean_field_guide(1.1, 0.2), widened(linear.guide, 1.1, shift=0.2)):
         assert log_weights(linear.model, guide, x, 3).shape == (3, 6)
 
 
@@ -109,11 +110,11 @@ def test_mean_field_scale_one_is_the_best(linear):
 
 
 @pytest.mark.parametrize("scale, shift", [(1.0, 0.0), (0.5, 0.0), (1.5, -0.7)])
-def test_scaled_guide(linear, scale, shift):
+def test_widened_guide(linear, scale, shift):
     x, _ = linear.draw(3, seed=4)
     posterior = linear.posterior(x)
     with pyro.get_param_store().scope():
-        site = pyro.poutine.trace(linear.scaled_guide(scale, shift)).get_trace(x).nodes["z"]["fn"]
+        site = pyro.poutine.trace(widened(linear.guide, scale, shift=shift)).get_trace(x).nodes["z"]["fn"]
     close(site.mean, posterior.mean + shift * posterior.variance.sqrt())
     close(site.covariance_matrix, scale**2 * posterior.covariance_matrix)
 
@@ -164,7 +165,7 @@ def test_tensors_become_buffers_and_parameters_stay_parameters():
     with pyro.get_param_store().scope():
         loss = pyro.infer.Trace_ELBO().differentiable_loss(learned.model, learned.guide, doubles(4, 6))
         loss.backward()
-        assert "linear_gaussian$$$loadings" in pyro.get_param_store()
+        assert "LinearGaussian$$$loadings" in pyro.get_param_store()
     assert all(parameter.grad is not None for parameter in learned.parameters())
 
 

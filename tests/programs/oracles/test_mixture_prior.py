@@ -24,12 +24,12 @@ def unequal():
 
 def test_evidence_is_a_mixture_of_dense_normals(unequal):
     x, _ = unequal.draw(50, seed=0)
-    loadings, likelihood = unequal.likelihood.loadings, unequal.likelihood
+    loadings, linear = unequal.linear.loadings, unequal.linear
     joint = [
         weight.log()
         + MultivariateNormal(
-            loadings @ mean + likelihood.bias,
-            loadings @ scale.square().diag() @ loadings.T + likelihood.noise_scale.square().diag(),
+            loadings @ mean + linear.bias,
+            loadings @ scale.square().diag() @ loadings.T + linear.noise_scale.square().diag(),
         ).log_prob(x)
         for weight, mean, scale in zip(unequal.weights, unequal.means, unequal.scales, strict=True)
     ]
@@ -41,7 +41,7 @@ def test_evidence_and_posterior_on_a_grid():
     oracle = mixture_prior(2, 1)
     x, _ = oracle.draw(5, seed=0)
     z = torch.linspace(-12, 12, 20001, dtype=torch.float64)[:, None, None]
-    likelihood = dist.Normal(z @ oracle.likelihood.loadings.T, oracle.likelihood.noise_scale).to_event(1).log_prob(x)
+    likelihood = dist.Normal(z @ oracle.linear.loadings.T, oracle.linear.noise_scale).to_event(1).log_prob(x)
     prior = sum(
         weight * dist.Normal(mean, scale).log_prob(z[..., 0]).exp()
         for weight, (mean,), (scale,) in zip(oracle.weights, oracle.means, oracle.scales, strict=True)

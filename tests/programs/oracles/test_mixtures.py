@@ -1,4 +1,4 @@
-"""Mixtures against sums over components one by one; EM against what it must recover."""
+"""Mixtures against sums over components one by one."""
 
 import math
 
@@ -11,7 +11,6 @@ from torch import nn
 
 import pyrovae as pv
 from pyrovae.base.errors import InputError
-from pyrovae.programs.baselines.mixture_em import fit_mixture
 from pyrovae.programs.oracles.mixtures import FiniteMixture, bernoulli_mixture, gaussian_mixture
 
 FAMILIES = {
@@ -72,8 +71,6 @@ class TestFiniteMixture:
         mixture = FiniteMixture(torch.tensor([0.5, 0.5]), torch.rand(2, *event) + 1, family)
         x, k = mixture.draw(7, seed=0)
         assert (x.shape, k.shape, mixture.log_evidence(x).shape) == ((7, *event), (7,), (7,))
-        fitted = fit_mixture(x, 2, family, maximum=math.inf, num_iterations=3)
-        assert (fitted.means.shape, fitted.weights.dtype) == ((2, *event), torch.float64)
 
     def test_draws_have_the_proportions_of_the_model(self, mixture):
         _, k = mixture.draw(50_000, seed=1)
@@ -87,7 +84,7 @@ class TestFiniteMixture:
         assert [name for name, _ in mixture.named_parameters()] == ["means"]
         with pyro.get_param_store().scope():
             pyro.poutine.trace(mixture.model).get_trace(torch.ones(3, 5))
-            assert list(pyro.get_param_store()) == ["finite_mixture$$$means"]
+            assert list(pyro.get_param_store()) == ["FiniteMixture$$$means"]
 
     @pytest.mark.parametrize(
         "make, message",
@@ -131,109 +128,14 @@ class TestConstructors:
         mixture = make(4, 3)
         close(mixture.weights, torch.tensor([1, 2, 3], dtype=torch.float64) / 6)
         assert mixture.means.shape == (3, 4)
-        with pytest.raises(InputError, match="at least one component; got 0"):
+        with pytest.raises(InputError, match="num_components must be a whole number, at least 1; got 0"):
             make(4, 0)
 
-    def test_scaled_guide_is_tempered_and_mixed(self, mixture):
+    def test_a_widened_guide_is_tempered_and_mixed(self, mixture):
         x, _ = mixture.draw(5, seed=0)
-        trace = pyro.poutine.trace(mixture.scaled_guide(2.0, 0.2)).get_trace(x)
-        powers = mixture.posterior(x).probs.sqrt()
+        trace = pyro.poutine.trace(pv.widened(mixture.guide, 2.0, shift=0.2)).get_trace(x)
+        powers = mixture.posterior(x).probs ** (1 / 2.0**2)
         close(trace.nodes["k"]["fn"].probs, 0.8 * powers / powers.sum(1, keepdim=True) + 0.2 / 4)
-
-
-class TestFitMixture:
-    @pytest.fixture(params=FAMILIES.values(), ids=FAMILIES.keys())
-    def separated(self, request):
-        family, maximum = request.param
-        high, low = (0.9, 0.1) if maximum == 1 else (10.0, 2.0)
-        means = torch.full((3, 30), low, dtype=torch.float64)
-        for component in range(3):
-            means[component, 10 * component : 10 * component + 10] = high
-        truth = FiniteMixture(torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64), means, family)
-        return truth, maximum, truth.draw(2000, seed=0)
-
-    def test_recovers_a_separated_mixture(self, separated):
-        truth, maximum, (x, k) = separated
-        fitted = fit_mixture(x, 3, truth.family, maximum=maximum, num_restarts=5)
-        order = fitted.weights.argsort()
-        assert (fitted.posterior(x).probs[:, order].argmax(1) == k).double().mean() > 0.99
-        # Six standard errors: a mean of at least 350 draws of variance at most 10; a proportion of 2,000.
-        variance = truth.family(truth.means).variance
-        assert ((fitted.means[order] - truth.means).abs() < 6 * (variance / 350).sqrt()).all()
-        assert ((fitted.weights[order] - truth.weights).abs() < 6 * 0.5 / math.sqrt(2000)).all()
-
-    def test_log_likelihood_never_decreases(self, mixture):
-        maximum = dict(FAMILIES.values())[mixture.family]
-        x, _ = mixture.draw(300, seed=0)
-        scores = [
-            fit_mixture(x, 6, mixture.family, maximum=maximum, num_iterations=steps, tolerance=0.0, smoothing=0.0)
-            .log_evidence(x)
-            .mean()
-            for steps in range(1, 25)
-        ]
-        assert (torch.stack(scores).diff() >= -1e-12).all()
-        assert scores[-1] > scores[0]
-
-    def test_one_component_is_the_independent_model(self, mixture):
-        maximum = dict(FAMILIES.values())[mixture.family]
-        x, _ = mixture.draw(300, seed=0)
-        fitted = fit_mixture(x, 1, mixture.family, maximum=maximum)
-        close(fitted.means[0], x.mean(0))
-        close(fitted.log_evidence(x), mixture.family(x.mean(0)).log_prob(x))
-
-    def test_smoothing_adds_observations_of_the_overall_mean(self):
-        family, _ = FAMILIES["binomial"]
-        x = torch.cat([torch.full((50, 5), 2.0), torch.full((50, 5), 14.0)]).double()
-        fitted = fit_mixture(x, 2, family, maximum=16, smoothing=10.0, tolerance=0.0)
-        expected = torch.tensor([(50 * 2.0 + 10 * 8) / 60, (50 * 14.0 + 10 * 8) / 60], dtype=torch.float64)
-        torch.testing.assert_close(fitted.means.sort(0).values, expected[:, None].expand(2, 5), rtol=1e-4, atol=1e-4)
-
-    @pytest.mark.parametrize("smoothing", [0.0, 1.0])
-    def test_unseen_values_never_have_probability_zero(self, smoothing):
-        family, _ = FAMILIES["bernoulli"]
-        x = torch.zeros(40, 5)
-        x[:20, :2] = 1
-        fitted = fit_mixture(x, 2, family, maximum=1, smoothing=smoothing)
-        assert ((fitted.means > 0) & (fitted.means < 1)).all()
-        assert fitted.log_evidence(1 - x.double()).isfinite().all()
-
-    def test_more_components_than_distinct_data_are_harmless(self):
-        family, _ = FAMILIES["poisson"]
-        x = torch.tensor([[0.0] * 5, [40.0] * 5]).repeat_interleave(10, 0)
-        fitted = fit_mixture(x, 8, family, maximum=math.inf, smoothing=0.0)
-        assert fitted.weights.isfinite().all() and fitted.means.isfinite().all()
-        close(fitted.weights.sum(), torch.tensor(1.0, dtype=torch.float64))
-
-    def test_same_seed_same_fit_and_restarts_never_hurt(self, mixture):
-        maximum = dict(FAMILIES.values())[mixture.family]
-        x, _ = mixture.draw(200, seed=0)
-        one, again, five = (
-            fit_mixture(x, 4, mixture.family, maximum=maximum, num_restarts=restarts) for restarts in (1, 1, 5)
-        )
-        assert torch.equal(one.means, again.means) and torch.equal(one.weights, again.weights)
-        assert five.log_evidence(x).mean() >= one.log_evidence(x).mean() - 1e-12
-
-    @pytest.mark.parametrize(
-        "change, message",
-        [
-            ({"num_components": 0}, "1 <= num_components <= 20"),
-            ({"num_components": 21}, "the number of data; got 21"),
-            ({"x": torch.full((20, 5), 2.0)}, r"data must be finite and lie in \[0, 1\]; got 2.0 to 2.0"),
-            ({"x": torch.full((20, 5), math.nan)}, "must be finite"),
-            ({"smoothing": -1.0}, "must not be negative"),
-            ({"num_restarts": 0}, "must be at least 1"),
-            ({"family": lambda mean: dist.StudentT(3.0, mean).to_event(1)}, "not affine in x"),
-        ],
-    )
-    def test_errors(self, change, message):
-        arguments = {
-            "x": torch.tensor([0.0, 1.0])[torch.arange(100).reshape(20, 5) % 3 % 2],
-            "num_components": 2,
-            "family": FAMILIES["bernoulli"][0],
-            **change,
-        }
-        with pytest.raises(InputError, match=message):
-            fit_mixture(maximum=1, **arguments)
 
 
 def test_draws_depend_on_the_seed_alone_and_leave_the_generator_untouched():
@@ -245,13 +147,6 @@ def test_draws_depend_on_the_seed_alone_and_leave_the_generator_untouched():
     torch.rand(3)
     assert all(torch.equal(a, b) for a, b in zip(first, mixture.draw(40, 0), strict=True))
     assert not torch.equal(first[0], mixture.draw(40, 1)[0])
-
-
-def test_fitting_leaves_the_generator_untouched():
-    x, _ = FiniteMixture(torch.ones(1), torch.ones(1, 5), FAMILIES["poisson"][0]).draw(20, seed=0)
-    before = torch.get_rng_state()
-    fit_mixture(x, 3, FAMILIES["poisson"][0], maximum=math.inf)
-    assert torch.equal(before, torch.get_rng_state())
 
 
 def test_the_marginal_program_is_the_evidence():

@@ -51,7 +51,7 @@ def gates(report, truth):
 def measured(name):
     oracle = EXAMPLES[name]()
     x, _ = oracle.draw(NUM_DATA, seed=0)
-    guide = oracle.scaled_guide(1.3, 0.3)
+    guide = pv.widened(oracle.guide, 1.3, shift=0.3)
     return x, pv.evaluate(oracle.model, guide, x, num_particles=NUM_PARTICLES, progress=False)
 
 

@@ -70,12 +70,12 @@ def undivided(oracle, x):
 @pytest.fixture(scope="module")
 def calibration(oracle, x):
     sizes = {"num_simulations": 200, "num_draws": 19, "num_particles": 200}
-    return pv.calibrate(oracle.model, oracle.scaled_guide(0.5), x, **sizes, **QUIET)
+    return pv.calibrate(oracle.model, pv.widened(oracle.guide, 0.5), x, **sizes, **QUIET)
 
 
 def posterior(oracle, scale=0.6, shift=0.4, **more):
     return pv.exact_posterior(
-        oracle.model, oracle.scaled_guide(scale, shift), oracle.draw(1, seed=0)[0], **more, **QUIET
+        oracle.model, pv.widened(oracle.guide, scale, shift=shift), oracle.draw(1, seed=0)[0], **more, **QUIET
     )
 
 

@@ -34,6 +34,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyrovae.base.errors import InputError
+from pyrovae.evidence.proposals.widened import widened
 from pyrovae.pairs.context import own_scope
 from pyrovae.pairs.handlers import tempered
 from pyrovae.programs.oracles import ppca
@@ -395,7 +396,7 @@ def test_a_rescaled_loss_stays_one_while_the_kl_warms_up():
 def test_bounds_are_ordered_below_the_exact_evidence():
     oracle = ppca(8, 2)
     x, _ = oracle.draw(50, seed=0)
-    guide, evidence, repeats = oracle.scaled_guide(1.4, 0.3), oracle.log_evidence(x).sum(), 100
+    guide, evidence, repeats = widened(oracle.guide, 1.4, shift=0.3), oracle.log_evidence(x).sum(), 100
     objectives = [SampledELBO(), SampledELBO(5), AnalyticKLELBO(), IWAE(2), IWAE(10), IWAE(100)]
     torch.manual_seed(0)
     losses = [[objective.loss(oracle.model, guide, x) for _ in range(repeats)] for objective in objectives]
