@@ -68,7 +68,7 @@ class Aggregation:
     ) -> None:
         self.model, self.guide, self.source, self.bar = model, guide, source, bar
         self.seed, self.plate = seed, plate
-        self.width = max(64, sum(tensor[0].numel() for tensor in source.tensors))
+        self.width = max(64, sum(column.shape[1:].numel() for column in source.columns))
         self.ways: dict[int, str] = {}  # data in a block -> how the programs take it
 
     def draw(self, rows: Tensor, num_draws: int, *, key: int = 0) -> Drawn:
