@@ -1,7 +1,5 @@
 """The batches of a fit: seed, epoch and place alone decide on rows and draws, so that any batch can be had again."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,11 +12,7 @@ from torch import Tensor
 from pyrovae.base.errors import InputError
 from pyrovae.base.memory import blocks_of, of_device
 from pyrovae.base.random import kept_rng, seed_of
-from pyrovae.data.encoding import Compact
-from pyrovae.data.memmap import is_mapped
 from pyrovae.data.split import Split
-
-__all__ = ["AHEAD", "Batch", "Batches", "prefetch"]
 
 # Numbers that are decoded at once: one call for many small batches, and they stay in cache. Draws depend on them.
 AHEAD = {"cpu": 2**18, "cuda": 2**24}
@@ -35,42 +29,38 @@ class Batches:
     """
 
     def __init__(self, split: Split, batch_size: int, *, seed: int) -> None:
-        self.num_data, self.batch_size, self.seed = len(split), batch_size, seed
-        self.steps = -(-len(split) // batch_size)
-        self.device, self.mapped = split.x.device, is_mapped(split)
-        self.source = Compact.of(split)  # as small as it can be, on the device unless it stays in its file
-        if not self.mapped:
-            self.source = self.source.to(self.device)
+        self.split, self.batch_size, self.seed = split, batch_size, seed
+        self.num_data, self.device, self.steps = len(split), split.device, -(-len(split) // batch_size)
         self.generator = torch.Generator(device=self.device)
-        numbers = batch_size * sum(tensor.shape[1:].numel() for tensor in split.tensors)
+        numbers = batch_size * sum(column.shape[1:].numel() for column in split.columns)
         self.ahead = max(1, of_device(AHEAD, self.device) // max(1, numbers))  # batches
 
     def of_each_size(self) -> list[Batch]:
         """One batch of each size that will come, the full size first."""
         sizes = dict.fromkeys(rows.stop - rows.start for rows in blocks_of(self.num_data, self.batch_size))
         with kept_rng():
-            return [self.source.batch(torch.arange(rows)) for rows in sizes]  # laid out as those of an epoch
+            return [self.split.batch(torch.arange(rows)) for rows in sizes]  # laid out as those of an epoch
 
     def of_last_rows(self) -> Batch:
         """A batch of full size, of the last rows backwards."""
         rows = min(self.batch_size, self.num_data)
         with kept_rng():
-            return self.source.batch(torch.arange(self.num_data - 1, self.num_data - 1 - rows, -1))
+            return self.split.batch(torch.arange(self.num_data - 1, self.num_data - 1 - rows, -1))
 
     def example(self, epoch: int) -> Batch:
         """The rows of an epoch's first batch, without a trace in any random state."""
         with kept_rng():
-            return self.source.batch(self._order(epoch)[: self.batch_size])
+            return self.split.batch(self._order(epoch)[: self.batch_size])
 
     @contextmanager
     def epoch(self, number: int, first: int) -> Iterator[Iterator[Batch]]:
         """The batches of an epoch, from one on; those of a file are gathered ahead of their use."""
         pieces = self._order(number).split(self.ahead * self.batch_size)[first // self.ahead :]
-        if self.mapped:
-            with prefetch(self.source, pieces, device=self.device, generator=self.generator) as coming:
+        if self.split.mapped:
+            with prefetch(self.split, pieces, device=self.device, generator=self.generator) as coming:
                 yield self._batches(coming, number, first)
         else:
-            coming = (self.source.batch(rows, self.generator) for rows in pieces)
+            coming = (self.split.batch(rows, self.generator) for rows in pieces)
             yield self._batches(coming, number, first)
 
     def _order(self, epoch: int) -> Tensor:
@@ -80,12 +70,12 @@ class Batches:
         else:
             shuffle = torch.Generator("cpu").manual_seed(seed_of("order", self.seed, epoch))
             order = torch.randperm(self.num_data, generator=shuffle, device="cpu")
-        return order if self.mapped else order.to(self.device)
+        return order if self.split.mapped else order.to(self.device)
 
     def _batches(self, coming: Iterator[Batch], epoch: int, first: int) -> Iterator[Batch]:
         piece, done = divmod(first, self.ahead)
         while True:
-            if self.source.drawn_anew:
+            if self.split.protocol.drawn_anew:
                 self.generator.manual_seed(seed_of("binarization", self.seed, epoch, piece))
             tensors = next(coming, None)
             if tensors is None:
@@ -100,7 +90,7 @@ class Batches:
 
 @contextmanager
 def prefetch(
-    data: Split | Compact,
+    split: Split,
     batches: Iterable[Tensor],
     *,
     device: torch.device | str,
@@ -114,7 +104,7 @@ def prefetch(
     Leaving the context ends the thread, after the gather that is under way.
 
     Args:
-        data: a split, or its compact form; rows are gathered on the CPU.
+        split: its rows are gathered on the CPU.
         batches: (B,) int64 row numbers for each batch, on the CPU; read `depth` batches ahead.
         device: where batches are served.
         generator: of draws, on that device; torch's own when None.
@@ -136,10 +126,7 @@ def prefetch(
     """
     if depth < 1:
         raise InputError(f"depth must be at least 1, got {depth}; it is how many batches are held ready")
-    compact = data if isinstance(data, Compact) else Compact.of(data)
-    home, decoder = compact.to("cpu"), compact.decoder.to(device)
-    pinned = torch.device(device).type == "cuda"
-    waiting = iter(batches)
+    home, pinned, waiting = split.to("cpu"), torch.device(device).type == "cuda", iter(batches)
 
     def gather(rows: Tensor) -> tuple[Tensor, ...]:
         kept = home.gather(rows)
@@ -149,7 +136,7 @@ def prefetch(
         while pending:
             kept = pending.popleft().result()
             ask(1)
-            yield decoder.decode(tuple(part.to(device, non_blocking=True) for part in kept), generator)
+            yield home.decode(tuple(part.to(device, non_blocking=True) for part in kept), generator)
 
     def ask(count: int) -> None:
         pending.extend(thread.submit(gather, rows) for rows in islice(waiting, count))

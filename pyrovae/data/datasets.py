@@ -1,9 +1,9 @@
 """Data sets by name or from files: three splits of rows, each with its protocol."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,96 +17,136 @@ from pyrovae.data.preprocessing import Recipe, dataset
 from pyrovae.data.split import Dataset
 from pyrovae.data.user_files import Parts, Rows
 
-__all__ = ["DATASETS", "load"]
 BINARIZATIONS = ("none", "dynamic", "static", "threshold")
 SPLITS = (0.8, 0.1, 0.1)
 
 
-def _recipe(binarization: str, divisor: float | None, seed: int, *, found: float, scale: float) -> Recipe:
-    """The recipe of a named set: `found` is its usual divisor, `scale` the one that gives probabilities."""
-    if binarization != "none" and divisor is not None:
-        raise InputError(
-            f'expected divisor with binarization "none" only, got divisor={divisor:g} and '
-            f'binarization="{binarization}"; leave out one of them'
-        )
-    drawn = binarization in ("dynamic", "static")
-    used = scale if binarization != "none" else float(divisor or found)
-    return Recipe(binarization, used, seed if drawn else None)
+@dataclass(frozen=True)
+class Options:
+    """The options of :func:`load`, which says what each of them means.
+
+    Raises:
+        InputError: for an option that no data set could have.
+    """
+
+    binarization: str | None
+    divisor: float | None
+    seed: int
+    data_dir: str | Path | None
+    download: bool
+    splits: tuple[float, float, float]
+    mmap: bool | None
+
+    def __post_init__(self) -> None:
+        given, divisor, seed, splits = self.binarization, self.divisor, self.seed, self.splits
+        if given is not None and given not in BINARIZATIONS:
+            hint = nearest(str(given), BINARIZATIONS) or " choose one of them"
+            raise InputError(f"expected binarization one of {', '.join(BINARIZATIONS)}, got {given!r};{hint}")
+        if divisor is not None and not 0 < divisor < math.inf:
+            raise InputError(f"expected a finite divisor > 0, got {divisor}; give the value that becomes 1")
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+            raise InputError(f"expected an integer seed from 0 to 2**32 - 1, got {seed!r}; give another")
+        if len(splits) != 3 or not (min(splits) > 0 and abs(sum(splits) - 1) < 1e-6):
+            raise InputError(f"expected three positive fractions with the sum 1 as splits, got {splits}; e.g. {SPLITS}")
 
 
 # ------------------------------------------------------------------------------------- the named sets
 
 
-def digits(
-    *,
-    binarization: str | None = None,
-    divisor: float | None = None,
-    seed: int = 0,
-    data_dir: str | Path | None = None,
-    download: bool = True,
-) -> Dataset:
-    """scikit-learn's 8x8 digits, counts 0..16: 1,197 / 300 / 300 by a permutation that is always the same.
+@dataclass(frozen=True)
+class FitDefaults:
+    """What a fit of a data set is like where nothing else is said; each field is the setting of that name."""
 
-    Like every function of `DATASETS` it takes the options of `load`, but needs no folder or download.
+    latent: int = 10
+    hidden: tuple[int, ...] = (200,)
+    epochs: int = 100
+    batch_size: int = 128
+    lr: float = 1e-3
+    kl_warmup: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain values, fit for JSON."""
+        return asdict(self) | {"hidden": list(self.hidden)}
+
+
+@dataclass(frozen=True)
+class NamedSet:
+    """An entry of `DATASETS`: everything that is known of a set.
+
+    Attributes:
+        about: what it is, in one line.
+        read: the source rows of its parts "train", "valid" and "test".
+        fit: what a fit of it is like where nothing else is said.
+        binarization: the usual one.
+        divisor: the usual one of rows that are not binarized.
+        probability: the value that means probability 1, by which rows to binarize are divided.
+        fixed: whether the rows come binarized, so that nothing is divided or drawn.
     """
-    recipe = _recipe(binarization or "none", divisor, seed, found=1.0, scale=16.0)
-    return dataset("digits", _parts(published_files.read_digits(), (1197, 300, 300), seed=0), recipe)
+
+    about: str
+    read: Callable[[Options], Parts]
+    fit: FitDefaults = FitDefaults()
+    binarization: str = "none"
+    divisor: float = 1.0
+    probability: float = 1.0
+    fixed: bool = False
+
+    def recipe(self, options: Options) -> Recipe:
+        """What is done to the rows."""
+        kind, divisor = options.binarization or self.binarization, options.divisor
+        if self.fixed:
+            return Recipe(self.binarization, 1.0, None)
+        if kind == "none":
+            return Recipe(kind, float(divisor or self.divisor), None)
+        if divisor is not None:
+            raise InputError(
+                f'expected divisor with binarization "none" only, got divisor={divisor:g} and '
+                f'binarization="{kind}"; leave out one of them'
+            )
+        return Recipe(kind, self.probability, options.seed if kind in ("dynamic", "static") else None)
 
 
-def mnist(**options: Any) -> Dataset:
-    """MNIST, 28x28: 50,000 / 10,000 / 10,000; binarized anew at each use unless told otherwise."""
-    return _grey("mnist", **options)
+def _digits(options: Options) -> Parts:
+    """A permutation that is always the same."""
+    return _parts(published_files.read_digits(), (1197, 300, 300), seed=0)
 
 
-def fashion_mnist(**options: Any) -> Dataset:
-    """Fashion-MNIST, 28x28: 50,000 / 10,000 / 10,000; binarized anew at each use unless told otherwise."""
-    return _grey("fashion-mnist", **options)
+def _grey(name: str, options: Options) -> Parts:
+    """MNIST and its kin, of which the last training rows validate."""
+    found = published_files.read_grey_images(name, data_dir=options.data_dir, download=options.download)
+    train, valid = (_take(found["train"], rows) for rows in (slice(None, -10_000), slice(-10_000, None)))
+    return {"train": train, "valid": valid, "test": found["test"]}
 
 
-def _grey(
-    name: str,
-    *,
-    binarization: str | None = None,
-    divisor: float | None = None,
-    seed: int = 0,
-    data_dir: str | Path | None = None,
-    download: bool = True,
-) -> Dataset:
-    recipe = _recipe(binarization or "dynamic", divisor, seed, found=255.0, scale=255.0)
-    found = published_files.read_grey_images(name, data_dir=data_dir, download=download)
-    train = _take(found["train"], slice(None, -10_000))
-    return dataset(
-        name,
-        {"train": train, "valid": _take(found["train"], slice(-10_000, None)), "test": found["test"]},
-        recipe,
-    )
-
-
-def mnist_static(
-    *,
-    binarization: str | None = None,
-    divisor: float | None = None,
-    seed: int = 0,
-    data_dir: str | Path | None = None,
-    download: bool = True,
-) -> Dataset:
-    """MNIST as Larochelle binarized it once: 50,000 / 10,000 / 10,000; test rows are sorted by class.
-
-    Nothing is drawn, so `seed` changes nothing, and it is never downloaded.
-    """
+def _static(options: Options) -> Parts:
+    """Larochelle's bits."""
+    binarization, divisor = options.binarization, options.divisor
     if binarization not in (None, "none", "static") or divisor not in (None, 1.0):
         raise InputError(
             f"mnist-static: expected neither binarization nor divisor, got {binarization!r} and {divisor}; "
             'these rows are bits already: for another binarization load "mnist"'
         )
-    return dataset("mnist-static", published_files.read_static_mnist(data_dir=data_dir), Recipe("static", 1.0, None))
+    return published_files.read_static_mnist(data_dir=options.data_dir)
 
 
-DATASETS: dict[str, Callable[..., Dataset]] = {
-    "digits": digits,
-    "mnist": mnist,
-    "fashion-mnist": fashion_mnist,
-    "mnist-static": mnist_static,
+MNIST_FIT = FitDefaults(latent=50, hidden=(400, 400), lr=2e-3, kl_warmup=10.0)
+GREY: dict[str, Any] = {"fit": MNIST_FIT, "binarization": "dynamic", "divisor": 255.0, "probability": 255.0}
+DATASETS: dict[str, NamedSet] = {
+    "digits": NamedSet(
+        "scikit-learn's 8x8 digits, counts 0..16: 1,197 / 300 / 300; needs no network",
+        _digits,
+        FitDefaults(latent=16, epochs=300, batch_size=64, lr=2e-3, kl_warmup=30.0),
+        probability=16.0,
+    ),
+    "mnist": NamedSet("MNIST, 28x28: 50,000 / 10,000 / 10,000", partial(_grey, "mnist"), **GREY),
+    "fashion-mnist": NamedSet("Fashion-MNIST, 28x28, as MNIST", partial(_grey, "fashion-mnist"), **GREY),
+    "mnist-static": NamedSet(
+        "MNIST as Larochelle binarized it once, test rows sorted by class; never downloaded",
+        _static,
+        MNIST_FIT,
+        binarization="static",
+        fixed=True,
+    ),
 }
 
 
@@ -127,8 +167,8 @@ def load(
     """Loads a set by name, or the user's own .npy, .npz, .csv, folder of .npy or folder of images by path.
 
     Rows of .npy files can stay there, mapped: the same rows with the same protocols, read when they are used. In
-    memory is then what tells which rows make up each split (8 bytes a row), labels, and bits where rows are
-    binarized once. `fit` and `evaluate` take such splits as any other; elsewhere take some rows: `split[:1000]`.
+    memory is then what tells which rows make up each split (8 bytes a row), labels, and a byte a value where rows
+    are binarized once. `fit` and `evaluate` take such splits as any other; elsewhere take some rows: `split[:1000]`.
 
     Args:
         source: a key of `DATASETS`, or a path. A folder of .npy holds "train", "valid" and "test"; or "x", with
@@ -152,27 +192,15 @@ def load(
         >>> len(digits.train), len(digits.valid), len(digits.test), digits.range
         (1197, 300, 300, 'counts 0..16')
     """
-    _check_options(binarization, divisor, seed, splits)
-    options: dict[str, Any] = {"binarization": binarization, "divisor": divisor, "seed": seed}
+    options = Options(binarization, divisor, seed, data_dir, download, splits, mmap)
     if not isinstance(source, str) or source not in DATASETS:
-        return _own(_existing(source), splits=splits, mmap=mmap, **options)
+        return _own(_existing(source), options)
     if mmap:
         raise InputError(f"{source}: expected no mmap, for the set fits in memory, got mmap={mmap}; leave it out")
     if tuple(splits) != SPLITS:
         raise InputError(f"{source}: expected no splits, for the set has its own, got {splits}; leave them out")
-    return DATASETS[source](data_dir=data_dir, download=download, **options)
-
-
-def _check_options(binarization: str | None, divisor: float | None, seed: int, splits: Sequence[float]) -> None:
-    if binarization is not None and binarization not in BINARIZATIONS:
-        hint = nearest(str(binarization), BINARIZATIONS) or " choose one of them"
-        raise InputError(f"expected binarization one of {', '.join(BINARIZATIONS)}, got {binarization!r};{hint}")
-    if divisor is not None and not 0 < divisor < math.inf:
-        raise InputError(f"expected a finite divisor > 0, got {divisor}; give the value that becomes 1")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise InputError(f"expected an integer seed from 0 to 2**32 - 1, got {seed!r}; give another")
-    if len(splits) != 3 or not (min(splits) > 0 and abs(sum(splits) - 1) < 1e-6):
-        raise InputError(f"expected three positive fractions with the sum 1 as splits, got {splits}; e.g. {SPLITS}")
+    recipe = DATASETS[source].recipe(options)
+    return dataset(source, DATASETS[source].read(options), recipe)
 
 
 def _existing(source: str | Path) -> Path:
@@ -186,27 +214,19 @@ def _existing(source: str | Path) -> Path:
     )
 
 
-def _own(
-    path: Path,
-    *,
-    binarization: str | None,
-    divisor: float | None,
-    seed: int,
-    splits: tuple[float, float, float],
-    mmap: bool | None,
-) -> Dataset:
+def _own(path: Path, options: Options) -> Dataset:
     """The user's file: its own three parts, or a seeded permutation in three."""
-    mapped = user_files.outgrows_memory(path) if mmap is None else mmap
+    mapped = user_files.outgrows_memory(path) if options.mmap is None else options.mmap
     name, parts = path.resolve().name, user_files.read_path(path, mapped=mapped)
-    kind = binarization or "none"
-    seeded = "all" in parts or kind in ("dynamic", "static")
+    kind = options.binarization or "none"
+    seed = options.seed if "all" in parts or kind in ("dynamic", "static") else None
     if "all" in parts:
-        parts = _parts(parts["all"], _sizes(len(parts["all"].x), splits), seed=seed)
-    elif tuple(splits) != SPLITS:
-        raise InputError(f"{name}: expected no splits, for the file has its own, got {splits}; leave them out")
+        parts = _parts(parts["all"], _sizes(len(parts["all"].x), options.splits), seed=options.seed)
+    elif tuple(options.splits) != SPLITS:
+        raise InputError(f"{name}: expected no splits, for the file has its own, got {options.splits}; leave them out")
     else:
         parts = {part: _take(rows, slice(None)) for part, rows in parts.items()}
-    return dataset(name, parts, Recipe(kind, float(divisor or 1.0), seed if seeded else None))
+    return dataset(name, parts, Recipe(kind, float(options.divisor or 1.0), seed))
 
 
 def _sizes(num_data: int, splits: tuple[float, float, float]) -> tuple[int, int, int]:

@@ -2,31 +2,25 @@ r"""Source rows become the rows of a data set: rescaled or binarized, looked at 
 
 .. math:: x = s / c, \qquad x \sim \mathrm{Bernoulli}(s / c), \qquad x = [s / c > 1/2]
 
-Rows in a file stay there, and a split holds how they are served; what is binarized once it holds as bits.
+What is rescaled is kept as it was found, in memory or in its file; what is binarized once is kept as bytes.
 """
 
-from __future__ import annotations
-
 import math
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pyrovae.base.errors import InputError
-from pyrovae.base.memory import machine_memory
 from pyrovae.base.progress import bar
 from pyrovae.base.random import stream
-from pyrovae.data.encoding import Bits, Scaled, Stored, pack
+from pyrovae.data.encoding import Column, require_room
 from pyrovae.data.memmap import Mapped
 from pyrovae.data.protocol import Account, in_blocks, num_missing
 from pyrovae.data.split import Dataset, Split
 from pyrovae.data.user_files import Parts, Rows
-
-__all__ = ["Recipe", "dataset"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +45,7 @@ def dataset(name: str, parts: Parts, recipe: Recipe) -> Dataset:
     """Three splits of source rows, rescaled or binarized.
 
     Raises:
-        InputError: for infinite values; for values to binarize that are no probabilities; for bits that memory
+        InputError: for infinite values; for values to binarize that are no probabilities; for draws that memory
             does not hold.
     """
     values, total = _Values(), sum(len(rows.x) for rows in parts.values())
@@ -62,61 +56,41 @@ def dataset(name: str, parts: Parts, recipe: Recipe) -> Dataset:
     return Dataset(name, **splits, kind=kind, maximum=maximum, num_classes=max(labels) + 1 if labels else None)
 
 
-def _split(name: str, part: str, rows: Rows, recipe: Recipe, values: _Values, shown: Any) -> Split:
-    source: Any = _source(rows)
-    account = Account(source.shape, torch.float32, dataset=name, split=part, **asdict(recipe))
-
-    def served() -> Iterator[Tensor]:
-        noise = None if recipe.seed is None else stream(recipe.seed, part)
-        for block in in_blocks(source):
-            found = source[block]
-            x = _serve(name, found, recipe, noise if recipe.once(part) else None)
-            account.add(x, found if recipe.changes else None)
-            values.add(x)
-            shown.update(len(x))
-            yield x
-
-    x = _keep(name, source, served(), recipe, part)
+def _split(name: str, part: str, rows: Rows, recipe: Recipe, values: "_Values", shown: Any) -> Split:
+    source, once = _kept(rows), recipe.once(part)
+    column = Column(source, torch.float32, recipe.divisor)
+    account = Account(column.shape, column.dtype, dataset=name, split=part, **asdict(recipe))
+    noise = stream(recipe.seed, part) if once and recipe.seed is not None else None
+    if once:
+        require_room(name, column)
+    binary = []
+    for block in in_blocks(column):
+        found = source[block].to(column.dtype)
+        x = _serve(name, found, column, recipe, noise)
+        account.add(x, found if recipe.changes else None)
+        values.add(x)
+        shown.update(len(x))
+        if once:
+            binary.append(x.to(torch.uint8))
+    served = Column(torch.cat(binary), column.dtype) if once else column
     labels = None if rows.labels is None else torch.from_numpy(rows.labels.astype(np.int64))
-    return Split((x,), account.protocol(), labels, source if recipe.changes else None)
+    return Split((served,), account.protocol(), labels, source if recipe.changes else None)
 
 
-def _source(rows: Rows) -> Tensor | Stored:
-    """The source rows in the least room: bytes stay bytes, all else is float32."""
+def _kept(rows: Rows) -> Tensor | Mapped:
+    """The source rows in the least room: those of a file stay there, bytes stay bytes, all else is float32."""
     if isinstance(rows.x, Mapped):
-        return Stored(rows.x, Scaled(torch.uint8 if rows.x.dtype == torch.uint8 else torch.float32))
+        return rows.x
     with np.errstate(over="ignore"):
-        dtype = np.uint8 if rows.x.dtype == np.uint8 else np.float32
+        dtype = np.uint8 if rows.x.dtype in (np.uint8, np.bool_) else np.float32
         return torch.from_numpy(np.array(rows.x, dtype=dtype, order="C"))
 
 
-def _keep(name: str, source: Tensor | Stored, served: Iterator[Tensor], recipe: Recipe, part: str) -> Tensor:
-    """The rows to serve, once all have gone by."""
-    if isinstance(source, Tensor):
-        return torch.cat(list(served))
-    if recipe.once(part):
-        _check_room(name, source.shape)
-        bits = torch.cat([pack(x) for x in served])
-        return cast(Tensor, Stored(bits, Bits.of(source.shape[1:], torch.float32)))
-    for _ in served:
-        pass
-    return cast(Tensor, Stored(source.kept, Scaled.by(recipe.divisor, torch.float32)))
-
-
-def _check_room(name: str, shape: torch.Size) -> None:
-    needed, memory = math.prod(shape) // 8, machine_memory()
-    if needed > memory // 4:
-        raise InputError(
-            f"{name}: expected bits for a quarter of the memory at most ({memory / 4e9:.3g} GB), got "
-            f'{needed / 1e9:.3g} GB; binarize the rows in the file itself and load them with binarization="none"'
-        )
-
-
-def _serve(name: str, found: Tensor, recipe: Recipe, noise: torch.Generator | None) -> Tensor:
+def _serve(name: str, found: Tensor, column: Column, recipe: Recipe, noise: torch.Generator | None) -> Tensor:
     """Rows to serve: values or probabilities as they are, or a draw or cut of them."""
     if found.isinf().any():
         raise InputError(f"{name}: expected finite values (NaN where missing), got infinite ones; correct or drop them")
-    values = Scaled.by(recipe.divisor, torch.float32).decode(found)
+    values = column.decode(found)
     if recipe.binarization == "none":
         return values
     if not ((values >= 0) & (values <= 1)).all():

@@ -4,8 +4,6 @@ Rows x of D values that are source / c have log p(source) = log p(x) - D log c; 
 term, so that densities in different units can be compared.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,8 +14,9 @@ import torch
 from torch import Tensor
 
 from pyrovae.base.errors import InputError
+from pyrovae.data.encoding import Column
+from pyrovae.data.memmap import Mapped
 
-__all__ = ["Account", "Protocol", "describe", "digest", "in_blocks", "num_missing"]
 VALUES_AT_ONCE = 2**23  # in a block: 32 MB of float32
 
 
@@ -60,7 +59,7 @@ class Protocol:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Protocol:
+    def from_dict(cls, values: Mapping[str, Any]) -> "Protocol":
         """The inverse of `to_dict`."""
         names = [one.name for one in fields(cls)]
         if set(values) != set(names):
@@ -114,36 +113,36 @@ class Account:
         if self.rescaled:
             self.num_observed += x.numel() - num_missing(x)
 
-    def protocol(self, others: Sequence[Tensor] = ()) -> Protocol:
-        """The protocol of the rows that went by, and of other tensors beside them."""
+    def protocol(self, others: Sequence[Column] = ()) -> Protocol:
+        """The protocol of the rows that went by, and of other columns beside them."""
         if self.as_found:
             self.found = self.served.copy()
-        for tensor in others:
+        for column in others:
             for hashed in (self.served, self.found):
-                _update(hashed, tensor)
+                _update(hashed, column)
         divisor, num_data = self.told["divisor"], self.told["num_data"]
         jacobian = -self.num_observed / num_data * math.log(divisor) if self.rescaled else 0.0
         sha256, source_sha256 = self.served.hexdigest(), self.found.hexdigest()
         return Protocol(**self.told, log_jacobian=jacobian, sha256=sha256, source_sha256=source_sha256)
 
 
-def describe(tensors: tuple[Tensor, ...], *, source: Tensor | None = None, **told: Any) -> Protocol:
-    """The protocol of tensors at hand; what is ``told`` are the arguments of :class:`Account`."""
-    account = Account(tensors[0].shape, tensors[0].dtype, **told)
-    for rows in in_blocks(tensors[0]):
-        account.add(tensors[0][rows], None if source is None else source[rows])
-    return account.protocol(tensors[1:])
+def describe(columns: Sequence[Column], *, source: Tensor | Mapped | None = None, **told: Any) -> Protocol:
+    """The protocol of columns at hand; what is ``told`` are the arguments of :class:`Account`."""
+    account = Account(columns[0].shape, columns[0].dtype, **told)
+    for rows in in_blocks(columns[0]):
+        account.add(columns[0][rows], None if source is None else source[rows])
+    return account.protocol(columns[1:])
 
 
-def digest(tensors: Sequence[Tensor]) -> str:
-    """SHA-256 of each tensor's dtype, shape and bytes."""
+def digest(columns: Sequence[Column]) -> str:
+    """SHA-256 of each column's dtype, shape and bytes."""
     hashed = hashlib.sha256()
-    for tensor in tensors:
-        _update(hashed, tensor)
+    for column in columns:
+        _update(hashed, column)
     return hashed.hexdigest()
 
 
-def in_blocks(x: Any) -> Iterator[slice]:
+def in_blocks(x: Tensor | Mapped | Column) -> Iterator[slice]:
     """The rows of (N, *shape) in blocks that memory holds with ease."""
     step = max(1, VALUES_AT_ONCE // max(1, math.prod(x.shape[1:])))
     return (slice(start, min(start + step, len(x))) for start in range(0, len(x), step))
@@ -154,10 +153,10 @@ def num_missing(x: Tensor) -> int:
     return int(x.isnan().sum()) if x.sum().isnan() else 0
 
 
-def _update(hashed: Any, tensor: Tensor) -> None:
-    hashed.update(_head(tensor.shape, tensor.dtype))
-    for rows in in_blocks(tensor):
-        hashed.update(_bytes(tensor[rows]))
+def _update(hashed: Any, column: Column) -> None:
+    hashed.update(_head(column.shape, column.dtype))
+    for rows in in_blocks(column):
+        hashed.update(_bytes(column[rows]))
 
 
 def _head(shape: torch.Size, dtype: torch.dtype) -> bytes:

@@ -3,8 +3,6 @@
 Nothing is ever written next to the files that are read, and nothing is ever unpickled.
 """
 
-from __future__ import annotations
-
 import contextlib
 import gzip
 import hashlib
@@ -22,16 +20,6 @@ import numpy as np
 
 from pyrovae.base.errors import InputError
 from pyrovae.data.user_files import Array, Parts, Rows, arrays_of, content_of, demand_names
-
-__all__ = [
-    "cache_folder",
-    "data_folder",
-    "read_amat",
-    "read_digits",
-    "read_grey_images",
-    "read_idx",
-    "read_static_mnist",
-]
 
 # torchvision's folder, and the md5 of each file as its authors published it.
 IDX_FILES: dict[str, tuple[str, dict[str, str]]] = {

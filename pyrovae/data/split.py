@@ -1,10 +1,8 @@
-"""A split: tensors whose first dimension is the datum, and the protocol of how they came to be."""
-
-from __future__ import annotations
+"""A split: columns whose first dimension is the datum, and the protocol of how they came to be."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,23 +10,18 @@ from torch import Tensor
 
 from pyrovae.base.errors import InputError
 from pyrovae.base.random import stream
-from pyrovae.data.encoding import Bits, Scaled, Stored, binarized, pack
+from pyrovae.data.encoding import Column, binarized, require_room
 from pyrovae.data.memmap import Mapped, lies_in_file
 from pyrovae.data.protocol import Protocol, describe, digest, in_blocks
 
-__all__ = ["Dataset", "Split", "as_split"]
 
-# ---------------------------------------------------------------------------------------- the records
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False, init=False)
 class Split:
     """A tuple of tensors with the datum as first dimension, and how they came to be.
 
     Attributes:
-        tensors: the observations (N, *shape) first; what the programs get as positional arguments. Rows that
-            stay in a file stand here as :class:`~pyrovae.data.encoding.Stored`, of which `batch` and slices give
-            tensors.
+        columns: the tensors as they are kept, in memory or in a file, the observations (N, *shape) first; what
+            they serve the programs get as positional arguments. Given as tensors or as columns.
         protocol: how the rows came to be.
         labels: (N,) int64, never passed to programs unless by `with_labels`.
         source: the observations before rescaling or binarization; None where they are as found.
@@ -36,106 +29,143 @@ class Split:
     Example:
         >>> from pyrovae.data import load
         >>> test = load("digits").test
+        >>> test
+        Split(digits test: 300 data, values as found, sha256 c7060862; float32 (8, 8), kept as uint8)
         >>> len(test), test.shape
         (300, torch.Size([8, 8]))
         >>> [tuple(tensor.shape) for tensor in test.with_labels()[:5].tensors]
         [(5, 8, 8), (5,)]
     """
 
-    tensors: tuple[Tensor, ...]
+    columns: tuple[Column, ...]
     protocol: Protocol
-    labels: Tensor | None = None
-    source: Tensor | None = field(default=None, repr=False)
+    labels: Tensor | None
+    source: Tensor | Mapped | None
 
-    def __post_init__(self) -> None:
-        _check_rows(self.tensors if self.labels is None else (*self.tensors, self.labels))
+    def __init__(
+        self,
+        columns: Sequence[Tensor | Column],
+        protocol: Protocol,
+        labels: Tensor | None = None,
+        source: Tensor | Mapped | None = None,
+    ) -> None:
+        _check_rows(columns if labels is None else (*columns, labels))
+        fields = {"columns": _columns(columns), "protocol": protocol, "labels": labels, "source": source}
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
 
     def __len__(self) -> int:
-        return len(self.x)
+        return len(self.columns[0])
+
+    def __repr__(self) -> str:
+        return f"Split({self.protocol}; {'; '.join(map(repr, self.columns))})"
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All rows as served, decoded at each call; refused where they stay in a file."""
+        return tuple(column.tensor() for column in self.columns)
 
     @property
     def x(self) -> Tensor:
         """The observations, (N, *shape); under dynamic binarization the probabilities of the train split."""
-        return self.tensors[0]
+        return self.columns[0].tensor()
 
     @property
     def shape(self) -> torch.Size:
         """The shape of one datum."""
-        return self.x.shape[1:]
+        return self.columns[0].shape[1:]
 
-    def __getitem__(self, index: slice | Tensor | Sequence[int]) -> Split:
+    @property
+    def device(self) -> torch.device:
+        """Where rows are served."""
+        return self.columns[0].device
+
+    @property
+    def mapped(self) -> bool:
+        """Whether rows stay in a file, so that batches are to be prefetched."""
+        return any(column.mapped for column in self.columns)
+
+    def __getitem__(self, index: slice | Tensor | Sequence[int]) -> "Split":
         """Some of the rows, in memory, as a split with its own size and hashes; to train, use the cheaper `batch`."""
         if isinstance(index, slice) and index.indices(len(self)) == (0, len(self), 1):
             return self  # all of them, with the protocol that they have
         rows = index if isinstance(index, slice) else _row_numbers(index, len(self))
         return self._with(
-            tuple(tensor[_on(rows, tensor)] for tensor in self.tensors),
-            None if self.labels is None else self.labels[_on(rows, self.labels)],
-            None if self.source is None else self.source[_on(rows, self.source)],
+            tuple(replace(column, kept=column.gather(rows)) for column in self.columns),
+            None if self.labels is None else self.labels[rows],
+            None if self.source is None else self.source[rows],
         )
 
-    def to(self, device: torch.device | str) -> Split:
+    def to(self, device: torch.device | str) -> "Split":
         """The same split with its tensors and labels on a device."""
         labels = None if self.labels is None else self.labels.to(device)
-        return replace(self, tensors=tuple(tensor.to(device) for tensor in self.tensors), labels=labels)
+        return replace(self, columns=tuple(column.to(device) for column in self.columns), labels=labels)
 
-    def with_labels(self) -> Split:
+    def with_labels(self) -> "Split":
         """The split with tensors (x, labels), so that programs get both; `sha256` then covers both."""
         if self.labels is None:
             raise InputError(
                 f"{self.protocol.dataset}: expected labels, but this set has none; give a tuple of tensors (x, labels)"
             )
-        return self._with((self.x, self.labels), self.labels, self.source)
+        return self._with((self.columns[0], self.labels), self.labels, self.source)
 
     def batch(self, index: Tensor | slice, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
         """Some of the rows as bare tensors; a dynamically binarized train split draws them anew at each call.
 
         Args:
-            index: (B,) int64 row numbers, or a slice.
+            index: (B,) int64 row numbers from 0, or a slice.
             generator: of the draw, on the tensors' device; torch's default generator when None.
 
         Returns:
             One tensor (B, ...) for each of `tensors`.
         """
-        rows = tuple(tensor[index] for tensor in self.tensors)
+        return self.decode(self.gather(index), generator)
+
+    def gather(self, index: Tensor | slice) -> tuple[Tensor, ...]:
+        """The rows of a batch as they are kept."""
+        return tuple(column.gather(index) for column in self.columns)
+
+    def decode(self, kept: Sequence[Tensor], generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+        """The batch as served, on the device of its rows as they are kept."""
+        rows = tuple(column.decode(part) for column, part in zip(self.columns, kept, strict=True))
         return (binarized(rows[0], generator), *rows[1:]) if self.protocol.drawn_anew else rows
 
     def missing(self) -> Tensor:
         """Numbers of the rows that hold missing values (NaN), ascending."""
+        x = self.columns[0]
         blocks = [
-            rows.start + self.x[rows].isnan().reshape(rows.stop - rows.start, -1).any(1).nonzero()[:, 0]
-            for rows in in_blocks(self.x)
+            rows.start + x[rows].isnan().reshape(rows.stop - rows.start, -1).any(1).nonzero()[:, 0]
+            for rows in in_blocks(x)
         ]
         return torch.cat(blocks)
 
-    def drawn(self, seed: int) -> Split:
+    def drawn(self, seed: int) -> "Split":
         """The split with its rows fixed: where they would be drawn anew at each use, one draw of them all.
 
         Args:
             seed: of that draw, on the CPU; the protocol then says "static".
+
+        Raises:
+            InputError: where a draw of rows that stay in a file takes too much memory, at a byte a value.
         """
         if not self.protocol.drawn_anew:
             return self
-        tensors = (_drawn(self.x, stream(seed, "drawn")), *self.tensors[1:])
-        protocol = replace(self.protocol, binarization="static", seed=seed, sha256=digest(tensors))
-        return Split(tensors, protocol, self.labels, self.source)
+        x, noise = self.columns[0], stream(seed, "drawn")
+        require_room(self.protocol.dataset, x)
+        blocks = [torch.bernoulli(x[rows].cpu(), generator=noise).to(torch.uint8) for rows in in_blocks(x)]
+        columns = (Column(torch.cat(blocks).to(x.device), x.dtype), *self.columns[1:])
+        protocol = replace(self.protocol, binarization="static", seed=seed, sha256=digest(columns))
+        return Split(columns, protocol, self.labels, self.source)
 
-    def _with(self, tensors: tuple[Tensor, ...], labels: Tensor | None, source: Tensor | None) -> Split:
-        _check_rows(tensors)
-        old = self.protocol
-        protocol = describe(
-            tensors,
-            source=source,
-            dataset=old.dataset,
-            split=old.split,
-            binarization=old.binarization,
-            divisor=old.divisor,
-            seed=old.seed,
-        )
-        return Split(tensors, protocol, labels, source)
+    def _with(
+        self, columns: Sequence[Tensor | Column], labels: Tensor | None, source: Tensor | Mapped | None
+    ) -> "Split":
+        _check_rows(columns)
+        told = {name: getattr(self.protocol, name) for name in ("dataset", "split", "binarization", "divisor", "seed")}
+        return Split(columns, describe(_columns(columns), source=source, **told), labels, source)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """Three splits of one set.
 
@@ -155,6 +185,10 @@ class Dataset:
     maximum: int | None
     num_classes: int | None
 
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{len(split)} {split.protocol.split}" for split in (self.train, self.valid, self.test))
+        return f"Dataset({self.name}: {self.range} of shape {tuple(self.shape)}; {sizes})"
+
     @property
     def shape(self) -> torch.Size:
         """The shape of one datum."""
@@ -170,9 +204,6 @@ class Dataset:
             "real": "reals",
         }
         return words[self.kind]
-
-
-# ----------------------------------------------------------------------------------------- to splits
 
 
 def as_split(data: Any) -> Split:
@@ -196,34 +227,30 @@ def as_split(data: Any) -> Split:
         return data
     if isinstance(data, Dataset):
         raise InputError(f"expected one split, got the whole set {data.name}; give its .train, .valid or .test")
-    tensors = tuple(map(_as_tensor, data)) if isinstance(data, (tuple, list)) else (_as_tensor(data),)
-    _check_rows(tensors)
-    return Split(tensors, describe(tensors, dataset="user's tensor", split="all"))
+    columns = tuple(map(_column, data if isinstance(data, (tuple, list)) else (data,)))
+    _check_rows(columns)
+    return Split(columns, describe(columns, dataset="user's tensor", split="all"))
 
 
-def _drawn(x: Any, noise: torch.Generator) -> Tensor:
-    """One draw of all probabilities, (N, *shape); as bits where they lie in a file."""
-    if isinstance(x, Tensor):
-        return torch.bernoulli(x.cpu(), generator=noise).to(x.device)
-    blocks = [pack(torch.bernoulli(x[rows].cpu(), generator=noise)) for rows in in_blocks(x)]
-    return cast(Tensor, Stored(torch.cat(blocks), Bits.of(x.shape[1:], x.dtype)).to(x.device))
-
-
-def _as_tensor(data: Any) -> Tensor:
+def _column(data: Any) -> Column:
     if isinstance(data, Tensor):
-        return data
+        return Column(data, data.dtype)
     if not isinstance(data, np.ndarray) or data.dtype.kind not in "buif":
         what = f"an array of {data.dtype}" if isinstance(data, np.ndarray) else f"a {type(data).__name__}"
         raise InputError(f"expected a Split, a tensor (N, ...) or a tuple of tensors, got {what}; make it a tensor")
     if lies_in_file(data):
         rows = Mapped(data, torch.arange(len(data)))
-        return cast(Tensor, Stored(rows, Scaled(rows.dtype)))
-    return torch.as_tensor(data if data.flags.writeable else data.copy())
+        return Column(rows, rows.dtype)
+    return _column(torch.as_tensor(data if data.flags.writeable else data.copy()))
 
 
-def _check_rows(tensors: Sequence[Tensor]) -> None:
+def _columns(given: Sequence[Tensor | Column]) -> tuple[Column, ...]:
+    return tuple(Column(one, one.dtype) if isinstance(one, Tensor) else one for one in given)
+
+
+def _check_rows(columns: Sequence[Tensor | Column]) -> None:
     """Demands tensors of one and the same N > 0."""
-    shapes = [tuple(tensor.shape) for tensor in tensors]
+    shapes = [tuple(column.shape) for column in columns]
     if not shapes or not all(shapes) or len({shape[0] for shape in shapes}) != 1 or shapes[0][0] == 0:
         raise InputError(
             f"expected tensors of one first dimension N > 0 (the datum), got shapes {shapes}; "
@@ -240,7 +267,3 @@ def _row_numbers(index: Any, num_data: int) -> Tensor:
     if rows.min() < -num_data or rows.max() >= num_data:
         raise InputError(f"expected row numbers below {num_data}, got {rows.min()}..{rows.max()}; check them")
     return torch.from_numpy(rows.astype(np.int64) % num_data)
-
-
-def _on(rows: slice | Tensor, tensor: Tensor) -> slice | Tensor:
-    return rows if isinstance(rows, slice) else rows.to(tensor.device)

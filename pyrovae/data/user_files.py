@@ -3,8 +3,6 @@
 Nothing is ever unpickled.
 """
 
-from __future__ import annotations
-
 import csv
 import math
 import zipfile

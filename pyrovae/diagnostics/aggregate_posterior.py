@@ -58,7 +58,7 @@ class Aggregation:
         self, pair: Pair, source: Split, *, seed: int, tick: Callable[[int], Any] = lambda num_data: None
     ) -> None:
         self.pair, self.source, self.seed, self.tick = pair, source, seed, tick
-        self.width = max(64, sum(tensor[0].numel() for tensor in source.tensors))
+        self.width = max(64, sum(column.shape[1:].numel() for column in source.columns))
 
     def draw(self, rows: Tensor, num_draws: int, *, key: int = 0) -> Drawn:
         """S draws z ~ q(z|x) for the data in M rows, which are in random order; raises as ``factors.draw`` does."""

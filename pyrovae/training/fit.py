@@ -240,7 +240,7 @@ def _described(train: Split, valid: Split | None) -> dict[str, Any]:
     """What a checkpoint must say of the data: their shapes and their protocols."""
     return {
         "num_rows": len(train),
-        "arguments": [[list(t.shape[1:]), str(t.dtype).removeprefix("torch.")] for t in train.tensors],
+        "arguments": [[list(one.shape[1:]), str(one.dtype).removeprefix("torch.")] for one in train.columns],
         "protocol": train.protocol.to_dict(),
         "valid_protocol": valid.protocol.to_dict() if valid else None,
     }

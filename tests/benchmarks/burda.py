@@ -27,6 +27,7 @@ from side_by_side import results
 from torch import nn
 
 import pyrovae as pv
+from pyrovae.data.encoding import Column
 from pyrovae.data.split import Split
 
 STAGES, EPOCHS = 8, 3280
@@ -70,7 +71,7 @@ def training_rows(dataset: Any, *, with_valid: bool) -> Split:
     sha256 = hashlib.sha256(source.numpy().tobytes()).hexdigest()
     named = {"dataset": "mnist, train and valid", "num_data": len(source)}
     protocol = replace(dataset.train.protocol, **named, sha256=sha256, source_sha256=sha256)
-    return Split((source.float() / 255,), protocol, source=source)
+    return Split((Column(source, torch.float32, 255.0),), protocol, source=source)
 
 
 def fitted(arguments: argparse.Namespace, vae: pv.VAE, train: Split, folder: Path) -> pv.Fit:

@@ -1,13 +1,24 @@
 """Any batch of a fit can be had again from seed, epoch and place, wherever its rows are kept."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 import torch
 
 import pyrovae as pv
+from pyrovae.base.errors import InputError
 from pyrovae.data import batches as module
-from pyrovae.data.batches import Batches
-from pyrovae.data.split import as_split
+from pyrovae.data import load
+from pyrovae.data.batches import Batches, prefetch
+from pyrovae.data.split import Split, as_split
+
+BYTES = np.random.RandomState(0).randint(0, 256, (60, 5, 3)).astype(np.uint8)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture(params=["resident", "in a file"])
@@ -102,3 +113,120 @@ def test_batches_are_laid_out_alike_wherever_they_come_from():
     batches = Batches(as_split(x), 5, seed=0)
     for batch in (*epoch(batches, 0), *batches.of_each_size(), batches.of_last_rows(), batches.example(0)):
         assert batch[0].is_contiguous()
+
+
+# ------------------------------------------------------------------------------------------- prefetch
+
+
+def workers():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
+
+
+PREFETCHED = {
+    "mapped": {"divisor": 255, "mmap": True},
+    "mapped and drawn": {"divisor": 255, "binarization": "dynamic", "mmap": True},
+    "binarized once": {"divisor": 255, "binarization": "static", "mmap": True},
+    "in memory": {"divisor": 255},
+}
+
+
+@pytest.mark.parametrize("depth", [1, 2, 5])
+@pytest.mark.parametrize("options", PREFETCHED.values(), ids=PREFETCHED)
+def test_prefetched_batches_are_the_splits(options, depth, rows_file):
+    split = load(rows_file(BYTES), **options).train
+    order = torch.randperm(len(split), generator=generator()).split(7)
+    ours, theirs = generator(1), generator(1)
+    with prefetch(split, iter(order), device="cpu", generator=ours, depth=depth) as coming:
+        for rows, batch in zip(order, coming, strict=True):
+            (own,) = split.batch(rows, theirs)
+            assert batch[0].dtype == own.dtype
+            assert torch.equal(batch[0], own)
+    assert not workers()
+
+
+def test_prefetched_with_labels():
+    split = load("digits").train.with_labels()
+    with prefetch(split, [torch.tensor([5, 2])], device="cpu") as coming:
+        assert all(map(torch.equal, next(coming), split.batch(torch.tensor([5, 2]))))
+
+
+class Watched:
+    """A column that notes who gathers which rows."""
+
+    def __init__(self, column):
+        self.column, self.gathered, self.seconds = column, [], 0.0
+
+    def __len__(self):
+        return len(self.column)
+
+    @property
+    def shape(self):
+        return self.column.shape
+
+    def decode(self, kept):
+        return self.column.decode(kept)
+
+    def to(self, device):
+        return self
+
+    def gather(self, rows):
+        self.gathered.append((threading.current_thread().name, rows.tolist()))
+        time.sleep(self.seconds)
+        if rows[0] == 13:
+            raise InputError("row 13 is not to be had")
+        return self.column.gather(rows)
+
+
+def watched():
+    split = as_split(torch.arange(100.0))
+    column = Watched(split.columns[0])
+    return column, Split((column,), split.protocol)
+
+
+def test_batches_are_gathered_ahead_in_one_thread():
+    column, split = watched()
+    asked = []
+
+    def batches():
+        for row in range(10):
+            asked.append(row)
+            yield torch.tensor([row])
+
+    with prefetch(split, batches(), device="cpu", depth=3) as coming:
+        assert asked == [0, 1, 2]
+        assert next(coming)[0].tolist() == [0.0]
+        assert asked == [0, 1, 2, 3]
+        assert [x.item() for (x,) in coming] == list(range(1, 10))
+    assert {name for name, _ in column.gathered} == {"prefetch_0"}
+
+
+def test_a_depth_of_none():
+    with pytest.raises(InputError, match="depth must be at least 1, got 0"):
+        with prefetch(watched()[1], [], device="cpu", depth=0):
+            pass
+
+
+def test_an_error_in_the_thread_is_raised_where_the_batch_is_taken():
+    _, split = watched()
+    taken = []
+    with pytest.raises(InputError, match="row 13 is not to be had"):
+        with prefetch(split, torch.arange(11, 20).split(1), device="cpu") as coming:
+            for (x,) in coming:
+                taken.append(x.item())
+    assert not workers()
+    assert taken == [11.0, 12.0]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, None])
+def test_leaving_ends_the_thread(error):
+    column, split = watched()
+    column.seconds = 0.02
+    try:
+        with prefetch(split, torch.arange(20, 90).split(1), device="cpu", depth=50) as coming:
+            next(coming)
+            if error:
+                raise error
+    except (KeyboardInterrupt, ValueError):
+        pass
+    assert not workers()
+    assert len(column.gathered) < 40

@@ -1,3 +1,4 @@
+import json
 import math
 import subprocess
 import sys
@@ -9,14 +10,12 @@ import torch
 
 from pyrovae.base.errors import InputError
 from pyrovae.data import DATASETS, Dataset, load
+from pyrovae.data.datasets import FitDefaults, NamedSet
+from pyrovae.data.user_files import Rows
 
 
 def splits(dataset):
     return {"train": dataset.train, "valid": dataset.valid, "test": dataset.test}
-
-
-def generator(seed):
-    return torch.Generator().manual_seed(seed)
 
 
 X = np.random.RandomState(0).rand(20, 3).astype(np.float32)
@@ -82,6 +81,36 @@ def test_the_contracts_cover_every_set():
     assert {case[0] for case in CONTRACTS.values()} == set(SETS) == set(DATASETS)
 
 
+def test_a_new_set_is_one_entry(monkeypatch):
+    def read(options):
+        return {
+            part: Rows(np.full((size, 4), 3, np.uint8)) for part, size in zip(("train", "valid", "test"), (5, 2, 3))
+        }
+
+    toy = NamedSet("threes", read, probability=4.0)
+    monkeypatch.setitem(DATASETS, "threes", toy)
+    found = load("threes")
+    assert (found.name, found.range, found.shape, len(found.valid)) == ("threes", "counts 0..3", (4,), 2)
+    assert torch.equal(load("threes", binarization="dynamic").train.x, torch.full((5, 4), 0.75))
+    with pytest.raises(InputError, match='did you mean "threes"'):
+        load("three")
+
+
+def test_every_set_says_what_it_is_and_what_a_fit_of_it_is_like():
+    names = {"latent", "hidden", "epochs", "batch_size", "lr", "kl_warmup"}
+    for entry in DATASETS.values():
+        assert entry.about and "\n" not in entry.about
+        settings = entry.fit.to_dict()
+        assert settings.keys() == names
+        assert json.loads(json.dumps(settings)) == settings
+    own = {"latent": 10, "hidden": [200], "epochs": 100, "batch_size": 128, "lr": 1e-3, "kl_warmup": 0.0}
+    assert FitDefaults().to_dict() == own
+
+
+def test_a_set_in_a_line():
+    assert repr(load("digits")) == "Dataset(digits: counts 0..16 of shape (8, 8); 1197 train, 300 valid, 300 test)"
+
+
 def test_mnist_validates_on_the_last_training_rows(real_data):
     from pyrovae.data.published_files import read_grey_images
 
@@ -135,55 +164,12 @@ def test_range(options, words):
     assert load("digits", **options).range == words
 
 
-# ------------------------------------------------------------------------------------- binarization
-
-
 @pytest.mark.parametrize("binarization", ["none", "dynamic", "static", "threshold"])
 def test_two_loads_serve_the_same_rows(binarization):
     first, second = (splits(load("digits", binarization=binarization, seed=1)) for _ in range(2))
     for part in first:
         assert torch.equal(first[part].x, second[part].x)
         assert first[part].protocol == second[part].protocol
-
-
-def test_the_seed_moves_the_fixed_draws():
-    first, second = (load("digits", binarization="static", seed=seed) for seed in (0, 1))
-    for part in ("train", "valid", "test"):
-        assert splits(first)[part].protocol.sha256 != splits(second)[part].protocol.sha256
-
-
-def test_dynamic_and_static_evaluate_on_the_same_rows():
-    dynamic, static = (load("digits", binarization=kind, seed=4) for kind in ("dynamic", "static"))
-    assert dynamic.valid.protocol.sha256 == static.valid.protocol.sha256
-    assert dynamic.test.protocol.sha256 == static.test.protocol.sha256
-    assert dynamic.train.protocol.sha256 != static.train.protocol.sha256
-
-
-def test_valid_and_test_have_streams_of_their_own(rows_file, tmp_path):
-    half = np.full((50, 10), 0.5)
-    np.savez(tmp_path / "half.npz", train=half, valid=half, test=half)
-    dataset = load(tmp_path / "half.npz", binarization="static")
-    assert len({split.protocol.sha256 for split in splits(dataset).values()}) == 3
-
-
-def test_dynamic_train_batches_are_drawn_anew():
-    train = load("digits", binarization="dynamic").train
-    torch.testing.assert_close(train.x, load("digits", divisor=16).train.x)
-    index = torch.arange(100)
-    noise = generator(0)
-    (first,), (second,), (again,) = (train.batch(index, one) for one in (noise, noise, generator(0)))
-    assert not torch.equal(first, second)
-    assert torch.equal(first, again)
-    assert ((first == 0) | (first == 1)).all()
-
-
-def test_dynamic_draws_have_the_probabilities_as_their_mean():
-    train = load("digits", binarization="dynamic").train
-    noise, num_draws = generator(0), 400
-    mean = sum(train.batch(slice(0, 50), noise)[0] for _ in range(num_draws)) / num_draws
-    p = train.x[:50]
-    # c = 5.5 standard errors: for 3,200 pixels a false alarm in about 1e-4 of all seeds.
-    assert ((mean - p).abs() <= 5.5 * (p * (1 - p) / num_draws).sqrt() + 1e-6).all()
 
 
 def test_a_draw_without_a_generator_follows_torchs_own():
@@ -200,24 +186,6 @@ def test_loading_leaves_the_global_generators_alone():
     load("digits", binarization="static")
     assert torch.equal(torch.get_rng_state(), torch_before)
     np.testing.assert_array_equal(np.random.get_state()[1], numpy_before)
-
-
-@pytest.mark.parametrize("part", ["valid", "test"])
-def test_evaluation_rows_are_not_drawn_anew(part):
-    split = splits(load("digits", binarization="dynamic"))[part]
-    assert torch.equal(split.batch(slice(None), generator(0))[0], split.x)
-
-
-def test_a_part_of_a_dynamic_split_stays_dynamic():
-    part = load("digits", binarization="dynamic").train[:200].with_labels()
-    x, labels = part.batch(slice(0, 100), generator(0))
-    assert ((x == 0) | (x == 1)).all()
-    assert torch.equal(labels, part.labels[:100])
-
-
-def test_threshold():
-    counts, binary = load("digits"), load("digits", binarization="threshold")
-    assert torch.equal(binary.test.x, (counts.test.x > 8).float())
 
 
 # ------------------------------------------------------------------------------------ the user's own
@@ -276,42 +244,6 @@ def test_own_table_with_missing_values(tmp_path):
     dataset = load(tmp_path / "table.csv")
     assert dataset.range == "counts 0..3"
     assert sum(int(split.x.isnan().sum()) for split in splits(dataset).values()) == 5
-
-
-KINDS = {
-    "binary": (X > 0.5, "binary", 1),
-    "counts": ((X * 9).round(), "counts", 9),
-    "unit": (X, "unit", 1),
-    "real": (X * 3, "real", None),
-    "negative integers": ((X * 9).round() - 9, "real", None),
-    "all missing": (X * np.nan, "real", None),
-}
-
-
-@pytest.mark.parametrize(("array", "kind", "maximum"), KINDS.values(), ids=KINDS)
-def test_kinds(rows_file, array, kind, maximum):
-    dataset = load(rows_file(array))
-    assert (dataset.kind, dataset.maximum) == (kind, maximum)
-
-
-@pytest.mark.parametrize("odd", [0.5, -1.0], ids=["not whole", "below 0"])
-@pytest.mark.parametrize("part", ["train", "valid", "test"])
-def test_the_kind_is_that_of_all_parts(part, odd, tmp_path):
-    arrays = {name: np.full((4, 2), 3.0) for name in ("train", "valid", "test")}
-    arrays[part][1, 1] = odd
-    np.savez(tmp_path / "parts.npz", **arrays)
-    assert load(tmp_path / "parts.npz").kind == "real"
-
-
-def test_own_probabilities_are_divided_first(rows_file):
-    dataset = load(rows_file(X * 4), binarization="dynamic", divisor=4)
-    assert (dataset.kind, dataset.train.protocol.divisor, dataset.train.protocol.log_jacobian) == (
-        "binary",
-        4.0,
-        0.0,
-    )
-    assert dataset.train.x.max() <= 1
-    assert set(dataset.train.batch(slice(None))[0].unique().tolist()) <= {0.0, 1.0}
 
 
 # ------------------------------------------------------------------------------------------- errors
@@ -380,20 +312,6 @@ def test_too_few_rows(num_data, rows_file):
 
 def test_three_rows_are_enough(rows_file):
     assert [len(split) for split in splits(load(rows_file(X[:3]))).values()] == [1, 1, 1]
-
-
-@pytest.mark.parametrize("array", [X + np.inf, X.astype(np.float64) * 1e300 + 1e300])
-def test_infinite_values(array, rows_file):
-    with pytest.raises(InputError, match=r"rows.npy: expected finite values \(NaN where missing\), got infinite ones"):
-        load(rows_file(array))
-
-
-@pytest.mark.parametrize("binarization", ["dynamic", "static", "threshold"])
-def test_no_probabilities(binarization, rows_file):
-    with pytest.raises(InputError, match=r"expected values in \[0, 1\] to binarize, got .*; give divisor="):
-        load(rows_file(X * 255), binarization=binarization)
-    with pytest.raises(InputError, match=r"expected values in \[0, 1\] to binarize, got missing ones"):
-        load(rows_file(np.where(X > 0.5, np.nan, X)), binarization=binarization)
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "mnist-static"])

@@ -1,8 +1,6 @@
 """Rows that stay in their file: the same rows and protocols as in memory, read ahead, and files that are cut short."""
 
 import mmap
-import threading
-import time
 
 import numpy as np
 import pytest
@@ -12,12 +10,9 @@ import pyrovae as pv
 from pyrovae.base.errors import InputError
 from pyrovae.base.memory import machine_memory
 from pyrovae.data import as_split, load
-from pyrovae.data import memmap as streams
-from pyrovae.data import preprocessing as serving
 from pyrovae.data import user_files as files
 from pyrovae.data.batches import prefetch
-from pyrovae.data.encoding import Compact, Stored
-from pyrovae.data.memmap import Mapped, is_mapped, open_npy
+from pyrovae.data.memmap import Mapped, open_npy
 from pyrovae.data.split import Split
 
 R = np.random.RandomState(0)
@@ -79,8 +74,8 @@ def test_mapped_rows_are_those_in_memory(array, options, rows_file):
     ours, theirs = (load(path, mmap=mapped, **options) for mapped in (True, False))
     assert (ours.kind, ours.maximum, ours.shape) == (theirs.kind, theirs.maximum, theirs.shape)
     for mapped, held in zip(splits(ours).values(), splits(theirs).values(), strict=True):
-        assert isinstance(mapped.x, Stored)
-        assert not is_mapped(held)
+        in_file = mapped.protocol.binarization == "none" or mapped.protocol.drawn_anew
+        assert (mapped.mapped, held.mapped) == (in_file, False)
         assert mapped.protocol == held.protocol
         check_batches(mapped, held)
         check_derived(mapped, held)
@@ -88,11 +83,9 @@ def test_mapped_rows_are_those_in_memory(array, options, rows_file):
 
 def check_batches(mapped, held):
     for rows in (torch.tensor([4, 0, 4]), slice(1, 5), slice(None, None, 2), torch.zeros(0, dtype=torch.int64)):
-        own = held.batch(rows, generator())[0]
-        for source in (mapped, Compact.of(mapped)):
-            (x,) = source.batch(rows, generator())
-            assert (x.shape, x.dtype) == (own.shape, own.dtype)
-            torch.testing.assert_close(x, own, rtol=0, atol=0, equal_nan=True)
+        (own,), (x,) = held.batch(rows, generator()), mapped.batch(rows, generator())
+        assert (x.shape, x.dtype) == (own.shape, own.dtype)
+        torch.testing.assert_close(x, own, rtol=0, atol=0, equal_nan=True)
 
 
 def check_derived(mapped, held):
@@ -109,9 +102,16 @@ def check_derived(mapped, held):
 def test_rows_stay_in_their_file(options, rows_file):
     for part, split in splits(load(rows_file(BYTES), mmap=True, **options)).items():
         in_file = options.get("binarization") != "dynamic" or part == "train"
-        assert is_mapped(split) == in_file
-        assert split.x.kept.nbytes == (8 if in_file else 2) * len(split)  # row numbers, or 15 bits a row
-        assert Compact.of(split).columns[0] is split.x
+        kept = split.columns[0].kept
+        assert split.mapped == in_file
+        held = kept.rows if in_file else kept
+        assert held.nbytes == (8 if in_file else 15) * len(split)  # row numbers, or a byte a value
+        assert not in_file or split.source is None or split.source is kept
+        if in_file:
+            for whole in (lambda split=split: split.x, lambda split=split: split.tensors):
+                with pytest.raises(InputError, match=rf"rows.npy: expected a tensor, got {len(split)} rows that stay"):
+                    whole()
+        assert isinstance(split[:3].x, torch.Tensor)
 
 
 FOLDERS = {
@@ -132,7 +132,7 @@ def test_a_folder_of_arrays_reads_as_an_npz(arrays, tmp_path):
         folder = load(tmp_path / "set", mmap=mapped)
         assert folder.num_classes == zipped.num_classes
         for ours, theirs in zip(splits(folder).values(), splits(zipped).values(), strict=True):
-            assert is_mapped(ours) == mapped
+            assert ours.mapped == mapped
             assert ours.protocol.sha256 == theirs.protocol.sha256
             assert theirs.labels is None or torch.equal(ours.labels, theirs.labels)
 
@@ -158,7 +158,7 @@ VIEWS = {
 def test_a_memmap_stays_in_its_file(view, rows_file):
     mapped = as_split(view(np.load(rows_file(REALS.astype(np.float64)), mmap_mode="r")))
     held = as_split(view(REALS.astype(np.float64)))
-    assert is_mapped(mapped)
+    assert mapped.mapped
     assert mapped.protocol == held.protocol
     assert torch.equal(mapped.batch(torch.tensor([1, 0]))[0], held.batch(torch.tensor([1, 0]))[0])
 
@@ -170,7 +170,7 @@ def test_a_memmap_that_is_not_made_of_rows_is_read(rows_file):
 
 def test_on_another_device(rows_file):
     split = load(rows_file(BYTES), divisor=255, mmap=True).train.to("meta")
-    assert split.x.device.type == "meta"
+    assert split.device.type == "meta"
     assert split.batch(torch.tensor([1, 0]))[0].device.type == "meta"
 
 
@@ -210,22 +210,26 @@ def test_mapped_where_floats_take_over_a_quarter_of_the_memory(array, size, rows
     path = rows_file(array)
     for memory, mapped in ((4 * size, False), (4 * size - 4, True), (100 * size, False)):
         monkeypatch.setattr(files, "machine_memory", lambda memory=memory: memory)
-        assert is_mapped(load(path).train) == mapped
-        assert not is_mapped(load(path, mmap=False).train)
-        assert is_mapped(load(path, mmap=True).train)
+        assert load(path).train.mapped == mapped
+        assert not load(path, mmap=False).train.mapped
+        assert load(path, mmap=True).train.mapped
 
 
 def test_a_folder_is_as_large_as_its_files_together(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "machine_memory", lambda: 4 * 60 * 7 * 4)
     for part in ("train", "valid", "test"):
         np.save(tmp_path / f"{part}.npy", REALS)
-    assert is_mapped(load(tmp_path).test)
+    assert load(tmp_path).test.mapped
 
 
-def test_bits_that_memory_does_not_hold(rows_file, monkeypatch):
-    monkeypatch.setattr(serving, "machine_memory", lambda: 100)
-    with pytest.raises(InputError, match=r"rows.npy: expected bits for a quarter of the memory at most .* the file"):
-        load(rows_file(BYTES), divisor=255, binarization="static", mmap=True)
+def test_binarized_rows_that_memory_does_not_hold(rows_file, monkeypatch):
+    path = rows_file(BYTES)
+    dynamic = load(path, divisor=255, binarization="dynamic", mmap=True, splits=(0.8, 0.1, 0.1))
+    monkeypatch.setattr("pyrovae.data.encoding.machine_memory", lambda: 100)
+    message = r"rows.npy: expected binarized rows of a quarter of the memory at most .* the file"
+    for binarize in (lambda: load(path, divisor=255, binarization="static", mmap=True), lambda: dynamic.train.drawn(0)):
+        with pytest.raises(InputError, match=message):
+            binarize()
 
 
 def test_the_memory_of_a_container(tmp_path, monkeypatch):
@@ -350,154 +354,18 @@ class Recorder:
         self.buffer.madvise(advice, start, length)
 
 
-@pytest.fixture
-def wide(rows_file):
-    """100 rows of 5000 bytes, more than a page."""
-    array = open_npy(rows_file(np.arange(500_000, dtype=np.uint32).astype(np.uint8).reshape(100, 5000)))
-    mapped = Mapped(array, torch.arange(100).flip(0))
-    mapped.file.buffer = Recorder(mapped.file.buffer)
-    return mapped
-
-
-def test_all_pages_of_a_gather_are_asked_for_at_once(wide):
-    rows = torch.tensor([90, 3, 40, 4, 3])
-    np.testing.assert_array_equal(wide.index_select(0, rows), wide.array[::-1][rows.numpy()])
-    asked = wide.file.buffer.asked
-    assert len(asked) == 3  # rows 3 and 4 are neighbours
-    for row in 99 - rows.numpy():
-        start = 128 + 5000 * row
-        assert any(begin <= start and start + 5000 <= end for begin, end in asked)
-    assert sum(end - begin for begin, end in asked) < 4 * 5000 + 6 * mmap.PAGESIZE
-
-
-def test_rows_in_a_run_are_asked_for_once(wide):
-    np.testing.assert_array_equal(wide[10:60], wide.array[::-1][10:60])
-    assert len(wide.file.buffer.asked) == 1
-
-
-def test_nothing_is_asked_for_where_nothing_was_read_from_disk(wide, monkeypatch):
-    blocks = iter([0, 8, 8, 8, 8, 8, 8, 9, 9, 9])  # before and after each of five gathers
-    monkeypatch.setattr(streams, "_blocks_read", lambda: next(blocks))
-    asked = []
-    for _ in range(5):
-        wide.file.buffer.asked.clear()
-        wide[:2]
-        asked.append(len(wide.file.buffer.asked))
-    assert asked == [1, 1, 0, 0, 1]
-
-
-# ------------------------------------------------------------------------------------------- prefetch
-
-
-def workers():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
-
-
-PREFETCHED = {
-    "mapped": {"divisor": 255, "mmap": True},
-    "mapped and drawn": {"divisor": 255, "binarization": "dynamic", "mmap": True},
-    "bits": {"divisor": 255, "binarization": "static", "mmap": True},
-    "in memory": {"divisor": 255},
-}
-
-
-@pytest.mark.parametrize("depth", [1, 2, 5])
-@pytest.mark.parametrize("options", PREFETCHED.values(), ids=PREFETCHED)
-def test_prefetched_batches_are_the_splits(options, depth, rows_file):
-    split = load(rows_file(BYTES), **options).train
-    order = torch.randperm(len(split), generator=generator()).split(7)
-    ours, theirs = generator(1), generator(1)
-    for data in (split, Compact.of(split)):
-        with prefetch(data, iter(order), device="cpu", generator=ours, depth=depth) as coming:
-            for rows, batch in zip(order, coming, strict=True):
-                (own,) = split.batch(rows, theirs)
-                assert batch[0].dtype == own.dtype
-                assert torch.equal(batch[0], own)
-        assert not workers()
-
-
-def test_prefetched_with_labels():
-    split = load("digits").train.with_labels()
-    with prefetch(split, [torch.tensor([5, 2])], device="cpu") as coming:
-        assert all(map(torch.equal, next(coming), split.batch(torch.tensor([5, 2]))))
-
-
-class Watched:
-    """A column that notes who gathers which rows."""
-
-    def __init__(self, column):
-        self.column, self.gathered, self.seconds = column, [], 0.0
-
-    def __len__(self):
-        return len(self.column)
-
-    @property
-    def code(self):
-        return self.column.code
-
-    def to(self, device):
-        return self
-
-    def gather(self, rows):
-        self.gathered.append((threading.current_thread().name, rows.tolist()))
-        time.sleep(self.seconds)
-        if rows[0] == 13:
-            raise InputError("row 13 is not to be had")
-        return self.column.gather(rows)
-
-
-def watched():
-    column = Watched(Compact.of(as_split(torch.arange(100.0))).columns[0])
-    return column, Compact((column,), False)
-
-
-def test_batches_are_gathered_ahead_in_one_thread():
-    column, compact = watched()
-    asked = []
-
-    def batches():
-        for row in range(10):
-            asked.append(row)
-            yield torch.tensor([row])
-
-    with prefetch(compact, batches(), device="cpu", depth=3) as coming:
-        assert asked == [0, 1, 2]
-        assert next(coming)[0].tolist() == [0.0]
-        assert asked == [0, 1, 2, 3]
-        assert [x.item() for (x,) in coming] == list(range(1, 10))
-    assert {name for name, _ in column.gathered} == {"prefetch_0"}
-
-
-def test_a_depth_of_none():
-    with pytest.raises(InputError, match="depth must be at least 1, got 0"):
-        with prefetch(watched()[1], [], device="cpu", depth=0):
-            pass
-
-
-def test_an_error_in_the_thread_is_raised_where_the_batch_is_taken():
-    _, compact = watched()
-    taken = []
-    with pytest.raises(InputError, match="row 13 is not to be had"):
-        with prefetch(compact, torch.arange(11, 20).split(1), device="cpu") as coming:
-            for (x,) in coming:
-                taken.append(x.item())
-    assert not workers()
-    assert taken == [11.0, 12.0]
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, None])
-def test_leaving_ends_the_thread(error):
-    column, compact = watched()
-    column.seconds = 0.02
-    try:
-        with prefetch(compact, torch.arange(20, 90).split(1), device="cpu", depth=50) as coming:
-            next(coming)
-            if error:
-                raise error
-    except (KeyboardInterrupt, ValueError):
-        pass
-    assert not workers()
-    assert len(column.gathered) < 40
+@pytest.mark.parametrize("first", [0, 7])
+def test_the_pages_of_a_gather_and_no_others_are_asked_for(first, rows_file):
+    array = open_npy(rows_file(np.arange(500_000, dtype=np.uint32).astype(np.uint8).reshape(100, 5000)))[first:]
+    mapped = Mapped(array, torch.arange(len(array)).flip(0))
+    mapped.buffer = Recorder(mapped.buffer)
+    for index in (torch.tensor([90, 3, 40, 4, 3]), slice(10, 60)):
+        mapped.buffer.asked.clear()
+        np.testing.assert_array_equal(mapped[index], array[::-1][index])
+        starts = [128 + 5000 * (99 - row) for row in np.arange(100)[: len(array)][index]]
+        assert len(starts) == len(mapped.buffer.asked)
+        for start, (begin, end) in zip(starts, mapped.buffer.asked, strict=True):
+            assert start - mmap.PAGESIZE < begin <= start and end == start + 5000
 
 
 def test_a_split_of_ones_own_may_hold_mapped_rows(rows_file):

@@ -80,6 +80,21 @@ def test_rows_with_missing_values():
     assert as_split(x[:3]).missing().tolist() == []
 
 
+def test_a_split_in_a_line():
+    digits = load("digits", divisor=16)
+    line = f"Split({digits.test.protocol}; float32 (8, 8), kept as uint8)"
+    assert repr(digits.test) == line
+    assert repr(digits.test.with_labels()).endswith("; float32 (8, 8), kept as uint8; int64 (), kept as int64)")
+    assert len(repr(as_split(torch.zeros(1000, 1000)))) < 150
+
+
+def test_a_split_may_be_made_of_tensors():
+    x, protocol = torch.rand(3, 2), as_split(torch.zeros(3, 2)).protocol
+    split = Split((x,), protocol)
+    assert (split.x is x, split.labels, split.source, split.mapped) == (True, None, None, False)
+    assert split.device == x.device
+
+
 def test_records_are_frozen():
     test = load("digits").test
     for record, name in ((test, "labels"), (test.protocol, "seed"), (load("digits"), "name")):
