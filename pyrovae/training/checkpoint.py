@@ -11,11 +11,12 @@ from typing import Any
 
 import pyro
 import torch
+from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
 from pyrovae.base import storage
 from pyrovae.base.errors import InputError
-from pyrovae.training.optimizers import Guarded
+from pyrovae.training.optimizers import torch_optimizers, unconstrained_parameters
 
 # What may differ when a fit is resumed: how long it goes on, and where and how it runs.
 _FREE_SETTINGS = ("epochs", "device", "compile")
@@ -80,7 +81,7 @@ def save(
     settings: Mapping[str, Any],
     record: Mapping[str, Any],
     modules: Sequence[nn.Module],
-    optimizer: Guarded,
+    optimizer: PyroOptim,
     device: torch.device,
 ) -> None:
     """Writes a checkpoint: the folder then holds this state, whole."""
@@ -111,7 +112,7 @@ def restore(
     folder: Path,
     settings: Mapping[str, Any],
     modules: Sequence[nn.Module],
-    optimizer: Guarded,
+    optimizer: PyroOptim,
     device: torch.device,
 ) -> Progress:
     """Puts weights, optimizer and random state back as :func:`save` found them.
@@ -123,7 +124,7 @@ def restore(
     refuse_other_settings(folder, content, settings)
     tensors = storage.unpack(files["weights.safetensors"], f"{folder}: weights")
     set_weights(modules, part(tensors, "weights/"), str(folder))
-    optimizer.set_state(storage.unflatten(content["optimizer"], tensors))
+    restore_optimizer(optimizer, storage.unflatten(content["optimizer"], tensors))
     torch.set_rng_state(tensors["rng/torch"])
     if "rng/cuda" in tensors and device.type == "cuda":
         torch.cuda.set_rng_state(tensors["rng/cuda"], device)
@@ -131,6 +132,13 @@ def restore(
     state.best_weights = {name: value.to(device) for name, value in part(tensors, "best/").items()}
     state.interrupted = False
     return state
+
+
+def restore_optimizer(optimizer: PyroOptim, state: dict) -> None:
+    """Puts back what its ``get_state`` gave; torch's own objects are made now, for Pyro ignores a state later."""
+    if state:
+        optimizer.set_state(state)
+        torch_optimizers(optimizer, unconstrained_parameters())
 
 
 def refuse_other_settings(folder: Path, content: Mapping[str, Any], settings: Mapping[str, Any]) -> None:

@@ -14,22 +14,20 @@ from pyrovae.pairs.structure import Structure, inspect_pair
 from pyrovae.pairs.traces import Program
 
 
-def look_at_data(
+def check_pair(
     model: Program,
     guide: Program,
     modules: Sequence[nn.Module],
     splits: Mapping[str, Split],
+    objective: ELBO,
     *,
     batch_size: int,
     plate: str | None,
-) -> Structure:
+) -> None:
     """Runs the pair once over all data: every ``pyro.param`` exists afterwards, and every value is in support.
 
-    Returns:
-        The structure that the last batch showed.
-
     Raises:
-        InputError: naming the site or the row.
+        InputError: naming the site or the row, or what the objective cannot be used for.
     """
     structure, size = None, max(batch_size, 500)
     with torch.no_grad(), memory_advice(f"{size} data at once, even without gradients"), evaluation_mode(modules):
@@ -37,7 +35,7 @@ def look_at_data(
             for rows in blocks_of(len(split), size):
                 structure = _inspect(model, guide, split.batch(rows), plate, split=name, start=rows.start)
     assert structure is not None
-    return structure
+    check_objective(objective, structure)
 
 
 def _inspect(

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+import pyro
 import torch
 from pyro.infer import ELBO
 from pyro.optim import PyroOptim
@@ -15,13 +17,34 @@ from pyrovae.base import storage
 from pyrovae.base.errors import InputError
 from pyrovae.base.random import kept_rng
 from pyrovae.data.split import Split, as_split
-from pyrovae.pairs.context import kept_modes, modules_of, on_device, own_scope
+from pyrovae.pairs.context import Scoped, kept_modes, modules_of, on_device, own_scope
 from pyrovae.pairs.graphs import compiler_missing
 from pyrovae.pairs.traces import Program
 from pyrovae.training.compiled import REPAID
-from pyrovae.training.loop import Fit, Loop, Schedule
+from pyrovae.training.loop import Loop, Schedule
 from pyrovae.training.objectives.elbo import SampledELBO
-from pyrovae.training.optimizers import Guarded, OptimizerMaker, adam
+from pyrovae.training.optimizers import OptimizerMaker, adam
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted pair: the same programs, entering their own parameter scope by themselves.
+
+    ``history`` holds one row for each epoch: ``epoch``, ``elbo``, ``reconstruction`` and ``kl_prior`` of the
+    training data and ``valid_...`` of the validation data, all nats per datum and never tempered; ``objective``,
+    what was optimized; ``beta``, ``rate_factor`` (on the learning rate) and ``seconds``.
+    """
+
+    model: Program
+    guide: Program
+    history: list[dict[str, float]]
+    interrupted: bool = False
+    best_epoch: int | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        last = self.history[-1] if self.history else {}
+        return f"Fit({len(self.history)} epochs, ELBO {last.get('elbo', float('nan')):.3f} nats per datum)"
 
 
 def fit(
@@ -124,24 +147,31 @@ def fit(
         "compile": _compiles(compile, -(-len(train) // batch_size) * epochs, target, out if resume else None),
         **_described(train, held_out),
     }
+    resumed = resume and out is not None and storage.holds_run(out)
     with _trained_in_place(model, guide, target, out) as (model, guide, scope, modules):
+
+        def so_far() -> Fit:
+            scope.update(pyro.get_param_store().get_state())
+            state, programs = loop.state, (Scoped(model, scope), Scoped(guide, scope))
+            return Fit(*programs, list(state.history), state.interrupted, state.best_epoch, dict(settings))
+
         loop = Loop(
             model=model,
             guide=guide,
-            scope=scope,
             modules=modules,
             train=train.to(target),
             valid=held_out.to(target) if held_out else None,
             objective=objective,
-            optimizer=Guarded(optimizer or adam()),
+            optimizer=optimizer or adam(),
             schedule=schedule or (lambda share: 1.0),
             settings=settings,
             folder=Path(out) if out else None,
             record=record or {},
-            callback=callback,
-            may_be_eager=compile == "auto" and not (resume and out and storage.holds_run(out)),
+            after_epoch=lambda epoch: callback(epoch, so_far()) if callback else None,
+            may_be_eager=compile == "auto" and not resumed,
         )
-        return loop.run(resume=resume, visible=progress)
+        loop.run(resume=resumed, visible=progress)
+        return so_far()
 
 
 @contextmanager
