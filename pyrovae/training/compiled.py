@@ -9,25 +9,27 @@ on Adam's state for good, and an epoch that ends so is taken again from its star
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from types import TracebackType
+from collections.abc import Callable
+from dataclasses import InitVar, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from pyro.infer import ELBO, Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor, nn
 
+from pyrovae.base import storage
 from pyrovae.base.errors import InputError, NotCompiled
 from pyrovae.base.memory import memory_advice
 from pyrovae.base.random import kept_rng
 from pyrovae.data.batches import Batch, Batches
-from pyrovae.pairs.graphs import Untraceable, captured, trace
-from pyrovae.training.checkpoint import Progress, weights
+from pyrovae.pairs.graphs import Untraceable, captured, compiler_missing, trace
+from pyrovae.training.checkpoint import Progress, Snapshot, weights
 from pyrovae.training.meter import Meter
 from pyrovae.training.objectives.elbo import AnalyticKLELBO, SampledELBO
 from pyrovae.training.objectives.objective import Objective
 from pyrovae.training.optimizers import Adam, as_function, unconstrained_parameters
-from pyrovae.training.step import NonFiniteLoss, Step, rng_state, set_rng_state
+from pyrovae.training.step import NonFiniteLoss, Step
 
 REPAID = 6_000  # steps after which compiling (10 to 14 s) has cost less than it saved (2 to 5 ms each), on two cores
 
@@ -42,37 +44,34 @@ _OURS: dict[type[ELBO], type[Objective]] = {Trace_ELBO: SampledELBO, TraceMeanFi
 Take = Callable[[Batch], None]
 
 
+def is_compiled(choice: bool | str, num_steps: int, device: torch.device, folder: str | Path | None) -> bool:
+    """Whether a step is compiled: as was said, as it was in the run that goes on, or as it is worth it."""
+    if not isinstance(choice, bool) and choice != "auto":
+        raise InputError(f'compile is True, False or "auto", got {choice!r}')
+    if isinstance(choice, bool):
+        return choice
+    if folder is not None and storage.holds_run(folder):
+        return bool(storage.read(folder)[0]["settings"].get("compile"))
+    return device.type == "cuda" or (num_steps >= REPAID and compiler_missing(device) is None)
+
+
+@dataclass(kw_only=True)
 class CompiledSteps:
-    """The steps of a fit as replays of one graph, and eager ones where no graph can stand for them.
+    """The steps of a fit as replays of one graph, and eager ones where no graph can stand for them."""
 
-    Args:
-        step: the eager one.
-        take: takes it and counts it by ``meter``.
-        modules: of the programs.
-        batches: of the fit.
-        plate: name of the data plate, where several plates hold all sites.
-        may_be_eager: whether steps that no graph can hold are taken eagerly, with a warning.
-        interrupted: whether Ctrl-C was pressed.
-    """
+    step: Step
+    take: Take  # takes the step eagerly, and counts it by the meter
+    meter: Meter
+    modules: list[nn.Module]  # of the programs
+    batches: Batches
+    plate: str | None  # name of the data plate, where several plates hold all sites
+    may_be_eager: bool  # whether steps that no graph can hold are taken eagerly, with a warning
+    interrupted: Callable[[], bool]  # whether Ctrl-C was pressed
 
-    def __init__(
-        self,
-        step: Step,
-        take: Take,
-        meter: Meter,
-        modules: Sequence[nn.Module],
-        batches: Batches,
-        *,
-        plate: str | None,
-        may_be_eager: bool,
-        interrupted: Callable[[], bool],
-    ) -> None:
-        self.step, self.take, self.meter, self.modules = step, take, meter, modules
-        self.batches, self.plate = batches, plate
-        self.may_be_eager, self.interrupted = may_be_eager, interrupted
-        self.replay: Replay | None = None  # None where steps are eager
-        self.start: Snapshot | None = None  # of the epoch
-        self.checks = self.unchecked = 0
+    replay: "Replay | None" = None  # None where steps are eager
+    start: Snapshot | None = None  # of the epoch
+    checks: int = 0
+    unchecked: int = 0  # steps since the last one
 
     def compile(self) -> bool:
         """Makes the step one graph, and checks it on other data than it was traced on.
@@ -152,7 +151,8 @@ class CompiledSteps:
 
     def _trace(self) -> None:
         batches, other = self.batches.of_each_size(), self.batches.of_last_rows()
-        objective, (model, guide) = without_synchronisation(self.step.objective, self.plate), self.step.pair
+        objective = without_synchronisation(self.step.objective, self.plate)
+        model, guide = self.step.model, self.step.guide
         with memory_advice(f"a batch of {len(other[0])}, compiled: lower batch_size"):
             for batch in batches:
                 objective.prepare(model, guide, *batch)
@@ -169,7 +169,7 @@ class CompiledSteps:
         try:
             act()
         except Untraceable as error:
-            self.replay = None
+            self.replay = self.start = None
             if self.interrupted():  # Ctrl-C went to the compiler too: nothing is wrong with the step
                 return True
             if not self.may_be_eager:
@@ -187,47 +187,34 @@ def without_synchronisation(objective: ELBO, plate: str | None) -> Objective:
     """
     if isinstance(objective, Objective):
         return objective
-    if type(objective) in _OURS:
-        return _OURS[type(objective)](
-            objective.num_particles, vectorize_particles=objective.vectorize_particles, plate=plate
-        )
-    ours = "SampledELBO, AnalyticKLELBO and IWAE do not"
-    raise Untraceable(f"{type(objective).__name__} looks at values inside a step; {ours}")
+    if type(objective) not in _OURS:
+        ours = "SampledELBO, AnalyticKLELBO and IWAE do not"
+        raise Untraceable(f"{type(objective).__name__} looks at values inside a step; {ours}")
+    num_particles, vectorize = objective.num_particles, objective.vectorize_particles
+    return _OURS[type(objective)](num_particles, vectorize_particles=vectorize, plate=plate)
 
 
+@dataclass
 class Replay:
     """One step, traced and compiled for batches of one size; on CUDA captured as one CUDA graph.
-
-    Args:
-        step: the eager one, for its programs.
-        objective: whose bound is raised.
-        update: over the pair's parameters.
-        meter: what counts.
-        modules: of the programs.
-        batch: an example of what it will be called with; a batch of another size is taken untraced.
-
-    Attributes:
-        rate: factor on the learning rates, a scalar that each replay reads.
 
     Raises:
         Untraceable: saying why, for a step that no graph can hold.
     """
 
-    def __init__(
-        self,
-        step: Step,
-        objective: Objective,
-        update: Adam,
-        meter: Meter,
-        modules: Sequence[nn.Module],
-        batch: Batch,
-    ) -> None:
-        self.step, self.objective, self.update, self.meter, self.modules = step, objective, update, meter, modules
-        self.rate = torch.ones_like(meter.sums[0])
-        self.rows, self.live = len(batch[0]), list[Tensor]()
+    step: Step  # for its programs
+    objective: Objective
+    update: Adam
+    meter: Meter
+    modules: list[nn.Module]
+    example: InitVar[Batch]  # of what it will be called with; a batch of another size is taken untraced
+
+    def __post_init__(self, example: Batch) -> None:
+        self.rate = torch.ones_like(self.meter.sums[0])  # factor on the learning rates, which each replay reads
+        self.rows, self.live = len(example[0]), list[Tensor]()
         with self.snapshot():  # runs that tracing needs are undone
-            self.graph = trace(self._take, *batch).compiled(*batch)
-            self.run = captured(self.graph, *batch) if batch[0].is_cuda else self.graph
+            self.graph = trace(self._take, *example).compiled(*example)
+            self.run = captured(self.graph, *example) if example[0].is_cuda else self.graph
         self.live, self.parts = self.graph.live, self._parts()
 
     def __call__(self, *batch: Tensor) -> None:
@@ -242,14 +229,13 @@ class Replay:
         return ()
 
     def _count(self, *batch: Tensor) -> Tensor:
-        bound = self.objective.bound(*self.step.pair, *batch)
+        bound = self.objective.bound(self.step.model, self.step.guide, *batch)
         self.meter.add(bound, len(batch[0]), self.step.scales[len(batch[0])])
         return bound.loss
 
     def snapshot(self) -> "Snapshot":
         """All that a step changes, as it is now."""
-        own = [*self.update.state(), self.meter.sums, *self.live]
-        return Snapshot([*weights(self.modules).values(), *own])
+        return Snapshot([*weights(self.modules).values(), *self.update.state(), self.meter.sums, *self.live])
 
     def begin(self) -> None:
         """Goes on where the eager step and its optimizer are."""
@@ -263,7 +249,7 @@ class Replay:
 
     def require_finite(self) -> None:
         """Raises NonFiniteLoss unless every loss and gradient was finite: their sums keep what was not. Waits."""
-        tensors = [self.meter.sums, *self.update.squares]
+        tensors = [self.meter.sums[2], *(slot.state["exp_avg_sq"] for slot in self.update.slots)]
         if any(torch.stack([(tensor * 0).sum() for tensor in tensors]).tolist()):  # NaN of NaN and infinity
             raise NonFiniteLoss("a loss or a gradient since the epoch began is not finite")
 
@@ -305,54 +291,3 @@ class Replay:
             self.meter.sums.zero_()
             run(*batch)
             return self.meter.sums.clone()
-
-
-class Snapshot:
-    """Copies of tensors, and torch's random state on every device; as a context it is returned to at the end.
-
-    Args:
-        tensors: those that may change; memory that comes twice is kept once, and what no operation can write to (an
-            expanded tensor) not at all.
-
-    Example:
-        >>> value = torch.ones(2)
-        >>> with Snapshot([value]):
-        ...     first = value.add_(torch.rand(2)).tolist()
-        >>> value.tolist(), first == (value + torch.rand(2)).tolist()
-        ([1.0, 1.0], True)
-    """
-
-    def __init__(self, tensors: Iterable[Tensor]) -> None:
-        self.tensors = list({_memory(tensor): tensor for tensor in tensors if _is_writable(tensor)}.values())
-        self.values = [torch.empty_like(tensor) for tensor in self.tensors]
-        self.save()
-
-    def save(self) -> None:
-        """Takes it anew."""
-        _copy(self.tensors, self.values)
-        self.noise = rng_state()
-
-    def restore(self) -> None:
-        """Makes everything as it was, in place."""
-        _copy(self.values, self.tensors)
-        set_rng_state(self.noise)
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type | None, error: BaseException | None, where: TracebackType | None) -> None:
-        self.restore()
-
-
-def _memory(tensor: Tensor) -> Any:
-    return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
-
-
-def _is_writable(tensor: Tensor) -> bool:
-    return all(stride or size < 2 for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-
-
-@torch.no_grad()
-def _copy(sources: list[Tensor], targets: list[Tensor]) -> None:
-    for source, target in zip(sources, targets, strict=True):
-        target.copy_(source)

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,12 @@ from torch import nn
 from pyrovae.base import storage
 from pyrovae.base.errors import InputError
 from pyrovae.base.random import kept_rng
-from pyrovae.data.split import Split, as_split
+from pyrovae.data.split import as_split
 from pyrovae.pairs.context import Scoped, kept_modes, modules_of, on_device, own_scope
-from pyrovae.pairs.graphs import compiler_missing
 from pyrovae.pairs.traces import Program
-from pyrovae.training.compiled import REPAID
+from pyrovae.training.checkpoint import describe_data, describe_objective
+from pyrovae.training.checks import check_arguments, check_parts
+from pyrovae.training.compiled import is_compiled
 from pyrovae.training.loop import Loop, Schedule
 from pyrovae.training.objectives.elbo import SampledELBO
 from pyrovae.training.optimizers import OptimizerMaker, adam
@@ -130,8 +130,8 @@ def fit(
         >>> [row["epoch"] for row in fitted.history]
         [1, 2, 3]
     """
-    _check_arguments(epochs, batch_size, patience, kl_warmup, valid, out, resume)
-    _check_parts(objective, optimizer, schedule)
+    check_arguments(epochs, batch_size, patience, kl_warmup, valid, out, resume)
+    check_parts(objective, optimizer, schedule)
     target, objective = resolve_device(device), objective or SampledELBO(plate=plate)
     train, held_out = as_split(data), None if valid is None else as_split(valid)
     settings = {
@@ -140,15 +140,15 @@ def fit(
         "patience": patience,
         "kl_warmup": kl_warmup,
         "seed": seed,
-        "objective": _plain(objective),
+        "objective": describe_objective(objective),
         "plate": plate,
         "device": str(target),
         "precision": precision,
-        "compile": _compiles(compile, -(-len(train) // batch_size) * epochs, target, out if resume else None),
-        **_described(train, held_out),
+        "compile": is_compiled(compile, -(-len(train) // batch_size) * epochs, target, out if resume else None),
+        **describe_data(train, held_out),
     }
-    resumed = resume and out is not None and storage.holds_run(out)
     with _trained_in_place(model, guide, target, out) as (model, guide, scope, modules):
+        resumed = resume and out is not None and storage.holds_run(out)
 
         def so_far() -> Fit:
             scope.update(pyro.get_param_store().get_state())
@@ -209,68 +209,3 @@ def resolve_device(device: str) -> torch.device:
     if target.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device '{device}' was asked for, but there is no CUDA device here; use auto or cpu")
     return target
-
-
-def _compiles(choice: bool | str, num_steps: int, device: torch.device, folder: str | Path | None) -> bool:
-    """Whether a step is compiled: as was said, as it was in the run that goes on, or as it is worth it."""
-    if not isinstance(choice, bool) and choice != "auto":
-        raise InputError(f'compile is True, False or "auto", got {choice!r}')
-    if isinstance(choice, bool):
-        return choice
-    if folder is not None and storage.holds_run(folder):
-        return bool(storage.read(folder)[0]["settings"].get("compile"))
-    return device.type == "cuda" or (num_steps >= REPAID and compiler_missing(device) is None)
-
-
-def _check_arguments(
-    epochs: int,
-    batch_size: int,
-    patience: int | None,
-    kl_warmup: float,
-    valid: Any,
-    out: str | Path | None,
-    resume: bool,
-) -> None:
-    for name, value in {"epochs": epochs, "batch_size": batch_size, "patience": patience}.items():
-        if value is not None and not isinstance(value, Integral):
-            raise InputError(f"{name} must be a whole number, got {value!r}")
-        if value is not None and value < 1:
-            raise InputError(f"{name} must be at least 1, got {value}")
-    if kl_warmup < 0:
-        raise InputError(f"kl_warmup must not be negative, got {kl_warmup}")
-    if patience is not None and valid is None:
-        raise InputError("patience needs validation data: give valid=")
-    if resume and out is None:
-        raise InputError("resume needs the folder of the run: give out=")
-    if out is not None and not resume and storage.holds_run(out):
-        raise InputError(f"{out}: already holds a run; resume it, or choose another folder")
-
-
-def _check_parts(objective: Any, optimizer: Any, schedule: Any) -> None:
-    """Refuses names and instances where programs of one's own are asked for."""
-    if objective is not None and not isinstance(objective, ELBO):
-        raise InputError(f"objective must be a Pyro ELBO, pyrovae.objectives.IWAE(10) for one, got {objective!r}")
-    if isinstance(optimizer, torch.optim.Optimizer):
-        raise InputError(
-            f"optimizer must be a PyroOptim or a function parameters -> optimizer, not a {type(optimizer).__name__}: "
-            "give lambda parameters: torch.optim.Adam(parameters, lr=1e-3)"
-        )
-    if schedule is not None and not callable(schedule):
-        raise InputError(f"schedule must be a function share of the training -> factor on the rate, got {schedule!r}")
-
-
-def _plain(objective: ELBO) -> str:
-    """An objective by its class and its plain attributes, but for the plate depth that it guesses by itself."""
-    values = {name: value for name, value in vars(objective).items() if isinstance(value, int | float | str)}
-    values.pop("max_plate_nesting", None)
-    return f"{type(objective).__name__}({', '.join(f'{name}={value}' for name, value in sorted(values.items()))})"
-
-
-def _described(train: Split, valid: Split | None) -> dict[str, Any]:
-    """What a checkpoint must say of the data: their shapes and their protocols."""
-    return {
-        "num_rows": len(train),
-        "arguments": [[list(t.shape[1:]), str(t.dtype).removeprefix("torch.")] for t in train.tensors],
-        "protocol": train.protocol.to_dict(),
-        "valid_protocol": valid.protocol.to_dict() if valid else None,
-    }

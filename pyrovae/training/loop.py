@@ -71,13 +71,8 @@ class Loop:
     def run(self, *, resume: bool, visible: bool) -> None:
         """Trains to the end, to the end of patience or to Ctrl-C, whichever comes first."""
         seed_everything(FIT, self.settings["seed"])
-        splits = (
-            {"training data": self.train}
-            if self.valid is None
-            else {"validation data": self.valid, "training data": self.train}
-        )
-        plate = self.settings["plate"]
-        check_pair(*self.pair, self.modules, splits, self.objective, batch_size=self.batch_size, plate=plate)
+        data, plate = (self.train, self.valid), self.settings["plate"]
+        check_pair(*self.pair, self.modules, *data, self.objective, batch_size=self.batch_size, plate=plate)
         self.step.prime(self.batches.of_each_size(), self.modules)
         with numerics_of_training(), _interruptible() as self.interrupted:
             if resume:
@@ -101,11 +96,11 @@ class Loop:
     def _compile(self) -> None:
         self.shown.set_description("compiling the step")
         self.compiled = CompiledSteps(
-            self.step,
-            self._take,
-            self.meter,
-            self.modules,
-            self.batches,
+            step=self.step,
+            take=self._take,
+            meter=self.meter,
+            modules=self.modules,
+            batches=self.batches,
             plate=self.settings["plate"],
             may_be_eager=self.may_be_eager,
             interrupted=self.interrupted,

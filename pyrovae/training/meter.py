@@ -55,7 +55,7 @@ class Meter:
 _READABLE = (Trace_ELBO, TraceMeanField_ELBO, RenyiELBO, TraceGraph_ELBO)
 
 
-class PyroObjective:
+class Recorded:
     """An objective of Pyro's own, and the true ELBO of each run that it makes.
 
     Its traces are kept on their way by a copy of it, at no cost. Where they say no plain ELBO (with enumerated sites,

@@ -191,11 +191,6 @@ class Adam:
             for slot in group.slots:
                 slot.state["step"].copy_(group.time)
 
-    @property
-    def squares(self) -> list[Tensor]:
-        """The mean squares of the gradients."""
-        return [slot.state["exp_avg_sq"] for slot in self.slots]
-
     def state(self) -> list[Tensor]:
         """What Adam remembers: counters, means and mean squares."""
         times = [group.time for group in self.groups]

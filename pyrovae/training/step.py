@@ -16,18 +16,12 @@ from pyrovae.base.memory import memory_advice
 from pyrovae.base.random import kept_rng
 from pyrovae.pairs.context import evaluation_mode
 from pyrovae.pairs.traces import Program
-from pyrovae.training.meter import PyroObjective, not_finite_sites, plate_scale
+from pyrovae.training import optimizers
+from pyrovae.training.checkpoint import rng_state, set_rng_state
+from pyrovae.training.meter import Recorded, not_finite_sites, plate_scale
 from pyrovae.training.objectives.bounds import Bound
 from pyrovae.training.objectives.objective import Objective
-from pyrovae.training.optimizers import (
-    Joint,
-    OptimizerMaker,
-    forget_gradients,
-    parameter_groups,
-    scaled,
-    torch_optimizers,
-    unconstrained_parameters,
-)
+from pyrovae.training.optimizers import OptimizerMaker, forget_gradients, unconstrained_parameters
 
 
 class NonFiniteLoss(FloatingPointError):
@@ -49,17 +43,12 @@ class Step(SVI):
     """
 
     def __init__(self, model: Program, guide: Program, optimizer: PyroOptim | OptimizerMaker, objective: ELBO) -> None:
-        self.pyros = None if isinstance(objective, Objective) else PyroObjective(objective)
-        self.objective: Any = self.pyros.objective if self.pyros else objective
-        optimizer = optimizer if isinstance(optimizer, PyroOptim) else Joint(optimizer)
+        self.recorded = None if isinstance(objective, Objective) else Recorded(objective)
+        self.objective: Any = self.recorded.objective if self.recorded else objective
+        optimizer = optimizer if isinstance(optimizer, PyroOptim) else optimizers.Joint(optimizer)
         super().__init__(model, guide, optimizer, self.objective)
         self.rate = 1.0
         self.scales: dict[int, float] = {}
-
-    @property
-    def pair(self) -> tuple[Program, Program]:
-        """The two programs as they are trained."""
-        return self.model, self.guide
 
     def prime(self, batches: Sequence[tuple[Tensor, ...]], modules: Sequence[nn.Module]) -> None:
         """Lets the objective guess its plates now, so that no step draws numbers for it; clears old gradients.
@@ -93,16 +82,16 @@ class Step(SVI):
         if fault := _not_finite(bound.loss, parameters):
             set_rng_state(noise)
             raise NonFiniteLoss(self._diagnosis(batch, fault))
-        groups = parameter_groups(torch_optimizers(self.optim, parameters))
-        with scaled(groups, self.rate):
+        groups = optimizers.parameter_groups(optimizers.torch_optimizers(self.optim, parameters))
+        with optimizers.scaled(groups, self.rate):
             self.optim(parameters)
         forget_gradients(parameter for group in groups for parameter in group["params"])
         return bound
 
     def _loss_and_grads(self, *batch: Tensor) -> Bound:
         """The loss, its gradients left on the parameters, and the terms of the ELBO."""
-        if self.pyros:
-            return self.pyros.loss_and_grads(self.model, self.guide, *batch)
+        if self.recorded:
+            return self.recorded.loss_and_grads(self.model, self.guide, *batch)
         bound = self.objective.bound(self.model, self.guide, *batch)
         if bound.loss.requires_grad:
             bound.loss.backward()
@@ -125,18 +114,6 @@ def _not_finite(loss: Tensor, parameters: Sequence[Tensor]) -> str:
         return ""
     names = [str(pyro.get_param_store().param_name(p)) for p, g in gradients.items() if not g.isfinite().all()]
     return f"gradient of {', '.join(names[:3]).replace('$$$', '.')} is not finite" if names else ""
-
-
-def rng_state() -> list[Tensor]:
-    """Torch's random state, on the CPU and on each CUDA device."""
-    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [])]
-
-
-def set_rng_state(state: Sequence[Tensor]) -> None:
-    """Makes it what :func:`rng_state` gave."""
-    torch.set_rng_state(state[0])
-    if state[1:]:
-        torch.cuda.set_rng_state_all(state[1:])
 
 
 @contextmanager

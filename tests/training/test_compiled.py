@@ -18,7 +18,7 @@ from torch import nn
 import pyrovae as pv
 from pyrovae.base.errors import InputError
 from pyrovae.pairs.graphs import Graph, Untraceable, compiler_missing
-from pyrovae.training import fit as training
+from pyrovae.training import compiled as compiling
 from pyrovae.training.loop import Loop
 from pyrovae.training.optimizers import adam
 
@@ -180,7 +180,7 @@ def test_control_flow_by_value_is_refused_by_its_line_or_fitted_eagerly(monkeypa
         pv.InputError, match=r"cannot be compiled: test_compiled\.py, line \d+ \(width = .*compile=False"
     ):
         fit(Branching(), x, True)
-    monkeypatch.setattr(training, "REPAID", 1)
+    monkeypatch.setattr(compiling, "REPAID", 1)
     with pytest.warns(pv.NotCompiled, match=r"test_compiled\.py, line \d+ \(width = "):
         fitted = fit(Branching(), x, "auto")
     assert fitted.settings["compile"] is False and len(fitted.history) == 4
@@ -263,7 +263,7 @@ BY_CALLBACK = {"an attribute": set_width, "frozen": freeze, "replaced": clamp, "
 
 @pytest.mark.parametrize("name", BY_CALLBACK)
 def test_what_a_callback_changes_is_noticed_and_fitted_eagerly(name, monkeypatch):
-    monkeypatch.setattr(training, "REPAID", 1)
+    monkeypatch.setattr(compiling, "REPAID", 1)
     pairs, optimizers = [Plain(), Plain()], []
 
     def optimizer(parameters):
@@ -282,7 +282,7 @@ def test_what_a_callback_changes_is_noticed_and_fitted_eagerly(name, monkeypatch
 
 @pytest.mark.parametrize("compile", ["auto", True])
 def test_a_change_after_the_last_look_is_seen_at_the_end(compile, monkeypatch):
-    monkeypatch.setattr(training, "REPAID", 1)
+    monkeypatch.setattr(compiling, "REPAID", 1)
     pair = Plain()
 
     def change(epoch, so_far):
@@ -467,7 +467,7 @@ def test_expanded_constants_empty_parameters_and_data_in_columns_are_fitted_alik
 def test_auto_compiles_where_it_is_repaid(monkeypatch):
     x, chosen = make_data(80), []
     for steps in (7, 9):  # the fit takes 8
-        monkeypatch.setattr(training, "REPAID", steps)
+        monkeypatch.setattr(compiling, "REPAID", steps)
         chosen.append(fit(make_vae(), x, "auto").settings["compile"])
     assert chosen == [True, False]
     with pytest.raises(pv.InputError, match="compile is True, False or"):

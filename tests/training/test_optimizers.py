@@ -166,7 +166,7 @@ def test_a_gradient_that_is_not_finite_leaves_its_mark_for_good():
         update = Adam([torch.optim.Adam(ours, lr=1e-2)])
         update([torch.full_like(p, value) for p in ours], ONE)
         update([torch.zeros_like(p) for p in ours], ONE)
-        assert not any(square.isfinite().any() for square in update.squares)
+        assert not any(slot.state["exp_avg_sq"].isfinite().any() for slot in update.slots)
 
 
 def test_parameters_with_unlike_counts_keep_their_own():
