@@ -14,7 +14,7 @@ _NAMES = {
     "VAE": "programs.vae",
     "Conditional": "programs.conditional",
     "fit": "training.fit",
-    "Fit": "training.loop",
+    "Fit": "training.fit",
     "evaluate": "evidence.evaluate",
     "Report": "evidence.report",
     "compare": "evidence.comparison",

@@ -16,7 +16,7 @@ from pyrovae.evidence.report import Report
 from pyrovae.programs.baselines.mixture_em import fit_mixture
 from pyrovae.programs.oracles.mixtures import FiniteMixture
 from pyrovae.reports import figures
-from pyrovae.training.loop import Fit
+from pyrovae.training.fit import Fit
 
 MARK = "made-by-pyrovae-demo"
 RUNS = {"vae": "normal", "vae-mixture-prior": "mixture"}  # run -> prior

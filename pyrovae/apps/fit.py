@@ -10,7 +10,7 @@ from pyrovae.apps import recipes
 from pyrovae.apps.loading import check_program, dataset_of, pair_of, recorded, split_of
 from pyrovae.base import storage
 from pyrovae.base.errors import InputError
-from pyrovae.training.loop import Fit
+from pyrovae.training.fit import Fit
 
 # ---------------------------------------------------------------------------------------------- fit
 

@@ -15,8 +15,7 @@ from pyrovae.base.errors import InputError
 from pyrovae.data import Dataset, Split
 from pyrovae.pairs.context import modules_of
 from pyrovae.pairs.traces import Program
-from pyrovae.training.fit import resolve_device
-from pyrovae.training.loop import Fit
+from pyrovae.training.fit import Fit, resolve_device
 
 
 class Loaded(NamedTuple):

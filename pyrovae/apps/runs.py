@@ -14,7 +14,7 @@ from pyrovae.evidence.report import Report
 from pyrovae.pairs.context import Scoped, home_device, modules_of, on_device, own_scope
 from pyrovae.pairs.traces import Program, plain_traces
 from pyrovae.training.checkpoint import part, read_history, set_weights
-from pyrovae.training.loop import Fit
+from pyrovae.training.fit import Fit
 
 
 def load(folder: str | Path, model: Program, guide: Program) -> Fit:

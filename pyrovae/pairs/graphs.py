@@ -66,8 +66,6 @@ class Graph:
             if inputs[0].is_cuda:
                 return self
             raise Untraceable(reason)
-        if not inputs[0].is_cuda:
-            _part_biases(self.module)
         try:
             with _quiet():
                 kernels = _kernels(self.module, [*self.live, *inputs])
@@ -155,25 +153,6 @@ def _kernels(module: GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
         if alike and _num_outputs(graph) == _num_outputs(module):
             return lambda *inputs: bare(list(inputs))
     return torch.no_grad()(wrapped)
-
-
-def _part_biases(module: GraphModule) -> None:
-    """Takes x W + b apart, so that b is added where the product is used next, not in a pass of its own beforehand.
-
-    In a first layer from few latents that pass takes as long as half of the product. Written as x W - (-b), which is
-    the same number, the two are left apart by inductor.
-    """
-    aten = torch.ops.aten
-    for node in module.graph.find_nodes(op="call_function", target=aten.addmm.default):
-        if node.kwargs:
-            continue
-        bias, *factors = node.args
-        with module.graph.inserting_before(node):
-            product = module.graph.call_function(aten.mm.default, tuple(factors))
-            opposite = module.graph.call_function(aten.neg.default, (bias,))
-            node.replace_all_uses_with(module.graph.call_function(aten.sub.Tensor, (product, opposite)))
-        module.graph.erase_node(node)
-    module.recompile()
 
 
 def _shapes(graph: GraphModule) -> list[Any]:

@@ -3,19 +3,23 @@
 import csv
 import io
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import pyro
 import torch
+from pyro.infer import ELBO
+from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
 from pyrovae.base import storage
 from pyrovae.base.errors import InputError
-from pyrovae.training.optimizers import Guarded
+from pyrovae.data.split import Split
+from pyrovae.training.optimizers import torch_optimizers, unconstrained_parameters
 
 # What may differ when a fit is resumed: how long it goes on, and where and how it runs.
 _FREE_SETTINGS = ("epochs", "device", "compile")
@@ -78,7 +82,7 @@ def save(
     settings: Mapping[str, Any],
     record: Mapping[str, Any],
     modules: Sequence[nn.Module],
-    optimizer: Guarded,
+    optimizer: PyroOptim,
     device: torch.device,
 ) -> None:
     """Writes a checkpoint: the folder then holds this state, whole."""
@@ -109,7 +113,7 @@ def restore(
     folder: Path,
     settings: Mapping[str, Any],
     modules: Sequence[nn.Module],
-    optimizer: Guarded,
+    optimizer: PyroOptim,
     device: torch.device,
 ) -> Progress:
     """Puts weights, optimizer and random state back as :func:`save` found them.
@@ -121,7 +125,7 @@ def restore(
     refuse_other_settings(folder, content, settings)
     tensors = storage.unpack(files["weights.safetensors"], f"{folder}: weights")
     set_weights(modules, part(tensors, "weights/"), str(folder))
-    optimizer.set_state(storage.unflatten(content["optimizer"], tensors))
+    restore_optimizer(optimizer, storage.unflatten(content["optimizer"], tensors))
     torch.set_rng_state(tensors["rng/torch"])
     if "rng/cuda" in tensors and device.type == "cuda":
         torch.cuda.set_rng_state(tensors["rng/cuda"], device)
@@ -129,6 +133,13 @@ def restore(
     state.best_weights = {name: value.to(device) for name, value in part(tensors, "best/").items()}
     state.interrupted = False
     return state
+
+
+def restore_optimizer(optimizer: PyroOptim, state: dict) -> None:
+    """Puts back what its ``get_state`` gave; torch's own objects are made now, for Pyro ignores a state later."""
+    if state:
+        optimizer.set_state(state)
+        torch_optimizers(optimizer, unconstrained_parameters())
 
 
 def refuse_other_settings(folder: Path, content: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
@@ -165,3 +176,86 @@ def versions() -> dict[str, str]:
     """Versions of what a fit rests on."""
     names = ("pyrovae", "pyro-ppl", "torch")
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def describe_objective(objective: ELBO) -> str:
+    """An objective by its class and its plain attributes, but for the plate depth that it guesses by itself."""
+    values = {name: value for name, value in vars(objective).items() if isinstance(value, int | float | str)}
+    values.pop("max_plate_nesting", None)
+    return f"{type(objective).__name__}({', '.join(f'{name}={value}' for name, value in sorted(values.items()))})"
+
+
+def describe_data(train: Split, valid: Split | None) -> dict[str, Any]:
+    """What a checkpoint must say of the data: their shapes and their protocols."""
+    return {
+        "num_rows": len(train),
+        "arguments": [[list(t.shape[1:]), str(t.dtype).removeprefix("torch.")] for t in train.tensors],
+        "protocol": train.protocol.to_dict(),
+        "valid_protocol": valid.protocol.to_dict() if valid else None,
+    }
+
+
+# ------------------------------------------------------------------------------------------------------ in memory
+
+
+def rng_state() -> list[Tensor]:
+    """Torch's random state, on the CPU and on each CUDA device."""
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [])]
+
+
+def set_rng_state(state: Sequence[Tensor]) -> None:
+    """Makes it what :func:`rng_state` gave."""
+    torch.set_rng_state(state[0])
+    if state[1:]:
+        torch.cuda.set_rng_state_all(state[1:])
+
+
+class Snapshot:
+    """Copies of tensors, and torch's random state on every device; as a context it is returned to at the end.
+
+    Args:
+        tensors: those that may change; memory that comes twice is kept once, and what no operation can write to (an
+            expanded tensor) not at all.
+
+    Example:
+        >>> value = torch.ones(2)
+        >>> with Snapshot([value]):
+        ...     first = value.add_(torch.rand(2)).tolist()
+        >>> value.tolist(), first == (value + torch.rand(2)).tolist()
+        ([1.0, 1.0], True)
+    """
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        self.tensors = list({_memory(tensor): tensor for tensor in tensors if _is_writable(tensor)}.values())
+        self.values = [torch.empty_like(tensor) for tensor in self.tensors]
+        self.save()
+
+    def save(self) -> None:
+        """Takes it anew."""
+        _copy(self.tensors, self.values)
+        self.noise = rng_state()
+
+    def restore(self) -> None:
+        """Makes everything as it was, in place."""
+        _copy(self.values, self.tensors)
+        set_rng_state(self.noise)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type | None, error: BaseException | None, where: TracebackType | None) -> None:
+        self.restore()
+
+
+def _memory(tensor: Tensor) -> Any:
+    return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
+
+
+def _is_writable(tensor: Tensor) -> bool:
+    return all(stride or size < 2 for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+
+
+@torch.no_grad()
+def _copy(sources: list[Tensor], targets: list[Tensor]) -> None:
+    for source, target in zip(sources, targets, strict=True):
+        target.copy_(source)

@@ -1,11 +1,15 @@
-"""Before a first step the pair is run once over all data: what cannot be fitted is refused by row and site."""
+"""What cannot be fitted is refused before a first step, by argument, site or row: the pair is run over all data."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from numbers import Integral
+from pathlib import Path
+from typing import Any
 
 import torch
 from pyro.infer import ELBO, RenyiELBO, TraceMeanField_ELBO
-from torch import Tensor, nn
+from torch import nn
 
+from pyrovae.base import storage
 from pyrovae.base.errors import InputError
 from pyrovae.base.memory import blocks_of, memory_advice, out_of_memory
 from pyrovae.data.split import Split
@@ -14,35 +18,73 @@ from pyrovae.pairs.structure import Structure, inspect_pair
 from pyrovae.pairs.traces import Program
 
 
-def look_at_data(
+def check_arguments(
+    epochs: int,
+    batch_size: int,
+    patience: int | None,
+    kl_warmup: float,
+    valid: Any,
+    out: str | Path | None,
+    resume: bool,
+) -> None:
+    """Refuses numbers that mean nothing, and what does not go together."""
+    for name, value in {"epochs": epochs, "batch_size": batch_size, "patience": patience}.items():
+        if value is not None and not isinstance(value, Integral):
+            raise InputError(f"{name} must be a whole number, got {value!r}")
+        if value is not None and value < 1:
+            raise InputError(f"{name} must be at least 1, got {value}")
+    if kl_warmup < 0:
+        raise InputError(f"kl_warmup must not be negative, got {kl_warmup}")
+    if patience is not None and valid is None:
+        raise InputError("patience needs validation data: give valid=")
+    if resume and out is None:
+        raise InputError("resume needs the folder of the run: give out=")
+    if out is not None and not resume and storage.holds_run(out):
+        raise InputError(f"{out}: already holds a run; resume it, or choose another folder")
+
+
+def check_parts(objective: Any, optimizer: Any, schedule: Any) -> None:
+    """Refuses names and instances where programs of one's own are asked for."""
+    if objective is not None and not isinstance(objective, ELBO):
+        raise InputError(f"objective must be a Pyro ELBO, pyrovae.objectives.IWAE(10) for one, got {objective!r}")
+    if isinstance(optimizer, torch.optim.Optimizer):
+        raise InputError(
+            f"optimizer must be a PyroOptim or a function parameters -> optimizer, not a {type(optimizer).__name__}: "
+            "give lambda parameters: torch.optim.Adam(parameters, lr=1e-3)"
+        )
+    if schedule is not None and not callable(schedule):
+        raise InputError(f"schedule must be a function share of the training -> factor on the rate, got {schedule!r}")
+
+
+def check_pair(
     model: Program,
     guide: Program,
     modules: Sequence[nn.Module],
-    splits: Mapping[str, Split],
+    train: Split,
+    valid: Split | None,
+    objective: ELBO,
     *,
     batch_size: int,
     plate: str | None,
-) -> Structure:
+) -> None:
     """Runs the pair once over all data: every ``pyro.param`` exists afterwards, and every value is in support.
 
-    Returns:
-        The structure that the last batch showed.
-
     Raises:
-        InputError: naming the site or the row.
+        InputError: naming the site or the row, or what the objective cannot be used for.
     """
     structure, size = None, max(batch_size, 500)
     with torch.no_grad(), memory_advice(f"{size} data at once, even without gradients"), evaluation_mode(modules):
-        for name, split in splits.items():
+        for split, name in ((valid, "validation data"), (train, "training data")):
+            if split is None:
+                continue
             for rows in blocks_of(len(split), size):
-                structure = _inspect(model, guide, split.batch(rows), plate, split=name, start=rows.start)
+                structure = _inspect(model, guide, split, rows, plate, name)
     assert structure is not None
-    return structure
+    check_objective(objective, structure)
 
 
-def _inspect(
-    model: Program, guide: Program, batch: tuple[Tensor, ...], plate: str | None, *, split: str, start: int
-) -> Structure:
+def _inspect(model: Program, guide: Program, split: Split, rows: slice, plate: str | None, name: str) -> Structure:
+    batch = split.batch(rows)
     try:
         return inspect_pair(model, guide, batch, plate=plate)
     except InputError:
@@ -55,7 +97,7 @@ def _inspect(
             raise InputError(f"the programs do not run on the data: {str(error).splitlines()[0]}") from error
         raise InputError(
             f"{int(missing.sum())} rows hold values that are missing or infinite, the first is row "
-            f"{start + int(missing.nonzero()[0])} of the {split}: impute them, or mask them in programs of your own"
+            f"{rows.start + int(missing.nonzero()[0])} of the {name}: impute them, or mask them in programs of your own"
         ) from error
 
 

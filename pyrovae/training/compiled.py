@@ -5,115 +5,173 @@ r"""The whole SVI step of a static pair as one function of tensors: traced once,
 The forward run through Pyro's handlers, the backward run, the update and the sums that are logged are tensor
 operations; which ones is the same at each step, so the Python that says so need not run again. No value comes back
 to the host inside an epoch, and no step looks at its gradients: one that is not finite leaves its mark on the sums or
-on Adam's state for good, and an epoch that ends so is taken again from its start, looked at step by step.
+on Adam's state for good, and an epoch that ends so is taken again from its start, eagerly.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import TracebackType
+import warnings
+from collections.abc import Callable
+from dataclasses import InitVar, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from pyro.infer import ELBO, Trace_ELBO, TraceMeanField_ELBO
-from torch import Tensor
+from torch import Tensor, nn
 
+from pyrovae.base import storage
+from pyrovae.base.errors import InputError, NotCompiled
+from pyrovae.base.memory import memory_advice
 from pyrovae.base.random import kept_rng
-from pyrovae.pairs.graphs import Untraceable, captured, trace
-from pyrovae.pairs.traces import Program
-from pyrovae.training.objectives.bounds import Bound
+from pyrovae.data.batches import Batch, Batches
+from pyrovae.pairs.graphs import Untraceable, captured, compiler_missing, trace
+from pyrovae.training.checkpoint import Progress, Snapshot, weights
+from pyrovae.training.meter import Meter
 from pyrovae.training.objectives.elbo import AnalyticKLELBO, SampledELBO
 from pyrovae.training.objectives.objective import Objective
-from pyrovae.training.updates import Adam
+from pyrovae.training.optimizers import Adam, as_function, unconstrained_parameters
+from pyrovae.training.step import NonFiniteLoss, Step
 
-_OURS: dict[type[ELBO], type[Objective]] = {Trace_ELBO: SampledELBO, TraceMeanField_ELBO: AnalyticKLELBO}
 REPAID = 6_000  # steps after which compiling (10 to 14 s) has cost less than it saved (2 to 5 ms each), on two cores
+FIRST_CHECKS = 3  # epochs before which the programs are checked; a check takes as long as some eight steps
+STEPS_UNCHECKED = 4_000  # after which they are checked again
+STEPS_UNSEEN = 100  # on the CPU, after which the sums are looked at: an epoch that went astray ends soon
+_OURS: dict[type[ELBO], type[Objective]] = {Trace_ELBO: SampledELBO, TraceMeanField_ELBO: AnalyticKLELBO}
+Take = Callable[[Batch], None]
 
 
-class Snapshot:
-    """Copies of tensors, and torch's random state on every device; as a context it is returned to at the end.
-
-    Args:
-        tensors: those that may change; memory that comes twice is kept once, and what no operation can write to (an
-            expanded tensor) not at all.
-
-    Example:
-        >>> value = torch.ones(2)
-        >>> with Snapshot([value]):
-        ...     first = value.add_(torch.rand(2)).tolist()
-        >>> value.tolist(), first == (value + torch.rand(2)).tolist()
-        ([1.0, 1.0], True)
-    """
-
-    def __init__(self, tensors: Iterable[Tensor]) -> None:
-        self.tensors = list({_memory(tensor): tensor for tensor in tensors if _is_writable(tensor)}.values())
-        self.values = [torch.empty_like(tensor) for tensor in self.tensors]
-        self.now()
-
-    def now(self) -> None:
-        """Takes it anew."""
-        _copy(self.tensors, self.values)
-        self.noise = torch.get_rng_state()
-        self.noise_on_cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-
-    def back(self) -> None:
-        """Makes everything as it was, in place."""
-        _copy(self.values, self.tensors)
-        torch.set_rng_state(self.noise)
-        if self.noise_on_cuda:
-            torch.cuda.set_rng_state_all(self.noise_on_cuda)
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type | None, error: BaseException | None, where: TracebackType | None) -> None:
-        self.back()
+def is_compiled(choice: bool | str, num_steps: int, device: torch.device, folder: str | Path | None) -> bool:
+    """Whether a step is compiled: as was said, as it was in the run that goes on, or as it is worth it."""
+    if not isinstance(choice, bool) and choice != "auto":
+        raise InputError(f'compile is True, False or "auto", got {choice!r}')
+    if isinstance(choice, bool):
+        return choice
+    if folder is not None and storage.holds_run(folder):
+        return bool(storage.read(folder)[0]["settings"].get("compile"))
+    return device.type == "cuda" or (num_steps >= REPAID and compiler_missing(device) is None)
 
 
-class Step:
-    """One step of SVI as a function of tensors: called, it changes parameters, optimizer state and sums in place.
+@dataclass(kw_only=True)
+class CompiledSteps:
+    """The steps of a fit as replays of one graph, and eager ones where no graph can stand for them."""
 
-    Args:
-        model, guide: the pair as it is trained, handlers included.
-        objective: whose bound is raised.
-        update: over the pair's parameters.
-        rate: factor on the learning rates, a scalar.
-        sums: float64, (3,): reconstruction, KL and objective of the epoch, summed over data.
-        scales: rows of a batch -> how many data a row stands for.
-    """
+    step: Step
+    take: Take  # takes the step eagerly, and counts it by the meter
+    meter: Meter
+    modules: list[nn.Module]  # of the programs
+    batches: Batches
+    plate: str | None  # name of the data plate, where several plates hold all sites
+    may_be_eager: bool  # whether steps that no graph can hold are taken eagerly, with a warning
+    interrupted: Callable[[], bool]  # whether Ctrl-C was pressed
 
-    def __init__(
-        self,
-        model: Program,
-        guide: Program,
-        objective: Objective,
-        update: Adam,
-        *,
-        rate: Tensor,
-        sums: Tensor,
-        scales: Mapping[int, float],
-    ) -> None:
-        self.model, self.guide, self.objective, self.update = model, guide, objective, update
-        self.rate, self.sums, self.scales = rate, sums, scales
+    replay: "Replay | None" = None  # None where steps are eager
+    start: Snapshot | None = None  # of the epoch
+    checks: int = 0
+    unchecked: int = 0  # steps since the last one
 
-    def __call__(self, *batch: Tensor) -> tuple[()]:
-        bound = self.objective.bound(self.model, self.guide, *batch)
-        gradients = torch.autograd.grad(bound.loss, self.update.parameters, allow_unused=True)
-        with torch.no_grad():
-            self.update(gradients, self.rate)
-            self.sums.add_(self._terms(bound, len(batch[0])))
-        return ()
+    def compile(self) -> bool:
+        """Makes the step one graph, and checks it on other data than it was traced on.
 
-    def terms(self, *batch: Tensor) -> Tensor:
-        """What the programs, as they are now, would add to the sums, (3,)."""
-        with torch.no_grad():
-            return self._terms(self.objective.bound(self.model, self.guide, *batch), len(batch[0]))
+        Returns:
+            Whether it did; where steps may be eager it warns if not.
 
-    def _terms(self, bound: Bound, rows: int) -> Tensor:
-        objective = -bound.loss.detach().double() / self.scales[rows]
-        return torch.stack([bound.reconstruction, bound.kl_prior, objective])
+        Raises:
+            InputError: saying why not.
+        """
+        return self._or_eager(self._trace)
 
-    def state(self) -> list[Tensor]:
-        """What a step changes beside parameters and buffers."""
-        return [*self.update.state(), self.sums]
+    def epoch(self, take_steps: Callable[[Take, Callable[[], bool]], None], state: Progress) -> bool:
+        """Takes the steps of an epoch; again from its start and eagerly, where one of them was not finite or failed.
+
+        Args:
+            take_steps: takes the steps that are left by a function of batches, until another says to stop.
+            state: where the fit stands, as ``take_steps`` moves it.
+
+        Returns:
+            Whether steps are compiled.
+        """
+        compiled = self.replay is not None and self._or_eager(lambda: self._check_at_times(state.epoch))
+        if self.replay is None:
+            take_steps(self.take, self.interrupted)
+            return compiled
+        first, start = state.step, self._begin(self.replay)
+        try:
+            take_steps(self._take_replayed, self.interrupted)
+            self.replay.end()
+        except (InputError, KeyboardInterrupt):  # bad data, or Ctrl-C for the second time
+            start.restore()
+            raise
+        except Exception:  # what was not finite is named now; any other error comes again
+            reached, state.step = state.step, first
+            start.restore()
+            take_steps(self.take, lambda: self.interrupted() and state.step >= reached)
+        return True
+
+    def final_check(self) -> bool:
+        """Checks a last time that the programs are as traced; whether steps were replayed."""
+        return self.replay is not None and (not self.unchecked or self._or_eager(lambda: self._check(0)))
+
+    def _begin(self, replay: "Replay") -> "Snapshot":
+        """Makes a replay ready for an epoch; the state to come back to."""
+        with memory_advice("a copy of the weights, compiled: use compile=False"):
+            replay.begin()
+            self.start = self.start or replay.snapshot()
+            self.start.save()
+        return self.start
+
+    def _take_replayed(self, batch: Batch) -> None:
+        assert self.replay is not None
+        self.replay(*batch)
+        self.unchecked += 1
+        if self.unchecked % STEPS_UNSEEN == 0 and not batch[0].is_cuda:
+            self.replay.require_finite()
+
+    def _check_at_times(self, epoch: int) -> None:
+        """The tensors of the programs each time, once in a while a run of them."""
+        assert self.replay is not None
+        self.checks += 1
+        if self.checks > FIRST_CHECKS and self.unchecked < STEPS_UNCHECKED:
+            self.replay.check_parts()
+        else:
+            self._check(epoch)
+
+    def _check(self, epoch: int) -> None:
+        assert self.replay is not None
+        steps, self.unchecked = self.unchecked, 0
+        try:
+            self.replay.check_parts()
+            self.replay.check(*self.batches.example(epoch))
+        except Untraceable as error:
+            since = f"; up to {steps} steps before this was seen were taken as traced" if steps else ""
+            raise Untraceable(f"{error}{since}") from error
+
+    def _trace(self) -> None:
+        batches, other = self.batches.of_each_size(), self.batches.of_last_rows()
+        objective = without_synchronisation(self.step.objective, self.plate)
+        model, guide = self.step.model, self.step.guide
+        with memory_advice(f"a batch of {len(other[0])}, compiled: lower batch_size"):
+            for batch in batches:
+                objective.prepare(model, guide, *batch)
+            for module in self.modules:
+                module.train()
+            with Snapshot(weights(self.modules).values()), torch.no_grad():
+                objective.bound(model, guide, *batches[0])  # makes parameters that exist in training alone
+            update = as_function(self.step.optim, [p for p in unconstrained_parameters() if p.requires_grad])
+            replay = Replay(self.step, objective, update, self.meter, self.modules, batches[0])
+            replay.check(*other)
+        self.replay = replay
+
+    def _or_eager(self, act: Callable[[], None]) -> bool:
+        try:
+            act()
+        except Untraceable as error:
+            self.replay = self.start = None
+            if self.interrupted():  # Ctrl-C went to the compiler too: nothing is wrong with the step
+                return True
+            if not self.may_be_eager:
+                raise InputError(f"the step cannot be compiled: {error}; use compile=False") from error
+            warnings.warn(f"the step is not compiled, and so slower: {error}", NotCompiled, stacklevel=2)
+            return False
+        return True
 
 
 def without_synchronisation(objective: ELBO, plate: str | None) -> Objective:
@@ -124,46 +182,81 @@ def without_synchronisation(objective: ELBO, plate: str | None) -> Objective:
     """
     if isinstance(objective, Objective):
         return objective
-    if type(objective) in _OURS:
-        return _OURS[type(objective)](
-            objective.num_particles, vectorize_particles=objective.vectorize_particles, plate=plate
-        )
-    ours = "SampledELBO, AnalyticKLELBO and IWAE do not"
-    raise Untraceable(f"{type(objective).__name__} looks at values inside a step; {ours}")
+    if type(objective) not in _OURS:
+        ours = "SampledELBO, AnalyticKLELBO and IWAE do not"
+        raise Untraceable(f"{type(objective).__name__} looks at values inside a step; {ours}")
+    num_particles, vectorize = objective.num_particles, objective.vectorize_particles
+    return _OURS[type(objective)](num_particles, vectorize_particles=vectorize, plate=plate)
 
 
+@dataclass
 class Replay:
-    """A :class:`Step`, traced and compiled for batches of one size; on CUDA captured as one CUDA graph.
-
-    Args:
-        step: the step.
-        changed: every tensor that it may change: they are put back after the runs that tracing needs.
-        batch: an example of what it will be called with; a batch of another size is taken untraced.
+    """One step, traced and compiled for batches of one size; on CUDA captured as one CUDA graph.
 
     Raises:
         Untraceable: saying why, for a step that no graph can hold.
     """
 
-    def __init__(self, step: Step, changed: Callable[[], Sequence[Tensor]], *batch: Tensor) -> None:
-        self.step, self.changed, self.rows, cuda = step, changed, len(batch[0]), batch[0].is_cuda
-        self.live: list[Tensor] = []
-        with self.snapshot():
-            self.graph = trace(step, *batch).compiled(*batch)
-            self.run = captured(self.graph, *batch) if cuda else self.graph
-        self.live = self.graph.live
+    step: Step  # for its programs
+    objective: Objective
+    update: Adam
+    meter: Meter
+    modules: list[nn.Module]
+    example: InitVar[Batch]  # of what it will be called with; a batch of another size is taken untraced
+
+    def __post_init__(self, example: Batch) -> None:
+        self.rate = torch.ones_like(self.meter.sums[0])  # factor on the learning rates, which each replay reads
+        self.rows, self.live = len(example[0]), list[Tensor]()
+        with self.snapshot():  # runs that tracing needs are undone
+            self.graph = trace(self._take, *example).compiled(*example)
+            self.run = captured(self.graph, *example) if example[0].is_cuda else self.graph
+        self.live, self.parts = self.graph.live, self._parts()
 
     def __call__(self, *batch: Tensor) -> None:
         """Takes one step."""
-        (self.run if len(batch[0]) == self.rows else self.step)(*batch)
+        (self.run if len(batch[0]) == self.rows else self._take)(*batch)
 
-    def snapshot(self) -> Snapshot:
+    def _take(self, *batch: Tensor) -> tuple[()]:
+        loss = self._count(*batch)
+        gradients = torch.autograd.grad(loss, self.update.parameters, allow_unused=True)
+        with torch.no_grad():
+            self.update(gradients, self.rate)
+        return ()
+
+    def _count(self, *batch: Tensor) -> Tensor:
+        bound = self.objective.bound(self.step.model, self.step.guide, *batch)
+        self.meter.add(bound, len(batch[0]), self.step.scales[len(batch[0])])
+        return bound.loss
+
+    def snapshot(self) -> "Snapshot":
         """All that a step changes, as it is now."""
-        return Snapshot([*self.changed(), *self.step.state(), *self.live])
+        return Snapshot([*weights(self.modules).values(), *self.update.state(), self.meter.sums, *self.live])
 
-    def finite(self) -> bool:
-        """Whether every loss and gradient was: the sum of the one and Adam's state keep what was not. Waits."""
-        tensors = [self.step.sums[2], *self.step.update.squares]
-        return not any(torch.stack([(tensor * 0).sum() for tensor in tensors]).tolist())  # NaN of NaN and infinity
+    def begin(self) -> None:
+        """Goes on where the eager step and its optimizer are."""
+        self.rate.fill_(self.step.rate)
+        self.update.read_counters()
+
+    def end(self) -> None:
+        """Lets these go on from here, if every step since was finite."""
+        self.require_finite()
+        self.update.write_counters()
+
+    def require_finite(self) -> None:
+        """Raises NonFiniteLoss unless every loss and gradient was finite: their sums keep what was not. Waits."""
+        tensors = [self.meter.sums[2], *(slot.state["exp_avg_sq"] for slot in self.update.slots)]
+        if any(torch.stack([(tensor * 0).sum() for tensor in tensors]).tolist()):  # NaN of NaN and infinity
+            raise NonFiniteLoss("a loss or a gradient since the epoch began is not finite")
+
+    def check_parts(self) -> None:
+        """Raises Untraceable unless what the graph holds for good, tensors and settings, is what trains."""
+        if self._parts() != self.parts:
+            raise Untraceable("a parameter or a setting of the optimizer was replaced after the step was traced")
+
+    def _parts(self) -> list[Any]:
+        tensors = [(name, t.data_ptr(), t.requires_grad) for name, t in weights(self.modules).items()]
+        settings = [{**group.settings, "params": len(group.slots)} for group in self.update.groups]
+        return [tensors, [{k: v for k, v in one.items() if not isinstance(v, Tensor)} for one in settings]]
 
     def check(self, *batch: Tensor) -> None:
         """Compares what a replay adds to the sums with what the programs add as they are now, at the same noise.
@@ -177,36 +270,19 @@ class Replay:
         """
         with kept_rng():
             torch.rand(1, device=batch[0].device)  # other noise than was traced
-            expected, again = self._of_programs(batch), self._of_programs(batch)
+            expected, again = (self._sums(torch.no_grad()(self._count), batch) for _ in range(2))
             if not torch.equal(expected.nan_to_num(), again.nan_to_num()):
                 raise Untraceable("the programs change from run to run: two runs with the same noise differ")
-            got = self._of_graph(batch)
+            got = self._sums(self.graph, batch)  # on CUDA, before it was captured: so it draws as the programs do
         if not torch.allclose(expected, got, rtol=self.graph.tolerance, atol=1e-3, equal_nan=True):
             raise Untraceable(
-                f"the programs are not what was traced: they give an objective of {expected[-1] / len(batch[0]):g} "
-                f"nats per datum, and {got[-1] / len(batch[0]):g} when replayed with the same noise"
+                f"the programs are not what was traced: they give an objective of {expected[2] / len(batch[0]):g} "
+                f"nats per datum, and {got[2] / len(batch[0]):g} when replayed with the same noise"
             )
 
-    def _of_programs(self, batch: Sequence[Tensor]) -> Tensor:
+    def _sums(self, run: Callable[..., Any], batch: Batch) -> Tensor:
+        """What a run adds to the sums, (4,); all that it changes is put back."""
         with self.snapshot():
-            return self.step.terms(*batch)
-
-    def _of_graph(self, batch: Sequence[Tensor]) -> Tensor:
-        with self.snapshot():
-            self.step.sums.zero_()
-            self.graph(*batch)  # on CUDA, before it was captured: so it draws as the programs do
-            return self.step.sums.clone()
-
-
-def _memory(tensor: Tensor) -> Any:
-    return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
-
-
-def _is_writable(tensor: Tensor) -> bool:
-    return all(stride or size < 2 for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-
-
-@torch.no_grad()
-def _copy(sources: list[Tensor], targets: list[Tensor]) -> None:
-    for source, target in zip(sources, targets, strict=True):
-        target.copy_(source)
+            self.meter.sums.zero_()
+            run(*batch)
+            return self.meter.sums.clone()

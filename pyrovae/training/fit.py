@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from numbers import Integral
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyro
 import torch
 from pyro.infer import ELBO
 from pyro.optim import PyroOptim
@@ -14,14 +15,36 @@ from torch import nn
 from pyrovae.base import storage
 from pyrovae.base.errors import InputError
 from pyrovae.base.random import kept_rng
-from pyrovae.data.split import Split, as_split
-from pyrovae.pairs.context import kept_modes, modules_of, on_device, own_scope
-from pyrovae.pairs.graphs import compiler_missing
+from pyrovae.data.split import as_split
+from pyrovae.pairs.context import Scoped, kept_modes, modules_of, on_device, own_scope
 from pyrovae.pairs.traces import Program
-from pyrovae.training.compiled import REPAID
-from pyrovae.training.loop import Fit, Loop, Schedule
+from pyrovae.training.checkpoint import describe_data, describe_objective
+from pyrovae.training.checks import check_arguments, check_parts
+from pyrovae.training.compiled import is_compiled
+from pyrovae.training.loop import Loop, Schedule
 from pyrovae.training.objectives.elbo import SampledELBO
-from pyrovae.training.optimizers import Guarded, OptimizerMaker, adam
+from pyrovae.training.optimizers import OptimizerMaker, adam
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted pair: the same programs, entering their own parameter scope by themselves.
+
+    ``history`` holds one row for each epoch: ``epoch``, ``elbo``, ``reconstruction`` and ``kl_prior`` of the
+    training data and ``valid_...`` of the validation data, all nats per datum and never tempered; ``objective``,
+    what was optimized; ``beta``, ``rate_factor`` (on the learning rate) and ``seconds``.
+    """
+
+    model: Program
+    guide: Program
+    history: list[dict[str, float]]
+    interrupted: bool = False
+    best_epoch: int | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        last = self.history[-1] if self.history else {}
+        return f"Fit({len(self.history)} epochs, ELBO {last.get('elbo', float('nan')):.3f} nats per datum)"
 
 
 def fit(
@@ -107,8 +130,8 @@ def fit(
         >>> [row["epoch"] for row in fitted.history]
         [1, 2, 3]
     """
-    _check_arguments(epochs, batch_size, patience, kl_warmup, valid, out, resume)
-    _check_parts(objective, optimizer, schedule)
+    check_arguments(epochs, batch_size, patience, kl_warmup, valid, out, resume)
+    check_parts(objective, optimizer, schedule)
     target, objective = resolve_device(device), objective or SampledELBO(plate=plate)
     train, held_out = as_split(data), None if valid is None else as_split(valid)
     settings = {
@@ -117,31 +140,38 @@ def fit(
         "patience": patience,
         "kl_warmup": kl_warmup,
         "seed": seed,
-        "objective": _plain(objective),
+        "objective": describe_objective(objective),
         "plate": plate,
         "device": str(target),
         "precision": precision,
-        "compile": _compiles(compile, -(-len(train) // batch_size) * epochs, target, out if resume else None),
-        **_described(train, held_out),
+        "compile": is_compiled(compile, -(-len(train) // batch_size) * epochs, target, out if resume else None),
+        **describe_data(train, held_out),
     }
     with _trained_in_place(model, guide, target, out) as (model, guide, scope, modules):
+        resumed = resume and out is not None and storage.holds_run(out)
+
+        def so_far() -> Fit:
+            scope.update(pyro.get_param_store().get_state())
+            state, programs = loop.state, (Scoped(model, scope), Scoped(guide, scope))
+            return Fit(*programs, list(state.history), state.interrupted, state.best_epoch, dict(settings))
+
         loop = Loop(
             model=model,
             guide=guide,
-            scope=scope,
             modules=modules,
             train=train.to(target),
             valid=held_out.to(target) if held_out else None,
             objective=objective,
-            optimizer=Guarded(optimizer or adam()),
+            optimizer=optimizer or adam(),
             schedule=schedule or (lambda share: 1.0),
             settings=settings,
             folder=Path(out) if out else None,
             record=record or {},
-            callback=callback,
-            may_be_eager=compile == "auto" and not (resume and out and storage.holds_run(out)),
+            after_epoch=lambda epoch: callback(epoch, so_far()) if callback else None,
+            may_be_eager=compile == "auto" and not resumed,
         )
-        return loop.run(resume=resume, visible=progress)
+        loop.run(resume=resumed, visible=progress)
+        return so_far()
 
 
 @contextmanager
@@ -179,68 +209,3 @@ def resolve_device(device: str) -> torch.device:
     if target.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device '{device}' was asked for, but there is no CUDA device here; use auto or cpu")
     return target
-
-
-def _compiles(choice: bool | str, num_steps: int, device: torch.device, folder: str | Path | None) -> bool:
-    """Whether a step is compiled: as was said, as it was in the run that goes on, or as it is worth it."""
-    if not isinstance(choice, bool) and choice != "auto":
-        raise InputError(f'compile is True, False or "auto", got {choice!r}')
-    if isinstance(choice, bool):
-        return choice
-    if folder is not None and storage.holds_run(folder):
-        return bool(storage.read(folder)[0]["settings"].get("compile"))
-    return device.type == "cuda" or (num_steps >= REPAID and compiler_missing(device) is None)
-
-
-def _check_arguments(
-    epochs: int,
-    batch_size: int,
-    patience: int | None,
-    kl_warmup: float,
-    valid: Any,
-    out: str | Path | None,
-    resume: bool,
-) -> None:
-    for name, value in {"epochs": epochs, "batch_size": batch_size, "patience": patience}.items():
-        if value is not None and not isinstance(value, Integral):
-            raise InputError(f"{name} must be a whole number, got {value!r}")
-        if value is not None and value < 1:
-            raise InputError(f"{name} must be at least 1, got {value}")
-    if kl_warmup < 0:
-        raise InputError(f"kl_warmup must not be negative, got {kl_warmup}")
-    if patience is not None and valid is None:
-        raise InputError("patience needs validation data: give valid=")
-    if resume and out is None:
-        raise InputError("resume needs the folder of the run: give out=")
-    if out is not None and not resume and storage.holds_run(out):
-        raise InputError(f"{out}: already holds a run; resume it, or choose another folder")
-
-
-def _check_parts(objective: Any, optimizer: Any, schedule: Any) -> None:
-    """Refuses names and instances where programs of one's own are asked for."""
-    if objective is not None and not isinstance(objective, ELBO):
-        raise InputError(f"objective must be a Pyro ELBO, pyrovae.objectives.IWAE(10) for one, got {objective!r}")
-    if isinstance(optimizer, torch.optim.Optimizer):
-        raise InputError(
-            f"optimizer must be a PyroOptim or a function parameters -> optimizer, not a {type(optimizer).__name__}: "
-            "give lambda parameters: torch.optim.Adam(parameters, lr=1e-3)"
-        )
-    if schedule is not None and not callable(schedule):
-        raise InputError(f"schedule must be a function share of the training -> factor on the rate, got {schedule!r}")
-
-
-def _plain(objective: ELBO) -> str:
-    """An objective by its class and its plain attributes, but for the plate depth that it guesses by itself."""
-    values = {name: value for name, value in vars(objective).items() if isinstance(value, int | float | str)}
-    values.pop("max_plate_nesting", None)
-    return f"{type(objective).__name__}({', '.join(f'{name}={value}' for name, value in sorted(values.items()))})"
-
-
-def _described(train: Split, valid: Split | None) -> dict[str, Any]:
-    """What a checkpoint must say of the data: their shapes and their protocols."""
-    return {
-        "num_rows": len(train),
-        "arguments": [[list(one.shape[1:]), str(one.dtype).removeprefix("torch.")] for one in train.columns],
-        "protocol": train.protocol.to_dict(),
-        "valid_protocol": valid.protocol.to_dict() if valid else None,
-    }

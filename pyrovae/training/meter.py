@@ -1,146 +1,132 @@
-"""The true ELBO of each step, read off the traces that the objective made anyway: nats per datum, never tempered."""
+"""The true ELBO of each step, read off the runs that the objective made anyway: nats per datum, never tempered."""
 
+import copy
 import math
-from collections.abc import Mapping, Sequence
-from types import TracebackType
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import pyro
 import torch
 from pyro.infer import ELBO, RenyiELBO, Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
-from pyro.poutine import Trace
 from torch import Tensor
 
 from pyrovae.base.random import seed_everything
 from pyrovae.data.split import Split
 from pyrovae.pairs.context import quiet_numerics
-from pyrovae.pairs.traces import Program, TracePair, plain_traces, sites
+from pyrovae.pairs.traces import Program, TracePair, plain_traces, site_log_prob, sites
 from pyrovae.training.objectives import bounds
-from pyrovae.training.objectives.objective import Objective
+from pyrovae.training.objectives.bounds import Bound
 
 NAMES = ("elbo", "reconstruction", "kl_prior", "objective")
-_READABLE = (Trace_ELBO, TraceMeanField_ELBO, RenyiELBO, TraceGraph_ELBO)
 
 
 class Meter:
-    """Sums reconstruction, KL and objective over the data of an epoch, on the device, float64.
+    """Sums over the data of an epoch, on their device.
 
-    While it is entered, it looks at every bound (or, of Pyro's own objectives, at every trace) that ``objective``
-    makes. A Pyro objective whose traces say no plain ELBO (with enumerated sites, say) costs one more run of the pair
-    for each step.
-
-    Args:
-        objective: what is optimized.
-        model: of the pair without the handlers of training.
-        guide: likewise.
-        scales: rows of a batch -> how many data a row stands for.
-        device: where the data are.
+    Attributes:
+        sums: float64, (4,): reconstruction, KL and objective, in nats, and the number of data.
     """
 
-    def __init__(
-        self, objective: ELBO, model: Program, guide: Program, scales: Mapping[int, float], device: torch.device
-    ) -> None:
-        self.objective, self.model, self.guide, self.scales = objective, model, guide, scales
-        self.readable = type(objective) in _READABLE
-        self.seen: list[Any] = []
-        self.num_data = 0
-        self.sums = torch.zeros(3, dtype=torch.float64, device=device)
+    def __init__(self, device: torch.device) -> None:
+        self.sums = torch.zeros(4, dtype=torch.float64, device=device)
 
-    def __enter__(self) -> "Meter":
-        name = self._looked_at
-        self.before = vars(self.objective).get(name)  # the look of a fit around this one
-        make = getattr(self.objective, name)
-
-        def remembering(*args: Any, **kwargs: Any) -> Any:
-            self.seen.append(make(*args, **kwargs))
-            return self.seen[-1]
-
-        setattr(self.objective, name, remembering)
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, where: TracebackType | None) -> None:
-        delattr(self.objective, self._looked_at)  # the class's own again
-        if self.before is not None:
-            setattr(self.objective, self._looked_at, self.before)
-        self.seen.clear()
-
-    @property
-    def _looked_at(self) -> str:
-        return "bound" if isinstance(self.objective, Objective) else "_get_trace"
-
-    def reset(self) -> None:
-        """Starts an epoch."""
-        self.num_data = 0
-        self.sums.zero_()
-
-    def add(self, loss: float, num_data: int, batch: Sequence[Tensor]) -> None:
-        """Counts one step: its loss as Pyro returns it, and the terms of what was seen."""
-        self.sums[:2] += self._terms(batch)
-        self.sums[2] -= loss / self.scales[num_data]
-        self.num_data += num_data
-        self.seen.clear()
-
-    def _terms(self, batch: Sequence[Tensor]) -> Tensor:
-        """Reconstruction and KL of the step, (2,)."""
-        if isinstance(self.objective, Objective):
-            return torch.stack([self.seen[-1].reconstruction, self.seen[-1].kl_prior])
-        if not self.readable:
-            with quiet_numerics():
-                self.seen = [plain_traces(self.model, self.guide, batch)]
-                for trace in self.seen[0]:
-                    trace.compute_log_prob()
-        particles = self.objective.num_particles if self.readable else 1
-        return torch.stack([bounds.terms(TracePair(*traces)) for traces in self.seen]).sum(0) / particles
+    def add(self, bound: Bound, num_data: int, scale: float) -> None:
+        """Counts one step on so many rows, each of which stands for ``scale`` data in the loss."""
+        objective = -bound.loss.detach().double() / scale
+        count = torch.full_like(objective, num_data)
+        self.sums.add_(torch.stack([bound.reconstruction, bound.kl_prior, objective, count]))
 
     def means(self) -> dict[str, float]:
         """Means over the data seen in this epoch, in nats per datum; waits for the device."""
-        if not self.num_data:
-            return dict.fromkeys(NAMES, math.nan)
-        reconstruction, kl, objective = (self.sums / self.num_data).tolist()
+        *sums, num_data = self.sums.tolist()
+        reconstruction, kl, objective = (total / num_data if num_data else math.nan for total in sums)
         return dict(zip(NAMES, (reconstruction - kl, reconstruction, kl, objective), strict=True))
 
-    def get_state(self) -> list[float]:
+    def save(self) -> list[float]:
         """The sums as plain numbers, for a checkpoint."""
-        return [*self.sums.tolist(), float(self.num_data)]
+        return self.sums.tolist()
 
-    def set_state(self, state: Sequence[float]) -> None:
-        """Restores :meth:`get_state`."""
-        self.reset()
-        if state:
-            self.sums.copy_(torch.tensor(state[:3], dtype=torch.float64))
-            self.num_data = int(state[3])
+    def restore(self, state: Sequence[float]) -> None:
+        """Makes them what :meth:`save` gave; nothing makes them zero."""
+        self.sums.copy_(torch.tensor(state or [0.0] * 4, dtype=torch.float64))
 
 
-def not_finite_sites(model: Program, guide: Program, batch: Sequence[Tensor]) -> list[str]:
-    """Sites whose log density is NaN or infinite when the pair is run now, the guide's first."""
-    with pyro.validation_enabled(False):
-        traces = plain_traces(model, guide, batch)
-    for trace in traces:
-        trace.compute_log_prob()
-    return [
-        name for trace in reversed(traces) for name, site in sites(trace).items() if not site["log_prob_sum"].isfinite()
-    ]
+# ------------------------------------------------------------------------------------ objectives of Pyro's own
+
+_READABLE = (Trace_ELBO, TraceMeanField_ELBO, RenyiELBO, TraceGraph_ELBO)
 
 
-def plate_scale(model_trace: Trace) -> float:
-    """How many data a row stands for: the size of plates that rescale a batch, over that of the batch."""
-    site = next(site for site in sites(model_trace).values() if site["is_observed"])
-    scale = 1.0
-    for frame in site["cond_indep_stack"]:
-        scale *= frame.full_size / frame.size
-    return scale
+class Recorded:
+    """An objective of Pyro's own, and the true ELBO of each run that it makes.
+
+    Its traces are kept on their way by a copy of it, at no cost. Where they say no plain ELBO (with enumerated sites,
+    or in a class of a user's own), each step costs one more run of the pair.
+
+    Args:
+        objective: left as it is.
+    """
+
+    def __init__(self, objective: ELBO) -> None:
+        self.objective: Any = objective
+        self.readable, self.seen = type(objective) in _READABLE, list[Any]()
+        if self.readable:
+            self.objective = copy.copy(objective)
+            self.objective._get_trace = self._remembering(self.objective._get_trace)
+
+    def loss_and_grads(self, model: Program, guide: Program, *batch: Tensor) -> Bound:
+        """The loss, its gradients added to those of the parameters, and the terms of the ELBO."""
+        self.seen.clear()
+        loss = self.objective.loss_and_grads(model, guide, *batch)
+        if self.readable:
+            terms = (
+                torch.stack([bounds.terms(TracePair(*traces)) for traces in self.seen]).sum(0)
+                / self.objective.num_particles
+            )
+        else:
+            terms = _sampled_terms(model, guide, batch)
+        self.seen.clear()
+        return Bound(terms.new_tensor(loss), *terms)
+
+    def _remembering(self, make: Callable[..., Any]) -> Callable[..., Any]:
+        def remembering(*args: Any) -> Any:
+            self.seen.append(make(*args))
+            return self.seen[-1]
+
+        return remembering
+
+
+# ------------------------------------------------------------------------------------------- runs of the pair alone
 
 
 def validation_terms(model: Program, guide: Program, data: Split, batch_size: int) -> dict[str, float]:
     """ELBO, reconstruction and KL of a pair on data, from one draw a datum, the same draws each time."""
     sums = torch.zeros(2, dtype=torch.float64, device="cpu")
-    with quiet_numerics():
-        for start in range(0, len(data), batch_size):
-            seed_everything("validation", 0, start)
-            batch = data.batch(slice(start, min(start + batch_size, len(data))))
-            traces = plain_traces(model, guide, batch)
-            for trace in traces:
-                trace.compute_log_prob()
-            sums += bounds.terms(traces).cpu()
+    for start in range(0, len(data), batch_size):
+        seed_everything("validation", 0, start)
+        batch = data.batch(slice(start, min(start + batch_size, len(data))))
+        sums += _sampled_terms(model, guide, batch).cpu()
     reconstruction, kl = (sums / len(data)).tolist()
     return {"elbo": reconstruction - kl, "reconstruction": reconstruction, "kl_prior": kl}
+
+
+def _sampled_terms(model: Program, guide: Program, batch: Sequence[Tensor]) -> Tensor:
+    """Reconstruction and KL of one run, summed over data, (2,)."""
+    with quiet_numerics():
+        traces = plain_traces(model, guide, batch)
+        for trace in traces:
+            trace.compute_log_prob()
+        return bounds.terms(traces)
+
+
+def plate_scale(model: Program, guide: Program, batch: Sequence[Tensor]) -> float:
+    """How many data a row stands for: the size of plates that rescale a batch, over that of the batch."""
+    model_trace, _ = plain_traces(model, guide, batch)
+    site = next(site for site in sites(model_trace).values() if site["is_observed"])
+    return math.prod(frame.full_size / frame.size for frame in site["cond_indep_stack"])
+
+
+def not_finite_sites(model: Program, guide: Program, batch: Sequence[Tensor]) -> list[str]:
+    """Sites whose log density is NaN or infinite when the pair is run now, the guide's first."""
+    with quiet_numerics():
+        traces = plain_traces(model, guide, batch)
+        every = [pair for trace in reversed(traces) for pair in sites(trace).items()]
+        return [name for name, site in every if not site_log_prob(site).sum().isfinite()]

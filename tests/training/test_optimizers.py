@@ -1,23 +1,12 @@
-"""One guarded step over all parameters."""
+"""The state of optimizers is kept and restored; Adam as a function of tensors does what torch's own optimizers do."""
 
 import pyro
-import pyro.distributions as dist
 import pytest
 import torch
-from examples.small import make_data, make_vae
 
-import pyrovae as pv
 from pyrovae.base.errors import InputError
-from pyrovae.training.optimizers import Guarded, NotFiniteError, adam
-
-
-def parameters(*values):
-    store = pyro.get_param_store()
-    made = []
-    for i, value in enumerate(values):
-        pyro.param(f"p{i}", torch.tensor(value))
-        made.append(dict(store.named_parameters())[f"p{i}"])
-    return made
+from pyrovae.training.checkpoint import restore_optimizer
+from pyrovae.training.optimizers import Adam, Joint, adam, is_adam
 
 
 @pytest.fixture(autouse=True)
@@ -26,139 +15,32 @@ def own_store():
         yield
 
 
+def parameter(value):
+    pyro.param("p0", torch.tensor(value))
+    return dict(pyro.get_param_store().named_parameters())["p0"]
+
+
 def makers():
-    return {"torch": adam(0.1), "pyro": pyro.optim.Adam({"lr": 0.1})}
-
-
-@pytest.mark.parametrize("name", makers())
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_gradient_that_is_not_finite_reaches_no_weight(name, bad):
-    first, second = parameters(1.0, 2.0)
-    optimizer = Guarded(makers()[name])
-    first.grad, second.grad = torch.tensor(1.0), torch.tensor(bad)
-    with pytest.raises(NotFiniteError, match="gradient of p1 is not finite") as error:
-        optimizer({first, second})
-    assert error.value.names == ["p1"]
-    assert first.item() == 1.0 and second.item() == 2.0
-
-
-@pytest.mark.parametrize("name", makers())
-def test_it_steps_as_torch_does(name):
-    (ours,) = parameters([1.0, -2.0])
-    theirs = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
-    optimizer, plain = Guarded(makers()[name]), torch.optim.Adam([theirs], lr=0.1)
-    for gradient in ([0.3, -0.1], [1.0, 2.0], [0.0, -1.0]):
-        ours.grad, theirs.grad = torch.tensor(gradient), torch.tensor(gradient)
-        optimizer({ours})
-        plain.step()
-    torch.testing.assert_close(ours.detach(), theirs.detach())
-
-
-@pytest.mark.parametrize(
-    "maker", [lambda ps: torch.optim.SGD(ps, lr=1.0), pyro.optim.SGD({"lr": 1.0})], ids=["torch", "pyro"]
-)
-def test_rates_scale_from_the_first_step_on_and_are_stored_unscaled(maker):
-    (p,) = parameters(0.0)
-    optimizer = Guarded(maker)
-    moved = []
-    for factor in (0.5, 1.0, 0.25, 0.0):
-        optimizer.rate = factor
-        before = p.item()
-        p.grad = torch.tensor(1.0)
-        optimizer({p})
-        moved.append(before - p.item())
-    assert moved == [0.5, 1.0, 0.25, 0.0]
-    state = optimizer.get_state()
-    assert (state if "param_groups" in state else state["p0"])["param_groups"][0]["lr"] == 1.0
-
-
-def test_an_optimizers_own_decay_stays_under_a_schedule():
-    (p,) = parameters(0.0)
-    optimizer = Guarded(pyro.optim.ClippedAdam({"lr": 1.0, "lrd": 0.5}))
-    optimizer.rate = 0.1
-    for _ in range(3):
-        p.grad = torch.tensor(1.0)
-        optimizer({p})
-    assert optimizer.optimizer.optim_objs[p].param_groups[0]["lr"] == pytest.approx(0.125)
-
-
-def test_a_scheduler_of_pyro_is_stepped():
-    (p,) = parameters(0.0)
-    optimizer = Guarded(
-        pyro.optim.ExponentialLR({"optimizer": torch.optim.SGD, "optim_args": {"lr": 1.0}, "gamma": 0.5})
-    )
-    optimizer.rate = 0.5
-    p.grad = torch.tensor(1.0)
-    optimizer({p})
-    assert p.item() == -0.5
-
-
-def test_a_loss_that_is_not_finite_moves_nothing():
-    (p,) = parameters(1.0)
-    optimizer = Guarded(adam(0.1))
-    optimizer.loss, p.grad = float("inf"), torch.tensor(1.0)
-    with pytest.raises(NotFiniteError, match="the loss is inf"):
-        optimizer({p})
-    assert p.item() == 1.0
+    return {"torch": Joint(adam(0.1)), "pyro": pyro.optim.Adam({"lr": 0.1})}
 
 
 @pytest.mark.parametrize("name", makers())
 def test_state_that_waits_is_not_lost(name):
-    (p,) = parameters(1.0)
-    first, second = Guarded(makers()[name]), Guarded(makers()[name])
+    p = parameter(1.0)
+    first, second = makers()[name], makers()[name]
     p.grad = torch.tensor(1.0)
-    first({p})
-    state = first.get_state()
-    second.set_state(state)
-    assert second.get_state() == state
+    first([p])
+    restore_optimizer(second, first.get_state())
+    assert second.get_state() == first.get_state()
 
 
-def test_another_learning_rate_is_refused_at_the_first_step():
-    (p,) = parameters(1.0)
-    first, second = Guarded(adam(0.1)), Guarded(adam(0.2))
+def test_another_learning_rate_is_refused():
+    p = parameter(1.0)
+    first, second = Joint(adam(0.1)), Joint(adam(0.2))
     p.grad = torch.tensor(1.0)
-    first({p})
-    second.set_state(first.get_state())
+    first([p])
     with pytest.raises(InputError, match=r"was fitted with a learning rate of 0\.1, not 0\.2"):
-        second({p})
-
-
-def test_what_is_frozen_stays():
-    vae, frozen = make_vae(), []
-
-    def freeze(epoch, so_far):
-        vae.decoder.requires_grad_(epoch != 2)
-        frozen.append([p.clone() for p in vae.decoder.parameters()])
-
-    pv.fit(vae.model, vae.guide, make_data(), epochs=4, callback=freeze, progress=False)
-    still, moved = ([torch.equal(a, b) for a, b in zip(*pair, strict=True)] for pair in (frozen[1:3], frozen[2:4]))
-    assert all(still) and not any(moved)
-
-
-def test_a_tensor_that_is_no_parameter_of_the_programs_is_stepped_by_its_own_gradient():
-    vae, extra = make_vae(), torch.zeros((), requires_grad=True)
-
-    def model(x):
-        with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
-            pyro.sample("x", dist.Normal(extra.expand(len(x)), 1.0), obs=torch.ones(len(x)))
-
-    def optimizer(parameters):
-        return torch.optim.SGD([*parameters, extra], lr=0.01)
-
-    pv.fit(model, vae.guide, make_data(10), epochs=3, optimizer=optimizer, progress=False)
-    assert extra.item() == pytest.approx(1 - 0.9**3)
-
-
-def test_a_parameter_that_appears_late_is_stepped_too():
-    first, second = parameters(0.0, 0.0)
-    optimizer = Guarded(lambda ps: torch.optim.SGD(ps, lr=1.0))
-    optimizer.rate = 0.5
-    first.grad = torch.tensor(1.0)
-    optimizer({first})
-    first.grad, second.grad = torch.tensor(1.0), torch.tensor(1.0)
-    optimizer({first, second})
-    assert first.item() == -1.0 and second.item() == -0.5
+        restore_optimizer(second, first.get_state())
 
 
 @pytest.mark.parametrize("name", makers())
@@ -166,14 +48,155 @@ def test_state_goes_into_a_fresh_optimizer(name):
     def steps(optimizer, p, count):
         for _ in range(count):
             p.grad = (p.detach() - 3.0) * 2
-            optimizer({p})
+            optimizer([p])
 
     with pyro.get_param_store().scope():
-        (whole,) = parameters(1.0)
-        steps(Guarded(makers()[name]), whole, 6)
-    (p,) = parameters(1.0)
-    first, second = Guarded(makers()[name]), Guarded(makers()[name])
+        whole = parameter(1.0)
+        steps(makers()[name], whole, 6)
+    p = parameter(1.0)
+    first, second = makers()[name], makers()[name]
     steps(first, p, 3)
-    second.set_state(first.get_state())
+    restore_optimizer(second, first.get_state())
     steps(second, p, 3)
     assert torch.equal(p, whole)
+
+
+# ---------------------------------------------------------------------------------------------- Adam as a function
+
+OPTIMIZERS = {
+    "Adam": lambda ps: torch.optim.Adam(ps, lr=1e-2),
+    "fused": lambda ps: torch.optim.Adam(ps, lr=1e-2, fused=True),
+    "other constants": lambda ps: torch.optim.Adam(ps, lr=3e-2, betas=(0.8, 0.95), eps=1e-4),
+    "weight decay": lambda ps: torch.optim.Adam(ps, lr=1e-2, weight_decay=0.3),
+    "AdamW": lambda ps: torch.optim.AdamW(ps, lr=1e-2, weight_decay=0.3),
+    "two groups": lambda ps: torch.optim.Adam([{"params": ps[:1], "lr": 1e-1}, {"params": ps[1:]}]),
+}
+ONE = torch.tensor(1.0, dtype=torch.float64)
+
+
+def parameters(dtype=torch.float64):
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(shape, generator=generator, dtype=dtype).requires_grad_() for shape in ((3, 2), (4,), ())]
+
+
+def gradients(step, like):
+    generator = torch.Generator().manual_seed(step)
+    return [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in like]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_equals_torch_over_many_steps_and_from_a_state_that_torch_made(name):
+    theirs, ours = parameters(), parameters()
+    reference, optimizer = OPTIMIZERS[name](theirs), OPTIMIZERS[name](ours)
+    for step in range(5):  # both by torch
+        for side, one in ((theirs, reference), (ours, optimizer)):
+            for parameter, gradient in zip(side, gradients(step, side), strict=True):
+                parameter.grad = gradient
+            one.step()
+    update = Adam([optimizer])
+    for step in range(5, 40):
+        for parameter, gradient in zip(theirs, gradients(step, theirs), strict=True):
+            parameter.grad = gradient
+        reference.step()
+        update(gradients(step, ours), ONE)
+    for expected, got in zip(theirs, ours, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-11, atol=1e-12)
+    torch.testing.assert_close(
+        [optimizer.state[p]["exp_avg_sq"] for p in ours], [reference.state[p]["exp_avg_sq"] for p in theirs]
+    )
+    update.write_counters()
+    assert all(float(optimizer.state[p]["step"]) == 40 for p in ours)
+
+
+def test_in_float32_the_first_step_is_right_to_rounding():
+    theirs, ours = parameters(torch.float32), parameters(torch.float32)
+    reference = torch.optim.Adam(theirs, lr=1e-3)
+    for parameter, gradient in zip(theirs, gradients(0, theirs), strict=True):
+        parameter.grad = gradient
+    reference.step()
+    Adam([torch.optim.Adam(ours, lr=1e-3)])(gradients(0, ours), ONE)
+    for expected, got in zip(theirs, ours, strict=True):
+        torch.testing.assert_close(got, expected, rtol=3e-7, atol=1e-9)
+
+
+def test_a_rate_scales_the_step():
+    half, full = parameters(), parameters()
+    start = [p.detach().clone() for p in full]
+    for side, rate in ((half, 0.5), (full, 1.0)):
+        Adam([torch.optim.Adam(side, lr=1e-2)])(gradients(0, side), torch.tensor(rate).double())
+    for a, b, before in zip(half, full, start, strict=True):
+        torch.testing.assert_close(2 * (a - before), b - before)
+
+
+def test_moments_of_a_gradient_that_stays_zero_end_at_zero_where_torch_leaves_subnormal_numbers():
+    theirs, ours = parameters(torch.float32), parameters(torch.float32)
+    betas = (0.9, 0.95)  # the second moment's own 0.999 would take a hundred thousand steps
+    reference, optimizer = (torch.optim.Adam(side, lr=1e-3, betas=betas) for side in (theirs, ours))
+    update, first = Adam([optimizer]), gradients(0, ours)
+    for step in range(3000):
+        given = [gradient if step < 3 else torch.zeros_like(gradient) for gradient in first]
+        for parameter, gradient in zip(theirs, given, strict=True):
+            parameter.grad = gradient
+        reference.step()
+        update(given, ONE)
+    for name in ("exp_avg", "exp_avg_sq"):
+        stuck = torch.cat([reference.state[p][name].flatten() for p in theirs]).abs()
+        assert ((stuck > 0) & (stuck < torch.finfo(torch.float32).tiny)).all()
+        assert all(not optimizer.state[p][name].any() for p in ours)
+    for expected, got in zip(theirs, ours, strict=True):
+        torch.testing.assert_close(got, expected, rtol=3e-6, atol=0)
+
+
+def test_a_small_gradient_counts():
+    theirs, ours = parameters(torch.float32), parameters(torch.float32)
+    reference, update = torch.optim.Adam(theirs, lr=1e-3), Adam([torch.optim.Adam(ours, lr=1e-3)])
+    for _ in range(3):
+        for parameter in theirs:
+            parameter.grad = torch.full_like(parameter, 1e-9)
+        reference.step()
+        update([torch.full_like(p, 1e-9) for p in ours], ONE)
+    for expected, got, start in zip(theirs, ours, parameters(torch.float32), strict=True):
+        assert not torch.equal(expected, start)
+        torch.testing.assert_close(got, expected, rtol=3e-7, atol=1e-9)
+
+
+def test_a_gradient_that_is_not_finite_leaves_its_mark_for_good():
+    for value in (torch.nan, torch.inf):
+        ours = parameters()
+        update = Adam([torch.optim.Adam(ours, lr=1e-2)])
+        update([torch.full_like(p, value) for p in ours], ONE)
+        update([torch.zeros_like(p) for p in ours], ONE)
+        assert not any(slot.state["exp_avg_sq"].isfinite().any() for slot in update.slots)
+
+
+def test_parameters_with_unlike_counts_keep_their_own():
+    first, second = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
+    optimizer = torch.optim.Adam([first, second], lr=1e-2)
+    first.grad = torch.ones(2)
+    optimizer.step()
+    update = Adam([optimizer])
+    update([torch.ones(2), torch.ones(2)], ONE)
+    update.write_counters()
+    assert [float(optimizer.state[p]["step"]) for p in (first, second)] == [2.0, 1.0]
+
+
+def test_only_what_the_formula_covers_counts_as_adam():
+    ps = parameters()
+    assert is_adam(torch.optim.AdamW(ps))
+    assert not is_adam(torch.optim.Adam(ps, amsgrad=True))
+    assert not is_adam(torch.optim.SGD(ps, lr=0.1))
+    assert not is_adam(torch.optim.Adamax(ps))
+
+
+def test_counters_are_those_of_the_steps_that_either_took():
+    first, second = torch.ones(2, requires_grad=True), torch.ones(3, requires_grad=True)
+    optimizer = torch.optim.Adam([first, second], lr=1e-2)
+    update = Adam([optimizer])
+    for taken in range(1, 4):
+        update.read_counters()
+        update([torch.ones(2), torch.ones(3)], ONE)
+        update.write_counters()
+        for parameter in (first, second):
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+        assert [float(optimizer.state[p]["step"]) for p in (first, second)] == [2 * taken] * 2
