@@ -189,7 +189,7 @@ def describe_data(train: Split, valid: Split | None) -> dict[str, Any]:
     """What a checkpoint must say of the data: their shapes and their protocols."""
     return {
         "num_rows": len(train),
-        "arguments": [[list(t.shape[1:]), str(t.dtype).removeprefix("torch.")] for t in train.tensors],
+        "arguments": [[list(t.shape[1:]), str(t.dtype).removeprefix("torch.")] for t in train.columns],
         "protocol": train.protocol.to_dict(),
         "valid_protocol": valid.protocol.to_dict() if valid else None,
     }

@@ -54,8 +54,7 @@ def fit_mixture(
     em = _EM(rows, family, maximum, smoothing)
     generator = torch.Generator().manual_seed(seed)
     starts = [rows[_spread_rows(rows, num_components, generator)] for _ in range(num_restarts)]
-    fits = [em.run(start, num_iterations, tolerance) for start in starts]
-    _, weights, means = max(fits, key=lambda fit: fit[0])
+    _, weights, means = max((em.run(start, num_iterations, tolerance) for start in starts), key=lambda fit: fit[0])
     return FiniteMixture(weights, means, family)
 
 

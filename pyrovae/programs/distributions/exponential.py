@@ -182,7 +182,6 @@ class ContinuousBernoulli(_NaturalFamily):
     def mean(self) -> Tensor:
         return _piecewise(
             self.logits,
-            0.25,
             near=lambda t: 0.5 + t * _polynomial(t * t, 1 / 12, -1 / 720, 1 / 30240, -1 / 1209600),
             far=lambda t: 0.5 + 0.5 / torch.tanh(t / 2) - 1 / t,
         )
@@ -191,7 +190,6 @@ class ContinuousBernoulli(_NaturalFamily):
     def variance(self) -> Tensor:
         return _piecewise(
             self.logits,
-            0.25,
             near=lambda t: _polynomial(t * t, 1 / 12, -1 / 240, 1 / 6048, -1 / 172800),
             far=lambda t: t.pow(-2) - 0.25 * torch.sinh(t / 2).pow(-2),
         )
@@ -199,7 +197,6 @@ class ContinuousBernoulli(_NaturalFamily):
     def log_normalizer(self) -> Tensor:
         return _piecewise(
             self.logits,
-            0.25,
             near=lambda t: t / 2 + t * t * _polynomial(t * t, 1 / 24, -1 / 2880, 1 / 181440, -1 / 9676800),
             far=lambda t: t.relu() + torch.log(-torch.expm1(-t.abs()) / t.abs()),
         )
@@ -214,9 +211,9 @@ class ContinuousBernoulli(_NaturalFamily):
         cumulants = (uniform, spread / 2, spread * (1 - 2 * uniform) / 6, spread * (1 - 6 * spread) / 24)
         return _piecewise(
             self.logits.expand(shape),
-            0.01,
             near=lambda t: _polynomial(t, *cumulants),
             far=lambda t: _truncated_exponential(uniform, t),
+            threshold=0.01,
         ).clamp(0, 1)
 
 
@@ -233,7 +230,7 @@ def _truncated_exponential(uniform: Tensor, slope: Tensor) -> Tensor:
 
 
 def _piecewise(
-    t: Tensor, threshold: float, *, near: Callable[[Tensor], Tensor], far: Callable[[Tensor], Tensor]
+    t: Tensor, *, near: Callable[[Tensor], Tensor], far: Callable[[Tensor], Tensor], threshold: float = 0.25
 ) -> Tensor:
     """``near(t)`` where |t| < threshold, ``far(t)`` elsewhere, each kept from the other's side and its NaNs."""
     is_near = t.abs() < threshold

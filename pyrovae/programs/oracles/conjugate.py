@@ -4,6 +4,9 @@ For every feature by itself::
 
     z ~ Gamma(a, b),  x | z ~ Poisson(z):      p(x) = NegativeBinomial(a, 1 / (1 + b)),  z | x ~ Gamma(a + x, b + 1)
     z ~ Beta(a, b),   x | z ~ Binomial(n, z):  p(x) = BetaBinomial(a, b, n),  z | x ~ Beta(a + x, b + n - x)
+
+Weights of a guide of the posterior's family have finite variance if and only if both of its parameters, for every
+feature, are less than twice those of the posterior.
 """
 
 import pyro.distributions as dist

@@ -44,8 +44,7 @@ class StateSpace(nn.Module):
     References:
         Kalman (1960), A new approach to linear filtering and prediction problems, doi:10.1115/1.3662552.
         Rauch, Tung and Striebel (1965), Maximum likelihood estimates of linear dynamic systems, doi:10.2514/3.3166.
-        Frühwirth-Schnatter (1994), Data augmentation and dynamic linear models,
-        doi:10.1111/j.1467-9892.1994.tb00184.x.
+        Frühwirth-Schnatter (1994), Data augmentation and dynamic linear models, doi:10.1111/j.1467-9892.1994.tb00184.x.
 
     Example:
         >>> oracle = state_space(3, 2, 1)
