@@ -19,13 +19,16 @@ from pyrovae.base.errors import InputError, check_at_least_one, nearest
 from pyrovae.base.memory import blocks_of, memory_advice
 from pyrovae.base.progress import bar, kept_on_interrupt
 from pyrovae.base.random import GAPS, seed_everything
-from pyrovae.base.records import Tabulated, mean_and_se, number, text
-from pyrovae.data.split import Protocol, as_split
+from pyrovae.base.records import Record, mean_and_se
+from pyrovae.base.tables import TextTable, quantities, text
+from pyrovae.data.protocol import Protocol
+from pyrovae.data.split import as_split
 from pyrovae.evidence import estimators
 from pyrovae.evidence.proposals.gaussians import full_covariance, mixture
 from pyrovae.evidence.proposals.guide_family import own_family
 from pyrovae.evidence.proposals.local import Family, Guide, Local, best
 from pyrovae.evidence.proposals.multiple import Account, account, score
+from pyrovae.evidence.report import evidence_and_errors, fraction_unreliable
 from pyrovae.pairs.context import undisturbed
 from pyrovae.pairs.latents import Latents
 from pyrovae.pairs.particles import WAYS
@@ -37,7 +40,7 @@ from pyrovae.pairs.traces import Program, plain_traces
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Gaps(Tabulated):
+class Gaps(Record):
     """What evidence and ELBO of each of N data have between them, in nats; tensors are (N,), float64, on the CPU.
 
     ``elbo`` and ``gap`` have the key "guide", for the guide as it is, and one for each family that was fitted, for its
@@ -57,7 +60,7 @@ class Gaps(Tabulated):
     num_steps: int
     num_draws: int
     seed: int
-    way: str  # how the programs were run: "vectorized", "tiled" or "looped"
+    strategy: str  # how the programs were run: "vectorized", "tiled" or "looped"
     measure: dict[str, str]  # observed site -> "mass" or "density"
     protocol: Protocol
 
@@ -66,9 +69,6 @@ class Gaps(Tabulated):
 
     def __repr__(self) -> str:
         return f"Gaps(N={len(self)}, log p(x) - L[q] {self.gap['guide'].mean().item():.3f} nats per datum)"
-
-    def __str__(self) -> str:
-        return self.summary()
 
     @property
     def approximation(self) -> Tensor:
@@ -126,25 +126,17 @@ class Gaps(Tabulated):
         errors = {f"mc_se_{name}": se for name, (_, se) in estimates.items()}
         return {**values, **errors, "ess": self.ess, "pareto_k": self.pareto_k}
 
-    def to_dict(self) -> dict[str, Any]:
-        """The account as plain values for JSON: means over data with their errors, in nats per datum."""
-        quantities: dict[str, Any] = {name: _quantity(*estimate) for name, estimate in self._estimates().items()}
-        bias = estimators.log_evidence_bias(self.mc_se_log_evidence).mean()
-        quantities["log_evidence"]["bias"] = number(bias)
+    def numbers(self) -> dict[str, Any]:
+        """Means over data with their errors, in nats per datum."""
+        means = {name: mean_and_se(*estimate) for name, estimate in self._estimates().items()}
+        means["log_evidence"] = evidence_and_errors(self.log_evidence, self.mc_se_log_evidence)
         return {
             "unit": "nats per datum",
             "num_data": len(self),
             "families": [name for name in self.elbo if name != "guide"],
-            "num_particles": self.num_particles,
-            "num_steps": self.num_steps,
-            "num_draws": self.num_draws,
-            "seed": self.seed,
-            "way": self.way,
-            "measure": self.measure,
-            "protocol": self.protocol.to_dict(),
-            **quantities,
-            "ess": {"median": number(self.ess.median()), "min": number(self.ess.min())},
-            "pareto_k": {"threshold": number(self.pareto_k_threshold), "share_doubtful": self.share_doubtful},
+            **means,
+            "ess": {"median": self.ess.median().item(), "min": self.ess.min().item()},
+            "pareto_k": {"threshold": self.pareto_k_threshold, "fraction_unreliable": self.fraction_unreliable},
         }
 
     @property
@@ -153,23 +145,23 @@ class Gaps(Tabulated):
         return estimators.pareto_k_threshold(self.num_particles * len(self.elbo))
 
     @property
-    def share_doubtful(self) -> float:
-        """Share of the data whose evidence nothing vouches for: k-hat above its threshold, or undefined."""
-        doubtful = (self.pareto_k > self.pareto_k_threshold) | self.pareto_k.isnan()
-        return doubtful.double().mean().item()
+    def fraction_unreliable(self) -> float:
+        """Fraction of the data whose evidence nothing vouches for: k-hat above its threshold, or undefined."""
+        return fraction_unreliable(self.pareto_k, self.num_particles * len(self.elbo))
 
-    def summary(self) -> str:
-        """The account as text: the gap and its parts, what a richer guide would buy, and whether to trust it."""
-        account = self.to_dict()
-        lines = [
+    def lines(self) -> list[str | TextTable]:
+        """The account: the gap and its parts, what a richer guide would buy, and whether to trust it."""
+        account = self.numbers()
+        bias = {"log_evidence": f"   bias {text(account['log_evidence']['bias'], '.4f')}"}
+        return [
             str(self.protocol),
             f"K = {self.num_particles} draws of each of {len(self.elbo)} proposals for each of N = {len(self)} data, "
             f"each family fitted in {self.num_steps} steps of {self.num_draws} draws; nats per datum",
             "",
-            f"{'':52}{'mean':>12}{'data SE':>10}{'MC SE':>10}",
+            quantities(52, [(label, account[name], bias.get(name, "")) for name, label in self._labels().items()]),
+            "",
+            *self._reliability(account),
         ]
-        lines += [_row(label, account[name]) for name, label in self._labels().items()]
-        return "\n".join([*lines, "", *self._reliability(account)])
 
     def _labels(self) -> dict[str, str]:
         labels = {"log_evidence": "evidence  log p(x)"}
@@ -184,10 +176,11 @@ class Gaps(Tabulated):
 
     def _reliability(self, account: dict[str, Any]) -> list[str]:
         size, tail = account["ess"], account["pareto_k"]
-        total = self.num_particles * len(self.elbo)
-        lines = [f"effective sample size of {total}: median {text(size['median'], 1)}, least {text(size['min'], 1)}"]
-        lines += [f"Pareto k-hat above {text(tail['threshold'], 2)} or undefined: {tail['share_doubtful']:.1%} of data"]
-        if self.share_doubtful > 0:
+        total, unreliable = self.num_particles * len(self.elbo), tail["fraction_unreliable"]
+        least = f"median {text(size['median'], '.1f')}, least {text(size['min'], '.1f')}"
+        lines = [f"effective sample size of {total}: {least}"]
+        lines += [f"Pareto k-hat above {text(tail['threshold'], '.2f')} or undefined: {unreliable:.1%} of data"]
+        if unreliable > 0:
             lines += ["  there evidence, and with it the approximation gap, is too low by an unknown amount"]
         if "own" in self.elbo:
             lines += ["an optimisation that has not come to its end makes amortization too small: raise num_steps"]
@@ -196,15 +189,6 @@ class Gaps(Tabulated):
 
 def _column(kind: str, family: str) -> str:
     return f"{kind}_{family}".replace(" ", "_")
-
-
-def _quantity(values: Tensor, se: Tensor) -> dict[str, float | None]:
-    return {**mean_and_se(values), "mc_se": number(se.square().sum().sqrt() / len(values))}
-
-
-def _row(label: str, cell: dict[str, float | None]) -> str:
-    bias = f"   bias {text(cell['bias'], 4)}" if "bias" in cell else ""
-    return f"{label:52}{text(cell['mean'], 3):>12}{text(cell['data_se'], 3):>10}{text(cell['mc_se'], 4):>10}{bias}"
 
 
 # ------------------------------------------------------------------------------------------------- measuring
@@ -284,7 +268,8 @@ def gaps(
             for index, rows in enumerate(blocks):
                 seed_everything(GAPS, seed, index)
                 latents = Latents(model, guide, source.batch(rows), plate=plate)
-                seen = {"way": latents.way, "measure": latents.structure.observed}  # first: an interrupt reads both
+                # First, as an interrupt reads both.
+                seen = {"strategy": latents.way, "measure": latents.structure.observed}
                 done.append(measure(latents, plan, index, b.update))
 
     return record()
