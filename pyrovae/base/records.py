@@ -24,8 +24,6 @@ from pyrovae.base.errors import InputError
 from pyrovae.base.tables import TextTable
 
 FORMAT = 1
-
-
 SUFFIXES = (".csv", ".safetensors", ".json")  # in the order of writing: the last holds the hash of all
 
 

@@ -26,8 +26,6 @@ from pyrovae.base.records import Record
 from pyrovae.base.tables import TextTable
 
 NUM_REPLICATES = 999  # of the null distribution
-
-
 _RANKS_AT_ONCE = 2**22
 
 

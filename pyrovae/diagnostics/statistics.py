@@ -17,8 +17,6 @@ from torch.distributions import constraints
 from pyrovae.base.errors import InputError
 
 Statistic = Callable[[Tensor], Tensor]  # (N, *event) float64, NaN where masked -> (N,)
-
-
 _COLUMNS_AT_ONCE = 2**21  # numbers sorted at once
 
 

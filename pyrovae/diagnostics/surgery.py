@@ -31,8 +31,6 @@ from pyrovae.pairs.latents import coordinates
 from pyrovae.pairs.traces import Program
 
 TERMS = ("kl_prior", "mutual_information", "marginal_kl", "total_correlation", "dimension_wise_kl", "distortion")
-
-
 COLLAPSED = 0.01  # nats: an inactive dimension with less KL than this has collapsed
 
 
@@ -60,16 +58,9 @@ class Dimension(NamedTuple):
 
 
 QUERIES_AT_ONCE = 500  # scored against all data, before the next ones are drawn
-
-
 MOST_QUERIES = 10_000  # data whose draws are scored, where the caller does not say
-
-
 SATURATED = 0.95  # fraction of log N from which the mutual information says no more than that it is large
-
-
 _SHOWN = 20  # dimensions in a summary
-
 
 _ACCOUNT = (
     ("rate        KL(q(z|x) || p(z))", "kl_prior"),

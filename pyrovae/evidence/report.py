@@ -15,18 +15,12 @@ from pyrovae.evidence import estimators
 
 UNRELIABLE_FRACTION = 0.05  # of data whose k-hat is too high or undefined, above which their mean is not to be trusted
 
-
 WHERE_DRAWN = (  # said under diagnostics that find nothing
     "k-hat and ESS see only where draws fall: a mode the guide misses shows in defensive=, calibrate, bidirectional"
 )
 
-
 ERRORS_GIVEN_FIT = "all errors are given this one fit; data SE holds the Monte-Carlo noise already"
-
-
 QUANTITIES = ("log_evidence", "elbo", "reconstruction", "kl_prior", "kl_posterior")
-
-
 CORRECTED = ("log_evidence_jackknife", "log_evidence_psis")  # beside the raw evidence, never in its place
 
 
@@ -178,7 +172,6 @@ _LABELS = {
     "kl_prior_analytic": "        the same in closed form",
     "kl_posterior": "  + KL(q(z|x) || posterior p(z|x))",
 }
-
 
 _OF_MIXTURE = {  # with defensive draws, q is not the guide
     "elbo": "  = ELBO of the mixture with the prior",

@@ -21,20 +21,10 @@ from pyrovae.posteriors.methods import Answer, Evidence, Moments, Plan, weighted
 from pyrovae.posteriors.unconstrained import Points, RealLine
 
 MOST_COORDINATES = 2
-
-
 DEPTH = 30.0  # nats: what is so far below the highest density is negligible
-
-
 TOLERANCE = 1e-6  # nats of error in log p(x): more asks for a finer grid, while there is one
-
-
 DOUBTFUL = 1e-2  # nats of error that the caller is warned of
-
-
 SCOUTS = 1000  # draws of the guide, and as many of the prior, that show where to look
-
-
 ROUNDS = 200
 
 

@@ -34,17 +34,9 @@ from pyrovae.pairs.latents import Latents
 from pyrovae.pairs.traces import Program
 
 Start = Callable[[Latents], Path]
-
-
 MEMORY = "lower num_chains or batch_size"
-
-
 ADVICE = "take more temperatures or chains, or start from the prior (from_prior)"
-
-
 UNRELIABLE_FRACTION = 0.05  # of the data, above which the evidence comes with a warning
-
-
 PILOT, CHAINS = range(2)  # streams of random numbers of one block
 
 

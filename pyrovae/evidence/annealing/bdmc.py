@@ -31,8 +31,6 @@ from pyrovae.pairs.simulation import simulate
 from pyrovae.pairs.traces import Program
 
 BACK, SIMULATED = range(2, 4)  # streams beside those of annealing
-
-
 QUANTITIES = ("lower", "upper", "width", "importance")
 
 
