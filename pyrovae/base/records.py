@@ -34,6 +34,11 @@ def mean_and_se(values: Tensor, mc_se: Tensor | None = None) -> dict[str, float 
     return found if mc_se is None else found | {"mc_se": number(mc_se.square().sum().sqrt() / len(values))}
 
 
+def spread(values: Tensor) -> dict[str, float | None]:
+    """Mean, median and least of values (N,), for JSON."""
+    return {"mean": number(values.mean()), "median": number(values.median()), "min": number(values.min())}
+
+
 def number(value: Tensor | float) -> float | None:
     """A float for JSON; None where it is not finite."""
     value = float(value)

@@ -64,7 +64,6 @@ class Calibration(Record):
         return _claim("the guide", "is", self.guide)
 
     def row_names(self) -> Sequence[str]:
-        """The quantities that are ranked."""
         return self.guide.names
 
     def table(self) -> dict[str, Tensor]:
@@ -84,7 +83,6 @@ class Calibration(Record):
         }
 
     def lines(self) -> list[str | TextTable]:
-        """Both verdicts, with a row for each quantity that leaves its bands."""
         size = f"S = {self.num_simulations} data simulated from the model, L = {self.guide.num_draws} draws for each"
         resampled = f"draws resampled from K = {self.num_particles} particles by their weights"
         return [

@@ -19,7 +19,7 @@ from pyrovae.base.errors import InputError, check_at_least_one, nearest
 from pyrovae.base.memory import blocks_of, memory_advice
 from pyrovae.base.progress import bar, kept_on_interrupt
 from pyrovae.base.random import GAPS, seed_everything
-from pyrovae.base.records import Record, mean_and_se
+from pyrovae.base.records import Record, mean_and_se, spread
 from pyrovae.base.tables import TextTable, quantities, text
 from pyrovae.data.protocol import Protocol
 from pyrovae.data.split import as_split
@@ -28,7 +28,7 @@ from pyrovae.evidence.proposals.gaussians import full_covariance, mixture
 from pyrovae.evidence.proposals.guide_family import own_family
 from pyrovae.evidence.proposals.local import Family, Guide, Local, best
 from pyrovae.evidence.proposals.multiple import Account, account, score
-from pyrovae.evidence.report import evidence_and_errors, fraction_unreliable
+from pyrovae.evidence.report import effective_size, evidence_and_errors, fraction_unreliable
 from pyrovae.pairs.context import undisturbed
 from pyrovae.pairs.latents import Latents
 from pyrovae.pairs.particles import WAYS
@@ -135,7 +135,7 @@ class Gaps(Record):
             "num_data": len(self),
             "families": [name for name in self.elbo if name != "guide"],
             **means,
-            "ess": {"median": self.ess.median().item(), "min": self.ess.min().item()},
+            "ess": spread(self.ess),
             "pareto_k": {"threshold": self.pareto_k_threshold, "fraction_unreliable": self.fraction_unreliable},
         }
 
@@ -150,7 +150,6 @@ class Gaps(Record):
         return fraction_unreliable(self.pareto_k, self.num_particles * len(self.elbo))
 
     def lines(self) -> list[str | TextTable]:
-        """The account: the gap and its parts, what a richer guide would buy, and whether to trust it."""
         account = self.numbers()
         bias = {"log_evidence": f"   bias {text(account['log_evidence']['bias'], '.4f')}"}
         return [
@@ -175,11 +174,11 @@ class Gaps(Record):
         return labels | {_column("gain", name): f"a {name} would buy, at best" for name in self._richer}
 
     def _reliability(self, account: dict[str, Any]) -> list[str]:
-        size, tail = account["ess"], account["pareto_k"]
-        total, unreliable = self.num_particles * len(self.elbo), tail["fraction_unreliable"]
-        least = f"median {text(size['median'], '.1f')}, least {text(size['min'], '.1f')}"
-        lines = [f"effective sample size of {total}: {least}"]
-        lines += [f"Pareto k-hat above {text(tail['threshold'], '.2f')} or undefined: {unreliable:.1%} of data"]
+        threshold, unreliable = account["pareto_k"].values()
+        lines = [
+            effective_size(str(self.num_particles * len(self.elbo)), account["ess"]),
+            f"Pareto k-hat above {text(threshold, '.2f')} or undefined: {unreliable:.1%} of data",
+        ]
         if unreliable > 0:
             lines += ["  there evidence, and with it the approximation gap, is too low by an unknown amount"]
         if "own" in self.elbo:

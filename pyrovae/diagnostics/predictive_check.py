@@ -119,7 +119,6 @@ class PredictiveCheck(Record):
         }
 
     def lines(self) -> list[str | TextTable]:
-        """What was observed, what each kind of replication gives, and how to read it."""
         account = self.numbers()
         return [
             str(self.protocol),

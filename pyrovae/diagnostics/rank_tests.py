@@ -94,7 +94,6 @@ class RankTest(Record):
         return "; ".join(f"{kind} at {_listed(names)}" for kind, names in named.items())
 
     def row_names(self) -> Sequence[str]:
-        """The quantities."""
         return self.names
 
     def table(self) -> dict[str, Tensor]:
@@ -108,7 +107,6 @@ class RankTest(Record):
         return {"passed": self.passed, "p_value": self.p_value, "verdict": self.verdict, "quantities": quantities}
 
     def lines(self) -> list[str | TextTable]:
-        """The verdict, and a row for each quantity that leaves its bands."""
         return [f"{self.verdict} (p = {self.p_value:.3f})", *self.failures()]
 
     def failures(self) -> list[TextTable]:

@@ -148,7 +148,6 @@ class Surgery(Record):
         }
 
     def lines(self) -> list[str | TextTable]:
-        """The KL taken apart, and every dimension that is in use."""
         queries = "" if self.num_queries == self.num_data else f", of M = {self.num_queries} of them"
         remarks = {"mutual_information": f"   of at most log N = {self.log_num_data:.3f}"}
         rows = [(label, getattr(self, name)._asdict(), remarks.get(name, "")) for label, name in _ACCOUNT]

@@ -48,7 +48,6 @@ class Comparison(Record):
         return f"Comparison(N={self.num_data}, best first: {', '.join(self.row_names())})"
 
     def row_names(self) -> list[str]:
-        """The pairs, best first."""
         return [row.name for row in self.rows]
 
     def table(self) -> dict[str, Tensor]:
@@ -57,7 +56,6 @@ class Comparison(Record):
         return {name: torch.tensor(column).double() for name, column in columns.items() if name != "name"}
 
     def lines(self) -> list[str | TextTable]:
-        """The pairs with their differences from the best, and what casts doubt on these."""
         width = max(map(len, self.row_names())) + 2
         columns = [("", f"<{width}", ""), ("log p(x)", ">10", ".3f"), ("data SE", ">9", ".3f"), ("K", ">8", "")]
         columns += [

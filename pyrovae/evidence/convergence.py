@@ -75,7 +75,6 @@ class Convergence(Record):
         return {"unit": "nats per datum", "num_data": len(self), "curve": curve, "pareto_k": quality}
 
     def lines(self) -> list[str | TextTable]:
-        """The curve, and whether its end is to be trusted."""
         last, unreliable = self.num_particles[-1], self.fraction_unreliable
         source = f"{1 - self.defensive:g} guide + {self.defensive:g} prior" if self.defensive else "the guide"
         rows = zip(*(column.tolist() for column in self.table().values()), strict=True)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrovae.base.records import Record, mean_and_se, number
+from pyrovae.base.records import Record, mean_and_se, number, spread
 from pyrovae.base.tables import TextTable, quantities, text
 from pyrovae.data.protocol import Protocol
 from pyrovae.evidence import estimators
@@ -33,6 +33,11 @@ def fraction_unreliable(pareto_k: Tensor, num_particles: int) -> float:
     """Fraction of the data (N,) whose evidence nothing vouches for: k-hat above its threshold, or undefined."""
     unreliable = (pareto_k > estimators.pareto_k_threshold(num_particles)) | pareto_k.isnan()
     return unreliable.double().mean().item()
+
+
+def effective_size(of: str, size: Mapping[str, Any]) -> str:
+    """A line on the effective sample sizes of the data."""
+    return f"effective sample size of {of}: median {text(size['median'], '.1f')}, least {text(size['min'], '.1f')}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -71,7 +76,6 @@ class Report(Record):
         return f"Report(N={len(self)}, K={self.num_particles}, log p(x) {mean:.3f} nats per datum)"
 
     def table(self) -> dict[str, Tensor]:
-        """The per-datum columns by name, (N,) each."""
         return dict(self.columns)
 
     @property
@@ -94,17 +98,15 @@ class Report(Record):
         if self.kl_prior_analytic.isnan().all():
             del means["kl_prior_analytic"]
         means["log_evidence"] = evidence_and_errors(self.log_evidence, self.mc_se_log_evidence)
-        size = {"mean": self.ess.mean().item(), "median": self.ess.median().item(), "min": self.ess.min().item()}
         tail = {
             "threshold": self.pareto_k_threshold,
             "fraction_above": (self.pareto_k > self.pareto_k_threshold).double().mean().item(),
             "fraction_undefined": self.pareto_k.isnan().double().mean().item(),
             "fraction_exact": (self.pareto_k == -math.inf).double().mean().item(),
         }
-        return {"unit": "nats per datum", "num_data": len(self), **means, "ess": size, "pareto_k": tail}
+        return {"unit": "nats per datum", "num_data": len(self), **means, "ess": spread(self.ess), "pareto_k": tail}
 
     def lines(self) -> list[str | TextTable]:
-        """The account: evidence, what it is made of, and whether to trust it."""
         account = self.numbers()
         measures = ", ".join(f"{site}: {measure}" for site, measure in self.measure.items())
         return [
@@ -129,12 +131,11 @@ class Report(Record):
         return rows + [(name, account[name], "") for name in others if name not in CORRECTED]
 
     def _reliability(self, account: dict[str, Any]) -> list[str]:
-        size, tail = account["ess"], account["pareto_k"]
-        least = f"median {text(size['median'], '.1f')}, least {text(size['min'], '.1f')}"
-        lines = [f"effective sample size of {self.num_particles}: {least}"]
-        lines += [
+        tail = account["pareto_k"]
+        lines = [
+            effective_size(str(self.num_particles), account["ess"]),
             f"Pareto k-hat above {text(tail['threshold'], '.2f')}: {tail['fraction_above']:.1%} of data; "
-            f"undefined: {tail['fraction_undefined']:.1%}; guide exact: {tail['fraction_exact']:.1%}"
+            f"undefined: {tail['fraction_undefined']:.1%}; guide exact: {tail['fraction_exact']:.1%}",
         ]
         if tail["fraction_above"] > 0:
             lines += ["  above it, evidence is too low by an unknown amount: raise num_particles, or widen the guide"]

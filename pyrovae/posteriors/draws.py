@@ -29,7 +29,6 @@ class Draws(Record):
         return f"Draws({', '.join(f'{name} {tuple(value.shape)}' for name, value in self.values.items())})"
 
     def row_names(self) -> list[str]:
-        """The sites."""
         return list(self.values)
 
     def table(self) -> dict[str, Tensor]:
@@ -44,7 +43,6 @@ class Draws(Record):
         return {"sites": self.named_rows()}
 
     def lines(self) -> list[str | TextTable]:
-        """What was drawn."""
         width = max(4, *map(len, self.values)) + 2
         columns = [("site", f"<{width}", ""), ("shape", "<20", ""), ("mean", ">12", ".4g"), ("sd", ">12", ".4g")]
         shapes = [str(tuple(value.shape)) for value in self.values.values()]

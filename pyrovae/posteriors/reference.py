@@ -64,7 +64,6 @@ class PosteriorDraws(Record):
         return coordinates({name: mean.shape for name, mean in self.moments.mean.items()})
 
     def row_names(self) -> list[str]:
-        """The coordinates."""
         return self.names
 
     def table(self) -> dict[str, Tensor]:
@@ -104,7 +103,6 @@ class PosteriorDraws(Record):
         }
 
     def lines(self) -> list[str | TextTable]:
-        """Evidence, diagnostics, and a row for each coordinate."""
         chains, num_draws = next(iter(self.values.values())).shape[:2]
         lines = [str(self.protocol), *self.diagnostics.lines()]
         if self.log_evidence:
@@ -211,7 +209,18 @@ def exact_posterior(
         with memory_advice("the posterior of one datum: lower num_draws or num_particles"):
             guide_values = _guide_draws(latents, num_draws)
             answer = METHODS[method](latents, plan)
-    gold = _gathered(method, answer, guide_values, seed, split.protocol)
+    gold = PosteriorDraws(
+        method=method,
+        values=_on_cpu(answer.values),
+        guide_values=guide_values,
+        moments=Moments(*map(_on_cpu, answer.moments)),
+        mean_error=_on_cpu(answer.mean_error),
+        guide_moments=plain_moments(guide_values),
+        log_evidence=answer.log_evidence,
+        diagnostics=cast(Grid | Chains | Weights, answer.diagnostics),
+        seed=seed,
+        protocol=split.protocol,
+    )
     for doubt in gold.diagnostics.doubts():
         warnings.warn(doubt, UntrustedPosterior, stacklevel=2)
     return gold
@@ -251,21 +260,6 @@ def _chosen(method: str, latents: Latents) -> str:
 def _guide_draws(latents: Latents, num_draws: int) -> Values:
     parts = [of_one_datum(latents.draw(size)) for size in latents.part_sizes(num_draws)]
     return {name: torch.cat([part[name] for part in parts]).cpu() for name in latents.sites}
-
-
-def _gathered(method: str, answer: Answer, guide_values: Values, seed: int, protocol: Protocol) -> PosteriorDraws:
-    return PosteriorDraws(
-        method=method,
-        values=_on_cpu(answer.values),
-        guide_values=guide_values,
-        moments=Moments(*map(_on_cpu, answer.moments)),
-        mean_error=_on_cpu(answer.mean_error),
-        guide_moments=plain_moments(guide_values),
-        log_evidence=answer.log_evidence,
-        diagnostics=cast(Grid | Chains | Weights, answer.diagnostics),
-        seed=seed,
-        protocol=protocol,
-    )
 
 
 def _on_cpu(values: Values) -> Values:

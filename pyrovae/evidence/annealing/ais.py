@@ -20,7 +20,7 @@ from pyrovae.base.errors import InputError, UntrustedEvidence, check_at_least_on
 from pyrovae.base.memory import blocks_of, memory_advice
 from pyrovae.base.progress import bar, kept_on_interrupt
 from pyrovae.base.random import ANNEALING, seed_everything
-from pyrovae.base.records import Record
+from pyrovae.base.records import Record, spread
 from pyrovae.base.tables import TextTable, text
 from pyrovae.data.protocol import Protocol
 from pyrovae.data.split import as_split
@@ -28,7 +28,7 @@ from pyrovae.evidence import estimators
 from pyrovae.evidence.annealing.chains import Route, Walk, forward
 from pyrovae.evidence.annealing.paths import Path, from_guide
 from pyrovae.evidence.annealing.tuning import num_transitions, tune
-from pyrovae.evidence.report import evidence_and_errors
+from pyrovae.evidence.report import UNRELIABLE_FRACTION, effective_size, evidence_and_errors
 from pyrovae.pairs.context import undisturbed
 from pyrovae.pairs.latents import Latents
 from pyrovae.pairs.traces import Program
@@ -36,7 +36,6 @@ from pyrovae.pairs.traces import Program
 Start = Callable[[Latents], Path]
 MEMORY = "lower num_chains or batch_size"
 ADVICE = "take more temperatures or chains, or start from the prior (from_prior)"
-UNRELIABLE_FRACTION = 0.05  # of the data, above which the evidence comes with a warning
 PILOT, CHAINS = range(2)  # streams of random numbers of one block
 
 
@@ -109,14 +108,13 @@ class Annealed(Record):
             "method": "annealed importance sampling",
             "num_data": len(self),
             "log_evidence": evidence_and_errors(self.log_evidence, self.mc_se_log_evidence),
-            "ess": {"median": self.ess.median().item(), "min": self.ess.min().item()},
-            "acceptance": {"mean": self.acceptance.mean().item(), "min": self.acceptance.min().item()},
+            "ess": spread(self.ess),
+            "acceptance": spread(self.acceptance),
         }
 
     def lines(self) -> list[str | TextTable]:
-        """The evidence with its errors, and how the chains fared."""
         values, fraction = self.numbers(), self.fraction_unreliable
-        evidence, ess, acceptance = values["log_evidence"], values["ess"], values["acceptance"]
+        evidence, acceptance = values["log_evidence"], values["acceptance"]
         unreliable = fraction > UNRELIABLE_FRACTION
         return [
             *([str(self.protocol)] if self.protocol else []),
@@ -125,8 +123,7 @@ class Annealed(Record):
             f"log p(x)  {text(evidence['mean'], '.3f')}   data SE {text(evidence['data_se'], '.3f')}   "
             f"MC SE {text(evidence['mc_se'], '.4f')}   bias about {text(evidence['bias'], '.4f')}"
             + (" or far worse, see below" if unreliable else ""),
-            f"effective sample size of {self.num_chains} chains: median {text(ess['median'], '.1f')}, "
-            f"least {text(ess['min'], '.1f')}",
+            effective_size(f"{self.num_chains} chains", values["ess"]),
             f"acceptance of the transitions: mean {text(acceptance['mean'], '.2f')}, "
             f"least {text(acceptance['min'], '.2f')}",
             *([f"few chains carry the weight of {fraction:.0%} of data: {ADVICE}"] if unreliable else []),

@@ -64,7 +64,6 @@ class Bidirectional(Record):
         return f"Bidirectional(N={len(self)}, T={self.num_temperatures}, width {self.width.mean():.3f} nats)"
 
     def table(self) -> dict[str, Tensor]:
-        """The per-datum columns by name, (N,) each."""
         return {name: getattr(self, name) for name in QUANTITIES}
 
     def numbers(self) -> dict[str, Any]:
@@ -80,7 +79,6 @@ class Bidirectional(Record):
         }
 
     def lines(self) -> list[str | TextTable]:
-        """The bounds and what they certify."""
         values = self.numbers()
         labels = {
             "upper": "annealed backward, at least log p(x)",
