@@ -63,7 +63,7 @@ for name, report in {
     "widened 2 times": pv.evaluate(model, pv.widened(guide, 2.0), x),
     "one tenth from the prior": pv.evaluate(model, guide, x, defensive=0.1),
 }.items():
-    print(f"{name:26} {(report.log_evidence - exact).mean():8.3f}   k-hat bad for {report.share_doubtful:.0%}")
+    print(f"{name:26} {(report.log_evidence - exact).mean():8.3f}   k-hat bad for {report.fraction_unreliable:.0%}")
 
 # %% [markdown]
 # ## Annealing

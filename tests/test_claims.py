@@ -95,7 +95,7 @@ def test_a_vae_as_pyros_tutorials_write_it_fits_and_evaluates_unchanged():
     fitted = pv.fit(vae.model, vae.guide, x, epochs=30, batch_size=100, optimizer=pyro.optim.Adam({"lr": 3e-3}))
     assert fitted.history[-1]["elbo"] > fitted.history[0]["elbo"] + 10
     report = pv.evaluate(fitted.model, fitted.guide, x, num_particles=100)
-    assert report.way == "vectorized" and report.measure == {"obs": "mass"}
+    assert report.strategy == "vectorized" and report.measure == {"obs": "mass"}
     # 784 coins of 0.2: after 30 epochs it is near independent pixels, whose evidence is minus their entropy, 392 nats
     entropy = -784 * (0.2 * math.log(0.2) + 0.8 * math.log(0.8))
     assert abs(report.log_evidence.mean() + entropy) < 0.03 * entropy

@@ -56,7 +56,7 @@ def describe(folder: str | Path) -> dict[str, Any]:
 
 def save_report(folder: str | Path, report: Report) -> None:
     """Puts a report and its per-datum table into a run."""
-    storage.update(folder, {"report.json": report.to_json().encode(), "report.csv": report.to_csv().encode()})
+    storage.update(folder, {f"report{suffix}": data for suffix, data in report.to_files().items()})
 
 
 def load_report(folder: str | Path) -> Report:
@@ -68,7 +68,7 @@ def load_report(folder: str | Path) -> Report:
     files = storage.read(folder)[1]
     if "report.json" not in files:
         raise InputError(f"{folder}: was not evaluated yet; run `pyrovae evaluate {folder}` first")
-    return Report.parse(files["report.json"].decode(), files["report.csv"].decode(), what=str(folder))
+    return Report.from_files({Path(name).suffix: files[name] for name in ("report.json", "report.csv")}, str(folder))
 
 
 def _create_parameters(folder: str | Path, model: Program, guide: Program, settings: Mapping[str, Any]) -> None:

@@ -1,22 +1,42 @@
-"""Records: numbers as plain values for JSON and for text, the same in every result."""
+"""Records: what every result is: an account as text and in a notebook, plain values, a table, and files.
 
+A record is a frozen dataclass. Saved, its per-datum columns are a CSV that any program reads, its other tensors a
+safetensors file, and the rest is JSON, with a SHA-256 of all three; nothing is ever unpickled.
+"""
+
+import csv
+import hashlib
+import html
+import io
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, get_args, get_origin, get_type_hints
 
+import torch
 from torch import Tensor
 
+from pyrovae.base import storage
 from pyrovae.base.errors import InputError
-from pyrovae.base.storage import write_whole
+from pyrovae.base.tables import TextTable
+
+FORMAT = 1
+SUFFIXES = (".csv", ".safetensors", ".json")  # in the order of writing: the last holds the hash of all
 
 
-def mean_and_se(values: Tensor) -> dict[str, float | None]:
-    """Mean over data and its standard error, for JSON."""
+def mean_and_se(values: Tensor, mc_se: Tensor | None = None) -> dict[str, float | None]:
+    """Mean over data with its standard error and, of values with Monte-Carlo errors (N,), the mean's, for JSON."""
     se = values.double().std() / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return {"mean": number(values.mean()), "data_se": number(se)}
+    found = {"mean": number(values.mean()), "data_se": number(se)}
+    return found if mc_se is None else found | {"mc_se": number(mc_se.square().sum().sqrt() / len(values))}
+
+
+def spread(values: Tensor) -> dict[str, float | None]:
+    """Mean, median and least of values (N,), for JSON."""
+    return {"mean": number(values.mean()), "median": number(values.median()), "min": number(values.min())}
 
 
 def number(value: Tensor | float) -> float | None:
@@ -25,46 +45,226 @@ def number(value: Tensor | float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def text(value: float | None, digits: int) -> str:
-    """A number with so many digits; a dash for none."""
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
 def as_json(account: Mapping[str, Any]) -> str:
     """Plain values as text; there is no NaN in JSON, so an undefined number must be None."""
     return json.dumps(account, indent=2, allow_nan=False) + "\n"
 
 
-def as_csv(table: Mapping[str, Tensor]) -> str:
-    """Columns (N,) as text; numbers read back exactly, an undefined one is empty."""
-    rows = zip(*(column.tolist() for column in table.values()), strict=True)
-    lines = [",".join("" if math.isnan(value) else repr(value) for value in row) for row in rows]
-    return "\n".join([",".join(table), *lines]) + "\n"
+class Record(ABC):
+    """A result: a frozen dataclass of tensors and plain values, whose annotations say how it is read back.
 
-
-class Tabulated(ABC):
-    """A record of an account and of a table with a row for each datum, and how the two are written."""
+    A subclass writes :meth:`lines`, and :meth:`numbers`, :meth:`table`, :meth:`row_names` where fields do not say all.
+    """
 
     @abstractmethod
-    def to_dict(self) -> dict[str, Any]:
-        """The account as plain values for JSON."""
+    def lines(self) -> list[str | TextTable]:
+        """The account for a reader, line by line and table by table."""
 
-    @abstractmethod
+    def numbers(self) -> dict[str, Any]:
+        """What :meth:`to_dict` holds beside the fields that are plain values: plain values too."""
+        return {}
+
     def table(self) -> dict[str, Tensor]:
-        """The per-datum columns by name, (N,) each."""
+        """The columns by name, (N,) each, of one row for each datum, or for each of :meth:`row_names`."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor) and value.dim() == 1}
 
-    def save(self, path: str | Path) -> None:
-        """Writes the account to ``path`` (JSON) and the per-datum table beside it, with the suffix ``.csv``."""
-        path = Path(path)
-        if path.suffix == ".csv":
-            raise InputError(f"{path}: the table goes to this name; give the account another, such as {path.stem}.json")
-        write_whole(path.with_suffix(".csv"), self.to_csv().encode())
-        write_whole(path, self.to_json().encode())
+    def row_names(self) -> Sequence[str]:
+        """What the rows of the table are called; empty where they are data."""
+        return ()
+
+    def named_rows(self) -> dict[str, dict[str, float]]:
+        """The table row by row: name -> column -> number."""
+        table = self.table()
+        rows = zip(*(column.tolist() for column in table.values()), strict=True)
+        return {name: dict(zip(table, row, strict=True)) for name, row in zip(self.row_names(), rows, strict=True)}
+
+    def summary(self) -> str:
+        """The account as text."""
+        return "\n".join(map(str, self.lines()))
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def _repr_html_(self) -> str:
+        parts = [
+            one.to_html() if isinstance(one, TextTable) else f"<div>{html.escape(one)}</div>" for one in self.lines()
+        ]
+        return f'<div style="white-space: pre-wrap">{"".join(parts)}</div>'
+
+    def to_dict(self) -> dict[str, Any]:
+        """The account as plain values for JSON; an undefined number is None."""
+        held = {name: value for name, value in _opened(self).items() if not _holds_tensor(value)}
+        return _plain(held | self.numbers())
 
     def to_json(self) -> str:
         """:meth:`to_dict` as text; an undefined number is null."""
         return as_json(self.to_dict())
 
     def to_csv(self) -> str:
-        """The per-datum table as text; numbers read back exactly, an undefined one is empty."""
-        return as_csv(self.table())
+        """:meth:`table` as text; numbers read back exactly, an undefined one is empty."""
+        names, table, written = self.row_names(), self.table(), io.StringIO()
+        columns = [["" if math.isnan(value) else repr(value) for value in column.tolist()] for column in table.values()]
+        rows = csv.writer(written, lineterminator="\n")
+        rows.writerow([*(["name"] if names else []), *table])
+        rows.writerows(zip(*([names] if names else []), *columns, strict=True))
+        return written.getvalue()
+
+    def to_dataframe(self) -> Any:
+        """:meth:`table` as a pandas DataFrame.
+
+        Raises:
+            InputError: where pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise InputError("to_dataframe() needs pandas: pip install pandas") from error
+        columns = {name: column.numpy() for name, column in self.table().items()}
+        return pandas.DataFrame(columns, index=list(self.row_names()) or None)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the record to ``path`` (JSON), its table beside it (.csv), and its other tensors (.safetensors)."""
+        paths = _paths(path)
+        for suffix, data in self.to_files().items():
+            storage.write_whole(paths[suffix], data)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Reads what :meth:`save` wrote, every number of it.
+
+        Raises:
+            InputError: if a file is missing or altered, or holds another record or one of a newer version.
+        """
+        try:
+            files = {suffix: one.read_bytes() for suffix, one in _paths(path).items() if one.exists()}
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error})") from error
+        return cls.from_files(files, str(path))
+
+    def to_files(self) -> dict[str, bytes]:
+        """What :meth:`save` writes, by suffix: ".csv", ".safetensors" where columns are not all, and ".json"."""
+        tensors: dict[str, Tensor] = {}
+        held = {name: storage.flatten(value, tensors, name) for name, value in _opened(self).items()}
+        table = self.table()
+        named = {id(column): name for name, column in table.items() if column.dtype == torch.float64}
+        columns = {key: named[id(tensor)] for key, tensor in tensors.items() if id(tensor) in named}
+        others = {key: tensor.clone() for key, tensor in tensors.items() if key not in columns}
+        files = {".csv": self.to_csv().encode()} | ({".safetensors": storage.pack(others)} if others else {})
+        record = {"kind": type(self).__name__, "format": FORMAT, "files": [*files], "columns": columns, "fields": held}
+        account = self.to_dict()
+        record["sha256"] = _sha256(account | {"record": record}, files)
+        # The account to be read by people, and in one more line what gives the record back.
+        whole = f'{as_json(account)[:-3]},\n  "record": {json.dumps(record, allow_nan=False)}\n}}\n'
+        return files | {".json": whole.encode()}
+
+    @classmethod
+    def from_files(cls, files: Mapping[str, bytes], what: str) -> Self:
+        """The record that :meth:`to_files` gave.
+
+        Raises:
+            InputError: naming ``what``, for anything else.
+        """
+        try:
+            account = json.loads(files[".json"]) if ".json" in files else {}
+            record = account.get("record", {"files": [".csv"]})
+            if missing := [suffix for suffix in (".json", *record["files"]) if suffix not in files]:
+                raise InputError(f"{what}: there is no such file, or none that ends in {missing[0]} beside it")
+            if "record" not in account:
+                return cls._from_older(account, _read_csv(files[".csv"]))
+            _check(account, files, cls.__name__, what)
+            table, tensors = _read_csv(files[".csv"]), dict[str, Tensor]()
+            if ".safetensors" in record["files"]:
+                tensors |= storage.unpack(files[".safetensors"], what)
+            tensors |= {key: table[name] for key, name in record["columns"].items()}
+            held = {name: storage.unflatten(value, tensors) for name, value in record["fields"].items()}
+            return _restored(cls, held)
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{what}: not a {cls.__name__} that pyrovae saved ({error!r})") from error
+
+    @classmethod
+    def _from_older(cls, account: Mapping[str, Any], columns: dict[str, Tensor]) -> Self:
+        """The record in files of before records said what they are."""
+        raise KeyError("record")
+
+
+def _paths(path: str | Path) -> dict[str, Path]:
+    """Where the files of a record are, by suffix."""
+    path = Path(path)
+    if path.suffix in (".csv", ".safetensors"):
+        raise InputError(
+            f"{path}: tables and tensors go to such names; give the record another, such as {path.stem}.json"
+        )
+    return {suffix: path if suffix == ".json" else path.with_suffix(suffix) for suffix in SUFFIXES}
+
+
+def _read_csv(data: bytes) -> dict[str, Tensor]:
+    """The columns of a table, (N,) float64 each, names of its rows apart."""
+    names, *rows = csv.reader(io.StringIO(data.decode(), newline=""))
+    columns = {name: column for name, column in zip(names, zip(*rows, strict=True), strict=True) if name != "name"}
+    numbers = {name: [float(value or "nan") for value in column] for name, column in columns.items()}
+    return {name: torch.tensor(column, dtype=torch.float64) for name, column in numbers.items()}
+
+
+def _check(account: dict[str, Any], files: Mapping[str, bytes], kind: str, what: str) -> None:
+    """Demands an account of a kind, of a format that is known, with its files as they were written."""
+    record = account["record"]
+    if record["kind"] != kind:
+        raise InputError(f"{what}: holds a {record['kind']}, not a {kind}; load it with {record['kind']}.load")
+    if record["format"] > FORMAT:
+        raise InputError(f"{what}: has format {record['format']}, this version reads up to {FORMAT}; update pyrovae")
+    sha256 = record.pop("sha256")
+    if sha256 != _sha256(account, {suffix: files[suffix] for suffix in record["files"]}):
+        raise InputError(f"{what}: altered since it was written, or a file beside it was (its SHA-256 does not fit)")
+
+
+def _sha256(account: Mapping[str, Any], files: Mapping[str, bytes]) -> str:
+    return hashlib.sha256(b"\0".join([as_json(account).encode(), *files.values()])).hexdigest()
+
+
+# --------------------------------------------------------------------------------------- fields as plain values
+
+
+def _names(kind: Any) -> list[str]:
+    """Of the fields of a dataclass or a named tuple, or of one of its instances; empty for anything else."""
+    return [one.name for one in fields(kind)] if is_dataclass(kind) else list(getattr(kind, "_fields", ()))
+
+
+def _opened(value: Any) -> Any:
+    """A value with the dataclasses and named tuples in it as dicts of their fields."""
+    if names := _names(value):
+        return {name: _opened(getattr(value, name)) for name in names}
+    if isinstance(value, Mapping):
+        return {key: _opened(item) for key, item in value.items()}
+    return type(value)(map(_opened, value)) if isinstance(value, list | tuple) else value
+
+
+def _restored(hint: Any, value: Any) -> Any:
+    """The inverse of :func:`_opened`, by the annotation of the value."""
+    arguments = get_args(hint)
+    if get_origin(hint) is dict:
+        return {key: _restored(arguments[1], item) for key, item in value.items()}
+    if get_origin(hint) in (list, tuple):
+        return type(value)(_restored(arguments[0], item) for item in value)
+    for kind in arguments or (hint,):  # of a union, the member that has these fields
+        if isinstance(value, dict) and _names(kind) == list(value):
+            hints = get_type_hints(kind)
+            return kind(**{name: _restored(hints[name], item) for name, item in value.items()})
+    if isinstance(value, dict) and hint is not Any:
+        raise TypeError(f"no {hint} has the fields {', '.join(value)}")
+    return value
+
+
+def _holds_tensor(value: Any) -> bool:
+    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return isinstance(value, Tensor) or any(map(_holds_tensor, items))
+
+
+def _plain(value: Any) -> Any:
+    """A value without tensors as JSON takes it."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return number(value) if isinstance(value, float) else value

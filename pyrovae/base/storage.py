@@ -8,6 +8,7 @@ folder that reads as it was before or as it is after. Nothing here is ever unpic
 import fcntl
 import hashlib
 import json
+import math
 import os
 import re
 import tempfile
@@ -109,6 +110,8 @@ def flatten(value: Any, tensors: dict[str, Tensor], prefix: str) -> Any:
     if isinstance(value, list | tuple):
         items = [flatten(item, tensors, f"{prefix}/{i}") for i, item in enumerate(value)]
         return {"tuple" if isinstance(value, tuple) else "list": items}
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": str(value)}  # which JSON has no number for
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise InputError(f"cannot store {prefix}, a {type(value).__name__}: only tensors and plain values are stored")
@@ -121,6 +124,8 @@ def unflatten(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     ((kind, inner),) = value.items()
     if kind == "tensor":
         return tensors[inner]
+    if kind == "float":
+        return float(inner)
     if kind == "mapping":
         return {key: unflatten(item, tensors) for key, item in inner}
     items = [unflatten(item, tensors) for item in inner]

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from pyrovae.base.errors import InputError, check_at_least_one
 from pyrovae.base.random import seed_of
+from pyrovae.base.records import Record
+from pyrovae.base.tables import TextTable
 from pyrovae.data.split import as_split
 from pyrovae.diagnostics.rank_tests import NUM_REPLICATES, RankTest, check_level, rank_members, rank_test
 from pyrovae.evidence.blocks import Block, Pair, block_by_block
@@ -28,20 +30,17 @@ LOG_JOINT = "log p(x, z)"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Calibration:
+class Calibration(Record):
     """How the latents behind simulated data rank among the guide's draws, and among importance-resampled ones."""
 
     guide: RankTest
     resampled: RankTest
     num_particles: int  # K, of which the resampled draws are taken
     seed: int
-    way: str  # how the programs were run: "vectorized", "tiled" or "looped"
+    strategy: str  # how the programs were run: "vectorized", "tiled" or "looped"
 
     def __repr__(self) -> str:
         return f"Calibration(S={self.num_simulations}, {self.verdict})"
-
-    def __str__(self) -> str:
-        return self.summary()
 
     def __len__(self) -> int:
         return self.num_simulations
@@ -61,34 +60,38 @@ class Calibration:
         """On the guide: "the guide is too narrow at z[3]", "the guide: no miscalibration seen in 500 simulations"."""
         return _claim("the guide", "is", self.guide)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The account as plain values for JSON."""
+    def row_names(self) -> Sequence[str]:
+        return self.guide.names
+
+    def table(self) -> dict[str, Tensor]:
+        """The columns of both tests, (D,) each, one row for each quantity."""
+        tests = {"guide": self.guide.table(), "resampled": self.resampled.table()}
+        return {f"{kind}_{name}": column for kind, table in tests.items() for name, column in table.items()}
+
+    def numbers(self) -> dict[str, Any]:
+        """The verdict, and both tests."""
         return {
             "num_simulations": self.num_simulations,
             "num_draws": self.guide.num_draws,
-            "num_particles": self.num_particles,
             "level": self.guide.level,
-            "seed": self.seed,
-            "way": self.way,
             "verdict": self.verdict,
-            "guide": self.guide.to_dict(),
-            "resampled": self.resampled.to_dict(),
+            "guide": self.guide.numbers(),
+            "resampled": self.resampled.numbers(),
         }
 
-    def summary(self) -> str:
-        """The account as text, with a line for each quantity that leaves its bands."""
+    def lines(self) -> list[str | TextTable]:
         size = f"S = {self.num_simulations} data simulated from the model, L = {self.guide.num_draws} draws for each"
         resampled = f"draws resampled from K = {self.num_particles} particles by their weights"
-        return "\n".join(
-            [
-                f"{size}; {len(self.guide.names)} quantities, bands at {100 * self.guide.level:g}% for all together",
-                "",
-                *_account(_claim("the guide", "is", self.guide), self.guide),
-                *_account(_claim(resampled, "are", self.resampled), self.resampled),
-                "",
-                LEGEND,
-            ]
-        )
+        return [
+            f"{size}; {len(self.guide.names)} quantities, bands at {100 * self.guide.level:g}% for all together",
+            "",
+            f"{_claim('the guide', 'is', self.guide)} (p = {self.guide.p_value:.3f})",
+            *self.guide.failures(),
+            f"{_claim(resampled, 'are', self.resampled)} (p = {self.resampled.p_value:.3f})",
+            *self.resampled.failures(),
+            "",
+            LEGEND,
+        ]
 
 
 LEGEND = f"""\
@@ -197,11 +200,6 @@ def calibrate(
 
 def _claim(subject: str, verb: str, test: RankTest) -> str:
     return f"{subject}: {test.verdict}" if test.passed else f"{subject} {verb} {test.verdict}"
-
-
-def _account(claim: str, test: RankTest) -> list[str]:
-    """Lines on one kind of draws."""
-    return [f"{claim} (p = {test.p_value:.3f})", *test.table()]
 
 
 class Tables(NamedTuple):

@@ -18,14 +18,17 @@ from torch import Tensor
 from pyrovae.base.errors import InputError, check_at_least_one, nearest
 from pyrovae.base.memory import blocks_of, memory_advice
 from pyrovae.base.random import seed_everything
-from pyrovae.base.records import Tabulated, mean_and_se, number, text
-from pyrovae.data.split import Protocol, as_split
+from pyrovae.base.records import Record, mean_and_se, spread
+from pyrovae.base.tables import TextTable, quantities, text
+from pyrovae.data.protocol import Protocol
+from pyrovae.data.split import as_split
 from pyrovae.evidence import estimators
 from pyrovae.evidence.blocks import Block, Pair, block_by_block
 from pyrovae.evidence.proposals.gaussians import full_covariance, mixture
 from pyrovae.evidence.proposals.guide_family import own_family
 from pyrovae.evidence.proposals.local import Family, Guide, Local, best
 from pyrovae.evidence.proposals.multiple import Account, account, score
+from pyrovae.evidence.report import effective_size, evidence_and_errors, fraction_unreliable
 from pyrovae.pairs.latents import Latents
 from pyrovae.pairs.supports import refuse_masked
 from pyrovae.pairs.terms import check_finite
@@ -35,7 +38,7 @@ from pyrovae.pairs.traces import Program
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Gaps(Tabulated):
+class Gaps(Record):
     """What evidence and ELBO of each of N data have between them, in nats; tensors are (N,), float64, on the CPU.
 
     ``elbo`` and ``gap`` have the key "guide", for the guide as it is, and one for each family that was fitted, for its
@@ -55,7 +58,7 @@ class Gaps(Tabulated):
     num_steps: int
     num_draws: int
     seed: int
-    way: str  # how the programs were run: "vectorized", "tiled" or "looped"
+    strategy: str  # how the programs were run: "vectorized", "tiled" or "looped"
     measure: dict[str, str]  # observed site -> "mass" or "density"
     protocol: Protocol
 
@@ -64,9 +67,6 @@ class Gaps(Tabulated):
 
     def __repr__(self) -> str:
         return f"Gaps(N={len(self)}, log p(x) - L[q] {self.gap['guide'].mean().item():.3f} nats per datum)"
-
-    def __str__(self) -> str:
-        return self.summary()
 
     @property
     def approximation(self) -> Tensor:
@@ -124,25 +124,17 @@ class Gaps(Tabulated):
         errors = {f"mc_se_{name}": se for name, (_, se) in estimates.items()}
         return {**values, **errors, "ess": self.ess, "pareto_k": self.pareto_k}
 
-    def to_dict(self) -> dict[str, Any]:
-        """The account as plain values for JSON: means over data with their errors, in nats per datum."""
-        quantities: dict[str, Any] = {name: _quantity(*estimate) for name, estimate in self._estimates().items()}
-        bias = estimators.log_evidence_bias(self.mc_se_log_evidence).mean()
-        quantities["log_evidence"]["bias"] = number(bias)
+    def numbers(self) -> dict[str, Any]:
+        """Means over data with their errors, in nats per datum."""
+        means = {name: mean_and_se(*estimate) for name, estimate in self._estimates().items()}
+        means["log_evidence"] = evidence_and_errors(self.log_evidence, self.mc_se_log_evidence)
         return {
             "unit": "nats per datum",
             "num_data": len(self),
             "families": [name for name in self.elbo if name != "guide"],
-            "num_particles": self.num_particles,
-            "num_steps": self.num_steps,
-            "num_draws": self.num_draws,
-            "seed": self.seed,
-            "way": self.way,
-            "measure": self.measure,
-            "protocol": self.protocol.to_dict(),
-            **quantities,
-            "ess": {"median": number(self.ess.median()), "min": number(self.ess.min())},
-            "pareto_k": {"threshold": number(self.pareto_k_threshold), "share_doubtful": self.share_doubtful},
+            **means,
+            "ess": spread(self.ess),
+            "pareto_k": {"threshold": self.pareto_k_threshold, "fraction_unreliable": self.fraction_unreliable},
         }
 
     @property
@@ -151,23 +143,22 @@ class Gaps(Tabulated):
         return estimators.pareto_k_threshold(self.num_particles * len(self.elbo))
 
     @property
-    def share_doubtful(self) -> float:
-        """Share of the data whose evidence nothing vouches for: k-hat above its threshold, or undefined."""
-        doubtful = (self.pareto_k > self.pareto_k_threshold) | self.pareto_k.isnan()
-        return doubtful.double().mean().item()
+    def fraction_unreliable(self) -> float:
+        """Fraction of the data whose evidence nothing vouches for: k-hat above its threshold, or undefined."""
+        return fraction_unreliable(self.pareto_k, self.num_particles * len(self.elbo))
 
-    def summary(self) -> str:
-        """The account as text: the gap and its parts, what a richer guide would buy, and whether to trust it."""
-        account = self.to_dict()
-        lines = [
+    def lines(self) -> list[str | TextTable]:
+        account = self.numbers()
+        bias = {"log_evidence": f"   bias {text(account['log_evidence']['bias'], '.4f')}"}
+        return [
             str(self.protocol),
             f"K = {self.num_particles} draws of each of {len(self.elbo)} proposals for each of N = {len(self)} data, "
             f"each family fitted in {self.num_steps} steps of {self.num_draws} draws; nats per datum",
             "",
-            f"{'':52}{'mean':>12}{'data SE':>10}{'MC SE':>10}",
+            quantities(52, [(label, account[name], bias.get(name, "")) for name, label in self._labels().items()]),
+            "",
+            *self._reliability(account),
         ]
-        lines += [_row(label, account[name]) for name, label in self._labels().items()]
-        return "\n".join([*lines, "", *self._reliability(account)])
 
     def _labels(self) -> dict[str, str]:
         labels = {"log_evidence": "evidence  log p(x)"}
@@ -181,11 +172,12 @@ class Gaps(Tabulated):
         return labels | {_column("gain", name): f"a {name} would buy, at best" for name in self._richer}
 
     def _reliability(self, account: dict[str, Any]) -> list[str]:
-        size, tail = account["ess"], account["pareto_k"]
-        total = self.num_particles * len(self.elbo)
-        lines = [f"effective sample size of {total}: median {text(size['median'], 1)}, least {text(size['min'], 1)}"]
-        lines += [f"Pareto k-hat above {text(tail['threshold'], 2)} or undefined: {tail['share_doubtful']:.1%} of data"]
-        if self.share_doubtful > 0:
+        threshold, unreliable = account["pareto_k"].values()
+        lines = [
+            effective_size(str(self.num_particles * len(self.elbo)), account["ess"]),
+            f"Pareto k-hat above {text(threshold, '.2f')} or undefined: {unreliable:.1%} of data",
+        ]
+        if unreliable > 0:
             lines += ["  there evidence, and with it the approximation gap, is too low by an unknown amount"]
         if "own" in self.elbo:
             lines += ["an optimisation that has not come to its end makes amortization too small: raise num_steps"]
@@ -194,15 +186,6 @@ class Gaps(Tabulated):
 
 def _column(kind: str, family: str) -> str:
     return f"{kind}_{family}".replace(" ", "_")
-
-
-def _quantity(values: Tensor, se: Tensor) -> dict[str, float | None]:
-    return {**mean_and_se(values), "mc_se": number(se.square().sum().sqrt() / len(values))}
-
-
-def _row(label: str, cell: dict[str, float | None]) -> str:
-    bias = f"   bias {text(cell['bias'], 4)}" if "bias" in cell else ""
-    return f"{label:52}{text(cell['mean'], 3):>12}{text(cell['data_se'], 3):>10}{text(cell['mc_se'], 4):>10}{bias}"
 
 
 # ------------------------------------------------------------------------------------------------- measuring
@@ -276,7 +259,7 @@ def gaps(
     def record(done: Sequence[Account], pair: Pair) -> Gaps:
         columns = _columns(done, plan.names)
         protocol = split[: len(columns["ess"])].protocol
-        seen: Any = {"way": pair.strategy, "measure": pair.measure}
+        seen: Any = {"strategy": pair.strategy, "measure": pair.measure}
         return Gaps(**columns, **plan.settings(), **seen, protocol=protocol)
 
     return block_by_block(

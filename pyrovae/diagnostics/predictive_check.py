@@ -19,8 +19,10 @@ import torch
 from torch import Tensor
 
 from pyrovae.base.errors import InputError
-from pyrovae.base.records import number
-from pyrovae.data.split import Protocol, as_split
+from pyrovae.base.records import Record, number
+from pyrovae.base.tables import TextTable
+from pyrovae.data.protocol import Protocol
+from pyrovae.data.split import as_split
 from pyrovae.diagnostics.replications import KINDS, Checked, Checking, Part
 from pyrovae.diagnostics.statistics import Statistic, ks_band, ks_distance, ks_p_value, p_value
 from pyrovae.evidence.blocks import Block, Pair, block_by_block
@@ -38,13 +40,13 @@ class Replicated(NamedTuple):
     data_set_p_value: float  # mid-p value of the mean over data
 
     def to_dict(self) -> dict[str, float | None]:
-        """Means over data as plain values; the share counts data whose p-value is outside the central 95 %."""
+        """Means over data as plain values; the fraction counts data whose p-value is outside the central 95 %."""
         p = self.p_value[~self.p_value.isnan()]
         return {
             "mean": number(self.data_set.mean()),
             "sd": number(self.data_set.std(correction=0)),
             "p_value": self.data_set_p_value,
-            "share_extreme": number(((p - 0.5).abs() > 0.5 - EXTREME).double().mean()),
+            "fraction_extreme": number(((p - 0.5).abs() > 0.5 - EXTREME).double().mean()),
         }
 
 
@@ -57,7 +59,7 @@ class Comparison(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PredictiveCheck:
+class PredictiveCheck(Record):
     """What S replications of each kind say of N data; tensors are float64, on the CPU, NaN where data are masked.
 
     ``pit`` is under the prior predictive. Its columns are those of one datum, so they depend on each other while
@@ -81,9 +83,6 @@ class PredictiveCheck:
         p = ", ".join(f"{name} p {one.prior.data_set_p_value:.3f}" for name, one in self.statistics.items())
         return f"PredictiveCheck(N={len(self)}, S={self.num_draws}, prior predictive: {p})"
 
-    def __str__(self) -> str:
-        return self.summary()
-
     def table(self) -> dict[str, Tensor]:
         """The per-datum columns by name, (N,) each: every statistic and its two p-values."""
         columns: dict[str, Tensor] = {}
@@ -92,24 +91,17 @@ class PredictiveCheck:
             columns |= {name: one.observed, **p_values}
         return columns
 
-    def to_dict(self) -> dict[str, Any]:
-        """The check as plain values for JSON: means over data, and the PIT's distance from uniformity."""
-        return {
-            "site": self.site,
-            "num_data": len(self),
-            "num_draws": self.num_draws,
-            "seed": self.seed,
-            "protocol": self.protocol.to_dict(),
-            "statistics": {
-                name: {
-                    "observed": number(one.observed.nanmean()),
-                    "prior": one.prior.to_dict(),
-                    "posterior": one.posterior.to_dict(),
-                }
-                for name, one in self.statistics.items()
-            },
-            "pit": self._pit(),
+    def numbers(self) -> dict[str, Any]:
+        """Means over data, and the PIT's distance from uniformity."""
+        statistics = {
+            name: {
+                "observed": one.observed.nanmean().item(),
+                "prior": one.prior.to_dict(),
+                "posterior": one.posterior.to_dict(),
+            }
+            for name, one in self.statistics.items()
         }
+        return {"num_data": len(self), "statistics": statistics, "pit": self._pit()}
 
     def _pit(self) -> dict[str, float | None]:
         p = self.ks_p_value[~self.ks_p_value.isnan()]
@@ -119,21 +111,19 @@ class PredictiveCheck:
             "ks": number(self.ks[~self.ks.isnan()].max()),
             "band": ks_band(len(self)),
             "p_value": number((p.min() * len(p)).clamp_max(1)),
-            "share_beyond": number((p < 0.05).double().mean()),
+            "fraction_beyond": number((p < 0.05).double().mean()),
             "mean": number(u.mean()),
             "sd": number(u.std(correction=0)),
         }
 
-    def summary(self) -> str:
-        """The check as text: what was observed, what each kind of replication gives, and how to read it."""
-        account = self.to_dict()
-        lines = [
+    def lines(self) -> list[str | TextTable]:
+        account = self.numbers()
+        return [
             str(self.protocol),
             f"site '{self.site}': S = {self.num_draws} replications of each kind of N = {len(self)} data",
             "p = P(T(x_rep) >= T(x)); *: outside the central 95 %, and the share of data that are so by themselves",
             "",
-            f"{'mean over data of':29}{'observed':>12}{'replicated':>12}{'sd':>10}{'p':>9}{'data *':>9}",
-            *(line for name, one in account["statistics"].items() for line in _rows(name, one)),
+            TextTable(_COLUMNS, [row for name, one in account["statistics"].items() for row in _rows(name, one)]),
             "",
             *_pit_lines(account["pit"]),
             "",
@@ -141,7 +131,6 @@ class PredictiveCheck:
             "posterior: x is used twice and the guide's error enters; extremes accuse model or guide, the rest acquit "
             "neither",
         ]
-        return "\n".join(lines)
 
 
 def predictive_check(
@@ -261,12 +250,30 @@ def _joined(parts: Sequence[Part], observed: Tensor) -> Replicated:
 # -------------------------------------------------------------------------------------------------- as text
 
 
-def _rows(name: str, account: dict[str, Any]) -> list[str]:
-    first = f"{name:19}{KINDS[0]:10}{account['observed']:>12.4g}"
+_COLUMNS = [
+    ("mean over data of", "<29", ""),
+    ("observed", ">12", ".4g"),
+    ("replicated", ">12", ".4g"),
+    ("sd", ">10", ".2g"),
+    ("p", ">9", ""),
+    ("data *", ">9", ".1%"),
+]
+
+
+def _rows(name: str, account: dict[str, Any]) -> list[tuple[Any, ...]]:
     return [
-        f"{label}{one['mean']:>12.4g}{one['sd']:>10.2g}{one['p_value']:>8.3f}{_mark(one['p_value'])}"
-        f"{one['share_extreme']:>9.1%}"
-        for label, one in ((first, account["prior"]), (f"{'':19}{KINDS[1]:22}", account["posterior"]))
+        (
+            label,
+            observed,
+            one["mean"],
+            one["sd"],
+            f"{one['p_value']:.3f}{_mark(one['p_value'])}",
+            one["fraction_extreme"],
+        )
+        for label, observed, one in (
+            (f"{name:19}{KINDS[0]}", account["observed"], account["prior"]),
+            (f"{'':19}{KINDS[1]}", "", account["posterior"]),
+        )
     ]
 
 
@@ -279,7 +286,7 @@ def _pit_lines(pit: dict[str, Any]) -> list[str]:
         f"PIT of {pit['num_coordinates']} coordinates under the prior predictive, each against uniform:",
         f"  largest KS distance {pit['ks']:.3f} (one coordinate stays below {pit['band']:.3f} in 95 %), "
         f"p = {pit['p_value']:.2g} after Bonferroni",
-        f"  beyond its own 95 % band: {pit['share_beyond']:.1%} of coordinates",
+        f"  beyond its own 95 % band: {pit['fraction_beyond']:.1%} of coordinates",
         f"  all together: mean {pit['mean']:.3f} (0.5), sd {pit['sd']:.3f} (0.289; more: the model is too narrow, "
         "less: too wide)",
     ]

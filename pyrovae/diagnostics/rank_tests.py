@@ -22,13 +22,15 @@ from torch import Tensor
 from torch.distributions import Binomial
 
 from pyrovae.base.errors import InputError
+from pyrovae.base.records import Record
+from pyrovae.base.tables import TextTable
 
 NUM_REPLICATES = 999  # of the null distribution
 _RANKS_AT_ONCE = 2**22
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class RankTest:
+class RankTest(Record):
     """Where S true values rank among their L draws, in each of D quantities."""
 
     names: tuple[str, ...]  # of the D quantities
@@ -61,7 +63,7 @@ class RankTest:
 
     @property
     def ecdf(self) -> Tensor:
-        """Share of ranks at most l = 0..L-1: (L, D)."""
+        """Fraction of ranks at most l = 0..L-1: (L, D)."""
         return _counts(self.ranks[None], self.num_draws + 1)[0].T.double() / len(self.ranks)
 
     @property
@@ -91,24 +93,30 @@ class RankTest:
         named = {kind: [name for name, other in verdicts.items() if other == kind] for kind in kinds}
         return "; ".join(f"{kind} at {_listed(names)}" for kind, names in named.items())
 
-    def table(self) -> list[str]:
-        """One line of text for each quantity that leaves its bands, under a head; empty if none does."""
-        width = max([10, *map(len, self.verdicts)])
-        lines = [f"  {'':{width}}{'':>22}{'mean rank':>11}{'spread':>8}{'p':>8}"]
-        for name, verdict in self.verdicts.items():
-            d = self.names.index(name)
-            numbers = f"{self.centre[d]:11.3f}{self.spread[d]:8.3f}{self.p_values[d]:8.3f}"
-            lines += [f"  {name:{width}}{verdict:>22}{numbers}"]
-        return lines if self.verdicts else []
+    def row_names(self) -> Sequence[str]:
+        return self.names
 
-    def to_dict(self) -> dict[str, Any]:
-        """The test as plain values for JSON, quantity by quantity."""
-        verdicts, columns = self.verdicts, (self.centre.tolist(), self.spread.tolist(), self.p_values.tolist())
-        quantities = {
-            name: {"mean_rank": mean, "spread": spread, "p_value": p_value, "verdict": verdicts.get(name)}
-            for name, mean, spread, p_value in zip(self.names, *columns, strict=True)
-        }
+    def table(self) -> dict[str, Tensor]:
+        """Mean rank, spread and p-value of each quantity, (D,) each."""
+        return {"mean_rank": self.centre, "spread": self.spread, "p_value": self.p_values}
+
+    def numbers(self) -> dict[str, Any]:
+        """The verdict, and the numbers of each quantity."""
+        verdicts = self.verdicts
+        quantities = {name: row | {"verdict": verdicts.get(name)} for name, row in self.named_rows().items()}
         return {"passed": self.passed, "p_value": self.p_value, "verdict": self.verdict, "quantities": quantities}
+
+    def lines(self) -> list[str | TextTable]:
+        return [f"{self.verdict} (p = {self.p_value:.3f})", *self.failures()]
+
+    def failures(self) -> list[TextTable]:
+        """One table of the quantities that leave their bands; none if none does."""
+        verdicts, numbers = self.verdicts, self.named_rows()
+        width = max([10, *map(len, verdicts)]) + 2
+        columns = [("", f"<{width}", ""), ("", ">22", ""), ("mean rank", ">11", ".3f")]
+        columns += [("spread", ">8", ".3f"), ("p", ">8", ".3f")]
+        rows = [(f"  {name}", verdict, *numbers[name].values()) for name, verdict in verdicts.items()]
+        return [TextTable(columns, rows)] if rows else []
 
 
 def rank_members(values: Tensor, *, generator: torch.Generator | None = None) -> Tensor:

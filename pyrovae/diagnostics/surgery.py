@@ -20,11 +20,14 @@ from torch import Tensor
 from pyrovae.base.errors import InputError
 from pyrovae.base.memory import blocks_of
 from pyrovae.base.random import stream
-from pyrovae.base.records import as_json
-from pyrovae.data.split import Protocol, as_split
+from pyrovae.base.records import Record
+from pyrovae.base.tables import TextTable, quantities
+from pyrovae.data.protocol import Protocol
+from pyrovae.data.split import as_split
 from pyrovae.diagnostics.aggregate_posterior import Aggregate, Aggregation, join_aggregates, mean_variances
 from pyrovae.diagnostics.factorization import Drawn, join
 from pyrovae.evidence.blocks import Block, Pair, block_by_block
+from pyrovae.evidence.report import ERRORS_GIVEN_FIT
 from pyrovae.pairs.latents import coordinates
 from pyrovae.pairs.traces import Program
 
@@ -71,7 +74,7 @@ _ACCOUNT = (
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Surgery:
+class Surgery(Record):
     """What the KL of a pair to its prior consists of on N data, in nats per datum.
 
     ``kl_prior = mutual_information + marginal_kl`` and ``marginal_kl = total_correlation + dimension_wise_kl`` on the
@@ -99,9 +102,6 @@ class Surgery:
     def __repr__(self) -> str:
         parts = f"{self.kl_prior.mean:.3f} = {self.mutual_information.mean:.3f} + {self.marginal_kl.mean:.3f}"
         return f"Surgery(N={len(self)}, KL {parts} nats, {self.active_units} of {len(self.dimensions)} active)"
-
-    def __str__(self) -> str:
-        return self.summary()
 
     @property
     def rate(self) -> Estimate:
@@ -133,60 +133,49 @@ class Surgery:
         """Names of the dimensions that the code ignores; empty where prior or guide does not factorise."""
         return tuple(dimension.name for dimension in self.dimensions if dimension.collapsed)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The account as plain values for JSON, in nats per datum; an undefined number is None."""
+    def table(self) -> dict[str, Tensor]:
+        """What each query adds to the terms, in nats, and its row among the data: (M,) each."""
+        return self.per_datum
+
+    def numbers(self) -> dict[str, Any]:
+        """What else the numbers say of the code, in nats per datum."""
         return {
             "unit": "nats per datum",
-            "num_data": self.num_data,
             "num_queries": self.num_queries,
-            "num_draws": self.num_draws,
-            "seed": self.seed,
-            "protocol": self.protocol.to_dict(),
-            **{name: _plain(getattr(self, name)) for name in TERMS},
             "log_num_data": self.log_num_data,
             "saturated": self.saturated,
-            "reason": self.reason,
-            "threshold": self.threshold,
             "active_units": self.active_units,
             "collapsed": list(self.collapsed),
-            "dimensions": [_plain(dimension) for dimension in self.dimensions],
         }
 
-    def to_json(self) -> str:
-        """:meth:`to_dict` as text; an undefined number is null."""
-        return as_json(self.to_dict())
-
-    def summary(self) -> str:
-        """The account as text: the KL taken apart, and every dimension that is in use."""
+    def lines(self) -> list[str | TextTable]:
         queries = "" if self.num_queries == self.num_data else f", of M = {self.num_queries} of them"
-        lines = [
+        remarks = {"mutual_information": f"   of at most log N = {self.log_num_data:.3f}"}
+        rows = [(label, getattr(self, name)._asdict(), remarks.get(name, "")) for label, name in _ACCOUNT]
+        return [
             str(self.protocol),
             f"S = {self.num_draws} draws for each of N = {self.num_data} data{queries}; nats per datum",
             "",
-            f"{'':41}{'mean':>12}{'data SE':>10}{'MC SE':>10}",
-            *(self._row(label, name) for label, name in _ACCOUNT),
+            quantities(41, rows),
             "",
             *self._dimension_lines(),
             "",
             *self._verdict(),
         ]
-        return "\n".join(lines)
 
-    def _row(self, label: str, name: str) -> str:
-        mean, mc_se, data_se = getattr(self, name)
-        ceiling = f"   of at most log N = {self.log_num_data:.3f}" if name == "mutual_information" else ""
-        return f"{label:41}{_text(mean, 3):>12}{_text(data_se, 3):>10}{_text(mc_se, 4):>10}{ceiling}"
-
-    def _dimension_lines(self) -> list[str]:
+    def _dimension_lines(self) -> list[str | TextTable]:
         """The dimensions by the variance of their means, the largest first."""
         ranked = sorted(self.dimensions, key=lambda d: 0.0 if math.isnan(d.mean_variance) else -d.mean_variance)
         width = max(10, *(len(d.name) for d in ranked[:_SHOWN]))
-        lines = [f"{'dimension':{width}}{'KL(q(z_j|x)||p)':>17}{'MC SE':>10}{'KL(q(z_j)||p)':>15}{'Var E[z_j|x]':>14}"]
-        for d in ranked[:_SHOWN]:
-            mark = "   collapsed" if d.collapsed else "   inactive" if d.mean_variance <= self.threshold else ""
-            numbers = f"{_text(d.kl.mean, 3):>17}{_text(d.kl.mc_se, 4):>10}{_text(d.marginal_kl.mean, 3):>15}"
-            lines += [f"{d.name:{width}}{numbers}{_text(d.mean_variance, 4):>14}{mark}"]
-        return lines + ([f"and {len(ranked) - _SHOWN} more that vary less"] if len(ranked) > _SHOWN else [])
+        columns = [("dimension", f"<{width}", ""), ("KL(q(z_j|x)||p)", ">17", "z.3f"), ("MC SE", ">10", "z.4f")]
+        columns += [("KL(q(z_j)||p)", ">15", "z.3f"), ("Var E[z_j|x]", ">14", "z.4f")]
+        marks = ["   collapsed" if d.collapsed else "   inactive" * (d.mean_variance <= self.threshold) for d in ranked]
+        rows = [
+            (d.name, d.kl.mean, d.kl.mc_se, d.marginal_kl.mean, d.mean_variance, mark)
+            for d, mark in zip(ranked[:_SHOWN], marks, strict=False)
+        ]
+        more = [f"and {len(ranked) - _SHOWN} more that vary less"] if len(ranked) > _SHOWN else []
+        return [TextTable(columns, rows), *more]
 
     def _verdict(self) -> list[str]:
         """What the numbers say of collapse, and how far they can be trusted."""
@@ -203,7 +192,7 @@ class Surgery:
                 "WARNING: the mutual information is within 5% of log N, its ceiling: the true one cannot be read from "
                 "this data set, and the marginal KL is too high by as much; take more data"
             ]
-        return [*lines, "all errors are given this one fit; data SE holds the Monte-Carlo noise already"]
+        return [*lines, ERRORS_GIVEN_FIT]
 
 
 def surgery(
@@ -327,17 +316,6 @@ def _check_numbers(num_data: int, *, num_draws: int, num_queries: int, batch_siz
         raise InputError(f"num_queries must be from 2 to the {num_data} data there are, got {num_queries}")
     if batch_size < 1:
         raise InputError(f"batch_size must be at least 1, got {batch_size}")
-
-
-def _plain(value: Any) -> Any:
-    """Records as dicts of plain values, numbers that are not finite as None."""
-    if isinstance(value, tuple):
-        return {name: _plain(field) for name, field in value._asdict().items()}  # type: ignore[attr-defined]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _text(value: float, digits: int) -> str:
-    return f"{round(value, digits) + 0.0:.{digits}f}" if math.isfinite(value) else "-"  # no -0.0
 
 
 def terms(drawn: Drawn, aggregate: Aggregate) -> dict[str, Tensor]:

@@ -2,13 +2,17 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from pyrovae.base.errors import InputError
+from pyrovae.base.records import Record
+from pyrovae.base.tables import TextTable
 from pyrovae.evidence import estimators
-from pyrovae.evidence.report import Report
+from pyrovae.evidence.report import UNRELIABLE_FRACTION, Report
 
 
 class Row(NamedTuple):
@@ -21,7 +25,7 @@ class Row(NamedTuple):
     difference_se: float  # sd of the paired differences / sqrt(N)
     difference_mc_se: float  # Monte-Carlo part of it
     num_particles: int
-    share_doubtful: float  # of data whose k-hat is over its threshold or undefined
+    fraction_unreliable: float  # of data whose k-hat is over its threshold or undefined
 
     @property
     def within_error(self) -> bool:
@@ -29,33 +33,53 @@ class Row(NamedTuple):
         return abs(self.difference) <= 2 * self.difference_se
 
 
-class Comparison(NamedTuple):
+@dataclass(frozen=True, repr=False)
+class Comparison(Record):
     """Pairs sorted by evidence, best first."""
 
     rows: tuple[Row, ...]
     num_data: int
     data: str  # the set and split, and the unit of densities
 
-    def __str__(self) -> str:
-        width = max(len(row.name) for row in self.rows)
-        head = f"{'':{width}}  {'log p(x)':>10}{'data SE':>9}{'K':>8}{'k-hat bad':>11}"
-        head += f"{'difference':>13}{'SE':>8}{'MC SE':>9}"
-        lines = [
-            f"{r.name:{width}}  {r.log_evidence:10.3f}{r.data_se:9.3f}{r.num_particles:8}{r.share_doubtful:11.0%}"
-            + (f"{r.difference:13.3f}{r.difference_se:8.3f}{r.difference_mc_se:9.4f}" if i else f"{'highest':>13}")
-            + ("  within its error" if i and r.within_error else "")
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __repr__(self) -> str:
+        return f"Comparison(N={self.num_data}, best first: {', '.join(self.row_names())})"
+
+    def row_names(self) -> list[str]:
+        return [row.name for row in self.rows]
+
+    def table(self) -> dict[str, Tensor]:
+        """What the rows hold beside their names, a column each, one row for each pair."""
+        columns = dict(zip(Row._fields, zip(*self.rows, strict=True), strict=True))
+        return {name: torch.tensor(column).double() for name, column in columns.items() if name != "name"}
+
+    def lines(self) -> list[str | TextTable]:
+        width = max(map(len, self.row_names())) + 2
+        columns = [("", f"<{width}", ""), ("log p(x)", ">10", ".3f"), ("data SE", ">9", ".3f"), ("K", ">8", "")]
+        columns += [
+            ("k-hat bad", ">11", ".0%"),
+            ("difference", ">13", ".3f"),
+            ("SE", ">8", ".3f"),
+            ("MC SE", ">9", ".4f"),
+        ]
+        cells = [
+            (r.name, r.log_evidence, r.data_se, r.num_particles, r.fraction_unreliable)
+            + ((r.difference, r.difference_se, r.difference_mc_se) if i else ("highest",))
+            + (("  within its error",) if i and r.within_error else ())
             for i, r in enumerate(self.rows)
         ]
         note = f"{self.data}; N = {self.num_data}, nats per datum; differences are paired, given these fits"
         note += "; within its error: at most 2 SE" if any(row.within_error for row in self.rows[1:]) else ""
-        return "\n".join([head, *lines, note, *self.warnings()])
+        return [TextTable(columns, cells), note, *self.warnings()]
 
     def warnings(self) -> list[str]:
         """What keeps the differences from being differences between models, a line each."""
         lines = []
-        if len({row.num_particles for row in self.rows if row.share_doubtful > 0}) > 1:
+        if len({row.num_particles for row in self.rows if row.fraction_unreliable > 0}) > 1:
             lines += ["evidence rises with K where the guide is not exact: evaluate with one number of particles"]
-        if any(row.share_doubtful > 0.05 for row in self.rows):
+        if any(row.fraction_unreliable > UNRELIABLE_FRACTION for row in self.rows):
             lines += ["k-hat bad: share of data whose evidence is too low by an unknown amount (or k-hat undefined)"]
         return lines
 
@@ -101,7 +125,7 @@ def _row(name: str, evidence: dict[str, Tensor], best: str, reports: Mapping[str
         estimators.mean_se(difference).item(),
         math.sqrt(sum(errors)) / len(values) if name != best else 0.0,
         reports[name].num_particles,
-        reports[name].share_doubtful,
+        reports[name].fraction_unreliable,
     )
 
 

@@ -15,34 +15,42 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrovae.data.split import Protocol
+from pyrovae.base.records import Record
+from pyrovae.base.tables import TextTable
+from pyrovae.data.protocol import Protocol
 from pyrovae.evidence import estimators
 from pyrovae.evidence.evaluate import Measured, in_slices, measure
 from pyrovae.evidence.importance import Plan
-from pyrovae.evidence.report import DOUBTFUL_SHARE, WHERE_DRAWN
+from pyrovae.evidence.report import UNRELIABLE_FRACTION, WHERE_DRAWN, fraction_unreliable
 from pyrovae.pairs.traces import Program
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Convergence:
-    """Evidence at C numbers of particles for N data, in nats, float64, on the CPU; all from the same draws."""
+class Convergence(Record):
+    """Evidence at C numbers of particles for N data, in nats, float64, on the CPU; all from the same draws.
+
+    ``mc_se`` is from the spread of the blocks, by the delta method where there is one block, and NaN for K_max = 1.
+    """
 
     num_particles: tuple[int, ...]  # K = 1, 10, 100, ..., K_max
     log_evidence: Tensor  # (C, N): L_K, a lower bound in expectation
-    mc_se: (
-        Tensor  # (C, N): from the spread of the blocks; by the delta method where there is one block; NaN for K_max = 1
-    )
+    mc_se: Tensor  # (C, N)
     jackknife: Tensor  # (C, N): the same blocks without the 1/K term of their bias; NaN for K = 1
     pareto_k: Tensor  # (N,), of all K_max weights
     seed: int
-    defensive: float  # share of the draws that are from the prior
+    defensive: float  # fraction of the draws that are from the prior
     protocol: Protocol
 
-    def __repr__(self) -> str:
-        return f"Convergence(N={len(self.pareto_k)}, K={list(self.num_particles)})"
+    def __len__(self) -> int:
+        return len(self.pareto_k)
 
-    def __str__(self) -> str:
-        return self.summary()
+    def __repr__(self) -> str:
+        return f"Convergence(N={len(self)}, K={list(self.num_particles)})"
+
+    @property
+    def fraction_unreliable(self) -> float:
+        """Fraction of the data whose k-hat at K_max is above its threshold, or undefined."""
+        return fraction_unreliable(self.pareto_k, self.num_particles[-1])
 
     def table(self) -> dict[str, Tensor]:
         """Means over data by name, (C,) each, in nats per datum.
@@ -54,28 +62,43 @@ class Convergence:
             "num_particles": torch.tensor(self.num_particles),
             "log_evidence": self.log_evidence.mean(1),
             "data_se": estimators.mean_se(self.log_evidence.T),
-            "mc_se": self.mc_se.square().sum(1).sqrt() / len(self.pareto_k),
+            "mc_se": self.mc_se.square().sum(1).sqrt() / len(self),
             "step": step.mean(1),
             "step_se": estimators.mean_se(step.T),
             "jackknife": self.jackknife.mean(1),
         }
 
-    def summary(self) -> str:
-        """The curve as text, and whether its end is to be trusted."""
-        threshold = estimators.pareto_k_threshold(self.num_particles[-1])
-        doubtful = ((self.pareto_k > threshold) | self.pareto_k.isnan()).double().mean().item()
+    def numbers(self) -> dict[str, Any]:
+        """The curve at each number of particles, in nats per datum, and how far its end is to be trusted."""
+        curve = {name: column.tolist() for name, column in self.table().items()}
+        quality = {"fraction_unreliable": self.fraction_unreliable}
+        return {"unit": "nats per datum", "num_data": len(self), "curve": curve, "pareto_k": quality}
+
+    def lines(self) -> list[str | TextTable]:
+        last, unreliable = self.num_particles[-1], self.fraction_unreliable
         source = f"{1 - self.defensive:g} guide + {self.defensive:g} prior" if self.defensive else "the guide"
         rows = zip(*(column.tolist() for column in self.table().values()), strict=True)
-        lines = [
+        return [
             str(self.protocol),
-            f"N = {len(self.pareto_k)} data, one nested set of draws from {source}; nats per datum",
+            f"N = {len(self)} data, one nested set of draws from {source}; nats per datum",
             "",
-            f"{'K':>8}{'log p(x)':>12}{'data SE':>10}{'MC SE':>10}{'step':>10}{'step SE':>10}{'jackknife':>12}",
-            *map(_row, rows),
+            TextTable(_COLUMNS, list(rows)),
             "",
-            f"Pareto k-hat at K = {self.num_particles[-1]} above {threshold:.2f} or undefined: {doubtful:.1%} of data",
+            f"Pareto k-hat at K = {last} above {estimators.pareto_k_threshold(last):.2f} or undefined: "
+            f"{unreliable:.1%} of data",
+            *([WHERE_DRAWN] if unreliable <= UNRELIABLE_FRACTION else []),
         ]
-        return "\n".join([*lines, WHERE_DRAWN] if doubtful <= DOUBTFUL_SHARE else lines)
+
+
+_COLUMNS = [
+    ("K", ">8", ".0f"),
+    ("log p(x)", ">12", ".3f"),
+    ("data SE", ">10", ".3f"),
+    ("MC SE", ">10", ".4f"),
+    ("step", ">10", ".4f"),
+    ("step SE", ">10", ".4f"),
+    ("jackknife", ">12", ".3f"),
+]
 
 
 def convergence(
@@ -104,7 +127,7 @@ def convergence(
         particle_batch: particles in a block; None finds a number that keeps memory near 100 MB.
         plate: name of the data plate, where several plates hold all sites.
         vectorize: False runs one particle of one datum at a time.
-        defensive: share of the draws that are from the prior, as in :func:`~pyrovae.evaluate`.
+        defensive: fraction of the draws that are from the prior, as in :func:`~pyrovae.evaluate`.
         progress: show a bar for what takes over two seconds.
 
     Returns:
@@ -173,12 +196,3 @@ def _rung(log_weight: Tensor, num_particles: int) -> tuple[Tensor, Tensor, Tenso
     jackknife = estimators.log_evidence_jackknife(blocks).unflatten(0, (num_blocks, num_data))
     error = estimators.mean_se(evidence) if num_blocks > 1 else estimators.log_evidence_se(blocks)
     return estimators.mean(evidence), error, estimators.mean(jackknife)
-
-
-def _row(row: tuple[float, ...]) -> str:
-    widths = ((8, 0), (12, 3), (10, 3), (10, 4), (10, 4), (10, 4), (12, 3))
-    return "".join(_cell(value, width, digits) for value, (width, digits) in zip(row, widths, strict=True))
-
-
-def _cell(value: float, width: int, digits: int) -> str:
-    return f"{'-' if math.isnan(value) else f'{value:.{digits}f}':>{width}}"

@@ -13,7 +13,7 @@ from pyrovae.data.split import Protocol, as_split
 from pyrovae.evidence import estimators
 from pyrovae.evidence.blocks import Block, Pair, block_by_block
 from pyrovae.evidence.importance import WEIGHTS_AT_ONCE, Evaluation, Plan, Weights
-from pyrovae.evidence.report import DOUBTFUL_SHARE, Report
+from pyrovae.evidence.report import UNRELIABLE_FRACTION, Report
 from pyrovae.pairs.traces import Program
 
 
@@ -78,12 +78,11 @@ def evaluate(
     )
 
     def build(measured: Measured) -> Report:
-        columns: Any = measured.columns
-        origin: Any = {"way": measured.way, "measure": measured.measure, "protocol": measured.protocol}
-        return Report(**columns, **origin, num_particles=num_particles, seed=seed, defensive=defensive)
+        origin: Any = {"strategy": measured.way, "measure": measured.measure, "protocol": measured.protocol}
+        return Report(measured.columns, **origin, num_particles=num_particles, seed=seed, defensive=defensive)
 
     report = measure(model, guide, data, plan, account, build, progress=progress)
-    if report.share_doubtful > DOUBTFUL_SHARE:
+    if report.fraction_unreliable > UNRELIABLE_FRACTION:
         warnings.warn(_untrusted(report), stacklevel=2)
     return report
 
@@ -91,7 +90,7 @@ def evaluate(
 def _untrusted(report: Report) -> UntrustedEvidence:
     above = f"above {report.pareto_k_threshold:.2f} or undefined"
     return UntrustedEvidence(
-        f"the Pareto k-hat of {report.share_doubtful:.0%} of {len(report)} data is "
+        f"the Pareto k-hat of {report.fraction_unreliable:.0%} of {len(report)} data is "
         f"{above if report.num_particles > 1 else 'undefined for one particle'}, so their evidence may be too low by "
         f"an unknown amount: raise num_particles (here {report.num_particles}), evaluate widened(guide, 1.2), draw "
         "some particles from the prior (defensive=0.1), or use annealed_evidence"
@@ -169,22 +168,25 @@ def account(block: Weights) -> dict[str, Tensor]:
     }
 
 
+# Name of a report's column -> what it is of the log weights (K, n) and of their Pareto tail: (n,).
+COLUMNS: dict[str, Callable[[Tensor, estimators.ParetoTail], Tensor]] = {
+    "log_evidence": lambda log_weight, _: estimators.log_evidence(log_weight),
+    "log_evidence_jackknife": lambda log_weight, _: estimators.log_evidence_jackknife(log_weight),
+    "log_evidence_psis": lambda log_weight, tail: estimators.log_evidence(tail.smooth(log_weight)),
+    "elbo": lambda log_weight, _: estimators.elbo(log_weight),
+    "kl_posterior": lambda log_weight, _: estimators.kl_posterior(log_weight),
+    "mc_se_log_evidence": lambda log_weight, _: estimators.log_evidence_se(log_weight),
+    "mc_se_elbo": lambda log_weight, _: estimators.mean_se(log_weight),
+    "mc_se_kl_posterior": lambda log_weight, _: estimators.kl_posterior_se(log_weight),
+    "ess": lambda log_weight, _: estimators.ess(log_weight),
+    "pareto_k": lambda _, tail: tail.shape,
+}
+
+
 def importance_sampling(log_weight: Tensor, resolution: Tensor) -> dict[str, Tensor]:
     """What a report's columns owe to the log weights: (K, n) and their resolution (n,) -> (n,) each."""
-    evidence, elbo = estimators.log_evidence(log_weight), estimators.elbo(log_weight)
     tail = estimators.pareto_tail(log_weight, resolution)
-    return {
-        "log_evidence": evidence,
-        "log_evidence_jackknife": estimators.log_evidence_jackknife(log_weight),
-        "log_evidence_psis": estimators.log_evidence(tail.smooth(log_weight)),
-        "elbo": elbo,
-        "kl_posterior": evidence - elbo,
-        "mc_se_log_evidence": estimators.log_evidence_se(log_weight),
-        "mc_se_elbo": estimators.mean_se(log_weight),
-        "mc_se_kl_posterior": estimators.kl_posterior_se(log_weight),
-        "ess": estimators.ess(log_weight),
-        "pareto_k": tail.shape,
-    }
+    return {name: column(log_weight, tail) for name, column in COLUMNS.items()}
 
 
 def in_slices(reduce: Callable[[Tensor, Tensor], dict[str, Tensor]], block: Weights) -> dict[str, Tensor]:

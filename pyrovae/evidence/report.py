@@ -1,21 +1,20 @@
 """Report: the account of log p(x), datum by datum, with every error beside its number."""
 
-import csv
-import json
 import math
-from dataclasses import dataclass, field, fields
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pyrovae.base.errors import InputError
-from pyrovae.base.records import Tabulated, mean_and_se, number, text
-from pyrovae.data.split import Protocol
+from pyrovae.base.records import Record, mean_and_se, number, spread
+from pyrovae.base.tables import TextTable, quantities, text
+from pyrovae.data.protocol import Protocol
 from pyrovae.evidence import estimators
 
-DOUBTFUL_SHARE = 0.05  # of data whose k-hat is too high or undefined, above which their mean is not to be trusted
+ERRORS_GIVEN_FIT = "all errors are given this one fit; data SE holds the Monte-Carlo noise already"
+UNRELIABLE_FRACTION = 0.05  # of data whose k-hat is too high or undefined, above which their mean is not to be trusted
 
 WHERE_DRAWN = (  # said under diagnostics that find nothing
     "k-hat and ESS see only where draws fall: a mode the guide misses shows in defensive=, calibrate, bidirectional"
@@ -25,37 +24,49 @@ QUANTITIES = ("log_evidence", "elbo", "reconstruction", "kl_prior", "kl_posterio
 CORRECTED = ("log_evidence_jackknife", "log_evidence_psis")  # beside the raw evidence, never in its place
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Report(Tabulated):
-    """What a pair gives each of N data, in nats; every tensor is (N,), float64, on the CPU.
+def evidence_and_errors(log_evidence: Tensor, mc_se: Tensor) -> dict[str, float | None]:
+    """Mean of log p(x) over data (N,) with its standard errors and its bias, for JSON."""
+    return mean_and_se(log_evidence, mc_se) | {"bias": number(estimators.log_evidence_bias(mc_se).mean())}
 
-    ``log_evidence = elbo + kl_posterior`` and ``elbo = reconstruction - kl_prior`` on the same draws. An error is
-    NaN for K = 1; ``pareto_k`` is -inf where the guide is exact, inf where weights span more than doubles do and
-    NaN where k-hat is undefined; ``kl_prior_analytic`` is NaN where KL(q(z|x) || p(z)) has no closed form. With
-    ``defensive`` > 0 the guide of all columns is its mixture with that share of the prior.
+
+def fraction_unreliable(pareto_k: Tensor, num_particles: int) -> float:
+    """Fraction of the data (N,) whose evidence nothing vouches for: k-hat above its threshold, or undefined."""
+    unreliable = (pareto_k > estimators.pareto_k_threshold(num_particles)) | pareto_k.isnan()
+    return unreliable.double().mean().item()
+
+
+def effective_size(of: str, size: Mapping[str, Any]) -> str:
+    """A line on the effective sample sizes of the data."""
+    return f"effective sample size of {of}: median {text(size['median'], '.1f')}, least {text(size['min'], '.1f')}"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Report(Record):
+    """What a pair gives each of N data, in nats; every column is (N,), float64, on the CPU.
+
+    ``columns`` holds what ``evaluate.COLUMNS`` names, each of which is an attribute too: ``report.elbo``.
+    ``log_evidence = elbo + kl_posterior`` and ``elbo = reconstruction - kl_prior`` on the same draws; the error of each
+    is ``mc_se_<name>``, NaN for K = 1. ``log_evidence_jackknife`` and ``log_evidence_psis`` are corrected evidence,
+    ``ess`` is the effective sample size. ``pareto_k`` is -inf where the guide is exact, inf where weights span more
+    than doubles do and NaN where k-hat is undefined; ``kl_prior_analytic`` is NaN where KL(q(z|x) || p(z)) has no
+    closed form. With ``defensive`` > 0 the guide of all columns is its mixture with that fraction of the prior.
     """
 
-    log_evidence: Tensor
-    log_evidence_jackknife: Tensor
-    log_evidence_psis: Tensor
-    elbo: Tensor
-    reconstruction: Tensor
-    kl_prior: Tensor
-    kl_posterior: Tensor
-    mc_se_log_evidence: Tensor
-    mc_se_elbo: Tensor
-    mc_se_reconstruction: Tensor
-    mc_se_kl_prior: Tensor
-    mc_se_kl_posterior: Tensor
-    kl_prior_analytic: Tensor
-    ess: Tensor
-    pareto_k: Tensor
+    columns: dict[str, Tensor]
     num_particles: int
     seed: int
-    way: str  # how the programs were run: "vectorized", "tiled", "looped" or "one by one"
-    measure: dict[str, str] = field(default_factory=dict)  # observed site -> "mass" or "density"
+    strategy: str  # how the programs were run: "vectorized", "tiled", "looped" or "one by one"
+    measure: dict[str, str]  # observed site -> "mass" or "density"
     protocol: Protocol | None = None
-    defensive: float = 0.0  # share of the draws that are from the prior
+    defensive: float = 0.0  # fraction of the draws that are from the prior
+
+    def __getattr__(self, name: str) -> Tensor:
+        if name in (columns := self.__dict__.get("columns", {})):
+            return columns[name]
+        raise AttributeError(f"a report has no '{name}'; its columns are {', '.join(columns)}")
+
+    def __dir__(self) -> Iterable[str]:
+        return [*super().__dir__(), *self.columns]
 
     def __len__(self) -> int:
         return len(self.log_evidence)
@@ -64,46 +75,8 @@ class Report(Tabulated):
         mean = self.log_evidence.mean().item()
         return f"Report(N={len(self)}, K={self.num_particles}, log p(x) {mean:.3f} nats per datum)"
 
-    def __str__(self) -> str:
-        return self.summary()
-
-    def to_dict(self) -> dict[str, Any]:
-        """The account as plain values for JSON: means over data with their errors, in nats per datum."""
-        quantities: dict[str, Any] = {name: self._quantity(name) for name in QUANTITIES}
-        quantities["log_evidence"]["bias"] = number(estimators.log_evidence_bias(self.mc_se_log_evidence).mean())
-        quantities |= {name: mean_and_se(getattr(self, name)) for name in CORRECTED}
-        if not self.kl_prior_analytic.isnan().all():
-            quantities["kl_prior_analytic"] = mean_and_se(self.kl_prior_analytic)
-        return {
-            "unit": "nats per datum",
-            "num_data": len(self),
-            "num_particles": self.num_particles,
-            "seed": self.seed,
-            "way": self.way,
-            "defensive": self.defensive,
-            "measure": self.measure,
-            "protocol": self.protocol.to_dict() if self.protocol else None,
-            **quantities,
-            "ess": {
-                "mean": number(self.ess.mean()),
-                "median": number(self.ess.median()),
-                "min": number(self.ess.min()),
-            },
-            "pareto_k": self._pareto(),
-        }
-
-    def _quantity(self, name: str) -> dict[str, float | None]:
-        se = getattr(self, f"mc_se_{name}")
-        return {**mean_and_se(getattr(self, name)), "mc_se": number(se.square().sum().sqrt() / len(self))}
-
-    def _pareto(self) -> dict[str, float | None]:
-        threshold = self.pareto_k_threshold
-        return {
-            "threshold": number(threshold),
-            "share_above": (self.pareto_k > threshold).double().mean().item(),
-            "share_undefined": self.pareto_k.isnan().double().mean().item(),
-            "share_exact": (self.pareto_k == -math.inf).double().mean().item(),
-        }
+    def table(self) -> dict[str, Tensor]:
+        return dict(self.columns)
 
     @property
     def pareto_k_threshold(self) -> float:
@@ -111,103 +84,93 @@ class Report(Tabulated):
         return estimators.pareto_k_threshold(self.num_particles)
 
     @property
-    def share_doubtful(self) -> float:
-        """Share of the data whose evidence nothing vouches for: k-hat above its threshold, or undefined."""
-        doubtful = (self.pareto_k > self.pareto_k_threshold) | self.pareto_k.isnan()
-        return doubtful.double().mean().item()
+    def fraction_unreliable(self) -> float:
+        """Fraction of the data whose evidence nothing vouches for: k-hat above its threshold, or undefined."""
+        return fraction_unreliable(self.pareto_k, self.num_particles)
 
-    def summary(self) -> str:
-        """The account as text: evidence, what it is made of, and whether to trust it."""
-        account = self.to_dict()
-        lines = [str(self.protocol)] if self.protocol else []
+    def numbers(self) -> dict[str, Any]:
+        """Means over data with their errors, in nats per datum, of every column; and of its diagnostics."""
+        means = {
+            name: mean_and_se(column, self.columns.get(f"mc_se_{name}"))
+            for name, column in self.columns.items()
+            if not name.startswith("mc_se_") and name not in ("ess", "pareto_k")
+        }
+        if self.kl_prior_analytic.isnan().all():
+            del means["kl_prior_analytic"]
+        means["log_evidence"] = evidence_and_errors(self.log_evidence, self.mc_se_log_evidence)
+        tail = {
+            "threshold": self.pareto_k_threshold,
+            "fraction_above": (self.pareto_k > self.pareto_k_threshold).double().mean().item(),
+            "fraction_undefined": self.pareto_k.isnan().double().mean().item(),
+            "fraction_exact": (self.pareto_k == -math.inf).double().mean().item(),
+        }
+        return {"unit": "nats per datum", "num_data": len(self), **means, "ess": spread(self.ess), "pareto_k": tail}
+
+    def lines(self) -> list[str | TextTable]:
+        account = self.numbers()
         measures = ", ".join(f"{site}: {measure}" for site, measure in self.measure.items())
-        lines += [
+        return [
+            *([str(self.protocol)] if self.protocol else []),
             f"K = {self.num_particles} particles for each of N = {len(self)} data; nats per datum ({measures})",
             "",
+            quantities(38, self._rows(account)),
+            "",
+            *self._reliability(account),
         ]
-        lines += [f"{'':38}{'mean':>12}{'data SE':>10}{'MC SE':>10}"]
-        rows = [
-            _row(label, account[name], self.share_doubtful > DOUBTFUL_SHARE) for name, label in self._labels().items()
-        ]
-        jackknife, psis = (text(account[name]["mean"], 3) for name in CORRECTED)
-        rows.insert(1, f"    jackknife-corrected {jackknife}, Pareto-smoothed {psis}")
-        if "kl_prior_analytic" in account:
-            rows.insert(-1, _row("        the same in closed form", account["kl_prior_analytic"], False))
-        return "\n".join([*lines, *rows, "", *self._reliability(account)])
 
-    def _labels(self) -> dict[str, str]:
-        return _ACCOUNT | _OF_MIXTURE if self.defensive else _ACCOUNT
+    def _rows(self, account: dict[str, Any]) -> list[tuple[str, dict[str, Any], str] | str]:
+        labels = _LABELS | _OF_MIXTURE if self.defensive else _LABELS
+        worse = " or far worse, see k-hat" if self.fraction_unreliable > UNRELIABLE_FRACTION else ""
+        remarks = {"log_evidence": f"   bias {text(account['log_evidence']['bias'], '.4f')}{worse}"}
+        rows: list[Any] = [
+            (label, account[name], remarks.get(name, "")) for name, label in labels.items() if name in account
+        ]
+        jackknife, psis = (text(account[name]["mean"], ".3f") for name in CORRECTED)
+        rows.insert(1, f"    jackknife-corrected {jackknife}, Pareto-smoothed {psis}")
+        others = [name for name in self.columns if "data_se" in account.get(name, ()) and name not in labels]
+        return rows + [(name, account[name], "") for name in others if name not in CORRECTED]
 
     def _reliability(self, account: dict[str, Any]) -> list[str]:
-        size, tail = account["ess"], account["pareto_k"]
-        least = f"median {text(size['median'], 1)}, least {text(size['min'], 1)}"
-        lines = [f"effective sample size of {self.num_particles}: {least}"]
-        lines += [
-            f"Pareto k-hat above {text(tail['threshold'], 2)}: {tail['share_above']:.1%} of data; "
-            f"undefined: {tail['share_undefined']:.1%}; guide exact: {tail['share_exact']:.1%}"
+        tail = account["pareto_k"]
+        lines = [
+            effective_size(str(self.num_particles), account["ess"]),
+            f"Pareto k-hat above {text(tail['threshold'], '.2f')}: {tail['fraction_above']:.1%} of data; "
+            f"undefined: {tail['fraction_undefined']:.1%}; guide exact: {tail['fraction_exact']:.1%}",
         ]
-        if tail["share_above"] > 0:
+        if tail["fraction_above"] > 0:
             lines += ["  above it, evidence is too low by an unknown amount: raise num_particles, or widen the guide"]
-        if tail["share_undefined"] > 0:
+        if tail["fraction_undefined"] > 0:
             lines += ["  undefined (fewer than 25 particles, or discrete latents): nothing vouches for the evidence"]
-        if self.way in ("tiled", "looped"):
-            lines += [f"particles were run {self.way}: the programs do not take a particle dimension"]
-        if self.way == "one by one":
+        if self.strategy in ("tiled", "looped"):
+            lines += [f"particles were run {self.strategy}: the programs do not take a particle dimension"]
+        if self.strategy == "one by one":
             lines += ["particles were run one by one, as vectorize=False asks; a closed-form KL was not looked for"]
         if self.defensive:
             lines += [f"defensive: q(z|x) above is {1 - self.defensive:g} guide + {self.defensive:g} prior"]
-        if self.share_doubtful <= DOUBTFUL_SHARE:
+        if self.fraction_unreliable <= UNRELIABLE_FRACTION:
             lines += [WHERE_DRAWN]
-        return [*lines, "all errors are given this one fit; data SE holds the Monte-Carlo noise already"]
-
-    def table(self) -> dict[str, Tensor]:
-        """The per-datum columns by name, (N,) each."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
-
-    def to_dataframe(self) -> Any:
-        """The per-datum table as a pandas DataFrame (needs pandas)."""
-        import pandas
-
-        return pandas.DataFrame({name: column.numpy() for name, column in self.table().items()})
+        return [*lines, ERRORS_GIVEN_FIT]
 
     @classmethod
-    def load(cls, path: str | Path) -> "Report":
-        """Reads what :meth:`save` wrote.
-
-        Raises:
-            InputError: if a file is missing or is not a report.
-        """
-        path = Path(path)
-        try:
-            return cls.parse(path.read_text(), path.with_suffix(".csv").read_text(), what=str(path))
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read with its table beside it ({error})") from error
-
-    @classmethod
-    def parse(cls, account: str, table: str, *, what: str) -> "Report":
-        """The report of :meth:`to_json` and :meth:`to_csv`.
-
-        Raises:
-            InputError: naming ``what``, if they are anything else.
-        """
-        try:
-            values = json.loads(account)
-            rows = list(csv.DictReader(table.splitlines()))
-            columns = {name: [float(row[name] or "nan") for row in rows] for name in rows[0]}
-            columns = {name: [math.nan] * len(rows) for name in CORRECTED} | columns  # older reports lack these
-            protocol = Protocol.from_dict(values["protocol"]) if values["protocol"] else None
-            kept = {name: values[name] for name in ("num_particles", "seed", "way", "measure")}
-            tensors: Any = {name: torch.tensor(column, dtype=torch.float64) for name, column in columns.items()}
-            return cls(**tensors, **kept, protocol=protocol, defensive=values.get("defensive", 0.0))
-        except (ValueError, KeyError, IndexError, TypeError) as error:
-            raise InputError(f"{what}: not a report of pyrovae ({error})") from error
+    def _from_older(cls, account: Mapping[str, Any], columns: dict[str, Tensor]) -> "Report":
+        none = torch.full_like(columns["log_evidence"], math.nan)
+        return cls(
+            columns=dict.fromkeys(CORRECTED, none) | columns,  # the oldest lack these
+            num_particles=account["num_particles"],
+            seed=account["seed"],
+            strategy=account["way"],
+            measure=account["measure"],
+            protocol=Protocol.from_dict(account["protocol"]) if account["protocol"] else None,
+            defensive=account.get("defensive", 0.0),
+        )
 
 
-_ACCOUNT = {
+_LABELS = {
     "log_evidence": "evidence  log p(x)",
     "elbo": "  = ELBO",
     "reconstruction": "      = reconstruction E_q log p(x|z)",
     "kl_prior": "      - KL(q(z|x) || prior p(z))",
+    "kl_prior_analytic": "        the same in closed form",
     "kl_posterior": "  + KL(q(z|x) || posterior p(z|x))",
 }
 
@@ -217,9 +180,3 @@ _OF_MIXTURE = {  # with defensive draws, q is not the guide
     "kl_prior": "      - KL(mixture || prior p(z))",
     "kl_posterior": "  + KL(mixture || posterior p(z|x))",
 }
-
-
-def _row(label: str, cell: dict[str, float | None], doubtful: bool) -> str:
-    bias = f"   bias {text(cell['bias'], 4)}{' or far worse, see k-hat' if doubtful else ''}" if "bias" in cell else ""
-    mc_se = text(cell["mc_se"], 4) if "mc_se" in cell else ""
-    return f"{label:38}{text(cell['mean'], 3):>12}{text(cell['data_se'], 3):>10}{mc_se:>10}{bias}"

@@ -1,7 +1,8 @@
 """Draws from any pair: x from the model, z from the guide, and x again from both."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import pyro.poutine as poutine
 import torch
@@ -10,16 +11,43 @@ from torch import Tensor
 
 from pyrovae.base.errors import InputError, nearest
 from pyrovae.base.random import seed_everything
+from pyrovae.base.records import Record
+from pyrovae.base.tables import TextTable
 from pyrovae.data.split import as_split
 from pyrovae.pairs.context import undisturbed
 from pyrovae.pairs.traces import Program, plain_traces, sites, sites_of
 
 
-class Draws(NamedTuple):
+@dataclass(frozen=True, eq=False, repr=False)
+class Draws(Record):
     """Values drawn at sites, and the means of the distributions they were drawn from (where they have one)."""
 
     values: dict[str, Tensor]
     means: dict[str, Tensor]
+
+    def __repr__(self) -> str:
+        return f"Draws({', '.join(f'{name} {tuple(value.shape)}' for name, value in self.values.items())})"
+
+    def row_names(self) -> list[str]:
+        return list(self.values)
+
+    def table(self) -> dict[str, Tensor]:
+        """Mean and standard deviation of all values of a site, missing ones (NaN) apart: one row for each site."""
+        values = [value.double() for value in self.values.values()]
+        means = [value.nanmean() for value in values]
+        spreads = [(value - mean).square().nanmean().sqrt() for value, mean in zip(values, means, strict=True)]
+        return {"mean": torch.stack(means), "sd": torch.stack(spreads)}
+
+    def numbers(self) -> dict[str, Any]:
+        """The table, site by site."""
+        return {"sites": self.named_rows()}
+
+    def lines(self) -> list[str | TextTable]:
+        width = max(4, *map(len, self.values)) + 2
+        columns = [("site", f"<{width}", ""), ("shape", "<20", ""), ("mean", ">12", ".4g"), ("sd", ">12", ".4g")]
+        shapes = [str(tuple(value.shape)) for value in self.values.values()]
+        rows = zip(shapes, self.named_rows().items(), strict=True)
+        return [TextTable(columns, [(name, shape, *row.values()) for shape, (name, row) in rows])]
 
 
 def sample(model: Program, *template: Any, num_samples: int, seed: int = 0) -> Draws:

@@ -12,7 +12,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -20,14 +20,17 @@ from torch import Tensor
 from pyrovae.base.errors import InputError, UntrustedPosterior, nearest
 from pyrovae.base.memory import memory_advice
 from pyrovae.base.random import seed_everything
-from pyrovae.data.split import Protocol, Split, as_split
+from pyrovae.base.records import Record
+from pyrovae.base.tables import TextTable
+from pyrovae.data.protocol import Protocol
+from pyrovae.data.split import Split, as_split
 from pyrovae.pairs.context import undisturbed
 from pyrovae.pairs.latents import Latents, Values, coordinates
 from pyrovae.pairs.traces import Program
-from pyrovae.posteriors.grid import MOST_COORDINATES, on_grid
-from pyrovae.posteriors.methods import Answer, Diagnostics, Evidence, Moments, Plan, plain_moments
-from pyrovae.posteriors.nuts import by_nuts
-from pyrovae.posteriors.sir import by_resampling
+from pyrovae.posteriors.grid import MOST_COORDINATES, Grid, on_grid
+from pyrovae.posteriors.methods import Answer, Evidence, Moments, Plan, plain_moments
+from pyrovae.posteriors.nuts import Chains, by_nuts
+from pyrovae.posteriors.sir import Weights, by_resampling
 from pyrovae.posteriors.unconstrained import of_one_datum
 
 METHODS: dict[str, Callable[[Latents, Plan], Answer]] = {
@@ -38,12 +41,8 @@ METHODS: dict[str, Callable[[Latents, Plan], Answer]] = {
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PosteriorDraws:
-    """The posterior of one datum, and the guide beside it; every tensor is on the CPU.
-
-    ``diagnostics`` is a :class:`~pyrovae.posteriors.grid.Grid` (with the density, for a picture), a
-    :class:`~pyrovae.posteriors.nuts.Chains` or a :class:`~pyrovae.posteriors.sir.Weights`.
-    """
+class PosteriorDraws(Record):
+    """The posterior of one datum, and the guide beside it; every tensor is on the CPU."""
 
     method: str  # "grid", "nuts" or "resampled"
     values: Values  # site -> (C, S, *event): draws of the posterior, in C chains
@@ -52,20 +51,20 @@ class PosteriorDraws:
     mean_error: Values  # site -> (*event): of its mean
     guide_moments: Moments
     log_evidence: Evidence | None  # nats; None for NUTS, which does not give it
-    diagnostics: Diagnostics
+    diagnostics: Grid | Chains | Weights  # of the grid its density too, for a picture
     seed: int
     protocol: Protocol
 
     def __repr__(self) -> str:
         return f"PosteriorDraws({self.method}, {len(self.names)} coordinates, {self.verdict})"
 
-    def __str__(self) -> str:
-        return self.summary()
-
     @property
     def names(self) -> list[str]:
         """A name for each coordinate of each site: "z[3]", or the site's own where it has but one."""
         return coordinates({name: mean.shape for name, mean in self.moments.mean.items()})
+
+    def row_names(self) -> list[str]:
+        return self.names
 
     def table(self) -> dict[str, Tensor]:
         """Columns of float64, one row for each coordinate in the order of ``names``."""
@@ -94,27 +93,31 @@ class PosteriorDraws:
             f"posterior's, its mean up to {shift[far]:.2f} posterior sds away ({names[far]})"
         )
 
-    def summary(self) -> str:
-        """The account as text: evidence, diagnostics, and a line for each coordinate."""
+    def numbers(self) -> dict[str, Any]:
+        """Of every coordinate the columns of the table, what the method says of itself, and the verdict."""
+        return {
+            "coordinates": self.named_rows(),
+            "diagnostics": self.diagnostics.lines(),
+            "doubts": self.diagnostics.doubts(),
+            "verdict": self.verdict,
+        }
+
+    def lines(self) -> list[str | TextTable]:
         chains, num_draws = next(iter(self.values.values())).shape[:2]
         lines = [str(self.protocol), *self.diagnostics.lines()]
         if self.log_evidence:
             lines.append(f"log p(x) = {self.log_evidence.value:.6f} nats, error {self.log_evidence.error:.1e}")
-        head = f"{'':14}{'mean':>10}{'error':>10}{'sd':>10}{'guide mean':>12}{'guide sd':>10}{'shift':>8}{'ratio':>8}"
-        rows = zip(self.names, *(column.tolist() for column in self.table().values()), strict=True)
-        return "\n".join(
-            [
-                *lines,
-                "",
-                head,
-                *(_row(*row) for row in rows),
-                "",
-                self.verdict,
-                f"shift and ratio in posterior sds; draws kept: {chains} x {num_draws}; the guide's columns are of "
-                f"{num_draws} draws, errors about {1 / math.sqrt(num_draws):.0%} of its sd",
-                *self.diagnostics.doubts(),
-            ]
-        )
+        rows = [(name, *row.values()) for name, row in self.named_rows().items()]
+        return [
+            *lines,
+            "",
+            TextTable(_COLUMNS, rows),
+            "",
+            self.verdict,
+            f"shift and ratio in posterior sds; draws kept: {chains} x {num_draws}; the guide's columns are of "
+            f"{num_draws} draws, errors about {1 / math.sqrt(num_draws):.0%} of its sd",
+            *self.diagnostics.doubts(),
+        ]
 
     def to_arviz(self) -> Any:
         """The draws as ArviZ takes them: an xarray ``DataTree`` with the groups "posterior" and "guide".
@@ -131,6 +134,18 @@ class PosteriorDraws:
         return arviz_base.from_dict(
             {group: {name: value.numpy() for name, value in values.items()} for group, values in groups.items()}
         )
+
+
+_COLUMNS = [
+    ("", "<14", ""),
+    ("mean", ">10", ".4f"),
+    ("error", ">10", ".1e"),
+    ("sd", ">10", ".4f"),
+    ("guide mean", ">12", ".4f"),
+    ("guide sd", ">10", ".4f"),
+    ("shift", ">8", ".2f"),
+    ("ratio", ">8", ".2f"),
+]
 
 
 def exact_posterior(
@@ -194,7 +209,18 @@ def exact_posterior(
         with memory_advice("the posterior of one datum: lower num_draws or num_particles"):
             guide_values = _guide_draws(latents, num_draws)
             answer = METHODS[method](latents, plan)
-    gold = _gathered(method, answer, guide_values, seed, split.protocol)
+    gold = PosteriorDraws(
+        method=method,
+        values=_on_cpu(answer.values),
+        guide_values=guide_values,
+        moments=Moments(*map(_on_cpu, answer.moments)),
+        mean_error=_on_cpu(answer.mean_error),
+        guide_moments=plain_moments(guide_values),
+        log_evidence=answer.log_evidence,
+        diagnostics=cast(Grid | Chains | Weights, answer.diagnostics),
+        seed=seed,
+        protocol=split.protocol,
+    )
     for doubt in gold.diagnostics.doubts():
         warnings.warn(doubt, UntrustedPosterior, stacklevel=2)
     return gold
@@ -236,30 +262,9 @@ def _guide_draws(latents: Latents, num_draws: int) -> Values:
     return {name: torch.cat([part[name] for part in parts]).cpu() for name in latents.sites}
 
 
-def _gathered(method: str, answer: Answer, guide_values: Values, seed: int, protocol: Protocol) -> PosteriorDraws:
-    return PosteriorDraws(
-        method=method,
-        values=_on_cpu(answer.values),
-        guide_values=guide_values,
-        moments=Moments(*map(_on_cpu, answer.moments)),
-        mean_error=_on_cpu(answer.mean_error),
-        guide_moments=plain_moments(guide_values),
-        log_evidence=answer.log_evidence,
-        diagnostics=answer.diagnostics,
-        seed=seed,
-        protocol=protocol,
-    )
-
-
 def _on_cpu(values: Values) -> Values:
     return {name: value.cpu() for name, value in values.items()}
 
 
 def _column(values: Values) -> Tensor:
     return torch.cat([value.flatten().double() for value in values.values()])
-
-
-def _row(name: str, mean: float, error: float, sd: float, *guide: float) -> str:
-    guide_mean, guide_sd, shift, ratio = guide
-    numbers = f"{mean:>10.4f}{error:>10.1e}{sd:>10.4f}{guide_mean:>12.4f}{guide_sd:>10.4f}{shift:>8.2f}{ratio:>8.2f}"
-    return f"{name:14}{numbers}"

@@ -92,7 +92,7 @@ def test_json_has_the_documented_form(run, capsys):
     for name in ("log_evidence", "elbo", "reconstruction", "kl_prior", "kl_posterior"):
         assert {"mean", "data_se", "mc_se"} <= set(account[name])
     assert account["log_evidence"]["bias"] < 0
-    assert set(account["pareto_k"]) >= {"threshold", "share_above", "share_undefined"}
+    assert set(account["pareto_k"]) >= {"threshold", "fraction_above", "fraction_undefined"}
     total = account["elbo"]["mean"] + account["kl_posterior"]["mean"]
     assert math.isclose(total, account["log_evidence"]["mean"], rel_tol=1e-12)
 

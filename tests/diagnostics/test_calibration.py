@@ -192,7 +192,7 @@ class TestAnyPair:
 
     def test_programs_without_a_particle_dimension(self):
         found = calibrated(ORACLE.guide, tiled(), num_simulations=100, num_particles=99)
-        assert found.way == "tiled" and found.passed
+        assert found.strategy == "tiled" and found.passed
 
     def test_a_vae(self):
         vae = pv.VAE(

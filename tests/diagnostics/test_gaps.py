@@ -52,7 +52,7 @@ def test_an_optimal_encoder_has_no_amortization_gap():
 def test_full_covariances_hold_the_posterior(poor):
     assert abs(deviation(poor.gap["full covariance"], poor.mc_se_gap["full covariance"], 0.0)) < 4
     assert float(poor.gap["full covariance"].mean()) < 0.01
-    assert poor.share_doubtful < 0.05
+    assert poor.fraction_unreliable < 0.05
 
 
 def test_evidence_within_its_error(poor):
@@ -196,7 +196,7 @@ def test_account(poor, tmp_path):
     poor.save(tmp_path / "gaps.json")
     rows = (tmp_path / "gaps.csv").read_text().splitlines()
     assert len(rows) == N + 1 and rows[0].split(",")[:2] == ["log_evidence", "elbo_guide"]
-    with pytest.raises(InputError, match=r"give the account another, such as gaps\.json"):
+    with pytest.raises(InputError, match=r"give the record another, such as gaps\.json"):
         poor.save(tmp_path / "gaps.csv")
 
 
@@ -251,7 +251,7 @@ def test_an_interrupt_right_after_a_block_finds_all_of_its_record(monkeypatch):
         return found
 
     monkeypatch.setattr(report_module, "measure", then_interrupting)
-    assert measure(ORACLE.model, ORACLE.guide, X[:2], families=[]).way == "vectorized"
+    assert measure(ORACLE.model, ORACLE.guide, X[:2], families=[]).strategy == "vectorized"
 
 
 WRONG = {

@@ -8,16 +8,11 @@ import pyro.distributions as dist
 import pyro.poutine as poutine
 import pytest
 import torch
-from torch.distributions import constraints
+from examples.checks import BY_CHANCE, STANDARD_ERRORS, check, known
 
 import pyrovae as pv
 from pyrovae.base.errors import InputError
-from pyrovae.diagnostics import statistics as discrepancies
-from pyrovae.diagnostics.predictive_check import predictive_check
-from pyrovae.diagnostics.statistics import default_statistics, ks_band, ks_distance, ks_p_value, p_value, randomised_pit
-
-STANDARD_ERRORS = 4
-BY_CHANCE = 1e-3  # how often a right model's PIT may fail a test, by the seed chosen here
+from pyrovae.diagnostics.statistics import ks_band, ks_distance
 
 
 @pytest.fixture(scope="module")
@@ -30,101 +25,7 @@ def x(oracle):
     return oracle.draw(150, seed=0)[0]
 
 
-def check(model, guide, data, **settings):
-    return predictive_check(model, guide, data, progress=False, **settings)
-
-
-def known(family):
-    """A pair without latents: every datum is drawn from the family with these parameters."""
-
-    def model(x):
-        with pyro.plate("data", len(x)):
-            pyro.sample("x", family.to_event(1), obs=x)
-
-    return model, lambda x: None
-
-
-# --------------------------------------------------------------------------------------- ranks and statistics
-
-P_VALUES = {
-    "above all": ([1.0, 2.0, 3.0], 4.0, 0.5 / 4),
-    "below all": ([1.0, 2.0, 3.0], 0.0, 3.5 / 4),
-    "two ties": ([1.0, 2.0, 2.0, 3.0, 3.0], 2.0, 3.5 / 6),
-    "ties to rounding": ([0.1 + 0.2, 5.0], 0.3, 2.0 / 3),
-    "not seen": ([1.0, 2.0], math.nan, math.nan),
-}
-
-
-@pytest.mark.parametrize("replicated, observed, expected", P_VALUES.values(), ids=P_VALUES.keys())
-def test_p_value_counts_ties_half_and_the_observed_as_one(replicated, observed, expected):
-    p = p_value(torch.tensor(replicated, dtype=torch.float64), torch.tensor(observed, dtype=torch.float64))
-    assert p.item() == pytest.approx(expected, rel=1e-12, nan_ok=True)
-
-
-EXCHANGEABLE = {
-    "bernoulli": dist.Bernoulli(0.3),
-    "geometric": dist.Geometric(0.4),
-    "normal": dist.Normal(0.0, 1.0),
-}
-
-
-@pytest.mark.parametrize("family", EXCHANGEABLE.values(), ids=EXCHANGEABLE.keys())
-def test_the_rank_is_uniform_already_with_two_replications(family):
-    torch.manual_seed(0)
-    observed, replicated = family.sample((100_000,)), family.sample((2, 100_000))
-    u = randomised_pit((replicated < observed).sum(0), (replicated == observed).sum(0), 2)
-    assert ks_distance(u).item() < ks_band(100_000, level=1 - 1e-4)  # 0.007; without v it would be 1 / 6 at least
-    assert p_value(replicated, observed).mean().item() == pytest.approx(0.5, abs=STANDARD_ERRORS * 0.29 / 316)
-
-
-def test_ks_distance_and_its_bound_agree_with_scipy():
-    stats = pytest.importorskip("scipy.stats")
-    u = torch.rand(80, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) ** torch.tensor([1, 1.2, 2])
-    found = [stats.kstest(column.numpy(), "uniform") for column in u.unbind(1)]
-    torch.testing.assert_close(ks_distance(u), torch.tensor([one.statistic for one in found]).double())
-    bound, exact = ks_p_value(ks_distance(u), torch.tensor(80)), torch.tensor([one.pvalue for one in found])
-    assert ((bound >= exact) & (bound < 1.2 * exact + 0.02)).all()
-
-
-def test_ks_distance_leaves_out_what_is_not_seen(monkeypatch):
-    u = torch.tensor([[0.25, 0.9, math.nan], [math.nan, 0.2, math.nan], [0.75, math.nan, math.nan]])
-    expected = torch.tensor([0.25, 0.4, math.nan])
-    torch.testing.assert_close(ks_distance(u), expected, equal_nan=True)
-    monkeypatch.setattr(discrepancies, "_COLUMNS_AT_ONCE", 1)
-    torch.testing.assert_close(ks_distance(u[:, :, None]), expected[:, None], equal_nan=True)
-
-
 NAN = math.nan
-STATISTICS = {
-    "mean": [2.0, 3.0],
-    "sd": [math.sqrt(2.0), 0.0],
-    "square": [6.0, 9.0],
-    "zeros": [0.25, 0.0],
-    "smallest": [0.0, 3.0],
-    "largest": [4.0, 3.0],
-}
-
-
-@pytest.mark.parametrize("name, expected", STATISTICS.items(), ids=STATISTICS.keys())
-def test_statistics_leave_out_what_is_masked(name, expected):
-    rows = torch.tensor([[[0.0, 2.0], [2.0, 4.0]], [[NAN, 3.0], [NAN, NAN]]], dtype=torch.float64)
-    torch.testing.assert_close(getattr(discrepancies, name)(rows), torch.tensor(expected, dtype=torch.float64))
-
-
-DEFAULTS = {
-    "binary": (constraints.boolean, 9, ["mean"]),
-    "counts": (constraints.nonnegative_integer, 9, ["mean", "sd", "zeros", "max"]),
-    "bounded counts": (constraints.integer_interval(0, 4), 9, ["mean", "sd", "zeros", "max"]),
-    "reals": (constraints.real, 9, ["mean", "sd", "min", "max"]),
-    "unknown": (None, 9, ["mean", "sd", "min", "max"]),
-    "one count": (constraints.nonnegative_integer, 1, ["mean", "square", "zeros"]),
-    "one real": (constraints.real, 1, ["mean", "square"]),
-}
-
-
-@pytest.mark.parametrize("support, size, expected", DEFAULTS.values(), ids=DEFAULTS.keys())
-def test_default_statistics_follow_the_support(support, size, expected):
-    assert list(default_statistics(support, size)) == expected
 
 
 # ----------------------------------------------------------------------------------------- a right model passes
@@ -290,20 +191,6 @@ def test_seed_gives_the_bits_and_nothing_is_left_behind(oracle, x):
     assert all(torch.equal(a, b) for a, b in zip(first.table().values(), again.table().values(), strict=True))
 
 
-def test_equal_data_in_two_blocks_have_replications_of_their_own(oracle, x):
-    found = check(oracle.model, oracle.guide, x[:10].repeat(2, 1), num_draws=20, batch_size=10)
-    for kind in (found.statistics["mean"].prior, found.statistics["mean"].posterior):
-        assert (kind.mean[:10] != kind.mean[10:]).all()
-    assert (found.pit[:10] != found.pit[10:]).all()
-
-
-def test_replications_come_in_parts_of_a_bounded_size(oracle, x, monkeypatch):
-    monkeypatch.setattr("pyrovae.diagnostics.replications.ELEMENTS_AT_ONCE", 64 * len(x) * 7)
-    found = check(oracle.model, oracle.guide, x, num_draws=20, batch_size=len(x))  # 7 + 7 + 6
-    assert found.statistics["mean"].prior.data_set.shape == (20,)
-    assert len(found.statistics["mean"].prior.data_set.unique()) == 20
-
-
 # ------------------------------------------------------------------------------------------------------- masks
 
 
@@ -368,64 +255,6 @@ class TestMasks:
             check(*masked_pair(oracle, True), (x, seen), statistics={"m": lambda rows: rows.mean(1)})
 
 
-# ------------------------------------------------------------------------------------------ any program, any way
-
-
-def stubborn(oracle, way):
-    """The oracle's programs, refusing particles as a user's own may."""
-
-    def mean(x, z):
-        if way != "vectorized":
-            z = z.reshape(len(x), 2)
-        if way == "looped":
-            assert len(x) <= 150, "no more rows than there are data"
-        return z @ oracle.loadings.T + oracle.bias
-
-    def model(x):
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(torch.zeros(2, dtype=x.dtype), 1.0).to_event(1))
-            pyro.sample("x", dist.Normal(mean(x, z), oracle.noise_scale).to_event(1), obs=x)
-
-    return model, oracle.guide
-
-
-@pytest.mark.parametrize("way", ["vectorized", "tiled", "looped"])
-def test_every_way_of_running_the_programs_gives_the_same_numbers(oracle, x, way):
-    settings = {"num_draws": 400, "batch_size": len(x), "statistics": {"second": lambda rows: rows[:, 1]}}
-    found = check(*stubborn(oracle, way), x, **settings)
-    expected = check(oracle.model, oracle.guide, x, seed=1, **settings)
-    for kind in ("prior", "posterior"):
-        a, b = (getattr(one.statistics["second"], kind).p_value for one in (found, expected))
-        assert ((a - b).abs() < STANDARD_ERRORS * 0.5 * (2 / 400) ** 0.5).all()
-    assert found.statistics["second"].posterior.p_value.std() < 0.9 * found.statistics["second"].prior.p_value.std()
-
-
-@pytest.mark.parametrize("dim", [-1, -2])
-def test_a_plate_within_the_data_is_part_of_a_datum(dim):
-    times = torch.tensor([0.0, 5.0, 10.0])
-
-    def model(x):
-        data, inner = pyro.plate("data", len(x), dim=dim), pyro.plate("time", 3, dim=-3 - dim)
-        loc = times if dim == -2 else times[:, None]
-        with data:
-            z = pyro.sample("z", dist.Normal(0.0, 1.0))
-            with inner:
-                pyro.sample("x", dist.Normal(z + loc, 1.0), obs=x if dim == -2 else x.T)
-
-    def guide(x):
-        with pyro.plate("data", len(x), dim=dim):
-            loc = (x - times).sum(1) / 4
-            pyro.sample("z", dist.Normal(loc[:, None] if dim == -2 else loc, 0.5))
-
-    torch.manual_seed(0)
-    data = torch.randn(200, 1) + times + torch.randn(200, 3)
-    found = check(model, guide, data, plate="data", num_draws=50)
-    assert found.pit.shape == (200, 3)
-    torch.testing.assert_close(found.table()["mean"], data.double().mean(1))
-    assert found.to_dict()["pit"]["p_value"] > BY_CHANCE
-    assert abs(found.statistics["mean"].posterior.data_set_p_value - 0.5) < 0.4
-
-
 def test_a_built_in_vae_keeps_its_mode():
     vae = pv.VAE(
         prior=pv.priors.StandardNormal(2),
@@ -437,44 +266,12 @@ def test_a_built_in_vae_keeps_its_mode():
     assert vae.training
 
 
-def two_sites(x, y):
-    with pyro.plate("data", len(x)):
-        z = pyro.sample("z", dist.Normal(0.0, 1.0))
-        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-        pyro.sample("y", dist.Poisson(z.exp()), obs=y)
-
-
-def two_guide(x, y):
-    with pyro.plate("data", len(x)):
-        pyro.sample("z", dist.Normal(x / 2, 0.5**0.5))
-
-
-def test_the_site_is_chosen_by_name():
-    data = (torch.randn(30), torch.poisson(torch.ones(30)))
-    found = check(two_sites, two_guide, data, site="y", num_draws=5)
-    assert found.site == "y" and list(found.statistics) == ["mean", "square", "zeros"]
-    assert torch.equal(found.table()["mean"], data[1].double())
-
-
-# ------------------------------------------------------------------------------------------------------ errors
-
-
-def with_factor(x):
-    with pyro.plate("data", len(x)):
-        pyro.sample("x", dist.Normal(0.0, 1.0), obs=x)
-        pyro.factor("extra", x)
-
-
-def without_finite_draws(x):
-    with pyro.plate("data", len(x)):
-        pyro.sample("x", dist.Normal(math.inf, 1.0), obs=x)
-
-
 def nothing(*args):
     pass
 
 
 ROWS = torch.zeros(6)
+
 REFUSED = {
     "shape": ({"statistics": {"s": lambda rows: rows[:2]}}, r"statistic 's': .* shape \(6,\), got \(2,\)"),
     "not a tensor": ({"statistics": {"s": lambda rows: 1.0}}, "statistic 's': .* got float"),
@@ -495,12 +292,3 @@ def plain(x):
 def test_what_cannot_be_used_is_refused(settings, message):
     with pytest.raises(InputError, match=message):
         check(plain, nothing, ROWS, **settings)
-
-
-def test_models_that_cannot_be_replicated_are_refused():
-    with pytest.raises(InputError, match="site 'extra' is a factor"):
-        check(with_factor, nothing, ROWS)
-    with pytest.raises(InputError, match=r"several sites, \['x', 'y'\]: choose one with site="):
-        check(two_sites, two_guide, (ROWS, ROWS))
-    with pytest.raises(FloatingPointError, match=r"site 'x': .* drawn from the prior predictive are not finite"):
-        check(without_finite_draws, nothing, ROWS)

@@ -128,7 +128,8 @@ class TestVerdict:
         values = torch.stack([normals(L + 1, S, seed=1), with_truth(lambda z: 2 * z), with_truth(lambda z: z - 1)], -1)
         test = ranked(values)
         assert test.verdict == "too narrow at z[1]; shifted up at z[2]"
-        assert len(test.table()) == 3  # with its head
+        (failures,) = test.failures()
+        assert len(str(failures).splitlines()) == 3  # with its head
         assert not test.passed
 
     def test_many_are_counted(self):
@@ -137,7 +138,7 @@ class TestVerdict:
 
     def test_nothing_seen(self):
         test = ranked(normals(L + 1, S, 3, seed=3))
-        assert test.passed and test.verdict == f"no miscalibration seen in {S} simulations" and test.table() == []
+        assert test.passed and test.verdict == f"no miscalibration seen in {S} simulations" and test.failures() == []
         assert (test.centre - 0.5).abs().max() < 0.1 and (test.spread - 1).abs().max() < 0.1
 
     def test_a_single_draw_sees_shifts(self):

@@ -8,79 +8,25 @@ import pyro.distributions as dist
 import pyro.poutine as poutine
 import pytest
 import torch
+from examples.codes import (
+    CODES,
+    SCALE,
+    SHIFT,
+    A,
+    diagonal,
+    doubles,
+    model,
+)
 from examples.zoo import ZOO
 from torch.distributions.transforms import TanhTransform
 
 import pyrovae as pv
 from pyrovae.base.errors import InputError, Interrupted
-from pyrovae.data.split import as_split
 from pyrovae.diagnostics import aggregate_posterior as aggregate
-from pyrovae.diagnostics import aggregate_posterior as posterior_means
 from pyrovae.diagnostics import surgery as parts
-from pyrovae.diagnostics.aggregate_posterior import Aggregation
 from pyrovae.diagnostics.surgery import surgery
-from pyrovae.evidence.blocks import Pair
-from pyrovae.pairs.context import undisturbed
 
 PARTS = ("mutual_information", "marginal_kl", "total_correlation", "dimension_wise_kl")
-
-
-def doubles(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-# ----------------------------------------------------------------------------------- Gaussian codes of two coordinates
-
-A, SHIFT = torch.tensor([[0.9, 0.4], [-0.3, 0.6]]).double(), torch.tensor([0.3, -0.2]).double()
-SCALE = torch.tensor([0.4, 0.7]).double()
-COV = torch.tensor([[0.4, -0.2], [-0.2, 0.3]]).double()
-
-
-def model(x):
-    with pyro.plate("data", len(x)):
-        z = pyro.sample("z", dist.Normal(torch.zeros(2, dtype=x.dtype), 1.0).to_event(1))
-        pyro.sample("x", dist.Normal(z, 0.5).to_event(1), obs=x)
-
-
-def diagonal(x):
-    with pyro.plate("data", len(x)):
-        pyro.sample("z", dist.Normal(x @ A.to(x).T + SHIFT.to(x), SCALE.to(x)).to_event(1))
-
-
-def full(x):
-    with pyro.plate("data", len(x)):
-        pyro.sample("z", dist.MultivariateNormal(x @ A.T + SHIFT, COV))
-
-
-def two_sites_model(x):
-    with pyro.plate("data", len(x)):
-        a = pyro.sample("a", dist.Normal(0.0 * x[:, 0].mean(), 1.0))
-        b = pyro.sample("b", dist.Normal(0.0 * x[:, 0].mean(), 1.0))
-        pyro.sample("x", dist.Normal(torch.stack([a, b], -1), 0.5).to_event(1), obs=x)
-
-
-def hanging(x):
-    """The same code as ``full``, b drawn after a."""
-    mean, slope = x @ A.T + SHIFT, COV[1, 0] / COV[0, 0]
-    with pyro.plate("data", len(x)):
-        a = pyro.sample("a", dist.Normal(mean[:, 0], COV[0, 0].sqrt()))
-        left = (COV[1, 1] - slope * COV[0, 1]).sqrt()
-        pyro.sample("b", dist.Normal(mean[:, 1] + slope * (a - mean[:, 0]), left))
-
-
-def two_sites(x):
-    mean = x @ A.T + SHIFT
-    with pyro.plate("data", len(x)):
-        pyro.sample("b", dist.Normal(mean[:, 1], SCALE[1]))
-        pyro.sample("a", dist.Normal(mean[:, 0], SCALE[0]))
-
-
-CODES = {
-    "diagonal": (model, diagonal, SCALE.square().diag()),
-    "full covariance": (model, full, COV),
-    "two sites": (two_sites_model, two_sites, SCALE.square().diag()),
-    "one site after the other": (two_sites_model, hanging, COV),
-}
 
 
 def brute_force(x, covariance, points=301):
@@ -182,97 +128,6 @@ def test_the_error_over_data_is_that_of_other_data():
         assert abs(ratio - 1) < 0.25, part
 
 
-# ------------------------------------------------------------------------------------------------- every style of program
-
-
-def has_foreign_table(name):
-    case = ZOO[name]()
-    return case.table is not None and name not in {"auto-normal", "masked-rows", "arguments"}
-
-
-@pytest.mark.parametrize("name", [name for name in ZOO if has_foreign_table(name)])
-def test_aggregate_is_the_mean_of_densities_by_hand(name):
-    """log q(z_m|x_n) for all m and n, from the table by hand of latents handed on from datum to datum."""
-    case = ZOO[name]()
-    torch.manual_seed(0)
-    with undisturbed(case.model, case.guide) as (program, guide, device):
-        tensors = tuple(arg for arg in case.args if isinstance(arg, torch.Tensor))
-        run = Aggregation(Pair(program, guide, device, case.plate), as_split(tensors), seed=0)
-        drawn = run.draw(torch.arange(len(tensors[0])), 3)
-        scored = run.score(drawn, batch_size=len(tensors[0]))
-        values = {site: without_ones(value) for site, value in drawn.values.items()}
-        by_hand = [
-            case.table(**{site: value.roll(step, 1) for site, value in values.items()})[2].roll(-step, 1)
-            for step in range(len(tensors[0]))
-        ]
-        prior = case.table(**values)[1]
-    tolerance = 1e-10 if tensors[0].dtype == torch.float64 else 1e-4
-    expected = torch.stack(by_hand).double().logsumexp(0) - math.log(len(by_hand))
-    torch.testing.assert_close(scored.log_density, expected, rtol=tolerance, atol=tolerance)
-    torch.testing.assert_close(drawn.log_guide.sum(-1), by_hand[0].double(), rtol=tolerance, atol=tolerance)
-    torch.testing.assert_close(drawn.log_prior.sum(-1), prior.double(), rtol=tolerance, atol=tolerance)
-
-
-def without_ones(value):
-    """Without the dimensions of plates that a site is not in."""
-    return value.reshape(*value.shape[:2], *[size for size in value.shape[2:] if size > 1])
-
-
-def mixture_prior(x):
-    components = dist.Normal(doubles(3, 2, seed=5), 1.0).to_event(1)
-    with pyro.plate("data", len(x)):
-        prior = dist.MixtureSameFamily(dist.Categorical(torch.ones(3).double()), components)
-        z = pyro.sample("z", prior)
-        pyro.sample("x", dist.Normal(z, 0.5).to_event(1), obs=x)
-
-
-def nested_model(x):
-    with pyro.plate("data", len(x)):
-        a = pyro.sample("a", dist.Normal(0.0 * x[:, 0].mean(), 1.0))
-        b = pyro.sample("b", dist.Normal(a, 1.0))
-        pyro.sample("x", dist.Normal(torch.stack([a, b], -1), 0.5).to_event(1), obs=x)
-
-
-REASONS = {
-    "prior": (mixture_prior, diagonal, "site 'z': the prior MixtureSameFamily does not factorise over its coordinates"),
-    "guide": (model, full, "site 'z' of the guide: MultivariateNormal does not factorise over its coordinates"),
-    "guide's draws": (two_sites_model, hanging, "site 'b' of the guide: its parameters hang on another draw"),
-    "prior's draws": (nested_model, two_sites, "sites 'a', 'b': the prior of one hangs on the draw of another"),
-}
-
-
-@pytest.mark.parametrize("name", REASONS)
-def test_what_does_not_factorise_is_named(name):
-    program, guide, reason = REASONS[name]
-    account = surgery(program, guide, doubles(150, 2), num_draws=4)
-    assert account.reason == reason
-    assert reason in account.summary()
-    kl = account.mutual_information.mean + account.marginal_kl.mean
-    assert abs(kl / account.kl_prior.mean - 1) < 1e-10
-    assert account.active_units == 2 and account.collapsed == ()
-    values = json.loads(account.to_json())
-    assert values["total_correlation"] == {"mean": None, "mc_se": None, "data_se": None}
-    assert values["dimensions"][0]["kl"]["mean"] is None
-
-
-def test_a_rare_class_that_parameters_hang_on_is_found():
-    """Each datum has its own class all but surely, so that only the draws of others tell that b hangs on it."""
-
-    def program(x):
-        with pyro.plate("data", len(x)):
-            pyro.sample("k", dist.Categorical(torch.ones(2).double()))
-            z = pyro.sample("b", dist.Normal(0.0 * x.mean(), 1.0))
-            pyro.sample("x", dist.Normal(z, 0.5), obs=x)
-
-    def guide(x):
-        with pyro.plate("data", len(x)):
-            k = pyro.sample("k", dist.Categorical(logits=torch.stack([40 * x.sign(), 0 * x], -1)))
-            pyro.sample("b", dist.Normal(x + 3 * k, 0.1))
-
-    account = surgery(program, guide, doubles(40), num_draws=2)
-    assert account.reason == "site 'b' of the guide: its parameters hang on another draw"
-
-
 # ------------------------------------------------------------------------------------------------------ discrete codes
 
 
@@ -340,18 +195,6 @@ def test_collapsed_dimensions_are_named_and_healthy_ones_are_not(name, family):
     assert (account.mutual_information.mean < 1e-6) == (name == "collapsed")
 
 
-def test_variance_of_means_from_draws_is_free_of_their_noise(monkeypatch):
-    """Two draws would add 0.15 or more to the variance of their means; 1,000 data leave an error of 0.03."""
-    monkeypatch.setattr(posterior_means, "MEAN_DRAWS", 2)
-    x = doubles(1000, 2)
-    with undisturbed(two_sites_model, hanging) as (program, guide, device):
-        run = Aggregation(Pair(program, guide, device, None), as_split(x), seed=0)
-        means = {"a": None, "b": None}
-        variances = posterior_means.mean_variances(run, torch.arange(1000), means, reruns=True)
-    exact = (x @ A.T + SHIFT).var(0)
-    assert (variances - exact).abs().max() < 0.1
-
-
 @pytest.mark.parametrize(
     ("kl", "active", "collapsed"), [(0.009, False, True), (0.009, True, False), (0.3, False, False)]
 )
@@ -377,23 +220,6 @@ def test_saturated_information_is_flagged():
     assert f"log N = {math.log(30):.3f}" in account.summary() and "WARNING" in account.summary()
     healthy = surgery(model, diagonal, doubles(100, 2))
     assert not healthy.saturated and "WARNING" not in healthy.summary()
-
-
-# -------------------------------------------------------------------------------------------- blocks, seeds and records
-
-
-@pytest.mark.parametrize("name", CODES)
-def test_blocks_change_nothing_but_rounding(name, monkeypatch):
-    program, guide, _ = CODES[name]
-    x = doubles(130, 2)
-    whole = surgery(program, guide, x)
-    monkeypatch.setattr(aggregate, "IN_CACHE", 300)
-    monkeypatch.setattr(aggregate, "ELEMENTS_AT_ONCE", 2**16)
-    blocked = surgery(program, guide, x, batch_size=17)
-    for term in parts.TERMS:
-        torch.testing.assert_close(
-            blocked.per_datum[term], whole.per_datum[term], rtol=1e-10, atol=1e-10, equal_nan=True
-        )
 
 
 def test_same_seed_same_numbers_and_nothing_left_behind():
@@ -461,6 +287,7 @@ def undefined(x):
 
 
 TWENTY = doubles(20, 2)
+
 REFUSED = {
     "one datum": (model, diagonal, doubles(1, 2), {}, "at least 2 data, got 1"),
     "one draw": (model, diagonal, TWENTY, {"num_draws": 1}, "num_draws must be at least 2, got 1"),

@@ -1,10 +1,17 @@
-"""A report's columns, made of a few data at a time."""
+"""A report's columns: made of a few data at a time, and one place to add another."""
 
+import copy
+
+import pytest
 import torch
 
-from pyrovae.evidence.evaluate import importance_sampling, in_slices
+from pyrovae.base.records import mean_and_se
+from pyrovae.evidence.evaluate import COLUMNS, evaluate, importance_sampling, in_slices
 from pyrovae.evidence.importance import WEIGHTS_AT_ONCE, Weights
+from pyrovae.evidence.proposals.widened import widened
+from pyrovae.evidence.report import Report
 from pyrovae.evidence.running_sums import Moments
+from pyrovae.programs.oracles import ppca
 
 
 def doubles(*shape, seed=0):
@@ -26,3 +33,27 @@ def test_slices_are_the_whole(monkeypatch):
     assert widths == [4, 4, 1]
     for name, column in whole.items():
         torch.testing.assert_close(sliced[name], column, rtol=1e-12, atol=1e-12)
+
+
+def test_a_new_estimator_is_one_line_of_columns(monkeypatch, tmp_path):
+    """A function of the log weights, named in COLUMNS, is in every form of a report, and comes back from a file."""
+    monkeypatch.setitem(COLUMNS, "log_evidence_best", lambda log_weight, tail: log_weight.amax(0))
+    monkeypatch.setitem(COLUMNS, "mc_se_log_evidence_best", lambda log_weight, tail: 0 * log_weight[0] + 0.5)
+    oracle = ppca(5, 2)
+    x, _ = oracle.draw(4, seed=0)
+    report = evaluate(oracle.model, widened(oracle.guide, 1.3), x, num_particles=30, progress=False)
+    best = report.log_evidence_best
+    assert torch.equal(report.table()["log_evidence_best"], best) and "log_evidence_best" in dir(report)
+    assert report.to_dict()["log_evidence_best"] == mean_and_se(best, torch.full((4,), 0.5))
+    (line,) = (line for line in report.summary().splitlines() if line.startswith("log_evidence_best"))
+    assert line.split()[1:] == [f"{best.mean():.3f}", f"{best.std() / 2:.3f}", "0.2500"]
+    report.save(tmp_path / "report.json")
+    monkeypatch.undo()
+    assert torch.equal(Report.load(tmp_path / "report.json").log_evidence_best, best)
+
+
+def test_what_is_no_column_is_told():
+    report = Report({"elbo": torch.zeros(2).double()}, 1, 0, "tiled", {})
+    assert torch.equal(copy.deepcopy(report).elbo, report.elbo)
+    with pytest.raises(AttributeError, match="a report has no 'evidence'; its columns are elbo"):
+        report.evidence

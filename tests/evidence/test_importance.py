@@ -174,7 +174,7 @@ def test_programs_that_run_particles_one_after_the_other():
 
     with pytest.raises(InputError, match="take one particle at a time"):
         evaluate(model, guide, X[:10].float(), compile=True)
-    assert evaluate(model, guide, X[:10].float()).way == "looped"
+    assert evaluate(model, guide, X[:10].float()).strategy == "looped"
 
 
 def test_without_a_compiler_auto_says_nothing_and_true_refuses(monkeypatch):

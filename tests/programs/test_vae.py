@@ -112,7 +112,7 @@ class TestPrograms:
             encoder=Conditional(families.normal(), 2, conv_encoder(shape, channels=(3, 4), hidden=8, seed=1)),
         )
         report = evaluate(vae.model, vae.guide, (torch.rand(6, *shape) < 0.5).float(), num_particles=30)
-        assert report.way == "vectorized"
+        assert report.strategy == "vectorized"
         assert report.log_evidence.isfinite().all()
 
 

@@ -19,20 +19,22 @@ from torch import Tensor
 from pyrovae.base.errors import InputError, UntrustedEvidence, check_at_least_one
 from pyrovae.base.memory import blocks_of
 from pyrovae.base.random import seed_everything
-from pyrovae.base.records import mean_and_se, number, text
-from pyrovae.data.split import Protocol, as_split
+from pyrovae.base.records import Record, spread
+from pyrovae.base.tables import TextTable, text
+from pyrovae.data.protocol import Protocol
+from pyrovae.data.split import as_split
 from pyrovae.evidence import estimators
 from pyrovae.evidence.annealing.chains import Route, Walk, forward
 from pyrovae.evidence.annealing.paths import Path, from_guide
 from pyrovae.evidence.annealing.tuning import num_transitions, tune
 from pyrovae.evidence.blocks import Block, Pair, block_by_block
+from pyrovae.evidence.report import UNRELIABLE_FRACTION, effective_size, evidence_and_errors
 from pyrovae.pairs.latents import Latents
 from pyrovae.pairs.traces import Program
 
 Start = Callable[[Latents], Path]
 MEMORY = "lower num_chains or batch_size"
 ADVICE = "take more temperatures or chains, or start from the prior (from_prior)"
-DOUBTFUL_SHARE = 0.05  # of the data, above which the evidence comes with a warning
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Plan:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Annealed:
+class Annealed(Record):
     """Annealed log p(x) of N data, in nats; every tensor is (N,), float64, on the CPU."""
 
     log_evidence: Tensor
@@ -93,64 +95,40 @@ class Annealed:
     def __repr__(self) -> str:
         return f"Annealed(N={len(self)}, T={self.num_temperatures}, log p(x) {self.log_evidence.mean():.3f} nats)"
 
-    def __str__(self) -> str:
-        return self.summary()
+    @property
+    def fraction_unreliable(self) -> float:
+        """Fraction of the data whose evidence rests on less than a quarter of the chains."""
+        return (self.ess < self.num_chains / 4).double().mean().item()
 
-    def to_dict(self) -> dict[str, Any]:
-        """Means over data with their errors, in nats per datum, as plain values for JSON."""
-        se = self.mc_se_log_evidence
-        evidence = mean_and_se(self.log_evidence) | {
-            "mc_se": number(se.square().sum().sqrt() / len(self)),
-            "bias": number(estimators.log_evidence_bias(se).mean()),
-        }
+    def numbers(self) -> dict[str, Any]:
+        """Means over data with their errors, in nats per datum, and how the chains fared."""
         return {
             "unit": "nats per datum",
             "method": "annealed importance sampling",
             "num_data": len(self),
-            "num_temperatures": self.num_temperatures,
-            "num_chains": self.num_chains,
-            "num_leapfrog": self.num_leapfrog,
-            "start": self.start,
-            "seed": self.seed,
-            "measure": self.measure,
-            "protocol": self.protocol.to_dict() if self.protocol else None,
-            "log_evidence": evidence,
-            "ess": {"median": number(self.ess.median()), "min": number(self.ess.min())},
-            "acceptance": {"mean": number(self.acceptance.mean()), "min": number(self.acceptance.min())},
+            "log_evidence": evidence_and_errors(self.log_evidence, self.mc_se_log_evidence),
+            "ess": spread(self.ess),
+            "acceptance": spread(self.acceptance),
         }
 
-    def summary(self) -> str:
-        """The evidence with its errors, and how the chains fared, as text."""
-        values = self.to_dict()
-        evidence, ess, acceptance = values["log_evidence"], values["ess"], values["acceptance"]
-        lines = [str(self.protocol)] if self.protocol else []
-        lines += [
+    def lines(self) -> list[str | TextTable]:
+        values, fraction = self.numbers(), self.fraction_unreliable
+        evidence, acceptance = values["log_evidence"], values["acceptance"]
+        unreliable = fraction > UNRELIABLE_FRACTION
+        return [
+            *([str(self.protocol)] if self.protocol else []),
             f"annealed importance sampling from the {self.start}: {self.num_temperatures} temperatures, "
             f"{self.num_chains} chains for each of N = {len(self)} data; nats per datum",
-            f"log p(x)  {text(evidence['mean'], 3)}   data SE {text(evidence['data_se'], 3)}   "
-            f"MC SE {text(evidence['mc_se'], 4)}   bias about {text(evidence['bias'], 4)}"
-            + (" or far worse, see below" if self.share_doubtful > DOUBTFUL_SHARE else ""),
-            f"effective sample size of {self.num_chains} chains: median {text(ess['median'], 1)}, "
-            f"least {text(ess['min'], 1)}",
-            f"acceptance of the transitions: mean {text(acceptance['mean'], 2)}, least {text(acceptance['min'], 2)}",
-            *self._doubts(),
+            f"log p(x)  {text(evidence['mean'], '.3f')}   data SE {text(evidence['data_se'], '.3f')}   "
+            f"MC SE {text(evidence['mc_se'], '.4f')}   bias about {text(evidence['bias'], '.4f')}"
+            + (" or far worse, see below" if unreliable else ""),
+            effective_size(f"{self.num_chains} chains", values["ess"]),
+            f"acceptance of the transitions: mean {text(acceptance['mean'], '.2f')}, "
+            f"least {text(acceptance['min'], '.2f')}",
+            *([f"few chains carry the weight of {fraction:.0%} of data: {ADVICE}"] if unreliable else []),
             "a lower bound in expectation, blind to modes that no chain reaches; bidirectional bounds (bdmc) tell on",
             "simulated data how far below it may be",
         ]
-        return "\n".join(lines)
-
-    @property
-    def share_doubtful(self) -> float:
-        """Share of the data whose evidence rests on less than a quarter of the chains."""
-        return (self.ess < self.num_chains / 4).double().mean().item()
-
-    def _doubts(self) -> list[str]:
-        share = self.share_doubtful
-        return [f"few chains carry the weight of {share:.0%} of data: {ADVICE}"] if share > DOUBTFUL_SHARE else []
-
-    def table(self) -> dict[str, Tensor]:
-        """The per-datum columns by name, (N,) each."""
-        return {name: getattr(self, name) for name in ("log_evidence", "mc_se_log_evidence", "ess", "acceptance")}
 
 
 def annealed_evidence(
@@ -242,9 +220,9 @@ def annealed_evidence(
         desc="annealing",
         total=len(blocks_of(len(split), batch_size)) * num_transitions(num_temperatures),
     )
-    if annealed.share_doubtful > DOUBTFUL_SHARE:
+    if annealed.fraction_unreliable > UNRELIABLE_FRACTION:
         warnings.warn(
-            f"the annealed evidence of {annealed.share_doubtful:.0%} of {len(annealed)} data rests on less than a "
+            f"the annealed evidence of {annealed.fraction_unreliable:.0%} of {len(annealed)} data rests on less than a "
             f"quarter of their {num_chains} chains and may be too low: {ADVICE}",
             UntrustedEvidence,
             stacklevel=2,

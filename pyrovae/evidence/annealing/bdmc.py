@@ -16,7 +16,8 @@ from torch import Tensor
 from pyrovae.base.errors import check_at_least_one
 from pyrovae.base.memory import blocks_of
 from pyrovae.base.random import seed_everything
-from pyrovae.base.records import mean_and_se, number, text
+from pyrovae.base.records import Record, mean_and_se
+from pyrovae.base.tables import TextTable
 from pyrovae.data.split import as_split
 from pyrovae.evidence import estimators
 from pyrovae.evidence.annealing.ais import MEMORY, Plan, Start
@@ -31,7 +32,7 @@ QUANTITIES = ("lower", "upper", "width", "importance")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Bidirectional:
+class Bidirectional(Record):
     """Bounds on log p(x) of N simulated data, in nats; every tensor is (N,), float64, on the CPU.
 
     The chains of one datum share its one exact posterior draw, so errors are standard errors over data alone.
@@ -59,26 +60,23 @@ class Bidirectional:
     def __repr__(self) -> str:
         return f"Bidirectional(N={len(self)}, T={self.num_temperatures}, width {self.width.mean():.3f} nats)"
 
-    def __str__(self) -> str:
-        return self.summary()
+    def table(self) -> dict[str, Tensor]:
+        return {name: getattr(self, name) for name in QUANTITIES}
 
-    def to_dict(self) -> dict[str, Any]:
-        """Means over data with their standard errors, in nats per datum, as plain values for JSON."""
-        settings = ("num_temperatures", "num_chains", "num_leapfrog", "num_particles", "start", "seed")
+    def numbers(self) -> dict[str, Any]:
+        """Means over data with their standard errors, in nats per datum."""
         return {
             "unit": "nats per datum",
             "method": "bidirectional Monte Carlo",
             "data": "simulated from the model",
             "num_data": len(self),
-            **{name: getattr(self, name) for name in settings},
-            **{name: mean_and_se(getattr(self, name)) for name in QUANTITIES},
+            **{name: mean_and_se(column) for name, column in self.table().items()},
             "importance_shortfall": mean_and_se(self.upper - self.importance),
-            "widest": number(self.width.max()),
+            "widest": self.width.max().item(),
         }
 
-    def summary(self) -> str:
-        """The bounds and what they certify, as text."""
-        values = self.to_dict()
+    def lines(self) -> list[str | TextTable]:
+        values = self.numbers()
         labels = {
             "upper": "annealed backward, at least log p(x)",
             "lower": "annealed forward, at most log p(x)",
@@ -86,20 +84,13 @@ class Bidirectional:
             "importance": f"importance sampling, K = {self.num_particles}",
             "importance_shortfall": "its shortfall, at most",
         }
-        lines = [
+        columns = [("", "<42", ""), ("mean", ">10", ".3f"), ("SE", ">8", ".3f")]
+        return [
             f"bidirectional Monte Carlo from the {self.start}: {self.num_temperatures} temperatures, "
             f"{self.num_chains} chains for each of N = {len(self)} simulated data; nats per datum",
-            f"{'':42}{'mean':>10}{'SE':>8}",
+            TextTable(columns, [(label, *values[name].values()) for name, label in labels.items()]),
+            CERTIFICATE,
         ]
-        lines += [
-            f"{label:42}{text(values[name]['mean'], 3):>10}{text(values[name]['data_se'], 3):>8}"
-            for name, label in labels.items()
-        ]
-        return "\n".join([*lines, CERTIFICATE])
-
-    def table(self) -> dict[str, Tensor]:
-        """The per-datum columns by name, (N,) each."""
-        return {name: getattr(self, name) for name in QUANTITIES}
 
 
 CERTIFICATE = (

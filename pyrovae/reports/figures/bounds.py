@@ -73,9 +73,7 @@ def _draw_curve(axes: Axes, record: Convergence) -> None:
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(plainly)
     axes.set(xlabel="number of particles K (K = 1: the ELBO)", ylabel=f"log p(x), {UNIT}")
-    threshold = estimators.pareto_k_threshold(record.num_particles[-1])
-    doubtful = ((record.pareto_k > threshold) | record.pareto_k.isnan()).double().mean()
-    about = f"N = {len(record.pareto_k):,}; k-hat bad for {doubtful:.0%} at K = {record.num_particles[-1]:,}"
+    about = f"N = {len(record):,}; k-hat bad for {record.fraction_unreliable:.0%} at K = {record.num_particles[-1]:,}"
     axes.set_title(f"{source(record.protocol)}\n{about}".strip())
 
 

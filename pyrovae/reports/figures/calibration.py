@@ -136,7 +136,7 @@ def _draw_pit(axes: Axes, record: PredictiveCheck) -> None:
     pooled = (_ecdf(columns.reshape(-1, 1), grid) - grid)[0]
     axes.plot(grid.numpy(), pooled.numpy(), color=INK, linewidth=1.8, label="all coordinates pooled")
     account = record.to_dict()["pit"]
-    beyond_own = f"{account['share_beyond']:.0%} of {account['num_coordinates']:,} coordinates beyond their band"
+    beyond_own = f"{account['fraction_beyond']:.0%} of {account['num_coordinates']:,} coordinates beyond their band"
     axes.set_title(f"PIT: p = {account['p_value']:.2g} after Bonferroni\n{beyond_own}")
     axes.set(xlabel="randomised PIT u under the prior predictive", ylabel="ECDF − uniform")
     _legend_below(axes)

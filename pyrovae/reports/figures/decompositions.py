@@ -87,7 +87,7 @@ def _parts(name: str, account: Mapping[str, Any]) -> list[Part]:
 def _draw_gaps(panels: Sequence[Axes], top: float, name: str, record: Gaps, parts: Sequence[Part]) -> None:
     labels, bars, numbers = panels
     account = record.to_dict()
-    about = f"N = {len(record):,}, K = {record.num_particles:,}, k-hat bad for {record.share_doubtful:.0%}"
+    about = f"N = {len(record):,}, K = {record.num_particles:,}, k-hat bad for {record.fraction_unreliable:.0%}"
     short = name if len(name) <= 50 else f"{name[:49]}…"
     labels.text(0, top, short, va="center", weight="bold", in_layout=False, parse_math=False)
     numbers.text(1, top, about, va="center", ha="right", fontsize=8, color=QUIET, in_layout=False)

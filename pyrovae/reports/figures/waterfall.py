@@ -55,10 +55,10 @@ def _ledger_header(labels: Axes, numbers: Axes, top: float, name: str, account: 
             numbers.text(x, -0.9, title, va="center", ha="right", fontsize=8, color=QUIET)
     bias = number(account["log_evidence"]["bias"], 4)
     tail = account["pareto_k"]
-    doubtful = tail["share_above"] + tail["share_undefined"]
-    worse = " or worse" if doubtful > 0.05 else ""
+    unreliable = tail["fraction_above"] + tail["fraction_undefined"]
+    worse = " or worse" if unreliable > 0.05 else ""
     about = f"N = {account['num_data']:,}, K = {account['num_particles']:,}"
-    about += f", k-hat bad for {doubtful:.0%}, bias {bias}{worse}"
+    about += f", k-hat bad for {unreliable:.0%}, bias {bias}{worse}"
     short = name if len(name) <= 50 else f"{name[:49]}…"
     labels.text(0, top, short, va="center", weight="bold", in_layout=False, parse_math=False)
     numbers.text(1, top, about, va="center", ha="right", fontsize=8, color=QUIET, in_layout=False)

@@ -119,7 +119,7 @@ def test_programs_of_every_style(name):
     )
     se = (a.mc_se_log_evidence.square() + b.mc_se_log_evidence.square()).sqrt()
     assert ((a.log_evidence - b.log_evidence).abs() < 4.5 * se).all()
-    assert a.way == b.way == case.way and (a.elbo != b.elbo).all()
+    assert a.strategy == b.strategy == case.way and (a.elbo != b.elbo).all()
 
 
 def test_the_report_says_it(tmp_path):

@@ -353,7 +353,7 @@ def test_it_mends_a_guide_that_is_too_narrow():
     reports = [account(guide, x, model=heavy.model) for guide in guides]
     errors = [float((report.log_evidence - heavy.log_evidence(x)).mean()) for report in reports]
     assert errors[0] < -0.1 and abs(errors[1]) < 0.01
-    assert reports[0].share_doubtful > 0.5 and reports[1].share_doubtful == 0
+    assert reports[0].fraction_unreliable > 0.5 and reports[1].fraction_unreliable == 0
 
 
 def test_discrete_latents():
@@ -389,7 +389,7 @@ def test_programs_of_every_style(name):
     )
     se = (a.mc_se_log_evidence.square() + b.mc_se_log_evidence.square()).sqrt()
     assert ((a.log_evidence - b.log_evidence).abs() < 4.5 * se).all()
-    assert (a.elbo != b.elbo).all() and a.way == b.way == case.way
+    assert (a.elbo != b.elbo).all() and a.strategy == b.strategy == case.way
 
 
 # --------------------------------------------------------------------------------------- modules and scopes

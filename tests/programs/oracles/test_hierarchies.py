@@ -84,7 +84,7 @@ def test_draws_have_the_moments_of_the_model():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: hierarchy(0), "num_members must be a whole number, at least 1; got 0"),
+        (lambda: hierarchy(0), "num_members must be at least 1, got 0"),
         (lambda: hierarchy(3, noise=0.0), "noise_scale must be positive everywhere; got 0"),
         (lambda: hierarchy(3, group_scale=-1.0), "group_scale must be positive"),
         (

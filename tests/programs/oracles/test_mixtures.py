@@ -128,7 +128,7 @@ class TestConstructors:
         mixture = make(4, 3)
         close(mixture.weights, torch.tensor([1, 2, 3], dtype=torch.float64) / 6)
         assert mixture.means.shape == (3, 4)
-        with pytest.raises(InputError, match="num_components must be a whole number, at least 1; got 0"):
+        with pytest.raises(InputError, match="num_components must be at least 1, got 0"):
             make(4, 0)
 
     def test_a_widened_guide_is_tempered_and_mixed(self, mixture):

@@ -99,7 +99,7 @@ def test_the_exact_guide_is_reported_so_and_takes_a_particle_dimension(oracle):
     report = pv.evaluate(oracle.model, oracle.guide, x, num_particles=100, progress=False)
     exact = report.pareto_k == -math.inf
     assert (exact | report.pareto_k.isnan()).all() and exact[undecided(oracle, x)].all()
-    assert report.way == "vectorized"
+    assert report.strategy == "vectorized"
 
 
 def undecided(oracle, x):
@@ -114,7 +114,7 @@ def undecided(oracle, x):
 def test_a_guide_of_known_error_passes_the_three_gates(name):
     x, report = measured(name)
     assert gates(report, EXAMPLES[name]().log_evidence(x)) == (True, True, True)
-    assert report.way == "vectorized"
+    assert report.strategy == "vectorized"
     assert report.mc_se_log_evidence.median() > 0.01  # it has an error to speak of
 
 

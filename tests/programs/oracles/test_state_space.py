@@ -109,7 +109,7 @@ def test_draws_have_the_moments_of_the_model():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"num_steps": 0}, "num_steps must be a whole number, at least 1; got 0"),
+        ({"num_steps": 0}, "num_steps must be at least 1, got 0"),
         ({"transition": doubles(2, 2)}, r"transition of shape \(3, 3\); got \(2, 2\)"),
         ({"emission": doubles(3)}, r"emission must have shape \(D, S\); got \(3,\)"),
         ({"process_scale": torch.zeros(3)}, "process_scale must be positive everywhere; got 0"),

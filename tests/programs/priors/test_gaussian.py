@@ -24,7 +24,7 @@ def test_standard_normal_is_one():
 @pytest.mark.parametrize(
     ("make_bad", "message"),
     [
-        (lambda: StandardNormal(0), "num_latents must be a whole number, at least 1; got 0"),
+        (lambda: StandardNormal(0), "num_latents must be at least 1, got 0"),
     ],
 )
 def test_bad_arguments(make_bad, message):

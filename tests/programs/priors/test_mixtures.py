@@ -50,8 +50,8 @@ def test_a_seed_alone_decides_a_mixture():
 @pytest.mark.parametrize(
     ("make_bad", "message"),
     [
-        (lambda: GaussianMixture(-1), "num_latents must be a whole number, at least 1; got -1"),
-        (lambda: GaussianMixture(2, num_components=0), "num_components must be a whole number, at least 1; got 0"),
+        (lambda: GaussianMixture(-1), "num_latents must be at least 1, got -1"),
+        (lambda: GaussianMixture(2, num_components=0), "num_components must be at least 1, got 0"),
         (lambda: GaussianMixture(2, spread=-1.0), "spread must not be negative, got -1"),
     ],
 )

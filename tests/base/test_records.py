@@ -1,0 +1,256 @@
+"""Every result is a record: an account in four forms, and files that give it back bit for bit or say what is wrong."""
+
+import functools
+import html
+import json
+import math
+from dataclasses import dataclass, fields, is_dataclass
+
+import pytest
+import torch
+from examples.records import every_record
+from torch import Tensor
+
+import pyrovae as pv
+from pyrovae.base.errors import InputError
+from pyrovae.base.records import Record, mean_and_se
+from pyrovae.base.tables import TextTable, quantities
+
+EVERY = every_record()
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pyrovae.base.errors.UntrustedPosterior"),
+    pytest.mark.filterwarnings("ignore::pyrovae.base.errors.UntrustedEvidence"),
+]
+
+
+@functools.cache
+def made(name):
+    return EVERY[name]()
+
+
+@pytest.fixture(params=EVERY)
+def record(request):
+    return made(request.param)
+
+
+def assert_same(a, b, where=""):
+    """Both are of one type, with the same bits in every field."""
+    assert type(a) is type(b), where
+    if isinstance(a, Tensor):
+        assert a.dtype == b.dtype and a.shape == b.shape, where
+        assert a.numpy().tobytes() == b.numpy().tobytes() or torch.equal(a.isnan(), b.isnan()), where
+        assert torch.equal(a[a == a], b[b == b]), where
+    elif isinstance(a, dict):
+        assert list(a) == list(b), where
+        for name in a:
+            assert_same(a[name], b[name], f"{where}/{name}")
+    elif is_dataclass(a):
+        for one in fields(a):
+            assert_same(getattr(a, one.name), getattr(b, one.name), f"{where}/{one.name}")
+    elif isinstance(a, tuple | list):
+        assert len(a) == len(b), where
+        for i, pair in enumerate(zip(a, b, strict=True)):
+            assert_same(*pair, f"{where}/{i}")
+    else:
+        assert a == b or (a != a and b != b), where
+
+
+# ------------------------------------------------------------------------------------ every record
+
+
+def test_every_kind_of_record_is_here():
+    kinds = {type(made(name)).__name__ for name in EVERY}
+    assert kinds == {kind.__name__ for kind in Record.__subclasses__() if kind.__module__.startswith("pyrovae.")}
+
+
+def test_the_account_as_text(record):
+    text = record.summary()
+    assert str(record) == text and len(text) > 40 and "object at 0x" not in text and "nan" not in text
+
+
+def test_it_is_named_on_one_line(record):
+    assert repr(record).startswith(f"{type(record).__name__}(") and repr(record).endswith(")")
+    assert "\n" not in repr(record)
+
+
+def test_columns_of_one_length(record):
+    table = record.table()
+    assert table and all(isinstance(column, Tensor) and column.dim() == 1 for column in table.values())
+    assert len({len(column) for column in table.values()} | ({len(record.row_names())} - {0})) == 1
+
+
+def test_plain_values_for_json(record):
+    values = record.to_dict()
+    assert values and json.loads(record.to_json()) == json.loads(json.dumps(values, allow_nan=False))
+
+
+def test_a_frame_is_the_table(record):
+    frame = record.to_dataframe()
+    assert list(frame.columns) == list(record.table())
+    for name, column in record.table().items():
+        assert_same(torch.tensor(frame[name].to_numpy()), column)
+    assert not record.row_names() or list(frame.index) == list(record.row_names())
+
+
+def test_shown_in_a_notebook(record):
+    shown = record._repr_html_()
+    assert "<script" not in shown and "<b>" not in shown
+    for line in record.summary().splitlines():
+        for word in line.split():
+            assert html.escape(word) in shown
+    assert shown.count("<table>") == sum(isinstance(part, TextTable) for part in record.lines())
+
+
+def test_saved_and_loaded(record, tmp_path):
+    record.save(tmp_path / "record.json")
+    assert_same(record, type(record).load(tmp_path / "record.json"))
+    assert {path.suffix for path in tmp_path.iterdir()} - {".safetensors"} == {".json", ".csv"}
+    saved = json.loads((tmp_path / "record.json").read_text())
+    assert saved.pop("record")["kind"] == type(record).__name__
+    assert saved == json.loads(record.to_json())
+
+
+def test_anything_altered_is_refused(record, tmp_path):
+    path = tmp_path / "record.json"
+    record.save(path)
+    for file in tmp_path.iterdir():
+        whole = file.read_bytes()
+        for place in (len(whole) // 3, 2 * len(whole) // 3):
+            file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+            with pytest.raises(InputError, match=r"record\.json: (altered since it was written|not a|holds a)"):
+                type(record).load(path)
+        file.write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(InputError, match=r"record\.json"):
+            type(record).load(path)
+        file.unlink()
+        with pytest.raises(InputError, match=r"record\.json: there is no such file, or none that ends in \.[a-z]+"):
+            type(record).load(path)
+        file.write_bytes(whole)
+    type(record).load(path)
+
+
+# ---------------------------------------------------------------------------------- what is refused
+
+
+def changed(path, **changes):
+    """The files of a record whose JSON says something else of itself."""
+    account = json.loads(path.read_text())
+    account["record"] |= changes
+    path.write_text(json.dumps(account))
+
+
+def test_another_kind_of_record(tmp_path):
+    made("report").save(tmp_path / "r.json")
+    with pytest.raises(InputError, match=r"r\.json: holds a Report, not a Comparison; load it with Report\.load"):
+        type(made("comparison")).load(tmp_path / "r.json")
+
+
+def test_a_newer_format(tmp_path):
+    made("report").save(tmp_path / "r.json")
+    changed(tmp_path / "r.json", format=99)
+    with pytest.raises(InputError, match=r"r\.json: has format 99, this version reads up to 1; update pyrovae"):
+        pv.Report.load(tmp_path / "r.json")
+
+
+def test_a_record_of_before_records_said_what_they_are(tmp_path):
+    gaps = made("gaps")
+    (tmp_path / "g.json").write_text(gaps.to_json())
+    (tmp_path / "g.csv").write_text(gaps.to_csv())
+    with pytest.raises(InputError, match=r"g\.json: not a Gaps that pyrovae saved"):
+        type(gaps).load(tmp_path / "g.json")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".safetensors"])
+def test_names_that_belong_to_the_files_beside_it(suffix, tmp_path):
+    for use in (made("report").save, pv.Report.load):
+        with pytest.raises(InputError, match=rf"r\{suffix}: .* give the record another, such as r\.json"):
+            use(tmp_path / f"r{suffix}")
+
+
+def test_a_folder_is_no_record(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        pv.Report.load(tmp_path)
+
+
+def test_a_frame_needs_pandas(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pandas", None)
+    with pytest.raises(InputError, match=r"to_dataframe\(\) needs pandas: pip install pandas"):
+        made("report").to_dataframe()
+
+
+# -------------------------------------------------------------------------------- a record by hand
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Toy(Record):
+    """A record with whatever a field may hold."""
+
+    column: Tensor
+    matrix: Tensor
+    by_name: dict[str, Tensor]
+    number: float
+    some: tuple[float, ...]
+    none: float | None
+    words: dict[str, str]
+
+    def lines(self):
+        return ["<script>alert(1)</script> & more", TextTable([("a<b", "<9", ""), ("x", ">6", ".1f")], [("<i>", 1.0)])]
+
+
+TOY = Toy(
+    column=torch.tensor([math.nan, math.inf, -math.inf, -0.0, 1 / 3], dtype=torch.float64),
+    matrix=torch.tensor([[math.nan, 1.0], [-math.inf, 2.0]]),
+    by_name={"n": torch.tensor([1, 2, 3]), "flags": torch.tensor([True, False]), "scalar": torch.tensor(2.5)},
+    number=-math.inf,
+    some=(1.0, math.nan, 1e-300),
+    none=None,
+    words={"a": "b, \"c\"\n'd'", "tensor": "é"},
+)
+
+
+def test_whatever_a_field_holds_comes_back(tmp_path):
+    TOY.save(tmp_path / "toy.json")
+    back = Toy.load(tmp_path / "toy.json")
+    assert_same(TOY, back)
+    assert math.copysign(1, back.column[3].item()) == -1
+    assert (
+        back.to_dict()
+        == TOY.to_dict()
+        == {"number": None, "some": [1.0, None, 1e-300], "none": None, "words": TOY.words}
+    )
+
+
+def test_a_table_is_the_fields_that_are_columns():
+    assert list(TOY.table()) == ["column"]
+
+
+def test_text_is_escaped():
+    shown = TOY._repr_html_()
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in shown and "<td>a&lt;b</td>" in shown
+    assert "<script" not in shown and "<i>" not in shown
+
+
+# -------------------------------------------------------------------------------------- its tables
+
+
+def test_columns_are_aligned():
+    table = TextTable(
+        [("name", "<6", ""), ("x", ">8", ".2f")], [("a", 1.25), "all of it", ("b", math.nan, "  why"), ("c", None)]
+    )
+    assert str(table).splitlines() == [
+        "name         x",
+        "a         1.25",
+        "all of it",
+        "b            -  why",
+        "c            -",
+    ]
+
+
+def test_quantities_have_their_errors():
+    cells = mean_and_se(torch.tensor([1.0, 3.0]), torch.tensor([3.0, 4.0]))
+    assert cells == {"mean": 2.0, "data_se": 1.0, "mc_se": 2.5}
+    assert mean_and_se(torch.tensor([1.0])) == {"mean": 1.0, "data_se": None}
+    lines = str(quantities(6, [("one", cells, "   !"), ("two", mean_and_se(torch.tensor([-1e-9])), "")])).splitlines()
+    assert lines[0].split() == ["mean", "data", "SE", "MC", "SE"]
+    assert lines[1].split() == ["one", "2.000", "1.000", "2.5000", "!"]
+    assert lines[2].split() == ["two", "0.000", "-"]

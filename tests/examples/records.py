@@ -1,0 +1,46 @@
+"""Records as tests alter them."""
+
+from dataclasses import replace
+
+import pyrovae as pv
+
+
+def with_columns(report, **columns):
+    """The report with other values in some of its columns."""
+    return replace(report, columns={**report.columns, **columns})
+
+
+def every_record():
+    """Name -> what measures a small record of its kind, with undefined and infinite numbers among them."""
+    oracle, line = pv.oracles.ppca(5, 2), pv.oracles.ppca(4, 1)
+    x, one = oracle.draw(8, seed=0)[0], line.draw(1, seed=0)[0]
+    model, guide = oracle.model, pv.widened(oracle.guide, 1.5, shift=0.3)
+    pair, quiet = (model, guide), {"progress": False}
+    counted = {"num_draws": 19, "num_particles": 40, **quiet}
+    path = {"num_temperatures": 2, "num_chains": 3, **quiet}
+
+    def report(num_particles=30, guide=guide):
+        return pv.evaluate(model, guide, x, num_particles=num_particles, **quiet)
+
+    def exact(pair, datum, **options):
+        return pv.exact_posterior(*pair, datum, num_draws=8, **options, **quiet)
+
+    return {
+        "report": report,
+        "report of one particle": lambda: report(1),
+        "report of an exact guide": lambda: report(30, oracle.guide),
+        "convergence": lambda: pv.convergence(*pair, x, num_particles=25, **quiet),
+        "annealed": lambda: pv.annealed_evidence(*pair, x, **path),
+        "bidirectional": lambda: pv.bidirectional(*pair, x, num_data=4, num_particles=5, **path),
+        "gaps": lambda: pv.gaps(*pair, x, num_particles=30, num_steps=2, **quiet),
+        "surgery": lambda: pv.surgery(*pair, x, num_queries=5, **quiet),
+        "surgery without factors": lambda: pv.surgery(model, oracle.guide, x, **quiet),
+        "calibration": lambda: pv.calibrate(*pair, x, num_simulations=60, **counted),
+        "rank test": lambda: pv.calibrate(model, pv.widened(oracle.guide, 0.3), x, num_simulations=60, **counted).guide,
+        "predictive check": lambda: pv.predictive_check(*pair, x, num_draws=9, **quiet),
+        "posterior on a grid": lambda: exact((line.model, line.guide), one),
+        "posterior by NUTS": lambda: exact(pair, x[:1], method="nuts", num_warmup=5, num_chains=2),
+        "posterior resampled": lambda: exact(pair, x[:1], method="resampled", num_particles=20),
+        "draws": lambda: pv.posterior(*pair, x, num_samples=2),
+        "comparison": lambda: pv.compare({"wide": report(), "exact, <b>": report(20, oracle.guide)}),
+    }

@@ -1,0 +1,163 @@
+"""The posterior on a grid against closed forms, to rounding."""
+
+import math
+
+import pyro.distributions as dist
+import pytest
+import scipy.integrate
+import torch
+from examples.posteriors import BROKEN, SQUARED, ZERO, datum, exact_moments, gold, pair_of
+
+import pyrovae as pv
+from pyrovae.base.errors import UntrustedPosterior
+from pyrovae.posteriors.reference import exact_posterior
+
+GRIDS = {
+    "one latent": lambda: pv.oracles.ppca(20, 1),
+    "two latents": lambda: pv.oracles.ppca(20, 2),
+    "two sites, one in a plate": lambda: pv.oracles.hierarchy(1),
+    "a positive latent": lambda: pv.oracles.gamma_poisson(1),
+    "two positive latents": lambda: pv.oracles.gamma_poisson(2),
+    "a latent between 0 and 1": lambda: pv.oracles.beta_binomial(1),
+}
+
+
+@pytest.mark.parametrize("shift", [0.0, 3.0], ids=["near guide", "far guide"])
+@pytest.mark.parametrize("name", GRIDS)
+def test_a_grid_is_exact(name, shift):
+    oracle = GRIDS[name]()
+    x = datum(oracle, seed=3)
+    found = exact_posterior(oracle.model, pv.widened(oracle.guide, 0.5, shift=shift), x, num_draws=2000, progress=False)
+    assert found.method == "grid"
+    assert abs(found.log_evidence.value - oracle.log_evidence(x).item()) < 1e-6
+    assert found.log_evidence.error < 1e-6
+    for site, (mean, sd) in exact_moments(oracle, x).items():
+        torch.testing.assert_close(found.moments.mean[site].flatten(), mean, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(found.moments.sd[site].flatten(), sd, rtol=1e-6, atol=1e-6)
+        draws = found.values[site].reshape(2000, -1)
+        # 4.5 standard errors, of the mean and (with a kurtosis of at most 9) of the standard deviation.
+        assert ((draws.mean(0) - mean).abs() < 4.5 * sd / math.sqrt(2000)).all()
+        assert ((draws.std(0) / sd - 1).abs() < 4.5 * math.sqrt(2.0 / 2000)).all()
+
+
+def test_the_grid_of_the_record_is_the_density():
+    oracle = pv.oracles.gamma_poisson(2)
+    x = datum(oracle)
+    grid = gold(oracle, x, num_draws=4).diagnostics
+    size = len(grid.axes[0])
+    assert grid.values["z"].shape == (size, size, 2) and grid.log_density.shape == (size, size)
+    torch.testing.assert_close(grid.values["z"][:, 0, 0].log(), grid.axes[0])
+    expected = oracle.posterior(x).log_prob(grid.values["z"])
+    likely = expected > -30
+    torch.testing.assert_close(grid.log_density[likely], expected[likely], rtol=1e-8, atol=1e-8)
+    assert abs(grid.log_mass.exp().sum().item() - 1) < 1e-10
+
+
+def test_draws_of_a_grid_follow_the_density():
+    # Kolmogorov's distance of 5,000 independent draws is above 2 / sqrt(5000) with probability 7e-4.
+    oracle = pv.oracles.gamma_poisson(1)
+    x = datum(oracle)
+    draws = gold(oracle, x, num_draws=5000).values["z"].flatten().sort().values
+    expected = torch.distributions.Gamma(oracle.concentration + x[0], oracle.rate + 1).cdf(draws)
+    assert (expected - (torch.arange(5000) + 0.5) / 5000).abs().max() < 2 / math.sqrt(5000)
+    assert draws.unique().numel() == 5000
+
+
+def test_a_grid_holds_both_modes():
+    x = torch.tensor([2.0], dtype=torch.float64)
+
+    def density(z, power):
+        log_prob = dist.Normal(ZERO, 1.0).log_prob(z) + dist.Normal(z.square(), 0.1).log_prob(x[0])
+        return log_prob.exp().item() * z.item() ** power
+
+    def moment(power):
+        return 2 * scipy.integrate.quad(lambda z: density(ZERO + z, power), 0, 3, epsabs=1e-13, limit=200)[0]
+
+    found = exact_posterior(*SQUARED, x, progress=False)
+    assert abs(found.log_evidence.value - math.log(moment(0))) < 1e-6
+    assert abs(found.moments.mean["z"]) < 1e-6
+    assert abs(found.moments.sd["z"] - math.sqrt(moment(2) / moment(0))) < 1e-6
+    share = (found.values["z"] > 0).double().mean()
+    assert abs(share - 0.5) < 4 * 0.5 / math.sqrt(2000)  # 4 standard errors
+
+
+HARD = {  # prior, likelihood, guide, datum, exact log p(x)
+    "a millionth of the prior's width": (
+        lambda: dist.Normal(ZERO, 1.0),
+        lambda z: dist.Normal(z, 1e-6),
+        lambda: dist.Normal(ZERO, 1.0),
+        3.0,
+        lambda x: dist.Normal(ZERO, math.sqrt(1 + 1e-12)).log_prob(x),
+    ),
+    "hundreds of e-foldings long": (
+        lambda: dist.Gamma(ZERO + 0.05, 1.0),
+        dist.Poisson,
+        lambda: dist.Gamma(ZERO + 1.0, 1.0),
+        0.0,
+        lambda x: dist.GammaPoisson(ZERO + 0.05, ZERO + 1.0).log_prob(x),
+    ),
+    "heavy tails": (
+        lambda: dist.StudentT(ZERO + 3.0, ZERO, 1.0),
+        lambda z: dist.Normal(0.0 * z, 1.0),
+        lambda: dist.Normal(ZERO, 0.1),
+        0.0,
+        lambda x: dist.Normal(ZERO, 1.0).log_prob(x),
+    ),
+    "bounded": (
+        lambda: dist.Uniform(ZERO, 1.0),
+        lambda z: dist.Normal(0.0 * z, 1.0),
+        lambda: dist.Beta(ZERO + 5.0, ZERO + 1.0),
+        0.0,
+        lambda x: dist.Normal(ZERO, 1.0).log_prob(x),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_a_grid_finds_the_scale_by_itself(name):
+    *programs, value, exact = HARD[name]
+    x = torch.tensor([value], dtype=torch.float64)
+    found = exact_posterior(*pair_of(*programs), x, method="grid", progress=False)
+    assert abs(found.log_evidence.value - exact(x).item()) < 1e-6
+
+
+def test_a_mode_between_the_nodes_is_not_lost_if_a_draw_has_seen_it():
+    def guide():
+        centres = torch.tensor([0.1, 500.1], dtype=torch.float64)
+        return dist.MixtureSameFamily(dist.Categorical(torch.ones(2)), dist.Normal(centres, 0.1))
+
+    model, guide = pair_of(lambda: dist.Normal(ZERO, 1e3), lambda z: dist.Normal((z - 250.1).abs(), 0.1), guide)
+    found = exact_posterior(model, guide, torch.full((1,), 250.0, dtype=torch.float64), progress=False)
+    prior = dist.Normal(ZERO, 1e3).log_prob(torch.tensor([0.1, 500.1], dtype=torch.float64))
+    assert abs(found.log_evidence.value - prior.logsumexp(0)) < 1e-6  # each mode weighs what the prior says there
+    assert (found.values["z"] > 250).any() and (found.values["z"] < 250).any()
+
+
+def test_a_ridge_across_the_axes():
+    covariance = torch.tensor([[1.0, 0.99], [0.99, 1.0]], dtype=torch.float64)
+    prior = dist.MultivariateNormal(torch.zeros(2, dtype=torch.float64), covariance)
+    model, guide = pair_of(
+        lambda: prior,
+        lambda z: dist.Normal(0.0 * z[..., 0], 1.0),
+        lambda: dist.Normal(torch.zeros(2, dtype=torch.float64), 0.1).to_event(1),
+    )
+    x = torch.zeros(1, dtype=torch.float64)
+    found = exact_posterior(model, guide, x, num_draws=2000, progress=False)
+    assert abs(found.log_evidence.value - dist.Normal(ZERO, 1.0).log_prob(x).item()) < 1e-6
+    assert abs(torch.corrcoef(found.values["z"][0].T)[0, 1] - 0.99) < 4 * (1 - 0.99**2) / math.sqrt(2000)
+
+
+def test_a_grid_too_coarse_says_so():
+    model, guide = pair_of(
+        lambda: dist.Cauchy(ZERO, 1.0), lambda z: dist.Normal(0.0 * z, 1.0), lambda: dist.Normal(ZERO, 1.0)
+    )
+    with pytest.warns(UntrustedPosterior, match=r"finest grid leaves an error of at least .* method='nuts'"):
+        exact_posterior(model, guide, torch.zeros(1, dtype=torch.float64), progress=False)
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_density_that_no_grid_holds(name):
+    likelihood, seen = BROKEN[name]
+    model, guide = pair_of(lambda: dist.Normal(ZERO, 1.0), likelihood, lambda: dist.Normal(ZERO, 1.0))
+    with pytest.raises(FloatingPointError, match=seen):
+        exact_posterior(model, guide, torch.ones(1, dtype=torch.float64), progress=False)
