@@ -24,6 +24,7 @@ from pyrovae.base.errors import InputError
 from pyrovae.base.tables import TextTable
 
 FORMAT = 1
+UNSEALED = b'"sha256": ""'  # of a record, before its hash is put in
 SUFFIXES = (".csv", ".safetensors", ".json")  # in the order of writing: the last holds the hash of all
 
 
@@ -151,11 +152,10 @@ class Record(ABC):
         others = {key: tensor.clone() for key, tensor in tensors.items() if key not in columns}
         files = {".csv": self.to_csv().encode()} | ({".safetensors": storage.pack(others)} if others else {})
         record = {"kind": type(self).__name__, "format": FORMAT, "files": [*files], "columns": columns, "fields": held}
-        account = self.to_dict()
-        record["sha256"] = _sha256(account | {"record": record}, files)
         # The account to be read by people, and in one more line what gives the record back.
-        whole = f'{as_json(account)[:-3]},\n  "record": {json.dumps(record, allow_nan=False)}\n}}\n'
-        return files | {".json": whole.encode()}
+        last = json.dumps(record | {"sha256": ""}, allow_nan=False)
+        whole = f'{as_json(self.to_dict())[:-3]},\n  "record": {last}\n}}\n'.encode()
+        return files | {".json": whole.replace(UNSEALED, UNSEALED[:-1] + _sha256(whole, files).encode() + b'"')}
 
     @classmethod
     def from_files(cls, files: Mapping[str, bytes], what: str) -> Self:
@@ -171,7 +171,7 @@ class Record(ABC):
                 raise InputError(f"{what}: there is no such file, or none that ends in {missing[0]} beside it")
             if "record" not in account:
                 return cls._from_older(account, _read_csv(files[".csv"]))
-            _check(account, files, cls.__name__, what)
+            _check(record, files, cls.__name__, what)
             table, tensors = _read_csv(files[".csv"]), dict[str, Tensor]()
             if ".safetensors" in record["files"]:
                 tensors |= storage.unpack(files[".safetensors"], what)
@@ -207,20 +207,19 @@ def _read_csv(data: bytes) -> dict[str, Tensor]:
     return {name: torch.tensor(column, dtype=torch.float64) for name, column in numbers.items()}
 
 
-def _check(account: dict[str, Any], files: Mapping[str, bytes], kind: str, what: str) -> None:
-    """Demands an account of a kind, of a format that is known, with its files as they were written."""
-    record = account["record"]
+def _check(record: Mapping[str, Any], files: Mapping[str, bytes], kind: str, what: str) -> None:
+    """Demands a record of a kind, of a format that is known, with every byte as it was written."""
     if record["kind"] != kind:
         raise InputError(f"{what}: holds a {record['kind']}, not a {kind}; load it with {record['kind']}.load")
     if record["format"] > FORMAT:
         raise InputError(f"{what}: has format {record['format']}, this version reads up to {FORMAT}; update pyrovae")
-    sha256 = record.pop("sha256")
-    if sha256 != _sha256(account, {suffix: files[suffix] for suffix in record["files"]}):
+    unsealed = files[".json"].replace(f'"sha256": "{record["sha256"]}"'.encode(), UNSEALED)
+    if record["sha256"] != _sha256(unsealed, {suffix: files[suffix] for suffix in record["files"]}):
         raise InputError(f"{what}: altered since it was written, or a file beside it was (its SHA-256 does not fit)")
 
 
-def _sha256(account: Mapping[str, Any], files: Mapping[str, bytes]) -> str:
-    return hashlib.sha256(b"\0".join([as_json(account).encode(), *files.values()])).hexdigest()
+def _sha256(whole: bytes, files: Mapping[str, bytes]) -> str:
+    return hashlib.sha256(b"\0".join([whole, *files.values()])).hexdigest()
 
 
 # --------------------------------------------------------------------------------------- fields as plain values

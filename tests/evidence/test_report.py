@@ -502,7 +502,7 @@ def binary_pair(num_features):
 
 def test_dynamic_training_data_are_drawn():
     split = load("digits", binarization="dynamic").train[:30]
-    flat = replace(split, tensors=(split.x.flatten(1),))
+    flat = replace(split, columns=(split.x.flatten(1),))
     seen = []
 
     def model(x):
