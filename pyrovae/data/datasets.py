@@ -18,7 +18,6 @@ from pyrovae.data.split import Dataset
 from pyrovae.data.user_files import Parts, Rows
 
 BINARIZATIONS = ("none", "dynamic", "static", "threshold")
-
 SPLITS = (0.8, 0.1, 0.1)
 
 
@@ -225,8 +224,6 @@ def _own(path: Path, options: Options) -> Dataset:
         parts = _parts(parts["all"], _sizes(len(parts["all"].x), options.splits), seed=options.seed)
     elif tuple(options.splits) != SPLITS:
         raise InputError(f"{name}: expected no splits, for the file has its own, got {options.splits}; leave them out")
-    else:
-        parts = {part: _take(rows, slice(None)) for part, rows in parts.items()}
     return dataset(name, parts, Recipe(kind, float(options.divisor or 1.0), seed))
 
 

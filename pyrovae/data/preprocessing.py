@@ -17,7 +17,7 @@ from pyrovae.base.errors import InputError
 from pyrovae.base.progress import bar
 from pyrovae.base.random import stream
 from pyrovae.data.encoding import Column, require_room
-from pyrovae.data.memmap import Mapped
+from pyrovae.data.memmap import Mapped, lies_in_file
 from pyrovae.data.protocol import Account, in_blocks, num_missing
 from pyrovae.data.split import Dataset, Split
 from pyrovae.data.user_files import Parts, Rows
@@ -59,7 +59,7 @@ def dataset(name: str, parts: Parts, recipe: Recipe) -> Dataset:
 def _split(name: str, part: str, rows: Rows, recipe: Recipe, values: "_Values", shown: Any) -> Split:
     source, once = _kept(rows), recipe.once(part)
     column = Column(source, torch.float32, recipe.divisor)
-    account = Account(column.shape, column.dtype, dataset=name, split=part, **asdict(recipe))
+    account = Account(column, dataset=name, split=part, **asdict(recipe))
     noise = stream(recipe.seed, part) if once and recipe.seed is not None else None
     if once:
         require_room(name, column)
@@ -81,6 +81,8 @@ def _kept(rows: Rows) -> Tensor | Mapped:
     """The source rows in the least room: those of a file stay there, bytes stay bytes, all else is float32."""
     if isinstance(rows.x, Mapped):
         return rows.x
+    if lies_in_file(rows.x):
+        return Mapped(rows.x, torch.arange(len(rows.x)))
     with np.errstate(over="ignore"):
         dtype = np.uint8 if rows.x.dtype in (np.uint8, np.bool_) else np.float32
         return torch.from_numpy(np.array(rows.x, dtype=dtype, order="C"))
@@ -93,22 +95,19 @@ def _serve(name: str, found: Tensor, column: Column, recipe: Recipe, noise: torc
     values = column.decode(found)
     if recipe.binarization == "none":
         return values
-    if not ((values >= 0) & (values <= 1)).all():
-        raise InputError(_no_probabilities(name, values))
+    if values.isnan().any():
+        raise InputError(
+            f"{name}: expected values in [0, 1] to binarize, got missing ones (NaN); fill them in, or do not binarize"
+        )
+    least, most = values.aminmax()
+    if least < 0 or most > 1:
+        raise InputError(
+            f"{name}: expected values in [0, 1] to binarize, got {least:g}..{most:g}; "
+            'give divisor= (the value that means probability 1), or binarization="none"'
+        )
     if recipe.binarization == "threshold":
         return (values > 0.5).float()
     return values if noise is None else torch.bernoulli(values, generator=noise)
-
-
-def _no_probabilities(name: str, values: Tensor) -> str:
-    if values.isnan().any():
-        return (
-            f"{name}: expected values in [0, 1] to binarize, got missing ones (NaN); fill them in, or do not binarize"
-        )
-    return (
-        f"{name}: expected values in [0, 1] to binarize, got {values.min():g}..{values.max():g}; "
-        'give divisor= (the value that means probability 1), or binarization="none"'
-    )
 
 
 class _Values:

@@ -22,7 +22,7 @@ from pyrovae.base.errors import InputError
 from pyrovae.data.user_files import Array, Parts, Rows, arrays_of, content_of, demand_names
 
 # torchvision's folder, and the md5 of each file as its authors published it.
-IDX_FILES: dict[str, tuple[str, dict[str, str]]] = {
+IDX_FILES = {
     "mnist": (
         "MNIST",
         {
@@ -42,26 +42,17 @@ IDX_FILES: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
 }
-
-
 # SHA-256 of Larochelle's text files, by which the bits are known whatever file they come in.
 STATIC_SHA256 = {
     "train": "ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d",
     "valid": "1de3d397c40fe8eeb33dafd4099a1f665ec01e96d9be234aaeeac8a34930e2e2",
     "test": "e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c",
 }
-
-
 DOWNLOAD_TIMEOUT = 10.0  # seconds that a server may keep silent
-
-
 HOW_TO_GET = (
     "put the files there, or name the folder that has them by PYROVAE_DATA, --data-dir or data_dir=, "
     'or use "digits", which needs no network'
 )
-
-
-# ------------------------------------------------------------------------------------------ folders
 
 
 def data_folder(data_dir: str | Path | None) -> Path | None:
@@ -73,9 +64,6 @@ def data_folder(data_dir: str | Path | None) -> Path | None:
 def cache_folder() -> Path:
     """Where downloads go: $XDG_CACHE_HOME/pyrovae, or ~/.cache/pyrovae."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pyrovae"
-
-
-# ---------------------------------------------------------------------------------------------- idx
 
 
 def read_idx(path: str | Path, *, md5: str | None = None) -> Array:
@@ -194,9 +182,6 @@ def _timeout(seconds: float) -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
-
-
-# ------------------------------------------------------------------------------- other named sets
 
 
 def read_digits() -> Rows:
