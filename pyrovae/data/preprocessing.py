@@ -6,6 +6,7 @@ What is rescaled is kept as it was found, in memory or in its file; what is bina
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from pyrovae.base.progress import bar
 from pyrovae.base.random import stream
 from pyrovae.data.encoding import Column, require_room
 from pyrovae.data.memmap import Mapped, lies_in_file
-from pyrovae.data.protocol import Account, in_blocks, num_missing
+from pyrovae.data.protocol import in_blocks, num_missing, protocol_of
 from pyrovae.data.split import Dataset, Split
 from pyrovae.data.user_files import Parts, Rows
 
@@ -57,24 +58,26 @@ def dataset(name: str, parts: Parts, recipe: Recipe) -> Dataset:
 
 
 def _split(name: str, part: str, rows: Rows, recipe: Recipe, values: "_Values", shown: Any) -> Split:
-    source, once = _kept(rows), recipe.once(part)
+    source, once, binary = _kept(rows), recipe.once(part), []
     column = Column(source, torch.float32, recipe.divisor)
-    account = Account(column, dataset=name, split=part, **asdict(recipe))
     noise = stream(recipe.seed, part) if once and recipe.seed is not None else None
     if once:
         require_room(name, column)
-    binary = []
-    for block in in_blocks(column):
-        found = source[block].to(column.dtype)
-        x = _serve(name, found, column, recipe, noise)
-        account.add(x, found if recipe.changes else None)
-        values.add(x)
-        shown.update(len(x))
-        if once:
-            binary.append(x.to(torch.uint8))
-    served = Column(torch.cat(binary), column.dtype) if once else column
+
+    def blocks() -> Iterator[tuple[Tensor, Tensor | None]]:
+        for block in in_blocks(column):
+            found = source[block].to(column.dtype)
+            x = _serve(name, found, column, recipe, noise)
+            values.add(x)
+            shown.update(len(x))
+            if once:
+                binary.append(x.to(torch.uint8))
+            yield x, found if recipe.changes else None
+
+    protocol = protocol_of(blocks(), column, dataset=name, split=part, **asdict(recipe))
     labels = None if rows.labels is None else torch.from_numpy(rows.labels.astype(np.int64))
-    return Split((served,), account.protocol(), labels, source if recipe.changes else None)
+    served = Column(torch.cat(binary), column.dtype) if once else column
+    return Split((served,), protocol, labels, source if recipe.changes else None)
 
 
 def _kept(rows: Rows) -> Tensor | Mapped:

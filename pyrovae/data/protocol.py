@@ -6,7 +6,7 @@ term, so that densities in different units can be compared.
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -78,45 +78,49 @@ class Protocol:
         return f"{self.dataset} {self.split}: {self.num_data} data, {values}{seed}, sha256 {self.sha256[:8]}"
 
 
-class Account:
-    """A protocol in the making: the rows of a column pass by once, block after block.
+def protocol_of(
+    blocks: Iterable[tuple[Tensor, Tensor | None]],
+    column: Column,
+    others: Sequence[Column] = (),
+    *,
+    dataset: str,
+    split: str,
+    binarization: str = "none",
+    divisor: float = 1.0,
+    seed: int | None = None,
+) -> Protocol:
+    """The protocol of rows that pass by once, block after block.
 
     Args:
-        column: what the blocks come from, or one of its shape and dtype.
-        told: dataset, split, and what else is not as found of binarization, divisor and seed.
+        blocks: rows as they are served, and as they were found where that is something else.
+        column: one of the shape and dtype of all these rows.
+        others: columns beside them.
+        dataset, split, binarization, divisor, seed: as in the :class:`Protocol`.
     """
-
-    def __init__(self, column: Column, **told: Any) -> None:
-        self.told: dict[str, Any] = {
-            "num_data": len(column),
-            "binarization": "none",
-            "divisor": 1.0,
-            "seed": None,
-        } | told
-        self.rescaled = self.told["binarization"] == "none" and self.told["divisor"] != 1.0
-        self.num_observed, self.as_found = 0, True
-        self.served, self.found = (hashlib.sha256(_head(column)) for _ in range(2))
-
-    def add(self, x: Tensor, source: Tensor | None = None) -> None:
-        """Takes in the next rows as they are served, and as they were found where that is something else."""
-        self.served.update(_bytes(x))
+    served, found = (hashlib.sha256(_head(column)) for _ in range(2))
+    rescaled, as_found, num_observed = binarization == "none" and divisor != 1.0, True, 0
+    for x, source in blocks:
+        served.update(_bytes(x))
         if source is not None:
-            self.as_found = False
-            self.found.update(_bytes(source.to(x.dtype)))
-        if self.rescaled:
-            self.num_observed += x.numel() - num_missing(x)
+            as_found = False
+            found.update(_bytes(source.to(x.dtype)))
+        if rescaled:
+            num_observed += x.numel() - num_missing(x)
+    hashes = [served, served.copy() if as_found else found]
+    for other in others:
+        for hashed in hashes:
+            _update(hashed, other)
+    jacobian = -num_observed / len(column) * math.log(divisor) if rescaled else 0.0
+    sha256, source_sha256 = (hashed.hexdigest() for hashed in hashes)
+    return Protocol(dataset, split, len(column), binarization, divisor, jacobian, seed, sha256, source_sha256)
 
-    def protocol(self, others: Sequence[Column] = ()) -> Protocol:
-        """The protocol of the rows that went by, and of other columns beside them."""
-        if self.as_found:
-            self.found = self.served.copy()
-        for column in others:
-            for hashed in (self.served, self.found):
-                _update(hashed, column)
-        observed = self.num_observed / self.told["num_data"]
-        jacobian = -observed * math.log(self.told["divisor"]) if self.rescaled else 0.0
-        sha256, source_sha256 = self.served.hexdigest(), self.found.hexdigest()
-        return Protocol(**self.told, log_jacobian=jacobian, sha256=sha256, source_sha256=source_sha256)
+
+def describe(columns: Sequence[Column], *, source: Tensor | Mapped | None = None, **told: Any) -> Protocol:
+    """The protocol of columns at hand; what is ``told`` are the last arguments of :func:`protocol_of`."""
+    check_rows(columns)
+    x, *others = columns
+    blocks = ((x[rows], None if source is None else source[rows]) for rows in in_blocks(x))
+    return protocol_of(blocks, x, others, **told)
 
 
 def check_rows(columns: Sequence[Tensor | Column]) -> None:
@@ -127,23 +131,6 @@ def check_rows(columns: Sequence[Tensor | Column]) -> None:
             f"expected tensors of one first dimension N > 0 (the datum), got shapes {shapes}; "
             "give each one row per datum"
         )
-
-
-def describe(columns: Sequence[Column], *, source: Tensor | Mapped | None = None, **told: Any) -> Protocol:
-    """The protocol of columns at hand; what is ``told`` are the arguments of :class:`Account`."""
-    check_rows(columns)
-    account = Account(columns[0], **told)
-    for rows in in_blocks(columns[0]):
-        account.add(columns[0][rows], None if source is None else source[rows])
-    return account.protocol(columns[1:])
-
-
-def digest(columns: Sequence[Column]) -> str:
-    """SHA-256 of each column's dtype, shape and bytes."""
-    hashed = hashlib.sha256()
-    for column in columns:
-        _update(hashed, column)
-    return hashed.hexdigest()
 
 
 def in_blocks(x: Tensor | Mapped | Column) -> list[slice]:

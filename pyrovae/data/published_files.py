@@ -3,7 +3,6 @@
 Nothing is ever written next to the files that are read, and nothing is ever unpickled.
 """
 
-import contextlib
 import gzip
 import hashlib
 import math
@@ -12,7 +11,6 @@ import socket
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
 
@@ -89,14 +87,12 @@ def read_idx(path: str | Path, *, md5: str | None = None) -> Array:
         raise InputError(
             f"{path}: expected md5 {md5}, found {found}; the file is altered or truncated: delete it, fetch it again"
         )
-    return _parse_idx(path, _gunzip(path, content) if path.suffix == ".gz" else content)
-
-
-def _gunzip(path: Path, content: bytes) -> bytes:
-    try:
-        return gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: expected a whole gzip file, got {error}; fetch it again") from error
+    if path.suffix == ".gz":
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise InputError(f"{path}: expected a whole gzip file, got {error}; fetch it again") from error
+    return _parse_idx(path, content)
 
 
 def _parse_idx(path: Path, content: bytes) -> Array:
@@ -160,28 +156,20 @@ def _has_md5(path: Path, md5: str) -> bool:
 def _download(name: str, absent: str) -> None:
     """Lets torchvision fetch a set into the cache folder, with its progress shown."""
     subfolder, md5s = IDX_FILES[name]
+    timeout = socket.getdefaulttimeout()
     try:
         import torchvision.datasets
 
         # Where torchvision finds the files unzipped, it does not look whether the .gz are whole.
         for file in md5s:
             (cache_folder() / subfolder / "raw" / file.removesuffix(".gz")).unlink(missing_ok=True)
-        with _timeout(DOWNLOAD_TIMEOUT):
-            getattr(torchvision.datasets, subfolder)(cache_folder(), download=True)
+        socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)  # torchvision itself would wait for ever
+        getattr(torchvision.datasets, subfolder)(cache_folder(), download=True)
     except (ImportError, RuntimeError, OSError, HTTPException) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{absent}, and the download failed ({reason}); {HOW_TO_GET}") from error
-
-
-@contextlib.contextmanager
-def _timeout(seconds: float) -> Iterator[None]:
-    """A silent server ends in an error; torchvision itself would wait for ever."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
     finally:
-        socket.setdefaulttimeout(before)
+        socket.setdefaulttimeout(timeout)
 
 
 def read_digits() -> Rows:

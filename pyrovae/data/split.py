@@ -12,7 +12,7 @@ from pyrovae.base.errors import InputError
 from pyrovae.base.random import stream
 from pyrovae.data.encoding import Column, binarized, require_room
 from pyrovae.data.memmap import Mapped, lies_in_file
-from pyrovae.data.protocol import Protocol, check_rows, describe, digest, in_blocks
+from pyrovae.data.protocol import Protocol, check_rows, describe, in_blocks
 
 
 @dataclass(frozen=True, eq=False, repr=False, init=False)
@@ -154,7 +154,8 @@ class Split:
         require_room(self.protocol.dataset, x)
         blocks = [torch.bernoulli(x[rows].cpu(), generator=noise).to(torch.uint8) for rows in in_blocks(x)]
         columns = (Column(torch.cat(blocks).to(x.device), x.dtype), *self.columns[1:])
-        protocol = replace(self.protocol, binarization="static", seed=seed, sha256=digest(columns))
+        sha256 = describe(columns, dataset=self.protocol.dataset, split=self.protocol.split).sha256
+        protocol = replace(self.protocol, binarization="static", seed=seed, sha256=sha256)
         return Split(columns, protocol, self.labels, self.source)
 
     def _with(self, columns: tuple[Column, ...], labels: Tensor | None, source: Tensor | Mapped | None) -> "Split":

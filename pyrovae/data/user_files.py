@@ -225,17 +225,18 @@ def read_image_folder(path: str | Path) -> Rows:
         order of the sorted file names.
     """
     path = Path(path)
-    folders = [folder for folder in _visible(path) if folder.is_dir() and _images(folder)]
-    files = _images(path) + [file for folder in folders for file in _images(folder)]
-    if not files:
+    loose = _images(path)
+    classes = [found for folder in _visible(path) if folder.is_dir() and (found := _images(folder))]
+    if not loose and not classes:
         raise InputError(f"{path}: expected images ({', '.join(sorted(IMAGE_SUFFIXES))}), got none; check the folder")
-    if folders and _images(path):
+    if loose and classes:
         raise InputError(
             f"{path}: expected images either in subfolders (classes) or beside none, got both; "
-            f"move {_images(path)[0].name} into a subfolder"
+            f"move {loose[0].name} into a subfolder"
         )
-    labels = [number for number, folder in enumerate(folders) for _ in _images(folder)]
-    return Rows(_stack(files), np.array(labels) if folders else None)
+    labels = [number for number, found in enumerate(classes) for _ in found]
+    files = loose or [file for found in classes for file in found]
+    return Rows(_stack(files), np.array(labels) if classes else None)
 
 
 def _visible(folder: Path) -> list[Path]:
