@@ -38,19 +38,20 @@ class Batches:
     def of_each_size(self) -> list[Batch]:
         """One batch of each size that will come, the full size first."""
         sizes = dict.fromkeys(rows.stop - rows.start for rows in blocks_of(self.num_data, self.batch_size))
-        with kept_rng():
-            return [self.split.batch(torch.arange(rows)) for rows in sizes]  # laid out as those of an epoch
+        return [self._look(torch.arange(rows)) for rows in sizes]
 
     def of_last_rows(self) -> Batch:
         """A batch of full size, of the last rows backwards."""
-        rows = min(self.batch_size, self.num_data)
-        with kept_rng():
-            return self.split.batch(torch.arange(self.num_data - 1, self.num_data - 1 - rows, -1))
+        return self._look(torch.arange(self.num_data).flip(0)[: self.batch_size])
 
     def example(self, epoch: int) -> Batch:
-        """The rows of an epoch's first batch, without a trace in any random state."""
+        """The rows of an epoch's first batch."""
+        return self._look(self._order(epoch)[: self.batch_size])
+
+    def _look(self, rows: Tensor) -> Batch:
+        """A batch without a trace in any random state, laid out as those of an epoch."""
         with kept_rng():
-            return self.split.batch(self._order(epoch)[: self.batch_size])
+            return self.split.batch(rows)
 
     @contextmanager
     def epoch(self, number: int, first: int) -> Iterator[Iterator[Batch]]:
@@ -60,8 +61,7 @@ class Batches:
             with prefetch(self.split, pieces, device=self.device, generator=self.generator) as coming:
                 yield self._batches(coming, number, first)
         else:
-            coming = (self.split.batch(rows, self.generator) for rows in pieces)
-            yield self._batches(coming, number, first)
+            yield self._batches((self.split.batch(rows, self.generator) for rows in pieces), number, first)
 
     def _order(self, epoch: int) -> Tensor:
         """A new one in each epoch; one batch of all rows keeps theirs, for each may have a parameter of its own."""
@@ -83,9 +83,6 @@ class Batches:
             batches = zip(*(tensor.split(self.batch_size) for tensor in tensors), strict=True)
             yield from list(batches)[done:]
             piece, done = piece + 1, 0
-
-
-# -------------------------------------------------------------------------------------------- prefetch
 
 
 @contextmanager

@@ -224,8 +224,6 @@ def _own(path: Path, options: Options) -> Dataset:
         parts = _parts(parts["all"], _sizes(len(parts["all"].x), options.splits), seed=options.seed)
     elif tuple(options.splits) != SPLITS:
         raise InputError(f"{name}: expected no splits, for the file has its own, got {options.splits}; leave them out")
-    else:
-        parts = {part: _take(rows, slice(None)) for part, rows in parts.items()}
     return dataset(name, parts, Recipe(kind, float(options.divisor or 1.0), seed))
 
 

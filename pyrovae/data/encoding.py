@@ -55,8 +55,8 @@ class Column:
         return len(self.kept)
 
     def __repr__(self) -> str:
-        place = " in a file" if self.mapped else ""
-        return f"{_name(self.dtype)} {tuple(self.shape[1:])}, kept as {_name(self.kept.dtype)}{place}"
+        text = f"{self.dtype} {tuple(self.shape[1:])}, kept as {self.kept.dtype}{' in a file' if self.mapped else ''}"
+        return text.replace("torch.", "")
 
     def __getitem__(self, rows: slice | Tensor) -> Tensor:
         """Rows as served, (B, *shape), by a slice or by int64 numbers from 0."""
@@ -109,7 +109,3 @@ def require_room(name: str, column: Column) -> None:
             f"{needed / 1e9:.3g} GB, a byte a value; binarize the rows in the file itself and load them with "
             'binarization="none"'
         )
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

@@ -27,7 +27,7 @@ class Mapped:
     def __init__(self, array: Any, rows: Tensor, device: torch.device | str = CPU) -> None:
         self.array, self.rows, self.device = array, rows, torch.device(device)
         self.path, self.buffer = Path(str(array.filename)), _buffer(array)
-        self.start = _address(array) - _address(np.frombuffer(self.buffer, np.uint8))  # of row 0, within the buffer
+        self.start = array.ctypes.data - np.frombuffer(self.buffer, np.uint8).ctypes.data  # of row 0, in the buffer
         skipped = array.offset - array.offset % mmap.ALLOCATIONGRANULARITY  # of the file, before the buffer
         self.end = skipped + self.start + array.nbytes
 
@@ -121,10 +121,6 @@ def _buffer(array: Any) -> Any:
     while isinstance(array, np.ndarray):
         array = array.base
     return array
-
-
-def _address(array: Array) -> int:
-    return array.__array_interface__["data"][0]
 
 
 def _tensor(array: Array) -> Tensor:

@@ -6,6 +6,7 @@ What is rescaled is kept as it was found, in memory or in its file; what is bina
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,8 +18,8 @@ from pyrovae.base.errors import InputError
 from pyrovae.base.progress import bar
 from pyrovae.base.random import stream
 from pyrovae.data.encoding import Column, require_room
-from pyrovae.data.memmap import Mapped
-from pyrovae.data.protocol import Account, in_blocks, num_missing
+from pyrovae.data.memmap import Mapped, lies_in_file
+from pyrovae.data.protocol import in_blocks, num_missing, protocol_of
 from pyrovae.data.split import Dataset, Split
 from pyrovae.data.user_files import Parts, Rows
 
@@ -57,30 +58,34 @@ def dataset(name: str, parts: Parts, recipe: Recipe) -> Dataset:
 
 
 def _split(name: str, part: str, rows: Rows, recipe: Recipe, values: "_Values", shown: Any) -> Split:
-    source, once = _kept(rows), recipe.once(part)
+    source, once, binary = _kept(rows), recipe.once(part), []
     column = Column(source, torch.float32, recipe.divisor)
-    account = Account(column.shape, column.dtype, dataset=name, split=part, **asdict(recipe))
     noise = stream(recipe.seed, part) if once and recipe.seed is not None else None
     if once:
         require_room(name, column)
-    binary = []
-    for block in in_blocks(column):
-        found = source[block].to(column.dtype)
-        x = _serve(name, found, column, recipe, noise)
-        account.add(x, found if recipe.changes else None)
-        values.add(x)
-        shown.update(len(x))
-        if once:
-            binary.append(x.to(torch.uint8))
-    served = Column(torch.cat(binary), column.dtype) if once else column
+
+    def blocks() -> Iterator[tuple[Tensor, Tensor | None]]:
+        for block in in_blocks(column):
+            found = source[block].to(column.dtype)
+            x = _serve(name, found, column, recipe, noise)
+            values.add(x)
+            shown.update(len(x))
+            if once:
+                binary.append(x.to(torch.uint8))
+            yield x, found if recipe.changes else None
+
+    protocol = protocol_of(blocks(), column, dataset=name, split=part, **asdict(recipe))
     labels = None if rows.labels is None else torch.from_numpy(rows.labels.astype(np.int64))
-    return Split((served,), account.protocol(), labels, source if recipe.changes else None)
+    served = Column(torch.cat(binary), column.dtype) if once else column
+    return Split((served,), protocol, labels, source if recipe.changes else None)
 
 
 def _kept(rows: Rows) -> Tensor | Mapped:
     """The source rows in the least room: those of a file stay there, bytes stay bytes, all else is float32."""
     if isinstance(rows.x, Mapped):
         return rows.x
+    if lies_in_file(rows.x):
+        return Mapped(rows.x, torch.arange(len(rows.x)))
     with np.errstate(over="ignore"):
         dtype = np.uint8 if rows.x.dtype in (np.uint8, np.bool_) else np.float32
         return torch.from_numpy(np.array(rows.x, dtype=dtype, order="C"))
@@ -93,22 +98,19 @@ def _serve(name: str, found: Tensor, column: Column, recipe: Recipe, noise: torc
     values = column.decode(found)
     if recipe.binarization == "none":
         return values
-    if not ((values >= 0) & (values <= 1)).all():
-        raise InputError(_no_probabilities(name, values))
+    if values.isnan().any():
+        raise InputError(
+            f"{name}: expected values in [0, 1] to binarize, got missing ones (NaN); fill them in, or do not binarize"
+        )
+    least, most = values.aminmax()
+    if least < 0 or most > 1:
+        raise InputError(
+            f"{name}: expected values in [0, 1] to binarize, got {least:g}..{most:g}; "
+            'give divisor= (the value that means probability 1), or binarization="none"'
+        )
     if recipe.binarization == "threshold":
         return (values > 0.5).float()
     return values if noise is None else torch.bernoulli(values, generator=noise)
-
-
-def _no_probabilities(name: str, values: Tensor) -> str:
-    if values.isnan().any():
-        return (
-            f"{name}: expected values in [0, 1] to binarize, got missing ones (NaN); fill them in, or do not binarize"
-        )
-    return (
-        f"{name}: expected values in [0, 1] to binarize, got {values.min():g}..{values.max():g}; "
-        'give divisor= (the value that means probability 1), or binarization="none"'
-    )
 
 
 class _Values:

@@ -6,7 +6,7 @@ term, so that densities in different units can be compared.
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.base.errors import InputError
+from pyrovae.base.memory import blocks_of
 from pyrovae.data.encoding import Column
 from pyrovae.data.memmap import Mapped
 
@@ -77,75 +78,64 @@ class Protocol:
         return f"{self.dataset} {self.split}: {self.num_data} data, {values}{seed}, sha256 {self.sha256[:8]}"
 
 
-class Account:
-    """A protocol in the making: its rows pass by once, block after block.
+def protocol_of(
+    blocks: Iterable[tuple[Tensor, Tensor | None]],
+    column: Column,
+    others: Sequence[Column] = (),
+    *,
+    dataset: str,
+    split: str,
+    binarization: str = "none",
+    divisor: float = 1.0,
+    seed: int | None = None,
+) -> Protocol:
+    """The protocol of rows that pass by once, block after block.
 
     Args:
-        shape: (N, *shape) of all the rows.
-        dtype: of the rows as served.
+        blocks: rows as they are served, and as they were found where that is something else.
+        column: one of the shape and dtype of all these rows.
+        others: columns beside them.
         dataset, split, binarization, divisor, seed: as in the :class:`Protocol`.
     """
-
-    def __init__(
-        self,
-        shape: torch.Size,
-        dtype: torch.dtype,
-        *,
-        dataset: str,
-        split: str,
-        binarization: str = "none",
-        divisor: float = 1.0,
-        seed: int | None = None,
-    ) -> None:
-        self.told: dict[str, Any] = {"dataset": dataset, "split": split, "binarization": binarization}
-        self.told |= {"divisor": divisor, "seed": seed, "num_data": shape[0]}
-        self.rescaled = binarization == "none" and divisor != 1.0
-        self.num_observed = 0
-        self.served, self.found = (hashlib.sha256(_head(shape, dtype)) for _ in range(2))
-        self.as_found = True
-
-    def add(self, x: Tensor, source: Tensor | None = None) -> None:
-        """Takes in the next rows as they are served, and as they were found where that is something else."""
-        self.served.update(_bytes(x))
+    served, found = (hashlib.sha256(_head(column)) for _ in range(2))
+    rescaled, as_found, num_observed = binarization == "none" and divisor != 1.0, True, 0
+    for x, source in blocks:
+        served.update(_bytes(x))
         if source is not None:
-            self.as_found = False
-            self.found.update(_bytes(source.to(x.dtype)))
-        if self.rescaled:
-            self.num_observed += x.numel() - num_missing(x)
-
-    def protocol(self, others: Sequence[Column] = ()) -> Protocol:
-        """The protocol of the rows that went by, and of other columns beside them."""
-        if self.as_found:
-            self.found = self.served.copy()
-        for column in others:
-            for hashed in (self.served, self.found):
-                _update(hashed, column)
-        divisor, num_data = self.told["divisor"], self.told["num_data"]
-        jacobian = -self.num_observed / num_data * math.log(divisor) if self.rescaled else 0.0
-        sha256, source_sha256 = self.served.hexdigest(), self.found.hexdigest()
-        return Protocol(**self.told, log_jacobian=jacobian, sha256=sha256, source_sha256=source_sha256)
+            as_found = False
+            found.update(_bytes(source.to(x.dtype)))
+        if rescaled:
+            num_observed += x.numel() - num_missing(x)
+    hashes = [served, served.copy() if as_found else found]
+    for other in others:
+        for hashed in hashes:
+            _update(hashed, other)
+    jacobian = -num_observed / len(column) * math.log(divisor) if rescaled else 0.0
+    sha256, source_sha256 = (hashed.hexdigest() for hashed in hashes)
+    return Protocol(dataset, split, len(column), binarization, divisor, jacobian, seed, sha256, source_sha256)
 
 
 def describe(columns: Sequence[Column], *, source: Tensor | Mapped | None = None, **told: Any) -> Protocol:
-    """The protocol of columns at hand; what is ``told`` are the arguments of :class:`Account`."""
-    account = Account(columns[0].shape, columns[0].dtype, **told)
-    for rows in in_blocks(columns[0]):
-        account.add(columns[0][rows], None if source is None else source[rows])
-    return account.protocol(columns[1:])
+    """The protocol of columns at hand; what is ``told`` are the last arguments of :func:`protocol_of`."""
+    check_rows(columns)
+    x, *others = columns
+    blocks = ((x[rows], None if source is None else source[rows]) for rows in in_blocks(x))
+    return protocol_of(blocks, x, others, **told)
 
 
-def digest(columns: Sequence[Column]) -> str:
-    """SHA-256 of each column's dtype, shape and bytes."""
-    hashed = hashlib.sha256()
-    for column in columns:
-        _update(hashed, column)
-    return hashed.hexdigest()
+def check_rows(columns: Sequence[Tensor | Column]) -> None:
+    """Demands tensors of one and the same N > 0."""
+    shapes = [tuple(column.shape) for column in columns]
+    if not shapes or not all(shapes) or len({shape[0] for shape in shapes}) != 1 or shapes[0][0] == 0:
+        raise InputError(
+            f"expected tensors of one first dimension N > 0 (the datum), got shapes {shapes}; "
+            "give each one row per datum"
+        )
 
 
-def in_blocks(x: Tensor | Mapped | Column) -> Iterator[slice]:
+def in_blocks(x: Tensor | Mapped | Column) -> list[slice]:
     """The rows of (N, *shape) in blocks that memory holds with ease."""
-    step = max(1, VALUES_AT_ONCE // max(1, math.prod(x.shape[1:])))
-    return (slice(start, min(start + step, len(x))) for start in range(0, len(x), step))
+    return blocks_of(len(x), max(1, VALUES_AT_ONCE // max(1, math.prod(x.shape[1:]))))
 
 
 def num_missing(x: Tensor) -> int:
@@ -154,13 +144,13 @@ def num_missing(x: Tensor) -> int:
 
 
 def _update(hashed: Any, column: Column) -> None:
-    hashed.update(_head(column.shape, column.dtype))
+    hashed.update(_head(column))
     for rows in in_blocks(column):
         hashed.update(_bytes(column[rows]))
 
 
-def _head(shape: torch.Size, dtype: torch.dtype) -> bytes:
-    return f"{dtype} {tuple(shape)}\n".encode()
+def _head(column: Column) -> bytes:
+    return f"{column.dtype} {tuple(column.shape)}\n".encode()
 
 
 def _bytes(rows: Tensor) -> memoryview:

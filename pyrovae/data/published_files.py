@@ -3,7 +3,6 @@
 Nothing is ever written next to the files that are read, and nothing is ever unpickled.
 """
 
-import contextlib
 import gzip
 import hashlib
 import math
@@ -12,7 +11,6 @@ import socket
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
 
@@ -22,7 +20,7 @@ from pyrovae.base.errors import InputError
 from pyrovae.data.user_files import Array, Parts, Rows, arrays_of, content_of, demand_names
 
 # torchvision's folder, and the md5 of each file as its authors published it.
-IDX_FILES: dict[str, tuple[str, dict[str, str]]] = {
+IDX_FILES = {
     "mnist": (
         "MNIST",
         {
@@ -42,23 +40,17 @@ IDX_FILES: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
 }
-
 # SHA-256 of Larochelle's text files, by which the bits are known whatever file they come in.
 STATIC_SHA256 = {
     "train": "ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d",
     "valid": "1de3d397c40fe8eeb33dafd4099a1f665ec01e96d9be234aaeeac8a34930e2e2",
     "test": "e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c",
 }
-
 DOWNLOAD_TIMEOUT = 10.0  # seconds that a server may keep silent
-
 HOW_TO_GET = (
     "put the files there, or name the folder that has them by PYROVAE_DATA, --data-dir or data_dir=, "
     'or use "digits", which needs no network'
 )
-
-
-# ------------------------------------------------------------------------------------------ folders
 
 
 def data_folder(data_dir: str | Path | None) -> Path | None:
@@ -70,9 +62,6 @@ def data_folder(data_dir: str | Path | None) -> Path | None:
 def cache_folder() -> Path:
     """Where downloads go: $XDG_CACHE_HOME/pyrovae, or ~/.cache/pyrovae."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pyrovae"
-
-
-# ---------------------------------------------------------------------------------------------- idx
 
 
 def read_idx(path: str | Path, *, md5: str | None = None) -> Array:
@@ -98,14 +87,12 @@ def read_idx(path: str | Path, *, md5: str | None = None) -> Array:
         raise InputError(
             f"{path}: expected md5 {md5}, found {found}; the file is altered or truncated: delete it, fetch it again"
         )
-    return _parse_idx(path, _gunzip(path, content) if path.suffix == ".gz" else content)
-
-
-def _gunzip(path: Path, content: bytes) -> bytes:
-    try:
-        return gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: expected a whole gzip file, got {error}; fetch it again") from error
+    if path.suffix == ".gz":
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise InputError(f"{path}: expected a whole gzip file, got {error}; fetch it again") from error
+    return _parse_idx(path, content)
 
 
 def _parse_idx(path: Path, content: bytes) -> Array:
@@ -169,31 +156,20 @@ def _has_md5(path: Path, md5: str) -> bool:
 def _download(name: str, absent: str) -> None:
     """Lets torchvision fetch a set into the cache folder, with its progress shown."""
     subfolder, md5s = IDX_FILES[name]
+    timeout = socket.getdefaulttimeout()
     try:
         import torchvision.datasets
 
         # Where torchvision finds the files unzipped, it does not look whether the .gz are whole.
         for file in md5s:
             (cache_folder() / subfolder / "raw" / file.removesuffix(".gz")).unlink(missing_ok=True)
-        with _timeout(DOWNLOAD_TIMEOUT):
-            getattr(torchvision.datasets, subfolder)(cache_folder(), download=True)
+        socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)  # torchvision itself would wait for ever
+        getattr(torchvision.datasets, subfolder)(cache_folder(), download=True)
     except (ImportError, RuntimeError, OSError, HTTPException) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{absent}, and the download failed ({reason}); {HOW_TO_GET}") from error
-
-
-@contextlib.contextmanager
-def _timeout(seconds: float) -> Iterator[None]:
-    """A silent server ends in an error; torchvision itself would wait for ever."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
     finally:
-        socket.setdefaulttimeout(before)
-
-
-# ------------------------------------------------------------------------------- other named sets
+        socket.setdefaulttimeout(timeout)
 
 
 def read_digits() -> Rows:

@@ -12,7 +12,7 @@ from pyrovae.base.errors import InputError
 from pyrovae.base.random import stream
 from pyrovae.data.encoding import Column, binarized, require_room
 from pyrovae.data.memmap import Mapped, lies_in_file
-from pyrovae.data.protocol import Protocol, describe, digest, in_blocks
+from pyrovae.data.protocol import Protocol, check_rows, describe, in_blocks
 
 
 @dataclass(frozen=True, eq=False, repr=False, init=False)
@@ -49,7 +49,7 @@ class Split:
         labels: Tensor | None = None,
         source: Tensor | Mapped | None = None,
     ) -> None:
-        _check_rows(columns if labels is None else (*columns, labels))
+        check_rows(columns if labels is None else (*columns, labels))
         fields = {"columns": _columns(columns), "protocol": protocol, "labels": labels, "source": source}
         for name, value in fields.items():
             object.__setattr__(self, name, value)
@@ -107,7 +107,7 @@ class Split:
             raise InputError(
                 f"{self.protocol.dataset}: expected labels, but this set has none; give a tuple of tensors (x, labels)"
             )
-        return self._with((self.columns[0], self.labels), self.labels, self.source)
+        return self._with(_columns((self.columns[0], self.labels)), self.labels, self.source)
 
     def batch(self, index: Tensor | slice, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
         """Some of the rows as bare tensors; a dynamically binarized train split draws them anew at each call.
@@ -154,15 +154,13 @@ class Split:
         require_room(self.protocol.dataset, x)
         blocks = [torch.bernoulli(x[rows].cpu(), generator=noise).to(torch.uint8) for rows in in_blocks(x)]
         columns = (Column(torch.cat(blocks).to(x.device), x.dtype), *self.columns[1:])
-        protocol = replace(self.protocol, binarization="static", seed=seed, sha256=digest(columns))
+        sha256 = describe(columns, dataset=self.protocol.dataset, split=self.protocol.split).sha256
+        protocol = replace(self.protocol, binarization="static", seed=seed, sha256=sha256)
         return Split(columns, protocol, self.labels, self.source)
 
-    def _with(
-        self, columns: Sequence[Tensor | Column], labels: Tensor | None, source: Tensor | Mapped | None
-    ) -> "Split":
-        _check_rows(columns)
+    def _with(self, columns: tuple[Column, ...], labels: Tensor | None, source: Tensor | Mapped | None) -> "Split":
         told = {name: getattr(self.protocol, name) for name in ("dataset", "split", "binarization", "divisor", "seed")}
-        return Split(columns, describe(_columns(columns), source=source, **told), labels, source)
+        return Split(columns, describe(columns, source=source, **told), labels, source)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -197,13 +195,8 @@ class Dataset:
     @property
     def range(self) -> str:
         """What a value is, in words: "counts 0..16"."""
-        words = {
-            "counts": f"counts 0..{self.maximum}",
-            "binary": "binary",
-            "unit": "values in [0, 1]",
-            "real": "reals",
-        }
-        return words[self.kind]
+        words = {"counts": f"counts 0..{self.maximum}", "unit": "values in [0, 1]", "real": "reals"}
+        return words.get(self.kind, self.kind)
 
 
 def as_split(data: Any) -> Split:
@@ -228,7 +221,6 @@ def as_split(data: Any) -> Split:
     if isinstance(data, Dataset):
         raise InputError(f"expected one split, got the whole set {data.name}; give its .train, .valid or .test")
     columns = tuple(map(_column, data if isinstance(data, (tuple, list)) else (data,)))
-    _check_rows(columns)
     return Split(columns, describe(columns, dataset="user's tensor", split="all"))
 
 
@@ -246,16 +238,6 @@ def _column(data: Any) -> Column:
 
 def _columns(given: Sequence[Tensor | Column]) -> tuple[Column, ...]:
     return tuple(Column(one, one.dtype) if isinstance(one, Tensor) else one for one in given)
-
-
-def _check_rows(columns: Sequence[Tensor | Column]) -> None:
-    """Demands tensors of one and the same N > 0."""
-    shapes = [tuple(column.shape) for column in columns]
-    if not shapes or not all(shapes) or len({shape[0] for shape in shapes}) != 1 or shapes[0][0] == 0:
-        raise InputError(
-            f"expected tensors of one first dimension N > 0 (the datum), got shapes {shapes}; "
-            "give each one row per datum"
-        )
 
 
 def _row_numbers(index: Any, num_data: int) -> Tensor:

@@ -25,6 +25,7 @@ class Rows(NamedTuple):
 
 
 Parts = dict[str, Rows]  # {"train", "valid", "test"}, {"train", "test"} or {"all"}
+SUFFIXES = (".npy", ".npz", ".csv")
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
@@ -39,11 +40,10 @@ def content_of(path: Path) -> bytes:
     return content
 
 
-# ------------------------------------------------------------------------------- the user's own files
-
-
 def read_path(path: str | Path, *, mapped: bool = False) -> Parts:
     """Reads a user's file (.npy, .npz, .csv), folder of .npy files or folder of images.
+
+    An archive, or a folder of .npy, holds arrays "train", "valid" and "test"; or "x", with labels "y" if any; or one.
 
     Args:
         path: what to read; it must exist.
@@ -56,17 +56,23 @@ def read_path(path: str | Path, *, mapped: bool = False) -> Parts:
         InputError: a file that is missing, empty, damaged, or of another kind.
     """
     path = Path(path).expanduser()
-    if mapped and not _npy_files(path):
+    suffix, npy_files = path.suffix.lower(), _npy_files(path)
+    if mapped and not npy_files:
         raise InputError(f"{path}: expected a .npy file or a folder of them to map, got neither; save the rows as .npy")
+    if npy_files:
+        names = [file.stem if path.is_dir() else "the array" for file in npy_files]
+        arrays = [open_npy(file) if mapped else read_npy(file) for file in npy_files]
+        return _named_parts(path, dict(zip(names, arrays, strict=True)))
     if path.is_dir():
-        return _read_npy_folder(path, mapped=mapped) if _npy_files(path) else {"all": read_image_folder(path)}
-    read = READERS.get(path.suffix.lower())
-    if read is None:
-        raise InputError(
-            f'{path}: expected {", ".join(READERS)} or a folder of images, got suffix "{path.suffix}";'
-            f"{nearest(path.suffix, READERS) or ' save the rows as .npy'}"
-        )
-    return read_npy(path, mapped=True) if mapped else read(path)
+        return {"all": read_image_folder(path)}
+    if suffix == ".npz":
+        return _named_parts(path, arrays_of(path))
+    if suffix == ".csv":
+        return {"all": Rows(read_csv(path))}
+    raise InputError(
+        f'{path}: expected {", ".join(SUFFIXES)} or a folder of images, got suffix "{path.suffix}";'
+        f"{nearest(path.suffix, SUFFIXES) or ' save the rows as .npy'}"
+    )
 
 
 def outgrows_memory(path: str | Path) -> bool:
@@ -75,27 +81,6 @@ def outgrows_memory(path: str | Path) -> bool:
     if 4 * sum(file.stat().st_size for file in found) <= limit:  # a byte becomes a float32
         return False
     return 4 * sum(open_npy(file).size for file in found) > limit
-
-
-def read_npy(path: str | Path, *, mapped: bool = False) -> Parts:
-    """Reads one array of shape (N, *shape), or leaves it in its file, ``mapped``."""
-    path = Path(path)
-    arrays = {"x": open_npy(path)} if mapped else arrays_of(path)
-    demand_names(path, arrays, ["x"])
-    return {"all": Rows(_numbers(path, "the array", arrays["x"]))}
-
-
-def read_npz(path: str | Path) -> Parts:
-    """Reads arrays "train", "valid" and "test"; or "x", with labels "y" if any; or the only array."""
-    path = Path(path)
-    return _named_parts(path, arrays_of(path))
-
-
-def _read_npy_folder(path: Path, *, mapped: bool) -> Parts:
-    """Reads a folder of .npy files, named as the arrays of an .npz are."""
-    return _named_parts(
-        path, {file.stem: open_npy(file) if mapped else arrays_of(file)["x"] for file in _npy_files(path)}
-    )
 
 
 def _npy_files(path: Path) -> list[Path]:
@@ -122,6 +107,13 @@ def _read_parts(path: Path, arrays: dict[str, Array]) -> Parts:
     if len(set(shapes.values())) > 1:
         raise InputError(f"{path}: expected one shape of datum, got {shapes}; give all three the same")
     return parts
+
+
+def read_npy(path: Path) -> Array:
+    """Reads the one array of a .npy file."""
+    arrays = arrays_of(path)
+    demand_names(path, arrays, ["x"])
+    return arrays["x"]
 
 
 def arrays_of(path: Path) -> dict[str, Array]:
@@ -168,18 +160,17 @@ def _label_array(path: Path, labels: Array, num_data: int) -> Array:
     return labels
 
 
-def read_csv(path: str | Path) -> Parts:
-    """Reads a table of numbers set apart by commas, semicolons or tabs: x of shape (N, columns), float64.
+def read_csv(path: Path) -> Array:
+    """Reads a table of numbers set apart by commas, semicolons or tabs: (N, columns), float64.
 
     A first row without any number is the header. An empty cell, NA or NaN is a missing value (NaN).
     """
-    path = Path(path)
     lines = _csv_lines(path, content_of(path))
     header = lines[0][1] if _is_header(lines[0][1]) else None
     body = lines[1:] if header else lines
     if not body:
         raise InputError(f"{path}: expected rows of numbers, got only a header; check the file")
-    return {"all": Rows(np.array([_csv_row(path, number, cells, lines[0][1], header) for number, cells in body]))}
+    return np.array([_csv_row(path, number, cells, lines[0][1], header) for number, cells in body])
 
 
 def _csv_lines(path: Path, content: bytes) -> list[tuple[int, list[str]]]:
@@ -204,22 +195,18 @@ def _is_header(cells: list[str]) -> bool:
 def _csv_row(path: Path, row: int, cells: list[str], first: list[str], header: list[str] | None) -> list[float]:
     if len(cells) != len(first):
         raise InputError(f"{path}: expected {len(first)} cells in row {row}, got {len(cells)}; complete the row")
-    try:
-        return [float(cell) for cell in cells]
-    except ValueError:
-        return [_csv_cell(path, row, column, cell, header) for column, cell in enumerate(cells)]
+    for column, cell in enumerate(cells):
+        if not (_is_missing(cell) or _is_number(cell)):
+            name = f' ("{header[column]}")' if header else ""
+            raise InputError(
+                f'{path}: expected a number in row {row}, column {column + 1}{name}, got "{cell}"; '
+                "encode text as numbers, or leave the cell empty where the value is missing"
+            )
+    return [math.nan if _is_missing(cell) else float(cell) for cell in cells]
 
 
-def _csv_cell(path: Path, row: int, column: int, cell: str, header: list[str] | None) -> float:
-    if cell.strip().lower() in {"", "na", "nan"}:
-        return math.nan
-    if _is_number(cell):
-        return float(cell)
-    name = f' ("{header[column]}")' if header else ""
-    raise InputError(
-        f'{path}: expected a number in row {row}, column {column + 1}{name}, got "{cell}"; '
-        "encode text as numbers, or leave the cell empty where the value is missing"
-    )
+def _is_missing(cell: str) -> bool:
+    return cell.strip().lower() in {"", "na", "nan"}
 
 
 def _is_number(cell: str) -> bool:
@@ -238,17 +225,18 @@ def read_image_folder(path: str | Path) -> Rows:
         order of the sorted file names.
     """
     path = Path(path)
-    folders = [folder for folder in _visible(path) if folder.is_dir() and _images(folder)]
-    files = _images(path) + [file for folder in folders for file in _images(folder)]
-    if not files:
+    loose = _images(path)
+    classes = [found for folder in _visible(path) if folder.is_dir() and (found := _images(folder))]
+    if not loose and not classes:
         raise InputError(f"{path}: expected images ({', '.join(sorted(IMAGE_SUFFIXES))}), got none; check the folder")
-    if folders and _images(path):
+    if loose and classes:
         raise InputError(
             f"{path}: expected images either in subfolders (classes) or beside none, got both; "
-            f"move {_images(path)[0].name} into a subfolder"
+            f"move {loose[0].name} into a subfolder"
         )
-    labels = [number for number, folder in enumerate(folders) for _ in _images(folder)]
-    return Rows(_stack(files), np.array(labels) if folders else None)
+    labels = [number for number, found in enumerate(classes) for _ in found]
+    files = loose or [file for found in classes for file in found]
+    return Rows(_stack(files), np.array(labels) if classes else None)
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -282,6 +270,3 @@ def _image(file: Path) -> Array:
             return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{file}: expected an image, got {error}; remove the file or save it again") from error
-
-
-READERS = {".npy": read_npy, ".npz": read_npz, ".csv": read_csv}

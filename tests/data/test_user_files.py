@@ -82,6 +82,12 @@ def test_an_npz_under_the_name_of_an_npy(tmp_path):
         files.read_path(tmp_path / "rows.npy")
 
 
+def test_an_npz_under_the_name_of_an_npy_in_a_folder(tmp_path):
+    saved(tmp_path, faces=IMAGES).rename(tmp_path / "train.npy")
+    with pytest.raises(InputError, match=r"train\.npy: expected arrays .*got \['faces'\]"):
+        files.read_path(tmp_path)
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
 @pytest.mark.parametrize("cut", [0.0, 0.02, 0.5, 0.95])
@@ -240,7 +246,7 @@ def test_unknown_suffix(tmp_path, name, message):
         files.read_path(tmp_path / name)
 
 
-@pytest.mark.parametrize("suffix", files.READERS)
+@pytest.mark.parametrize("suffix", files.SUFFIXES)
 def test_missing_file(tmp_path, suffix):
     with pytest.raises(InputError, match=f"none{suffix}: expected a readable file, got No such file"):
         files.read_path(tmp_path / f"none{suffix}")
