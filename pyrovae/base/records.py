@@ -165,10 +165,12 @@ class Record(ABC):
             InputError: naming ``what``, for anything else.
         """
         try:
-            account = json.loads(files[".json"]) if ".json" in files else {}
+            if ".json" not in files:
+                raise InputError(f"{what}: there is no such file")
+            account = json.loads(files[".json"])
             record = account.get("record", {"files": [".csv"]})
-            if missing := [suffix for suffix in (".json", *record["files"]) if suffix not in files]:
-                raise InputError(f"{what}: there is no such file, or none that ends in {missing[0]} beside it")
+            if missing := [suffix for suffix in record["files"] if suffix not in files]:
+                raise InputError(f"{what}: there is no file beside it that ends in {missing[0]}")
             if "record" not in account:
                 return cls._from_older(account, _read_csv(files[".csv"]))
             _check(record, files, cls.__name__, what)
@@ -178,15 +180,16 @@ class Record(ABC):
             tensors |= {key: table[name] for key, name in record["columns"].items()}
             held = {name: storage.unflatten(value, tensors) for name, value in record["fields"].items()}
             return _restored(cls, held)
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"{what}: not a {cls.__name__} that pyrovae saved ({error!r})") from error
+        except InputError:
+            raise
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise InputError(f"{what}: not a {cls.__name__} that pyrovae saved ({reason})") from error
 
     @classmethod
     def _from_older(cls, account: Mapping[str, Any], columns: dict[str, Tensor]) -> Self:
         """The record in files of before records said what they are."""
-        raise KeyError("record")
+        raise ValueError("it does not say of what it is the record")
 
 
 def _paths(path: str | Path) -> dict[str, Path]:

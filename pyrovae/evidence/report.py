@@ -155,7 +155,7 @@ class Report(Record):
     def _from_older(cls, account: Mapping[str, Any], columns: dict[str, Tensor]) -> "Report":
         none = torch.full_like(columns["log_evidence"], math.nan)
         return cls(
-            columns=dict.fromkeys(CORRECTED, none) | columns,  # the oldest lack these
+            columns=columns | {name: none for name in CORRECTED if name not in columns},  # which the oldest lack
             num_particles=account["num_particles"],
             seed=account["seed"],
             strategy=account["way"],

@@ -1,5 +1,7 @@
 """A run brought back is the fit it was."""
 
+import json
+
 import pytest
 import torch
 
@@ -54,6 +56,16 @@ def test_a_report_is_kept_with_its_table(fitted, digits):
     for name, column in report.table().items():
         assert torch.allclose(column, back.table()[name], rtol=0, atol=0, equal_nan=True), name
     assert back.protocol == report.protocol and back.to_dict() == report.to_dict()
+
+
+def test_a_report_kept_before_records_said_what_they_are(fitted, digits):
+    folder, fit = fitted
+    report = pv.evaluate(fit.model, fit.guide, digits.test[:20], num_particles=30)
+    older = report.to_dict() | {"way": report.strategy}
+    del older["strategy"]
+    storage.update(folder, {"report.json": json.dumps(older).encode(), "report.csv": report.to_csv().encode()})
+    back = runs.load_report(folder)
+    assert back.to_dict() == report.to_dict() and back.to_csv() == report.to_csv()
 
 
 def test_other_programs_are_refused(fitted):

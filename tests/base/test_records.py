@@ -123,7 +123,9 @@ def test_anything_altered_is_refused(record, tmp_path):
         with pytest.raises(InputError, match=r"record\.json"):
             type(record).load(path)
         file.unlink()
-        with pytest.raises(InputError, match=r"record\.json: there is no such file, or none that ends in \.[a-z]+"):
+        with pytest.raises(
+            InputError, match=r"record\.json: there is no (such file|file beside it that ends in \.(csv|safetensors))$"
+        ):
             type(record).load(path)
         file.write_bytes(whole)
     type(record).load(path)
@@ -156,7 +158,7 @@ def test_a_record_of_before_records_said_what_they_are(tmp_path):
     gaps = made("gaps")
     (tmp_path / "g.json").write_text(gaps.to_json())
     (tmp_path / "g.csv").write_text(gaps.to_csv())
-    with pytest.raises(InputError, match=r"g\.json: not a Gaps that pyrovae saved"):
+    with pytest.raises(InputError, match=r"g\.json: not a Gaps that pyrovae saved .*does not say of what"):
         type(gaps).load(tmp_path / "g.json")
 
 
