@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from pyrovae.base.errors import InputError, nearest
-from pyrovae.data import published_files, user_files
+from pyrovae.data import DATASETS, published_files, user_files
 from pyrovae.data.memmap import Mapped, lies_in_file
 from pyrovae.data.preprocessing import Recipe, dataset
 from pyrovae.data.split import Dataset
@@ -103,14 +103,6 @@ def mnist_static(
             'these rows are bits already: for another binarization load "mnist"'
         )
     return dataset("mnist-static", published_files.read_static_mnist(data_dir=data_dir), Recipe("static", 1.0, None))
-
-
-DATASETS: dict[str, Callable[..., Dataset]] = {
-    "digits": digits,
-    "mnist": mnist,
-    "fashion-mnist": fashion_mnist,
-    "mnist-static": mnist_static,
-}
 
 
 # ---------------------------------------------------------------------------------------------- load

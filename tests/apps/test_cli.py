@@ -61,7 +61,7 @@ def fails(capsys, status, *words):
     return error
 
 
-@pytest.mark.parametrize("command", cli.SUMMARIES)
+@pytest.mark.parametrize("command", cli.COMMANDS)
 def test_help_shows_an_example_and_imports_nothing_heavy(command):
     code = (
         "import sys\nfrom pyrovae.apps import cli\n"

@@ -102,4 +102,4 @@ def test_a_part_of_the_test_split_is_not_kept(run, capsys):
 
 
 def test_every_command_has_its_function():
-    assert set(measuring.COMMANDS) | {"fit", "sample", "figures", "demo"} == set(cli.SUMMARIES)
+    assert set(measuring.COMMANDS) | {"fit", "sample", "figures", "demo", "list"} == set(cli.COMMANDS)
