@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import pyrovae as pv
-from pyrovae.apps import recipes
+from pyrovae.apps import cli, recipes
 from pyrovae.programs import families, priors
 
 BASE = {
@@ -35,6 +35,11 @@ def test_every_likelihood(likelihood):
     assert fitted_evidence({**BASE, "likelihood": likelihood}, digits_for(likelihood)).isfinite().all()
 
 
+@pytest.mark.parametrize("guide", families.GUIDES)
+def test_every_guide(guide):
+    assert fitted_evidence({**BASE, "guide": guide}, pv.data.load("digits")).isfinite().all()
+
+
 @pytest.mark.parametrize("prior", priors.PRIORS)
 @pytest.mark.parametrize("network", recipes.NETWORKS)
 def test_every_prior_and_network(prior, network):
@@ -59,3 +64,12 @@ def test_unknown_names_offer_the_nearest():
         recipes.complete({**BASE, "prior": "mixure"}, pv.data.load("digits"))
     with pytest.raises(pv.InputError, match="latent and hidden sizes must be at least 1"):
         recipes.build(recipes.complete({**BASE, "hidden": [0]}, pv.data.load("digits")), pv.data.load("digits"))
+
+
+def test_all_that_can_be_chosen_is_listed(capsys):
+    assert cli.main(["list"]) == 0
+    printed = capsys.readouterr().out
+    for kind, choices in recipes.CHOICES.items():
+        section = printed[printed.index(f"{kind}s\n") :]
+        for name, choice in choices.items():
+            assert f"  {name:22}{choice.about}\n" in section, (kind, name)

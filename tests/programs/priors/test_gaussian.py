@@ -7,13 +7,17 @@ import pytest
 import torch
 
 from pyrovae.base.errors import InputError
+from pyrovae.programs import priors
 from pyrovae.programs.families.family import positive
 from pyrovae.programs.priors.gaussian import StandardNormal
 from pyrovae.programs.priors.mixtures import GaussianMixture
 
 PRIORS = {
-    "standard-normal": lambda num_latents: StandardNormal(num_latents),
-    "mixture": lambda num_latents: scattered(GaussianMixture(num_latents, num_components=5, seed=0)),
+    **{
+        name: lambda num_latents, choice=choice: scattered(choice(num_latents))
+        for name, choice in priors.PRIORS.items()
+    },
+    "mixture-of-five": lambda num_latents: scattered(GaussianMixture(num_latents, num_components=5, seed=0)),
     "mixture-of-one": lambda num_latents: scattered(GaussianMixture(num_latents, num_components=1, seed=0)),
 }
 
@@ -105,7 +109,7 @@ def test_standard_normal_is_one():
 
 
 def test_mixture_is_the_sum_over_its_components():
-    prior = PRIORS["mixture"](2).double()
+    prior = PRIORS["mixture-of-five"](2).double()
     z = torch.randn(50, 2).double()
     weights, scales = prior.logits.softmax(0), positive(prior.raw_scale)
     total = sum(
