@@ -6,7 +6,9 @@ Its docstring is its help: a sentence, and below it an example. What it needs is
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pyrovae as pv
 from pyrovae.base.errors import InputError
 
 Action = Callable[[Namespace], int]  # what was given -> exit status
@@ -21,6 +23,11 @@ def run_arguments(p: ArgumentParser) -> None:
     p.add_argument("--program", metavar="FILE.py", help="the program file, for a run of your own programs")
     p.add_argument("--data-dir", help="where the files of named data sets lie [PYROVAE_DATA]")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N [auto: cuda where there is one]")
+
+
+def bring_back(given: Namespace) -> Any:
+    """The run that :func:`run_arguments` name, as :func:`pyrovae.runs.bring_back` gives it."""
+    return pv.runs.bring_back(given.run, program=given.program, data_dir=given.data_dir, device=given.device)
 
 
 def check_parent(path: str | None) -> None:

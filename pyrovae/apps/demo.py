@@ -18,8 +18,6 @@ from pyrovae.reports import figures
 from pyrovae.training.loop import Fit
 
 MARK = "made-by-pyrovae-demo"
-
-
 RUNS = {"vae": "normal", "vae-mixture-prior": "mixture"}  # run -> prior
 
 
@@ -80,15 +78,8 @@ def _fit(digits: Dataset, prior: str, folder: Path, epochs: int | None) -> Fit:
     record = fit.record(data="digits", prior=prior, epochs=epochs)
     record |= {**recipes.complete(record, digits), "program": None}
     vae = recipes.build(record, digits)
-    return pv.fit(
-        vae.model,
-        vae.guide,
-        digits.train,
-        valid=digits.valid,
-        **fit.training(record),
-        out=folder,
-        record=record,
-    )
+    options = {**fit.training(record), "out": folder, "record": record}
+    return pv.fit(vae.model, vae.guide, digits.train, valid=digits.valid, **options)
 
 
 def _pixels(mean: Tensor) -> dist.TorchDistribution:

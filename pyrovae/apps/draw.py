@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pyrovae as pv
-from pyrovae.apps.arguments import PICTURES, Action, run_arguments
+from pyrovae.apps.arguments import PICTURES, Action, bring_back, run_arguments
 from pyrovae.base.errors import InputError
 
 
@@ -24,7 +24,7 @@ def sample(p: ArgumentParser) -> Action:
 
 
 def _sample(given: Namespace) -> int:
-    loaded, path = _bring_back(given), Path(given.out)
+    loaded, path = bring_back(given), Path(given.out)
     if path.suffix not in (".npy", *PICTURES):
         raise InputError(f"{path}: give a name that ends in .npy (values) or .png, .svg or .pdf (a picture)")
     model, template = loaded.fit.model, loaded.split("test")
@@ -58,7 +58,7 @@ def draw(p: ArgumentParser) -> Action:
 
 
 def _figures(given: Namespace) -> int:
-    loaded = _bring_back(given)
+    loaded = bring_back(given)
     drawn = run_figures(loaded.fit, loaded.split("test"))
     if "report" in (reports := pv.runs.reports(given.run)):
         drawn["account"] = pv.figures.account(reports["report"])
@@ -104,7 +104,3 @@ def demo(p: ArgumentParser) -> Action:
         return demonstration.run(Path(given.out))
 
     return run
-
-
-def _bring_back(given: Namespace) -> Any:
-    return pv.runs.bring_back(given.run, program=given.program, data_dir=given.data_dir, device=given.device)

@@ -137,7 +137,7 @@ def _fit(given: Namespace) -> int:
         compile=COMPILE[choose("choice of --compile", given.compile, COMPILE)],
         out=given.out,
         resume=given.resume,
-        callback=None if sys.stderr.isatty() else _Narrator(record["epochs"]),
+        callback=None if sys.stderr.isatty() else _narrator(record["epochs"]),
         record=record,
     )
     return _tell(fitted, given.out, given.program)
@@ -182,16 +182,14 @@ def _tell(fitted: Any, run: str, program: str | None) -> int:
     return 0
 
 
-class _Narrator:
-    """A line now and then where there is no terminal for a progress bar."""
+def _narrator(epochs: int) -> Callable[[int, Any], None]:
+    """A callback that prints a line now and then, where there is no terminal for a progress bar."""
+    told = time.monotonic()
 
-    def __init__(self, epochs: int) -> None:
-        self.epochs, self.told = epochs, time.monotonic()
+    def tell(epoch: int, fitted: Any) -> None:
+        nonlocal told
+        if time.monotonic() - told > 10 and epoch < epochs:
+            told, row = time.monotonic(), fitted.history[-1]
+            print(f"epoch {epoch}/{epochs}: ELBO {row['elbo']:.2f}, validation {row['valid_elbo']:.2f}", flush=True)
 
-    def __call__(self, epoch: int, fitted: Any) -> None:
-        if time.monotonic() - self.told > 10 and epoch < self.epochs:
-            self.told = time.monotonic()
-            row = fitted.history[-1]
-            print(
-                f"epoch {epoch}/{self.epochs}: ELBO {row['elbo']:.2f}, validation {row['valid_elbo']:.2f}", flush=True
-            )
+    return tell

@@ -89,7 +89,8 @@ def check_program(run: str | Path, record: dict[str, Any], program: str | None) 
             raise InputError(f"{run}: is a run of a built-in recipe; leave --program out")
         return
     if program is None:
-        raise InputError(f"{run}: is a run of your own programs; give --program {stored['path']}")
+        how = f"give --program {stored['path']}; in Python, runs.load(folder, model, guide)"
+        raise InputError(f"{run}: is a run of your own programs; {how}")
     if not Path(program).is_file():
         raise InputError(f"{program}: no such file")
     if hashlib.sha256(Path(program).read_bytes()).hexdigest() != stored["sha256"]:

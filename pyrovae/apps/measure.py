@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pyrovae as pv
-from pyrovae.apps.arguments import Action, check_parent, check_picture, run_arguments
+from pyrovae.apps.arguments import Action, bring_back, check_parent, check_picture, run_arguments
 from pyrovae.apps.recipes import choose
 from pyrovae.base.errors import InputError, Interrupted
 
@@ -26,7 +26,6 @@ def evaluate(p: ArgumentParser) -> Action:
       pyrovae evaluate runs/digits --method bdmc
       pyrovae evaluate runs/mine --program my_programs.py
     """
-    methods = {"is": _importance_sampling, "ais": _annealed, "bdmc": _bidirectional}
     data_arguments(p, "only the first so many data; of bdmc, how many to simulate [100]")
     p.add_argument(
         "--method",
@@ -39,7 +38,19 @@ def evaluate(p: ArgumentParser) -> Action:
     p.add_argument("--chains", type=int, default=16, help="ais, bdmc: chains for each datum [16]")
     p.add_argument("--start", default="guide", help="ais, bdmc: where the path begins, guide or prior [guide]")
     p.add_argument("--no-vectorize", action="store_true", help="is: one particle of one datum at a time")
-    return lambda given: methods[choose("method", given.method, methods)](given)
+    return _evaluate
+
+
+def _evaluate(given: Namespace) -> int:
+    method = choose("method", given.method, ("is", "ais", "bdmc"))
+    if method == "is":
+        return _importance_sampling(given)
+    starts = {"guide": pv.from_guide, "prior": pv.from_prior}
+    path: dict[str, Any] = {"num_temperatures": given.temperatures, "num_chains": given.chains}
+    path |= {"start": starts[choose("start", given.start, starts)], "at_once": 25}
+    if method == "ais":
+        return measured(given, pv.annealed_evidence, **path)
+    return measured(given, pv.bidirectional, num_data=given.num or 100, num_particles=given.particles, **path)
 
 
 def _importance_sampling(given: Namespace) -> int:
@@ -56,21 +67,6 @@ def _importance_sampling(given: Namespace) -> int:
     if given.json != "-" and status == 0:
         print(f"kept in {given.run}" if whole_test else "not kept in the run: only a report on the whole test split is")
     return status
-
-
-def _annealed(given: Namespace) -> int:
-    return measured(given, pv.annealed_evidence, at_once=25, **_path(given))
-
-
-def _bidirectional(given: Namespace) -> int:
-    options = {"num_data": given.num or 100, "num_particles": given.particles}
-    return measured(given, pv.bidirectional, at_once=25, **options, **_path(given))
-
-
-def _path(given: Namespace) -> dict[str, Any]:
-    starts = {"guide": pv.from_guide, "prior": pv.from_prior}
-    start = starts[choose("start", given.start, starts)]
-    return {"num_temperatures": given.temperatures, "num_chains": given.chains, "start": start}
 
 
 def gaps(p: ArgumentParser) -> Action:
@@ -191,7 +187,7 @@ def measured(given: Namespace, measure: Callable[..., Any], *, at_once: int | No
         raise InputError(f"--num must be at least 1, got {given.num}")
     check_parent(given.json)
     check_picture(given.figure)
-    loaded = pv.runs.bring_back(given.run, program=given.program, data_dir=given.data_dir, device=given.device)
+    loaded = bring_back(given)
     data = loaded.split(given.split)
     data = data[: given.num] if given.num else data
     options |= {"seed": given.seed, "batch_size": at_once if given.batch_size is None else given.batch_size}

@@ -4,6 +4,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
+import pyrovae as pv
 from pyrovae.apps.arguments import Action
 from pyrovae.base.choices import Choice
 from pyrovae.base.errors import InputError, nearest
@@ -14,8 +15,6 @@ from pyrovae.training.objectives import OBJECTIVES
 
 if TYPE_CHECKING:
     from pyrovae.data.split import Dataset
-    from pyrovae.programs.networks import NetworkBuilder
-    from pyrovae.programs.vae import VAE
 
 NETWORKS = {
     "mlp": Choice("hidden layers of the widths --hidden", f"{__name__}:mlps"),
@@ -72,40 +71,32 @@ def complete(recipe: Mapping[str, Any], dataset: "Dataset") -> dict[str, Any]:
     }
 
 
-def build(recipe: Mapping[str, Any], dataset: "Dataset") -> "VAE":
+def build(recipe: Mapping[str, Any], dataset: "Dataset") -> Any:
     """The VAE of a complete recipe, with weights drawn from its seed.
 
     Raises:
         InputError: naming what does not fit.
     """
-    from pyrovae.programs.conditional import Conditional
-    from pyrovae.programs.vae import VAE
-
     latent, hidden = recipe["latent"], recipe["hidden"]
     if latent < 1 or any(width < 1 for width in hidden):
         raise InputError(f"latent and hidden sizes must be at least 1, got latent={latent}, hidden={hidden}")
     decode, encode = NETWORKS[recipe["network"]](latent, dataset.shape, hidden, recipe["seed"])
     likelihood, guide = FAMILIES[recipe["likelihood"]](dataset.maximum), GUIDES[recipe["guide"]]()
-    return VAE(
+    return pv.VAE(
         prior=PRIORS[recipe["prior"]](latent),
-        decoder=Conditional(likelihood, dataset.shape, decode),
-        encoder=Conditional(guide, (latent,), encode),
+        decoder=pv.Conditional(likelihood, dataset.shape, decode),
+        encoder=pv.Conditional(guide, (latent,), encode),
     )
 
 
-def mlps(latent: int, shape: tuple[int, ...], hidden: list[int], seed: int) -> "tuple[NetworkBuilder, NetworkBuilder]":
+def mlps(latent: int, shape: tuple[int, ...], hidden: list[int], seed: int) -> tuple[Any, Any]:
     """Perceptrons of a decoder and of an encoder, the one the mirror of the other."""
-    from pyrovae.programs.networks import mlp
+    decode = pv.networks.mlp(latent, *reversed(hidden), seed=2 * seed)
+    return decode, pv.networks.mlp(shape, *hidden, seed=2 * seed + 1)
 
-    return mlp(latent, *reversed(hidden), seed=2 * seed), mlp(shape, *hidden, seed=2 * seed + 1)
 
-
-def convolutions(
-    latent: int, shape: tuple[int, ...], hidden: list[int], seed: int
-) -> "tuple[NetworkBuilder, NetworkBuilder]":
+def convolutions(latent: int, shape: tuple[int, ...], hidden: list[int], seed: int) -> tuple[Any, Any]:
     """Convolutions of a decoder and of an encoder, beside a hidden layer of the last width."""
-    from pyrovae.programs.networks import conv_decoder, conv_encoder
-
     width = hidden[-1] if hidden else 256
-    decode = conv_decoder(latent, shape, hidden=width, seed=2 * seed)
-    return decode, conv_encoder(shape, hidden=width, seed=2 * seed + 1)
+    decode = pv.networks.conv_decoder(latent, shape, hidden=width, seed=2 * seed)
+    return decode, pv.networks.conv_encoder(shape, hidden=width, seed=2 * seed + 1)

@@ -134,11 +134,9 @@ def save_report(folder: str | Path, report: Report, name: str = "report") -> Non
 
 def reports(folder: str | Path) -> dict[str, Report]:
     """Every report kept in a run, by name; ``pyrovae evaluate`` keeps "report", that of the whole test split."""
-    files = storage.read(folder)[1]
-    return {
-        name: Report.parse(data.decode(), files[f"{name}.csv"].decode(), what=str(folder))
-        for name, data in ((file.removesuffix(".json"), data) for file, data in files.items() if file.endswith(".json"))
-    }
+    files = {file: data.decode() for file, data in storage.read(folder)[1].items() if file.endswith((".json", ".csv"))}
+    names = [file.removesuffix(".json") for file in files if file.endswith(".json")]
+    return {name: Report.parse(files[f"{name}.json"], files[f"{name}.csv"], what=str(folder)) for name in names}
 
 
 def load_report(folder: str | Path) -> Report:
@@ -159,9 +157,10 @@ def _tell_unfinished(folder: str | Path, content: Mapping[str, Any]) -> None:
     if progress["stopped"] or progress["epoch"] >= epochs:
         return
     how = "was interrupted" if progress["interrupted"] else "diverged, was killed or runs still"
+    program = f"{content['record']['program']['path']} " if content["record"].get("program") else ""
     warnings.warn(
         f"{folder}: its fit {how}: these are the weights after {progress['epoch']} of {epochs} epochs; "
-        f"pyrovae fit --resume --out {folder}, or fit(..., out=, resume=True), goes on and says where it fails",
+        f"pyrovae fit {program}--resume --out {folder}, or fit(..., out=, resume=True), goes on or says where it fails",
         UnfinishedFit,
         stacklevel=3,
     )
