@@ -92,7 +92,7 @@ def bar(record):
     "sitecustomize.py": '''
 from pyrovae.apps.measure import COMMANDS, data_arguments, measured
 from pyrovae.base.choices import Choice, resolve
-from pyrovae.data import DATASETS, Source
+from pyrovae.data.named import DATASETS, FitDefaults, NamedSet
 from pyrovae.programs.families import FAMILIES, GUIDES, Likelihood
 from pyrovae.programs.priors import PRIORS
 from pyrovae.training.objectives import OBJECTIVES
@@ -101,7 +101,7 @@ PRIORS["toy-prior"] = Choice("a learned scale", "toy_prior:Scaled")
 FAMILIES["toy-family"] = Likelihood("reals with heavy tails", "toy_family:student")
 GUIDES["toy-guide"] = Choice("a guide with heavy tails", "toy_family:student")
 OBJECTIVES["toy-objective"] = Choice("two draws", "toy_objective:of_two")
-DATASETS["toy-data"] = Source("noise", "toy_data:load", latent=3, hidden=(7,), epochs=2)
+DATASETS["toy-data"] = NamedSet("noise", "toy_data:load", FitDefaults(latent=3, hidden=(7,), epochs=2))
 
 
 def toy(p):

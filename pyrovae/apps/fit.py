@@ -11,7 +11,7 @@ import pyrovae as pv
 from pyrovae.apps.arguments import Action
 from pyrovae.apps.recipes import CHOICES, choose
 from pyrovae.base.errors import InputError
-from pyrovae.data import DATASETS, OWN_FILES
+from pyrovae.data.named import DATASETS, FitDefaults
 
 
 class Setting(NamedTuple):
@@ -20,7 +20,7 @@ class Setting(NamedTuple):
     In its help, ``{names}`` is what can be chosen, ``{default}`` its default, and ``{of_data}`` that of each data set.
     """
 
-    default: Any  # None: none, or that of the data: a field of this name of their ``data.Source``
+    default: Any  # None: none, or as a fit of the data is: a field of this name of ``FitDefaults``
     about: str
     argument: Mapping[str, Any] = {}  # how argparse reads it
 
@@ -78,9 +78,9 @@ def fit(p: ArgumentParser) -> Action:
 
 
 def _help(name: str, setting: Setting) -> str:
-    names = CHOICES.get("data set" if name == "data" else name, ())
-    of_data = {source: getattr(entry, name, None) for source, entry in {**DATASETS, "else": OWN_FILES}.items()}
-    told = [f"{source} {value}" for source, value in of_data.items() if source == "else" or value != of_data["else"]]
+    names, other = CHOICES.get("data set" if name == "data" else name, ()), FitDefaults().to_dict().get(name)
+    of_data = {source: entry.fit.to_dict().get(name) for source, entry in DATASETS.items()}
+    told = [f"{source} {value}" for source, value in of_data.items() if value != other] + [f"else {other}"]
     return setting.about.format(names=", ".join(names), default=setting.default, of_data=", ".join(told))
 
 
@@ -91,9 +91,9 @@ def record(**given: Any) -> dict[str, Any]:
         InputError: for a name that is not there, a rate or a warm-up that cannot be.
     """
     given = {name: value for name, value in given.items() if value is not None}
-    source = DATASETS.get(given.get("data", SETTINGS["data"].default), OWN_FILES)
-    settings = {name: getattr(source, name, setting.default) for name, setting in SETTINGS.items()} | given
-    settings["hidden"] = list(settings["hidden"])
+    source = given.get("data", SETTINGS["data"].default)
+    of_data = DATASETS[source].fit if source in DATASETS else FitDefaults()
+    settings = _filled({**of_data.to_dict(), **given})
     for kind in ("prior", "guide", "network", "objective"):
         choose(kind, settings[kind])
     choose("schedule", settings["schedule"], SCHEDULES)

@@ -8,7 +8,7 @@ import pyrovae as pv
 from pyrovae.apps.arguments import Action
 from pyrovae.base.choices import Choice
 from pyrovae.base.errors import InputError, nearest
-from pyrovae.data import DATASETS
+from pyrovae.data.named import DATASETS
 from pyrovae.programs.families import FAMILIES, GUIDES
 from pyrovae.programs.priors import PRIORS
 from pyrovae.training.objectives import OBJECTIVES

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from pyrovae.base.errors import InputError, nearest
-from pyrovae.data import DATASETS, published_files, user_files
+from pyrovae.data import published_files, user_files
 from pyrovae.data.memmap import Mapped, lies_in_file
+from pyrovae.data.named import DATASETS
 from pyrovae.data.preprocessing import Recipe, dataset
 from pyrovae.data.split import Dataset
 from pyrovae.data.user_files import Parts, Rows

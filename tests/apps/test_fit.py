@@ -4,7 +4,7 @@ import pytest
 
 import pyrovae as pv
 from pyrovae.apps import cli, fit
-from pyrovae.data import DATASETS
+from pyrovae.data.named import DATASETS
 
 
 def test_schedules_start_at_one():
@@ -24,7 +24,7 @@ def test_a_record_is_full_and_follows_the_data():
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_every_data_set_says_what_a_fit_of_it_takes(name, capsys):
-    record, source = fit.record(data=name), DATASETS[name]
+    record, source = fit.record(data=name), DATASETS[name].fit
     sizes = [record[field] for field in ("latent", "epochs", "batch_size", "lr")]
     assert all(size > 0 for size in [*sizes, *record["hidden"]]) and record["kl_warmup"] >= 0
     assert (record["latent"], record["hidden"]) == (source.latent, list(source.hidden))
