@@ -3,8 +3,7 @@
 A pair of Pyro programs defines everything; a table of log densities measures everything.
 """
 
-from importlib import import_module
-from typing import Any
+from pyrovae.base.choices import handed_on
 
 __version__ = "0.1.0"
 
@@ -51,6 +50,7 @@ _NAMES = {
     "InputError": "base.errors",
     "Interrupted": "base.errors",
     "NotCompiled": "base.errors",
+    "UnfinishedFit": "base.errors",
     "UntrustedEvidence": "base.errors",
     "UntrustedPosterior": "base.errors",
 }
@@ -67,15 +67,10 @@ _MODULES = {
     "figures": "reports.figures",
     "recipes": "apps.recipes",
 }
-__all__ = [*_NAMES, *_MODULES, "__version__"]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _NAMES:
-        return getattr(import_module(f"pyrovae.{_NAMES[name]}"), name)
-    if name in _MODULES:
-        return import_module(f"pyrovae.{_MODULES[name]}")
-    raise AttributeError(f"module 'pyrovae' has no attribute {name!r}")
+_PATHS = {name: f"pyrovae.{module}:{name}" for name, module in _NAMES.items()}
+_PATHS |= {name: f"pyrovae.{module}" for name, module in _MODULES.items()}
+__all__ = [*_PATHS, "__version__"]
+__getattr__ = handed_on(__name__, _PATHS)
 
 
 def __dir__() -> list[str]:

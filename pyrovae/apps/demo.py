@@ -1,17 +1,16 @@
 """The demonstration: a VAE on handwritten digits, its account, a swapped prior, two baselines, and the figures."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pyro.distributions as dist
-from matplotlib.figure import Figure
 from torch import Tensor
 
 import pyrovae as pv
-from pyrovae.apps import recipes, runs
+from pyrovae.apps import fit, recipes, runs
+from pyrovae.apps.draw import run_figures
 from pyrovae.base.errors import InputError
-from pyrovae.data import Dataset, Split
+from pyrovae.data.split import Dataset
 from pyrovae.evidence.report import Report
 from pyrovae.programs.baselines.mixture_em import fit_mixture
 from pyrovae.programs.oracles.mixtures import FiniteMixture
@@ -73,39 +72,12 @@ def no_latents(x: Tensor) -> None:
     """The guide of a program without latents."""
 
 
-def run_figures(fitted: Fit, data: Split) -> dict[str, Figure]:
-    """The figures that a run has by itself, by name; those that its data or latents have no place for are left out."""
-    model, guide = fitted.model, fitted.guide
-    drawings: dict[str, Callable[[], Figure]] = {
-        "training": lambda: figures.training_curves(fitted.history, best_epoch=fitted.best_epoch),
-        "reconstructions": lambda: figures.reconstructions(model, guide, data),
-        "samples": lambda: figures.prior_samples(model, data),
-        "latents": lambda: figures.latent_means(model, guide, data),
-        "interpolation": lambda: figures.interpolation(model, guide, data),
-        "manifold": lambda: figures.manifold(model, data),
-    }
-    drawn = {}
-    for name, drawing in drawings.items():
-        try:
-            drawn[name] = drawing()
-        except InputError:
-            continue
-    return drawn
-
-
 def _fit(digits: Dataset, prior: str, folder: Path, epochs: int | None) -> Fit:
-    record = recipes.record(data="digits", prior=prior, epochs=epochs)
+    record = fit.record(data="digits", prior=prior, epochs=epochs)
     record |= {**recipes.complete(record, digits), "program": None}
     vae = recipes.build(record, digits)
-    return pv.fit(
-        vae.model,
-        vae.guide,
-        digits.train,
-        valid=digits.valid,
-        **recipes.training(record),
-        out=folder,
-        record=record,
-    )
+    options = {**fit.training(record), "out": folder, "record": record}
+    return pv.fit(vae.model, vae.guide, digits.train, valid=digits.valid, **options)
 
 
 def _pixels(mean: Tensor) -> dist.TorchDistribution:

@@ -1,57 +1,106 @@
 """The commands that draw: sample, figures, demo."""
 
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 import pyrovae as pv
-from pyrovae.apps import demo as demonstration
-from pyrovae.apps import runs
-from pyrovae.apps.fit import fit
-from pyrovae.apps.loading import load_run
-from pyrovae.base import storage
+from pyrovae.apps.arguments import PICTURES, Action, bring_back, run_arguments
 from pyrovae.base.errors import InputError
-from pyrovae.reports import figures
 
 
-def sample(arguments: Namespace) -> int:
-    """Writes data drawn from the model of a run."""
-    loaded, path = load_run(arguments), Path(arguments.out)
-    if path.suffix not in (".npy", ".png", ".svg", ".pdf"):
+def sample(p: ArgumentParser) -> Action:
+    """Draw data from the model of a run.
+
+    example:
+      pyrovae sample runs/digits --num 64 --out samples.png
+    """
+    run_arguments(p)
+    p.add_argument("--num", type=int, default=64, help="how many data [64]")
+    p.add_argument("--seed", type=int, default=0, help="of the draws [0]")
+    p.add_argument("--out", required=True, metavar="FILE", help=".npy for the values; .png, .svg or .pdf for a picture")
+    return _sample
+
+
+def _sample(given: Namespace) -> int:
+    loaded, path = bring_back(given), Path(given.out)
+    if path.suffix not in (".npy", *PICTURES):
         raise InputError(f"{path}: give a name that ends in .npy (values) or .png, .svg or .pdf (a picture)")
-    template = loaded.split("test")
+    model, template = loaded.fit.model, loaded.split("test")
     if path.suffix == ".npy":
-        draws = pv.sample(loaded.fit.model, template, num_samples=arguments.num, seed=arguments.seed)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        wanted = [name for name, value in draws.values.items() if value.shape[1:].numel() == template.shape.numel()]
-        if not wanted:
-            raise InputError(
-                f"{path}: no site draws values of the shape of a datum; the sites are {list(draws.values)}"
-            )
-        np.save(path, draws.values[wanted[-1]].reshape(-1, *template.shape).numpy())
+        _write_values(pv.sample(model, template, num_samples=given.num, seed=given.seed), template.shape, path)
     else:
-        figures.save(figures.prior_samples(loaded.fit.model, template, num=arguments.num, seed=arguments.seed), path)
-    print(f"{path}: {arguments.num} {'draws of x' if path.suffix == '.npy' else 'means of p(x|z) at draws of z'}")
+        pv.figures.save(pv.figures.prior_samples(model, template, num=given.num, seed=given.seed), path)
+    print(f"{path}: {given.num} {'draws of x' if path.suffix == '.npy' else 'means of p(x|z) at draws of z'}")
     return 0
 
 
-def draw(arguments: Namespace) -> int:
-    """Draws the figures of a run."""
-    loaded = load_run(arguments)
-    drawn = demonstration.run_figures(loaded.fit, loaded.split("test"))
-    if "report.json" in storage.read(arguments.run)[1]:
-        drawn["account"] = figures.account(runs.load_report(arguments.run))
-    folder = Path(arguments.out or f"{Path(arguments.run)}-figures")
+def _write_values(draws: Any, shape: Any, path: Path) -> None:
+    import numpy as np
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    wanted = [name for name, value in draws.values.items() if value.shape[1:].numel() == shape.numel()]
+    if not wanted:
+        raise InputError(f"{path}: no site draws values of the shape of a datum; the sites are {list(draws.values)}")
+    np.save(path, draws.values[wanted[-1]].reshape(-1, *shape).numpy())
+
+
+def draw(p: ArgumentParser) -> Action:
+    """Draw training curves, reconstructions, samples, latents and the account.
+
+    example:
+      pyrovae figures runs/digits --out figures
+    """
+    run_arguments(p)
+    p.add_argument("--out", metavar="DIR", help="folder for the figures [RUN-figures]")
+    return _figures
+
+
+def _figures(given: Namespace) -> int:
+    loaded = bring_back(given)
+    drawn = run_figures(loaded.fit, loaded.split("test"))
+    if "report" in (reports := pv.runs.reports(given.run)):
+        drawn["account"] = pv.figures.account(reports["report"])
+    folder = Path(given.out or f"{Path(given.run)}-figures")
     for name, figure in drawn.items():
-        figures.save(figure, folder / f"{name}.png")
+        pv.figures.save(figure, folder / f"{name}.png")
         print(folder / f"{name}.png")
     return 0
 
 
-def demo(arguments: Namespace) -> int:
-    """The demonstration on handwritten digits."""
-    return demonstration.run(Path(arguments.out))
+def run_figures(fitted: Any, data: Any) -> dict[str, Any]:
+    """The figures that a fit has by itself, by name; those that its data or latents have no place for are left out."""
+    figures, model, guide = pv.figures, fitted.model, fitted.guide
+    drawings: dict[str, Callable[[], Any]] = {
+        "training": lambda: figures.training_curves(fitted.history, best_epoch=fitted.best_epoch),
+        "reconstructions": lambda: figures.reconstructions(model, guide, data),
+        "samples": lambda: figures.prior_samples(model, data),
+        "latents": lambda: figures.latent_means(model, guide, data),
+        "interpolation": lambda: figures.interpolation(model, guide, data),
+        "manifold": lambda: figures.manifold(model, data),
+    }
+    drawn = {}
+    for name, drawing in drawings.items():
+        try:
+            drawn[name] = drawing()
+        except InputError:
+            continue
+    return drawn
 
 
-COMMANDS = {"fit": fit, "sample": sample, "figures": draw, "demo": demo}
+def demo(p: ArgumentParser) -> Action:
+    """Fit a VAE to handwritten digits, print the account, compare, draw.
+
+    example:
+      pyrovae demo --out runs/demo
+    """
+    about = "folder of the demo's runs and figures [runs/demo]"
+    p.add_argument("--out", default="runs/demo", metavar="DIR", help=about)
+
+    def run(given: Namespace) -> int:
+        from pyrovae.apps import demo as demonstration
+
+        return demonstration.run(Path(given.out))
+
+    return run

@@ -1,45 +1,172 @@
-"""The command fit."""
+"""The command fit: its settings, each argument beside its default, and what is done with them."""
 
+import math
 import sys
 import time
-from argparse import Namespace
-from typing import Any
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import pyrovae as pv
-from pyrovae.apps import recipes
-from pyrovae.apps.loading import check_program, dataset_of, pair_of, recorded, split_of
-from pyrovae.base import storage
+from pyrovae.apps.arguments import Action
+from pyrovae.apps.recipes import CHOICES, choose
 from pyrovae.base.errors import InputError
-from pyrovae.training.fit import Fit
-
-# ---------------------------------------------------------------------------------------------- fit
+from pyrovae.data.named import DATASETS, FitDefaults
 
 
+class Setting(NamedTuple):
+    """A setting of a fit, kept in its run.
+
+    In its help, ``{names}`` is what can be chosen, ``{default}`` its default, and ``{of_data}`` that of each data set.
+    """
+
+    default: Any  # None: none, or as a fit of the data is: a field of this name of ``FitDefaults``
+    about: str
+    argument: Mapping[str, Any] = {}  # how argparse reads it
+
+
+SETTINGS = {
+    "data": Setting("digits", "{names}, or a path [{default}]"),
+    "binarization": Setting(None, "none, dynamic, static or threshold [the set's own]"),
+    "divisor": Setting(None, "divide the data by this; the protocol keeps the Jacobian", {"type": float}),
+    "labels": Setting(False, "pass the labels to the programs as second argument", {"action": "store_true"}),
+    "prior": Setting("normal", "{names} [{default}]"),
+    "likelihood": Setting(None, "{names} [natural]"),
+    "guide": Setting("normal", "{names} [{default}]"),
+    "network": Setting("mlp", "{names} [{default}]"),
+    "latent": Setting(None, "dimensions of z [{of_data}]", {"type": int}),
+    "hidden": Setting(None, "widths of the hidden layers of the encoder [{of_data}]", {"type": int, "nargs": "*"}),
+    "objective": Setting("elbo", "{names} [{default}]"),
+    "epochs": Setting(None, "passes over the training data [{of_data}]", {"type": int}),
+    "batch_size": Setting(None, "data in a step [{of_data}]", {"type": int}),
+    "lr": Setting(None, "learning rate of Adam [{of_data}]", {"type": float}),
+    "schedule": Setting("cosine", "of the learning rate: cosine or constant [{default}]"),
+    "kl_warmup": Setting(
+        None, "epochs for the KL's weight to reach 1 [{of_data}]", {"type": float, "metavar": "EPOCHS"}
+    ),
+    "patience": Setting(None, "end after so many epochs without a better validation ELBO", {"type": int}),
+    "precision": Setting("float32", "of the networks' products: float32 or bfloat16 [{default}]"),
+    "seed": Setting(0, "of weights, order and noise [{default}]", {"type": int}),
+}
+OF_THE_VAE = ("prior", "likelihood", "guide", "network", "latent", "hidden")  # which a user's own file replaces
 COMPILE: dict[str, bool | str] = {"auto": "auto", "yes": True, "no": False}
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda fraction: 1.0,
+    "cosine": lambda fraction: 0.5 * (1 + math.cos(math.pi * fraction)),
+}
 
 
-def fit(arguments: Namespace) -> int:
-    """Fits a recipe or a user's programs and keeps the run."""
-    record = _record_to_fit(arguments)
-    dataset = dataset_of(record, arguments.data_dir)
-    model, guide, record = pair_of(record, dataset, arguments.program)
+def fit(p: ArgumentParser) -> Action:
+    """Fit a VAE, or your own pair of programs, and keep it as a run.
+
+    example:
+      pyrovae fit --data digits --latent 8 --out runs/digits
+      pyrovae fit --data mnist --prior mixture --epochs 50 --out runs/mnist
+      pyrovae fit my_programs.py --data digits --epochs 20 --out runs/mine
+      pyrovae fit --resume --out runs/mnist
+    The step is compiled on CUDA, and on the CPU from 6,000 steps on: 5 to 20 seconds once, one or two afterwards.
+    """
+    p.add_argument("program", nargs="?", metavar="FILE.py", help="defines model and guide, or build() returning them")
+    for name, setting in SETTINGS.items():
+        p.add_argument(f"--{name.replace('_', '-')}", default=None, help=_help(name, setting), **setting.argument)
+    p.add_argument("--data-dir", help="where the files of named data sets lie [PYROVAE_DATA]")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N [auto: cuda where there is one]")
+    p.add_argument("--compile", default="auto", help="the training step: auto, yes or no [auto: where it is repaid]")
+    p.add_argument("--out", required=True, metavar="RUN", help="folder of the run")
+    p.add_argument("--resume", action="store_true", help="go on from what RUN holds, as it was begun")
+    return _fit
+
+
+def _help(name: str, setting: Setting) -> str:
+    names, other = CHOICES.get("data set" if name == "data" else name, ()), FitDefaults().to_dict().get(name)
+    of_data = {source: entry.fit.to_dict().get(name) for source, entry in DATASETS.items()}
+    told = [f"{source} {value}" for source, value in of_data.items() if value != other] + [f"else {other}"]
+    return setting.about.format(names=", ".join(names), default=setting.default, of_data=", ".join(told))
+
+
+def record(**given: Any) -> dict[str, Any]:
+    """A full record of a fit as plain values: what is given, else what suits the data.
+
+    Raises:
+        InputError: for a name that is not there, a rate or a warm-up that cannot be.
+    """
+    given = {name: value for name, value in given.items() if value is not None}
+    source = given.get("data", SETTINGS["data"].default)
+    of_data = DATASETS[source].fit if source in DATASETS else FitDefaults()
+    settings = _filled({**of_data.to_dict(), **given})
+    for kind in ("prior", "guide", "network", "objective"):
+        choose(kind, settings[kind])
+    choose("schedule", settings["schedule"], SCHEDULES)
+    if settings["likelihood"] is not None:
+        choose("likelihood", settings["likelihood"])
+    if not settings["lr"] > 0:
+        raise InputError(f"--lr must be positive, got {settings['lr']}")
+    if settings["kl_warmup"] < 0:
+        raise InputError(f"--kl-warmup must not be negative, got {settings['kl_warmup']}")
+    return settings
+
+
+def training(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of :func:`pyrovae.fit` that a record decides."""
+    from pyrovae.training.optimizers import adam
+
+    record = _filled(record)
+    same = {name: record[name] for name in ("kl_warmup", "epochs", "batch_size", "patience", "precision", "seed")}
+    objective, schedule = CHOICES["objective"][record["objective"]](), SCHEDULES[record["schedule"]]
+    return {"objective": objective, "optimizer": adam(record["lr"]), "schedule": schedule, **same}
+
+
+def _filled(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with what a run of long ago may lack."""
+    return {**{name: setting.default for name, setting in SETTINGS.items()}, **record}
+
+
+def _fit(given: Namespace) -> int:
+    from pyrovae.apps import loading
+
+    record = _record_to_fit(given)
+    dataset = loading.dataset_of(record, given.data_dir)
+    model, guide, record = loading.pair_of(record, dataset, given.program)
     fitted = pv.fit(
         model,
         guide,
-        split_of(dataset, "train", record),
-        valid=split_of(dataset, "valid", record),
-        **recipes.training(record),
-        device=arguments.device,
-        compile=COMPILE[recipes.choose("choice of --compile", arguments.compile, COMPILE)],
-        out=arguments.out,
-        resume=arguments.resume,
-        callback=None if sys.stderr.isatty() else _Narrator(record["epochs"]),
+        loading.split_of(dataset, "train", record),
+        valid=loading.split_of(dataset, "valid", record),
+        **training(record),
+        device=given.device,
+        compile=COMPILE[choose("choice of --compile", given.compile, COMPILE)],
+        out=given.out,
+        resume=given.resume,
+        callback=None if sys.stderr.isatty() else _narrator(record["epochs"]),
         record=record,
     )
-    return _tell(fitted, arguments.out, arguments.program)
+    return _tell(fitted, given.out, given.program)
 
 
-def _tell(fitted: Fit, run: str, program: str | None) -> int:
+def _record_to_fit(given: Namespace) -> dict[str, Any]:
+    """The record of a new run, or of the run to be resumed."""
+    from pyrovae.apps.loading import check_program
+    from pyrovae.base import storage
+
+    settings = {name: getattr(given, name) for name in SETTINGS}
+    if not storage.holds_run(given.out):
+        if given.resume:
+            raise InputError(f"{given.out}: holds no run to resume; leave --resume out to begin one")
+        used = [name for name in OF_THE_VAE if settings[name] is not None]
+        if given.program and used:
+            raise InputError(f"--{used[0]} is of the built-in VAE; {given.program} says it by itself")
+        return record(**settings)
+    if not given.resume:
+        raise InputError(f"{given.out}: already holds a run; use --resume to go on, or another --out")
+    stored = _filled(pv.runs.recorded(given.out))
+    check_program(given.out, stored, given.program)
+    for name, value in settings.items():
+        if value is not None and value != stored[name] and name != "epochs":
+            raise InputError(f"{given.out}: was begun with --{name.replace('_', '-')} {stored[name]}, not {value}")
+    return stored if given.epochs is None else {**stored, "epochs": given.epochs}
+
+
+def _tell(fitted: Any, run: str, program: str | None) -> int:
     if fitted.history:
         last = fitted.history[-1]
         best = f"; the weights are those of epoch {fitted.best_epoch}" if fitted.best_epoch else ""
@@ -55,37 +182,14 @@ def _tell(fitted: Fit, run: str, program: str | None) -> int:
     return 0
 
 
-class _Narrator:
-    """A line now and then where there is no terminal for a progress bar."""
+def _narrator(epochs: int) -> Callable[[int, Any], None]:
+    """A callback that prints a line now and then, where there is no terminal for a progress bar."""
+    told = time.monotonic()
 
-    def __init__(self, epochs: int) -> None:
-        self.epochs, self.told = epochs, time.monotonic()
+    def tell(epoch: int, fitted: Any) -> None:
+        nonlocal told
+        if time.monotonic() - told > 10 and epoch < epochs:
+            told, row = time.monotonic(), fitted.history[-1]
+            print(f"epoch {epoch}/{epochs}: ELBO {row['elbo']:.2f}, validation {row['valid_elbo']:.2f}", flush=True)
 
-    def __call__(self, epoch: int, fitted: Fit) -> None:
-        if time.monotonic() - self.told > 10 and epoch < self.epochs:
-            self.told = time.monotonic()
-            row = fitted.history[-1]
-            print(
-                f"epoch {epoch}/{self.epochs}: ELBO {row['elbo']:.2f}, validation {row['valid_elbo']:.2f}", flush=True
-            )
-
-
-def _record_to_fit(arguments: Namespace) -> dict[str, Any]:
-    """The record of a new run, or of the run to be resumed."""
-    if not storage.holds_run(arguments.out):
-        if arguments.resume:
-            raise InputError(f"{arguments.out}: holds no run to resume; leave --resume out to begin one")
-        given = {name: getattr(arguments, name) for name in recipes.SETTINGS}
-        used = [name for name in recipes.OF_THE_VAE if given[name] is not None]
-        if arguments.program and used:
-            raise InputError(f"--{used[0]} is of the built-in VAE; {arguments.program} says it by itself")
-        return recipes.record(**given)
-    if not arguments.resume:
-        raise InputError(f"{arguments.out}: already holds a run; use --resume to go on, or another --out")
-    record = recorded(arguments.out)
-    check_program(arguments.out, record, arguments.program)
-    for name in recipes.SETTINGS:
-        given, stored = getattr(arguments, name), record.get(name, recipes.SETTINGS[name])
-        if given is not None and given != stored and name != "epochs":
-            raise InputError(f"{arguments.out}: was begun with --{name.replace('_', '-')} {stored}, not {given}")
-    return record if arguments.epochs is None else {**record, "epochs": arguments.epochs}
+    return tell

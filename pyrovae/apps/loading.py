@@ -1,48 +1,23 @@
-"""A run, or a file of a user's own, as a pair with its data."""
+"""What a record names, a data set and programs: built from a recipe, or run from a user's own file."""
 
 import hashlib
 import importlib.util
 import inspect
 import sys
-from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import pyrovae as pv
-from pyrovae.apps import recipes, runs
+from pyrovae.apps import recipes
 from pyrovae.base.errors import InputError
-from pyrovae.data import Dataset, Split
-from pyrovae.pairs.context import modules_of
+from pyrovae.data.datasets import load
+from pyrovae.data.split import Dataset, Split
 from pyrovae.pairs.traces import Program
-from pyrovae.training.fit import Fit, resolve_device
 
 
-class Loaded(NamedTuple):
-    """A run brought back: its fit, its data and what it was made from."""
-
-    fit: Fit
-    dataset: Dataset
-    record: dict[str, Any]
-
-    def split(self, name: str) -> Split:
-        """A split as the programs take it."""
-        return split_of(self.dataset, name, self.record)
-
-
-def recorded(run: str) -> dict[str, Any]:
-    """What a run was fitted on and with; a run of programs of one's own says nothing of it."""
-    record = runs.describe(run)["record"]
-    if "data" not in record:
-        raise InputError(f"{run}: was fitted in Python; use pyrovae.runs.load(folder, model, guide) there")
-    return record
-
-
-def dataset_of(record: dict[str, Any], data_dir: str | None) -> Dataset:
+def dataset_of(record: dict[str, Any], data_dir: str | Path | None) -> Dataset:
     """The data set that a record names, prepared as it says."""
-    return pv.data.load(
-        record["data"], binarization=record["binarization"], divisor=record["divisor"], data_dir=data_dir
-    )
+    return load(record["data"], binarization=record["binarization"], divisor=record["divisor"], data_dir=data_dir)
 
 
 def split_of(dataset: Dataset, name: str, record: dict[str, Any]) -> Split:
@@ -106,32 +81,7 @@ def load_program(path: str, dataset: Dataset) -> tuple[Program, Program, str]:
     return model, guide, hashlib.sha256(source.read_bytes()).hexdigest()
 
 
-# ------------------------------------------------------------------------------------- what is done with runs
-
-
-def load_run(arguments: Namespace) -> Loaded:
-    """Builds the programs of a run again and puts its weights into them."""
-    record = recorded(arguments.run)
-    check_program(arguments.run, record, arguments.program)
-    dataset = dataset_of(record, arguments.data_dir)
-    _check_rows(arguments.run, split_of(dataset, "train", record))
-    model, guide, _ = pair_of(record, dataset, arguments.program)
-    device = resolve_device(arguments.device)
-    for module in modules_of(model, guide):
-        module.to(device)
-    return Loaded(runs.load(arguments.run, model, guide), dataset, record)
-
-
-def _check_rows(run: str, train: Split) -> None:
-    fitted = runs.describe(run)["settings"]["protocol"]["sha256"]
-    if train.protocol.sha256 != fitted:
-        raise InputError(
-            f"{run}: was fitted on other rows of {train.protocol.dataset} (SHA-256 {fitted[:8]}, now "
-            f"{train.protocol.sha256[:8]}): the data have changed, and its test rows may be rows it was fitted on"
-        )
-
-
-def check_program(run: str, record: dict[str, Any], program: str | None) -> None:
+def check_program(run: str | Path, record: dict[str, Any], program: str | None) -> None:
     """Raises InputError where a run was fitted with another file of programs, or with none."""
     stored = record["program"]
     if stored is None:
@@ -139,16 +89,11 @@ def check_program(run: str, record: dict[str, Any], program: str | None) -> None
             raise InputError(f"{run}: is a run of a built-in recipe; leave --program out")
         return
     if program is None:
-        raise InputError(f"{run}: is a run of your own programs; give --program {stored['path']}")
+        how = f"give --program {stored['path']}; in Python, runs.load(folder, model, guide)"
+        raise InputError(f"{run}: is a run of your own programs; {how}")
     if not Path(program).is_file():
         raise InputError(f"{program}: no such file")
     if hashlib.sha256(Path(program).read_bytes()).hexdigest() != stored["sha256"]:
         raise InputError(
             f"{program}: is not the file that was fitted (its SHA-256 differs from that of {stored['path']})"
         )
-
-
-def check_parent(path: str | None) -> None:
-    """Raises InputError, before any work, where a file could not be written."""
-    if path is not None and path != "-" and not Path(path).absolute().parent.is_dir():
-        raise InputError(f"{path}: there is no folder {Path(path).absolute().parent}; make it first")

@@ -1,157 +1,145 @@
 """The commands that measure a run: load it, measure, print the account, write JSON and a figure.
 
-An interrupt keeps what is done: the account of the data that were finished is printed and written like a whole one,
-and says of how many data it is.
+To add one: its function here, and its line in ``COMMANDS``; its figure is found by the type of its record. An interrupt
+keeps what is done: the account of the data that were finished is printed and written like a whole one, and says of how
+many data it is.
 """
 
 import sys
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyrovae as pv
-from pyrovae.apps import runs
-from pyrovae.apps.loading import check_parent, load_run
+from pyrovae.apps.arguments import Action, bring_back, check_parent, check_picture, run_arguments
 from pyrovae.apps.recipes import choose
-from pyrovae.base import storage
 from pyrovae.base.errors import InputError, Interrupted
-from pyrovae.base.records import as_json
-from pyrovae.evidence.annealing import paths
-from pyrovae.reports import figures
-
-Draw = Callable[[Any], Any]  # record -> figure
-STARTS = {"guide": paths.from_guide, "prior": paths.from_prior}
 
 
-def evaluate(arguments: Namespace) -> int:
-    """Accounts for log p(x) of a run by one of three methods."""
-    method = _METHODS[choose("method", arguments.method, tuple(_METHODS))]
-    return method(arguments)
+def evaluate(p: ArgumentParser) -> Action:
+    """Account for log p(x): evidence, ELBO, KL, errors, reliability.
+
+    example:
+      pyrovae evaluate runs/digits --particles 5000 --json report.json
+      pyrovae evaluate runs/digits --method ais --num 100 --temperatures 1000
+      pyrovae evaluate runs/digits --method bdmc
+      pyrovae evaluate runs/mine --program my_programs.py
+    """
+    data_arguments(p, "only the first so many data; of bdmc, how many to simulate [100]")
+    p.add_argument(
+        "--method",
+        default="is",
+        help="is: importance sampling from the guide; ais: annealed; bdmc: bounds on simulated data [is]",
+    )
+    _particles(p)
+    p.add_argument("--defensive", type=float, default=0.0, help="is: share of draws from the prior, 0 to 1 [0]")
+    p.add_argument("--temperatures", type=int, default=300, metavar="T", help="ais, bdmc: steps of the path [300]")
+    p.add_argument("--chains", type=int, default=16, help="ais, bdmc: chains for each datum [16]")
+    p.add_argument("--start", default="guide", help="ais, bdmc: where the path begins, guide or prior [guide]")
+    p.add_argument("--no-vectorize", action="store_true", help="is: one particle of one datum at a time")
+    return _evaluate
 
 
-def _importance_sampling(arguments: Namespace) -> int:
-    whole_test = arguments.split == "test" and not arguments.num and not arguments.defensive
+def _evaluate(given: Namespace) -> int:
+    method = choose("method", given.method, ("is", "ais", "bdmc"))
+    if method == "is":
+        return _importance_sampling(given)
+    starts = {"guide": pv.from_guide, "prior": pv.from_prior}
+    path: dict[str, Any] = {"num_temperatures": given.temperatures, "num_chains": given.chains}
+    path |= {"start": starts[choose("start", given.start, starts)], "at_once": 25}
+    if method == "ais":
+        return measured(given, pv.annealed_evidence, **path)
+    return measured(given, pv.bidirectional, num_data=given.num or 100, num_particles=given.particles, **path)
+
+
+def _importance_sampling(given: Namespace) -> int:
+    whole_test = given.split == "test" and not given.num and not given.defensive
 
     def measure(*pair_and_data: Any, **options: Any) -> Any:
         report = pv.evaluate(*pair_and_data, **options)
         if whole_test:
-            runs.save_report(arguments.run, report)
+            pv.runs.save_report(given.run, report)
         return report
 
-    options = {"num_particles": arguments.particles, "defensive": arguments.defensive}
-    status = _measured(arguments, measure, figures.account, **options, vectorize=not arguments.no_vectorize)
-    if arguments.json != "-" and status == 0:
-        print(
-            f"kept in {arguments.run}"
-            if whole_test
-            else "not kept in the run: only a report on the whole test split is"
-        )
+    options = {"num_particles": given.particles, "defensive": given.defensive, "vectorize": not given.no_vectorize}
+    status = measured(given, measure, **options)
+    if given.json != "-" and status == 0:
+        print(f"kept in {given.run}" if whole_test else "not kept in the run: only a report on the whole test split is")
     return status
 
 
-def _annealed(arguments: Namespace) -> int:
-    return _measured(arguments, pv.annealed_evidence, figures.annealed, **_path(arguments))
+def gaps(p: ArgumentParser) -> Action:
+    """Split log p(x) - ELBO into approximation and amortization gap.
+
+    example:
+      pyrovae gaps runs/digits --num 100 --figure gaps.png
+    """
+    data_arguments(p)
+    _particles(p)
+    p.add_argument("--steps", type=int, default=1000, help="of the optimisation of each family [1000]")
+    return lambda given: measured(given, pv.gaps, at_once=25, num_particles=given.particles, num_steps=given.steps)
 
 
-def _bidirectional(arguments: Namespace) -> int:
-    options = {"num_data": arguments.num or 100, "num_particles": arguments.particles}
-    return _measured(arguments, pv.bidirectional, figures.bounds, **options, **_path(arguments))
+def anatomy(p: ArgumentParser) -> Action:
+    """Take KL(q || prior) apart; tell which latent dimensions are used.
+
+    example:
+      pyrovae anatomy runs/digits --figure anatomy.png
+    """
+    data_arguments(p)
+    p.add_argument("--queries", type=int, metavar="M", help="data whose draws are scored against all others [all]")
+    return lambda given: measured(given, pv.surgery, at_once=500, num_queries=given.queries)
 
 
-def _path(arguments: Namespace) -> dict[str, Any]:
-    return {
-        "num_temperatures": arguments.temperatures,
-        "num_chains": arguments.chains,
-        "start": STARTS[choose("start", arguments.start, tuple(STARTS))],
-    }
+def calibrate(p: ArgumentParser) -> Action:
+    """Test on simulated data whether the guide is the posterior.
+
+    example:
+      pyrovae calibrate runs/digits --figure calibration.png
+    """
+    data_arguments(p, "only the first so many rows of the template")
+    p.add_argument("--simulations", type=int, default=500, metavar="S", help="data to simulate [500]")
+    p.add_argument("--draws", type=int, default=99, metavar="L", help="draws that the truth is ranked among [99]")
+    _particles(p)
+
+    def run(given: Namespace) -> int:
+        sizes = {"num_simulations": given.simulations, "num_draws": given.draws}
+        return measured(given, pv.calibrate, at_once=50, num_particles=max(given.particles, given.draws), **sizes)
+
+    return run
 
 
-_METHODS = {"is": _importance_sampling, "ais": _annealed, "bdmc": _bidirectional}
+def check(p: ArgumentParser) -> Action:
+    """Compare data with what the model makes.
+
+    example:
+      pyrovae check runs/digits --num 100 --figure check.png
+    """
+    data_arguments(p)
+    p.add_argument("--draws", type=int, default=200, metavar="S", help="replications of each datum [200]")
+    return lambda given: measured(given, pv.predictive_check, at_once=50, num_draws=given.draws)
 
 
-def gaps(arguments: Namespace) -> int:
-    """Splits the gap between evidence and ELBO of a run into approximation and amortization."""
-    options = {"num_particles": arguments.particles, "num_steps": arguments.steps}
-    return _measured(arguments, pv.gaps, figures.gaps, **options)
+def compare(p: ArgumentParser) -> Action:
+    """Paired differences in log p(x) between runs.
 
+    example:
+      pyrovae compare runs/normal runs/mixture --figure comparison.png
+    """
+    p.add_argument("runs", nargs="+", metavar="RUN", help="folders of evaluated runs, at least two")
+    p.add_argument("--figure", metavar="FILE", help="draw it there: .png, .svg or .pdf")
 
-def anatomy(arguments: Namespace) -> int:
-    """Takes the KL to the prior apart, and tells which latent dimensions a run uses."""
-    return _measured(arguments, pv.surgery, figures.anatomy, num_queries=arguments.queries)
+    def run(given: Namespace) -> int:
+        check_picture(given.figure)
+        names = [Path(run).name for run in given.runs]
+        labels = names if len(set(names)) == len(names) else given.runs
+        table = pv.compare({label: pv.runs.load_report(run) for label, run in zip(labels, given.runs, strict=True)})
+        print(table)
+        _draw(given.figure, table)
+        return 0
 
-
-def calibrate(arguments: Namespace) -> int:
-    """Tests whether the guide of a run is the posterior of its model, on simulated data."""
-    sizes = {"num_simulations": arguments.simulations, "num_draws": arguments.draws}
-    options = {**sizes, "num_particles": max(arguments.particles, arguments.draws)}
-    return _measured(arguments, pv.calibrate, figures.calibration, **options)
-
-
-def check(arguments: Namespace) -> int:
-    """Compares data with what the model of a run makes."""
-    return _measured(arguments, pv.predictive_check, figures.predictive_check, num_draws=arguments.draws)
-
-
-def compare(arguments: Namespace) -> int:
-    """Prints the paired differences between the reports of runs."""
-    _check_figure(arguments.figure)
-    names = [Path(run).name for run in arguments.runs]
-    labels = names if len(set(names)) == len(names) else arguments.runs
-    table = pv.compare({label: runs.load_report(run) for label, run in zip(labels, arguments.runs, strict=True)})
-    print(table)
-    _draw(arguments.figure, figures.comparison, table)
-    return 0
-
-
-# ------------------------------------------------------------------------------------------- what all share
-
-
-# Data at once: few where a datum takes long, as an interrupt keeps whole batches.
-BATCH_SIZES = {"ais": 25, "bdmc": 25, "gaps": 25, "calibrate": 50, "check": 50, "anatomy": 500}
-
-
-def _measured(arguments: Namespace, measure: Callable[..., Any], draw: Draw, **options: Any) -> int:
-    if arguments.num is not None and arguments.num < 1:
-        raise InputError(f"--num must be at least 1, got {arguments.num}")
-    check_parent(arguments.json)
-    _check_figure(arguments.figure)
-    loaded = load_run(arguments)
-    data = loaded.split(arguments.split)
-    data = data[: arguments.num] if arguments.num else data
-    default = BATCH_SIZES.get(getattr(arguments, "method", arguments.command))
-    size = default if arguments.batch_size is None else arguments.batch_size
-    options |= {"seed": arguments.seed, "batch_size": size}
-    try:
-        record, status = measure(loaded.fit.model, loaded.fit.guide, data, **options), 0
-    except Interrupted as interrupt:
-        record, status = interrupt.partial, 130
-        print(f"interrupted: this is the account of the {len(record)} data that were done", file=sys.stderr)
-    _deliver(arguments, record, interrupted=status == 130)
-    _draw(arguments.figure, draw, record)
-    return status
-
-
-def _deliver(arguments: Namespace, record: Any, *, interrupted: bool) -> None:
-    account = {**record.to_dict(), "interrupted": True} if interrupted else record.to_dict()
-    text = as_json(account)
-    if arguments.json == "-":
-        print(text, end="")
-        return
-    print(record.summary())
-    if arguments.json:
-        storage.write_whole(Path(arguments.json), text.encode())
-
-
-def _check_figure(path: str | None) -> None:
-    if path is not None and Path(path).suffix.lower() not in figures.UNDATED:
-        raise InputError(f"{path}: give a name that ends in {', '.join(figures.UNDATED)}")
-
-
-def _draw(path: str | None, draw: Draw, record: Any) -> None:
-    if path is not None:
-        figures.save(draw(record), path)
-        print(path, file=sys.stderr)
+    return run
 
 
 COMMANDS = {
@@ -162,3 +150,71 @@ COMMANDS = {
     "check": check,
     "compare": compare,
 }
+
+
+# ------------------------------------------------------------------------------------------- what all share
+
+
+def data_arguments(p: ArgumentParser, num: str = "only the first so many data") -> None:
+    """Of every command that measures a run on data; ``num`` is the help of --num."""
+    run_arguments(p)
+    p.add_argument("--split", default="test", help="train, valid or test [test]")
+    p.add_argument("--num", type=int, help=num)
+    p.add_argument("--seed", type=int, default=0, help="of the draws [0]")
+    p.add_argument("--batch-size", type=int, metavar="N", help="data at once; Ctrl-C keeps whole batches [chosen]")
+    p.add_argument("--json", metavar="FILE", help="write the account there too; - is standard output")
+    p.add_argument("--figure", metavar="FILE", help="draw it there: .png, .svg or .pdf")
+
+
+def _particles(p: ArgumentParser) -> None:
+    p.add_argument("--particles", type=int, default=1000, metavar="K", help="draws of z for each datum [1000]")
+
+
+def measured(given: Namespace, measure: Callable[..., Any], *, at_once: int | None = None, **options: Any) -> int:
+    """Measures a run, prints the account, writes it and draws it where that is asked for.
+
+    Args:
+        given: what :func:`data_arguments` gave, and more.
+        measure: ``(model, guide, data, *, seed, batch_size, **options) -> record``.
+        at_once: data in a batch where nothing is said: few where a datum takes long, as an interrupt keeps whole
+            batches.
+        options: more keyword arguments of ``measure``.
+
+    Returns:
+        0, or 130 after Ctrl-C.
+    """
+    if given.num is not None and given.num < 1:
+        raise InputError(f"--num must be at least 1, got {given.num}")
+    check_parent(given.json)
+    check_picture(given.figure)
+    loaded = bring_back(given)
+    data = loaded.split(given.split)
+    data = data[: given.num] if given.num else data
+    options |= {"seed": given.seed, "batch_size": at_once if given.batch_size is None else given.batch_size}
+    try:
+        record, status = measure(loaded.fit.model, loaded.fit.guide, data, **options), 0
+    except Interrupted as interrupt:
+        record, status = interrupt.partial, 130
+        print(f"interrupted: this is the account of the {len(record)} data that were done", file=sys.stderr)
+    _deliver(given.json, record, interrupted=status == 130)
+    _draw(given.figure, record)
+    return status
+
+
+def _deliver(path: str | None, record: Any, *, interrupted: bool) -> None:
+    from pyrovae.base import storage
+    from pyrovae.base.records import as_json
+
+    account = {**record.to_dict(), "interrupted": True} if interrupted else record.to_dict()
+    if path == "-":
+        print(as_json(account), end="")
+        return
+    print(record.summary())
+    if path:
+        storage.write_whole(Path(path), as_json(account).encode())
+
+
+def _draw(path: str | None, record: Any) -> None:
+    if path is not None:
+        pv.figures.save(pv.figures.draw(record), path)
+        print(path, file=sys.stderr)

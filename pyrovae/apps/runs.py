@@ -1,37 +1,65 @@
-"""Runs: a fitted pair as a folder, with its report, its protocol and everything needed to go on."""
+"""Runs: a fitted pair as a folder, with its reports, its protocol and everything needed to go on."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyro
 import torch
 
+from pyrovae.apps import loading
 from pyrovae.base import storage
-from pyrovae.base.errors import InputError
+from pyrovae.base.errors import InputError, UnfinishedFit
 from pyrovae.base.random import kept_rng
+from pyrovae.data.split import Dataset, Split
 from pyrovae.evidence.report import Report
 from pyrovae.pairs.context import Scoped, home_device, modules_of, on_device, own_scope
 from pyrovae.pairs.traces import Program, plain_traces
 from pyrovae.training.checkpoint import part, read_history, set_weights
-from pyrovae.training.fit import Fit
+from pyrovae.training.fit import Fit, resolve_device
 
 
-def load(folder: str | Path, model: Program, guide: Program) -> Fit:
-    """Puts the weights of a run into a pair of programs and returns it as fitted.
+class Loaded(NamedTuple):
+    """A run brought back: its fit, its data and what it was made from."""
+
+    fit: Fit
+    dataset: Dataset
+    record: dict[str, Any]
+
+    def split(self, name: str) -> Split:
+        """A split as the programs take it."""
+        return loading.split_of(self.dataset, name, self.record)
+
+
+def load(
+    folder: str | Path,
+    model: Program | None = None,
+    guide: Program | None = None,
+    *,
+    data_dir: str | Path | None = None,
+) -> Fit:
+    """A run as fitted: the programs of its recipe, built again, or those given, with the weights of the run.
 
     Args:
-        folder: of a run, as ``fit(out=folder)`` leaves it.
-        model: the program that was fitted; its modules get the run's weights, in place.
+        folder: of a run, as ``fit(out=folder)`` or the command line leaves it.
+        model: the program that was fitted, where it was one's own; its modules get the run's weights, in place.
         guide: likewise.
+        data_dir: where the files of the named data set of a recipe lie; PYROVAE_DATA when None.
 
     Returns:
-        The :class:`~pyrovae.Fit`, with the best weights where the fit had patience, else the last.
+        The :class:`~pyrovae.Fit`, with the best weights where the fit had patience, else the last. Where it did not
+        come to its end, a warning :class:`~pyrovae.base.errors.UnfinishedFit` says so and what to do.
 
     Raises:
-        InputError: if the run is damaged, altered or newer than this version, or is of other programs.
+        InputError: if the run is damaged, altered or newer than this version, or is of other programs or other rows.
     """
+    if (model is None) != (guide is None):
+        raise InputError("give both programs, model and guide, or neither for a run of a recipe")
+    if model is None or guide is None:
+        return bring_back(folder, data_dir=data_dir).fit
     content, files = storage.read(folder)
+    _tell_unfinished(folder, content)
     tensors = storage.unpack(files["weights.safetensors"], f"{folder}: weights")
     values = part(tensors, "best/") or part(tensors, "weights/")
     modules = modules_of(model, guide)
@@ -39,14 +67,58 @@ def load(folder: str | Path, model: Program, guide: Program) -> Fit:
         _create_parameters(folder, model, guide, content["settings"])
         set_weights(modules, values, str(folder))
     progress, history = content["progress"], read_history(files["history.csv"].decode())
-    return Fit(
-        Scoped(model, scope),
-        Scoped(guide, scope),
-        history,
-        progress["interrupted"],
-        progress["best_epoch"],
-        content["settings"],
-    )
+    pair = Scoped(model, scope), Scoped(guide, scope)
+    return Fit(*pair, history, progress["interrupted"], progress["best_epoch"], content["settings"])
+
+
+def bring_back(
+    folder: str | Path, *, program: str | None = None, data_dir: str | Path | None = None, device: str = "auto"
+) -> Loaded:
+    """A run of the command line with its data: as :func:`load`, its programs from the recipe or from a file.
+
+    Args:
+        folder: of the run.
+        program: the file of one's own programs that was fitted.
+        data_dir: as for :func:`load`.
+        device: where the programs go; "auto" is CUDA when there is one.
+    """
+    record = recorded(folder)
+    loading.check_program(folder, record, program)
+    data = dataset(folder, data_dir=data_dir)
+    model, guide, _ = loading.pair_of(record, data, program)
+    target = resolve_device(device)
+    for module in modules_of(model, guide):
+        module.to(target)
+    return Loaded(load(folder, model, guide), data, record)
+
+
+def dataset(folder: str | Path, *, data_dir: str | Path | None = None) -> Dataset:
+    """The data that a run was fitted on, loaded again as its record says.
+
+    Raises:
+        InputError: if they are other rows now, or the run was fitted in Python, on data that it does not name.
+    """
+    record = recorded(folder)
+    data = loading.dataset_of(record, data_dir)
+    now, fitted = loading.split_of(data, "train", record).protocol, describe(folder)["settings"]["protocol"]["sha256"]
+    if now.sha256 != fitted:
+        raise InputError(
+            f"{folder}: was fitted on other rows of {now.dataset} (SHA-256 {fitted[:8]}, now {now.sha256[:8]}): "
+            "the data have changed, and its test rows may be rows it was fitted on"
+        )
+    return data
+
+
+def recorded(folder: str | Path) -> dict[str, Any]:
+    """What a run was fitted on and with.
+
+    Raises:
+        InputError: if it was fitted in Python, which says nothing of it.
+    """
+    record = describe(folder)["record"]
+    if "data" not in record:
+        raise InputError(f"{folder}: was fitted in Python; use pyrovae.runs.load(folder, model, guide) there")
+    return record
 
 
 def describe(folder: str | Path) -> dict[str, Any]:
@@ -54,9 +126,17 @@ def describe(folder: str | Path) -> dict[str, Any]:
     return storage.read(folder)[0]
 
 
-def save_report(folder: str | Path, report: Report) -> None:
-    """Puts a report and its per-datum table into a run."""
-    storage.update(folder, {f"report{suffix}": data for suffix, data in report.to_files().items()})
+def save_report(folder: str | Path, report: Report, name: str = "report") -> None:
+    """Puts a report and its per-datum table into a run, in the place of an earlier one of this name."""
+    storage.update(folder, {f"{name}{suffix}": data for suffix, data in report.to_files().items()})
+
+
+def reports(folder: str | Path) -> dict[str, Report]:
+    """Every report kept in a run, by name; ``pyrovae evaluate`` keeps "report", that of the whole test split."""
+    files = storage.read(folder)[1]
+    names = [file.removesuffix(".json") for file in files if file.endswith(".json")]
+    beside = {name: {s: files[name + s] for s in (".json", ".csv") if name + s in files} for name in names}
+    return {name: Report.from_files(parts, str(folder)) for name, parts in beside.items()}
 
 
 def load_report(folder: str | Path) -> Report:
@@ -65,10 +145,25 @@ def load_report(folder: str | Path) -> Report:
     Raises:
         InputError: if the run was not evaluated, or is damaged.
     """
-    files = storage.read(folder)[1]
-    if "report.json" not in files:
+    kept = reports(folder)
+    if "report" not in kept:
         raise InputError(f"{folder}: was not evaluated yet; run `pyrovae evaluate {folder}` first")
-    return Report.from_files({Path(name).suffix: files[name] for name in ("report.json", "report.csv")}, str(folder))
+    return kept["report"]
+
+
+def _tell_unfinished(folder: str | Path, content: Mapping[str, Any]) -> None:
+    """Warns of a fit that ended before its last epoch and before its patience did."""
+    progress, epochs = content["progress"], content["settings"]["epochs"]
+    if progress["stopped"] or progress["epoch"] >= epochs:
+        return
+    how = "was interrupted" if progress["interrupted"] else "diverged, was killed or runs still"
+    program = f"{content['record']['program']['path']} " if content["record"].get("program") else ""
+    warnings.warn(
+        f"{folder}: its fit {how}: these are the weights after {progress['epoch']} of {epochs} epochs; "
+        f"pyrovae fit {program}--resume --out {folder}, or fit(..., out=, resume=True), goes on or says where it fails",
+        UnfinishedFit,
+        stacklevel=3,
+    )
 
 
 def _create_parameters(folder: str | Path, model: Program, guide: Program, settings: Mapping[str, Any]) -> None:

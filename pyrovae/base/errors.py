@@ -31,6 +31,10 @@ class NotCompiled(UserWarning):
     """A fit or an evaluation goes on without compiled kernels, which is right and slower; the message says why."""
 
 
+class UnfinishedFit(UserWarning):
+    """A run that is loaded holds a fit that did not come to its end; the message says why and what to do."""
+
+
 class UntrustedEvidence(UserWarning):
     """Importance sampling cannot vouch for the evidence of too many data; the message says how many and what to do."""
 

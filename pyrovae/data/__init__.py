@@ -1,7 +1,14 @@
 """Rows and how they came to be: data sets by name or from files, as splits with their protocol."""
 
-from pyrovae.data.datasets import DATASETS, load
-from pyrovae.data.protocol import Protocol
-from pyrovae.data.split import Dataset, Split, as_split
+from pyrovae.base.choices import handed_on
+from pyrovae.data.named import DATASETS
 
-__all__ = ["DATASETS", "Dataset", "Protocol", "Split", "as_split", "load"]
+_PATHS = {
+    "Dataset": f"{__name__}.split:Dataset",
+    "Protocol": f"{__name__}.protocol:Protocol",
+    "Split": f"{__name__}.split:Split",
+    "as_split": f"{__name__}.split:as_split",
+    "load": f"{__name__}.datasets:load",
+}
+__all__ = ["DATASETS", *_PATHS]
+__getattr__ = handed_on(__name__, _PATHS)

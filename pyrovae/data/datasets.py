@@ -1,18 +1,18 @@
 """Data sets by name or from files: three splits of rows, each with its protocol."""
 
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from pyrovae.base.choices import resolve
 from pyrovae.base.errors import InputError, nearest
 from pyrovae.data import published_files, user_files
 from pyrovae.data.memmap import Mapped, lies_in_file
+from pyrovae.data.named import DATASETS, NamedSet
 from pyrovae.data.preprocessing import Recipe, dataset
 from pyrovae.data.split import Dataset
 from pyrovae.data.user_files import Parts, Rows
@@ -53,72 +53,34 @@ class Options:
 # ------------------------------------------------------------------------------------- the named sets
 
 
-@dataclass(frozen=True)
-class FitDefaults:
-    """What a fit of a data set is like where nothing else is said; each field is the setting of that name."""
-
-    latent: int = 10
-    hidden: tuple[int, ...] = (200,)
-    epochs: int = 100
-    batch_size: int = 128
-    lr: float = 1e-3
-    kl_warmup: float = 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """The settings as plain values, fit for JSON."""
-        return asdict(self) | {"hidden": list(self.hidden)}
-
-
-@dataclass(frozen=True)
-class NamedSet:
-    """An entry of `DATASETS`: everything that is known of a set.
-
-    Attributes:
-        about: what it is, in one line.
-        read: the source rows of its parts "train", "valid" and "test".
-        fit: what a fit of it is like where nothing else is said.
-        binarization: the usual one.
-        divisor: the usual one of rows that are not binarized.
-        probability: the value that means probability 1, by which rows to binarize are divided.
-        fixed: whether the rows come binarized, so that nothing is divided or drawn.
-    """
-
-    about: str
-    read: Callable[[Options], Parts]
-    fit: FitDefaults = FitDefaults()
-    binarization: str = "none"
-    divisor: float = 1.0
-    probability: float = 1.0
-    fixed: bool = False
-
-    def recipe(self, options: Options) -> Recipe:
-        """What is done to the rows."""
-        kind, divisor = options.binarization or self.binarization, options.divisor
-        if self.fixed:
-            return Recipe(self.binarization, 1.0, None)
-        if kind == "none":
-            return Recipe(kind, float(divisor or self.divisor), None)
-        if divisor is not None:
-            raise InputError(
-                f'expected divisor with binarization "none" only, got divisor={divisor:g} and '
-                f'binarization="{kind}"; leave out one of them'
-            )
-        return Recipe(kind, self.probability, options.seed if kind in ("dynamic", "static") else None)
+def _recipe(entry: NamedSet, options: Options) -> Recipe:
+    """What is done to the rows of a set."""
+    kind, divisor = options.binarization or entry.binarization, options.divisor
+    if entry.fixed:
+        return Recipe(entry.binarization, 1.0, None)
+    if kind == "none":
+        return Recipe(kind, float(divisor or entry.divisor), None)
+    if divisor is not None:
+        raise InputError(
+            f'expected divisor with binarization "none" only, got divisor={divisor:g} and '
+            f'binarization="{kind}"; leave out one of them'
+        )
+    return Recipe(kind, entry.probability, options.seed if kind in ("dynamic", "static") else None)
 
 
-def _digits(options: Options) -> Parts:
-    """A permutation that is always the same."""
+def read_digits(name: str, options: Options) -> Parts:
+    """scikit-learn's digits, by a permutation that is always the same."""
     return _parts(published_files.read_digits(), (1197, 300, 300), seed=0)
 
 
-def _grey(name: str, options: Options) -> Parts:
+def read_grey(name: str, options: Options) -> Parts:
     """MNIST and its kin, of which the last training rows validate."""
     found = published_files.read_grey_images(name, data_dir=options.data_dir, download=options.download)
     train, valid = (_take(found["train"], rows) for rows in (slice(None, -10_000), slice(-10_000, None)))
     return {"train": train, "valid": valid, "test": found["test"]}
 
 
-def _static(options: Options) -> Parts:
+def read_static(name: str, options: Options) -> Parts:
     """Larochelle's bits."""
     binarization, divisor = options.binarization, options.divisor
     if binarization not in (None, "none", "static") or divisor not in (None, 1.0):
@@ -127,27 +89,6 @@ def _static(options: Options) -> Parts:
             'these rows are bits already: for another binarization load "mnist"'
         )
     return published_files.read_static_mnist(data_dir=options.data_dir)
-
-
-MNIST_FIT = FitDefaults(latent=50, hidden=(400, 400), lr=2e-3, kl_warmup=10.0)
-GREY: dict[str, Any] = {"fit": MNIST_FIT, "binarization": "dynamic", "divisor": 255.0, "probability": 255.0}
-DATASETS: dict[str, NamedSet] = {
-    "digits": NamedSet(
-        "scikit-learn's 8x8 digits, counts 0..16: 1,197 / 300 / 300; needs no network",
-        _digits,
-        FitDefaults(latent=16, epochs=300, batch_size=64, lr=2e-3, kl_warmup=30.0),
-        probability=16.0,
-    ),
-    "mnist": NamedSet("MNIST, 28x28: 50,000 / 10,000 / 10,000", partial(_grey, "mnist"), **GREY),
-    "fashion-mnist": NamedSet("Fashion-MNIST, 28x28, as MNIST", partial(_grey, "fashion-mnist"), **GREY),
-    "mnist-static": NamedSet(
-        "MNIST as Larochelle binarized it once, test rows sorted by class; never downloaded",
-        _static,
-        MNIST_FIT,
-        binarization="static",
-        fixed=True,
-    ),
-}
 
 
 # ---------------------------------------------------------------------------------------------- load
@@ -199,8 +140,9 @@ def load(
         raise InputError(f"{source}: expected no mmap, for the set fits in memory, got mmap={mmap}; leave it out")
     if tuple(splits) != SPLITS:
         raise InputError(f"{source}: expected no splits, for the set has its own, got {splits}; leave them out")
-    recipe = DATASETS[source].recipe(options)
-    return dataset(source, DATASETS[source].read(options), recipe)
+    entry = DATASETS[source]
+    recipe = _recipe(entry, options)
+    return dataset(source, resolve(entry.path)(source, options), recipe)
 
 
 def _existing(source: str | Path) -> Path:

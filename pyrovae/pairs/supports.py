@@ -6,15 +6,15 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.distributions import biject_to
+from torch.distributions import biject_to, constraints
 
 from pyrovae.base.errors import InputError
 from pyrovae.pairs.traces import TracePair
 
-ADVICE = {
-    "Bernoulli": "; binarize the data (binarization='dynamic', 'static' or 'threshold'), "
-    "or use the continuous Bernoulli for values between 0 and 1",
-    "ContinuousBernoulli": "; divide the data by their maximum (divisor=)",
+# What to do about data outside a support; a distribution may add its own ``advice`` to it.
+ADVICE: dict[Any, str] = {
+    constraints.boolean: "; binarize the data (binarization='dynamic', 'static' or 'threshold')",
+    constraints.unit_interval: "; divide the data by their maximum (divisor=)",
 }
 
 
@@ -33,11 +33,11 @@ def refuse_outside_support(name: str, site: dict) -> None:
         return
     first = outside[0].tolist()
     example = value[tuple(first)]
-    kind = type(base).__name__
+    advice = ADVICE.get(support, "") + getattr(base, "advice", "")
     found = f"{example.item():g}" if example.dim() == 0 else str(example.tolist())
     raise InputError(
-        f"site '{name}': {len(outside)} of {inside.numel()} values are outside the support of {kind} "
-        f"({support_text(base)}), the first is {found} at {tuple(first)}{ADVICE.get(kind, '')}"
+        f"site '{name}': {len(outside)} of {inside.numel()} values are outside the support of {type(base).__name__} "
+        f"({support_text(base)}), the first is {found} at {tuple(first)}{advice}"
     )
 
 

@@ -4,9 +4,18 @@ import pytest
 import torch
 
 import pyrovae as pv
-from pyrovae.apps import recipes
+from pyrovae.apps import cli, recipes
+from pyrovae.programs import families, priors
 
-BASE = {"prior": "normal", "likelihood": None, "network": "mlp", "latent": 2, "hidden": [8], "seed": 0}
+BASE = {
+    "prior": "normal",
+    "likelihood": None,
+    "guide": "normal",
+    "network": "mlp",
+    "latent": 2,
+    "hidden": [8],
+    "seed": 0,
+}
 
 
 def digits_for(likelihood):
@@ -21,12 +30,17 @@ def fitted_evidence(recipe, dataset):
     return pv.evaluate(fitted.model, fitted.guide, dataset.test[:20], num_particles=30).log_evidence
 
 
-@pytest.mark.parametrize("likelihood", recipes.LIKELIHOODS)
+@pytest.mark.parametrize("likelihood", families.FAMILIES)
 def test_every_likelihood(likelihood):
     assert fitted_evidence({**BASE, "likelihood": likelihood}, digits_for(likelihood)).isfinite().all()
 
 
-@pytest.mark.parametrize("prior", recipes.PRIORS)
+@pytest.mark.parametrize("guide", families.GUIDES)
+def test_every_guide(guide):
+    assert fitted_evidence({**BASE, "guide": guide}, pv.data.load("digits")).isfinite().all()
+
+
+@pytest.mark.parametrize("prior", priors.PRIORS)
 @pytest.mark.parametrize("network", recipes.NETWORKS)
 def test_every_prior_and_network(prior, network):
     recipe = {**BASE, "prior": prior, "network": network}
@@ -45,11 +59,6 @@ def test_a_seed_gives_the_weights():
     assert any(not torch.equal(x, y) for x, y in zip(a.parameters(), c.parameters(), strict=True))
 
 
-def test_schedules_start_at_one():
-    assert all(schedule(0.0) == 1.0 for schedule in recipes.SCHEDULES.values())
-    assert recipes.SCHEDULES["cosine"](0.5) == pytest.approx(0.5)
-
-
 def test_unknown_names_offer_the_nearest():
     with pytest.raises(pv.InputError, match="unknown prior 'mixure': did you mean \"mixture\""):
         recipes.complete({**BASE, "prior": "mixure"}, pv.data.load("digits"))
@@ -57,11 +66,10 @@ def test_unknown_names_offer_the_nearest():
         recipes.build(recipes.complete({**BASE, "hidden": [0]}, pv.data.load("digits")), pv.data.load("digits"))
 
 
-def test_a_record_is_full_and_follows_the_data():
-    record = recipes.record(data="mnist-static", latent=3)
-    assert set(record) == set(recipes.SETTINGS)
-    assert (record["latent"], record["hidden"], record["lr"]) == (3, [400, 400], 2e-3)
-    assert recipes.record()["latent"] == 16 and recipes.record(data="a/path.csv")["latent"] == 10
-    assert recipes.record(kl_warmup=0.0)["kl_warmup"] == 0.0
-    with pytest.raises(pv.InputError, match="--lr must be positive"):
-        recipes.record(lr=0.0)
+def test_all_that_can_be_chosen_is_listed(capsys):
+    assert cli.main(["list"]) == 0
+    printed = capsys.readouterr().out
+    for kind, choices in recipes.CHOICES.items():
+        section = printed[printed.index(f"{kind}s\n") :]
+        for name, choice in choices.items():
+            assert f"  {name:22}{choice.about}\n" in section, (kind, name)

@@ -1,12 +1,13 @@
 """A run brought back is the fit it was."""
 
 import json
+import warnings
 
 import pytest
 import torch
 
 import pyrovae as pv
-from pyrovae.apps import runs
+from pyrovae.apps import cli, runs
 from pyrovae.base import storage
 
 
@@ -89,3 +90,123 @@ def test_nothing_altered_is_loaded(fitted, tmp_path):
         path.write_bytes(whole)
     vae = make()
     runs.load(tmp_path / "copy", vae.model, vae.guide)
+
+
+class TestOneLine:
+    """A run of the command line needs nothing but its folder."""
+
+    def test_it_is_the_fit_of_the_programs_built_by_hand(self, run, digits):
+        back = pv.runs.load(run)
+        encoder, decoder = pv.networks.mlp((8, 8), 16), pv.networks.mlp(2, 16)
+        vae = pv.VAE(
+            prior=pv.priors.StandardNormal(2),
+            decoder=pv.Conditional(pv.families.binomial(16), (8, 8), decoder),
+            encoder=pv.Conditional(pv.families.normal(), 2, encoder),
+        )
+        by_hand = runs.load(run, vae.model, vae.guide)
+        assert back.history == by_hand.history and len(back.history) == 2
+        reports = [pv.evaluate(f.model, f.guide, digits.test, num_particles=20) for f in (back, by_hand)]
+        assert torch.equal(reports[0].log_evidence, reports[1].log_evidence)
+
+    def test_its_data_are_those_it_was_fitted_on(self, run):
+        data = pv.runs.dataset(run)
+        assert data.train.protocol.to_dict() == runs.describe(run)["settings"]["protocol"]
+        assert len(data.test) == 300
+
+    def test_other_rows_are_refused(self, run, tmp_path):
+        copy = rewritten(run, tmp_path, lambda content: content["settings"]["protocol"].update(sha256="0" * 64))
+        for bring in (runs.load, runs.dataset):
+            with pytest.raises(pv.InputError, match=r"fitted on other rows of digits \(SHA-256 00000000, now"):
+                bring(copy)
+
+    def test_a_run_from_python_says_what_to_do(self, fitted):
+        for bring in (runs.load, runs.dataset):
+            with pytest.raises(
+                pv.InputError, match=r"was fitted in Python; use pyrovae.runs.load\(folder, model, guide"
+            ):
+                bring(fitted[0])
+        with pytest.raises(pv.InputError, match="give both programs, model and guide, or neither"):
+            runs.load(fitted[0], make().model)
+
+    def test_a_run_of_a_file_says_what_to_do(self, run, tmp_path):
+        copy = rewritten(
+            run, tmp_path, lambda content: content["record"].update(program={"path": "mine.py", "sha256": "0" * 64})
+        )
+        with pytest.raises(pv.InputError, match="is a run of your own programs; give --program mine"):
+            runs.load(copy)
+
+    def test_what_a_run_of_long_ago_lacks_is_filled(self, run, tmp_path):
+        """The first records had no guide, objective or precision; the format of the folder is still the first."""
+
+        def old(content):
+            for name in ("guide", "objective", "precision"):
+                del content["record"][name]
+            del content["settings"]["precision"], content["settings"]["compile"]
+
+        copy = rewritten(run, tmp_path, old)
+        assert storage.FORMAT == 1
+        back, now = runs.load(copy), runs.load(run)
+        for (name, value), (_, other) in zip(weights(back).items(), weights(now).items(), strict=True):
+            assert torch.equal(value, other), name
+        assert cli.main(["evaluate", str(copy), "--particles", "20", "--num", "10"]) == 0
+        assert cli.main(["fit", "--resume", "--epochs", "3", "--out", str(copy)]) == 0
+
+
+def weights(fit):
+    return dict(fit.model.scope["params"])
+
+
+def rewritten(run, folder, change):
+    """A copy of a run in which ``run.json`` says something else."""
+    content, files = storage.read(run)
+    change(content)
+    storage.write(folder / "copy", content, files)
+    return folder / "copy"
+
+
+def test_every_report_of_a_run_by_name(fitted, digits, tmp_path):
+    copy = rewritten(fitted[0], tmp_path, lambda content: None)
+    for name in list(runs.reports(copy)):
+        assert name == "report"
+    fit = fitted[1]
+    report = pv.evaluate(fit.model, fit.guide, digits.valid, num_particles=25)
+    runs.save_report(copy, report, "valid")
+    kept = pv.runs.reports(copy)
+    assert kept["valid"].to_dict() == report.to_dict() and set(kept) <= {"report", "valid"}
+    runs.save_report(copy, report)
+    assert set(runs.reports(copy)) == {"report", "valid"}
+    assert runs.load_report(copy).to_dict() == report.to_dict()
+
+
+UNFINISHED = {
+    "interrupted": ({"epoch": 1, "interrupted": True}, "its fit was interrupted: .* after 1 of 3 epochs; pyrovae fit"),
+    "diverged": ({"epoch": 2, "step": 5}, r"diverged, was killed or runs still.* 2 of 3 epochs; .*fit --resume --out"),
+}
+
+
+@pytest.mark.parametrize(("progress", "message"), UNFINISHED.values(), ids=UNFINISHED)
+def test_a_fit_that_did_not_come_to_its_end_says_so(progress, message, fitted, tmp_path):
+    copy = rewritten(fitted[0], tmp_path, lambda content: content["progress"].update(progress))
+    vae = make()
+    with pytest.warns(pv.UnfinishedFit, match=message):
+        back = runs.load(copy, vae.model, vae.guide)
+    assert back.interrupted == (progress.get("interrupted") or False)
+
+
+def test_a_fit_that_diverged_says_so(tmp_path):
+    """The folder holds the last good weights; loading it says that these are not those of a whole fit."""
+    vae, x = make(), torch.full((40, 8, 8), 3.0)
+    with torch.no_grad():
+        vae.decoder.network.network[-1].bias.fill_(float("inf"))
+    with pytest.raises(FloatingPointError):
+        pv.fit(vae.model, vae.guide, x, epochs=2, out=tmp_path / "run")
+    with pytest.warns(pv.UnfinishedFit, match="diverged"):
+        runs.load(tmp_path / "run", vae.model, vae.guide)
+
+
+def test_a_fit_that_patience_ended_is_whole(fitted, tmp_path):
+    copy = rewritten(fitted[0], tmp_path, lambda content: content["progress"].update(epoch=2, stopped=True))
+    vae = make()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        runs.load(copy, vae.model, vae.guide)

@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 
 import pyrovae as pv
-from pyrovae.apps import loading as commands
 from pyrovae.reports import figures
 
 
@@ -28,8 +27,7 @@ def main():
     parser.add_argument("--data-dir")
     parser.add_argument("--out", default="figures")
     arguments = parser.parse_args()
-    arguments.program, arguments.device = None, "auto"
-    loaded = commands.load_run(arguments)
+    loaded = pv.runs.bring_back(arguments.run, data_dir=arguments.data_dir)
     pair, digits = (loaded.fit.model, loaded.fit.guide), loaded.split("test")[: arguments.num]
 
     start = time.perf_counter()

@@ -11,7 +11,6 @@ import argparse
 import math
 
 import pyrovae as pv
-from pyrovae.apps import loading as commands
 
 
 def main():
@@ -21,7 +20,6 @@ def main():
     parser.add_argument("--particles", type=int, default=1000)
     parser.add_argument("--data-dir")
     arguments = parser.parse_args()
-    arguments.program, arguments.device = None, "auto"
     first = evidence(arguments, arguments.runs[0], "float32")
     compare("the same weights in bfloat16", evidence(arguments, arguments.runs[0], "bfloat16"), first)
     for run in arguments.runs[1:]:
@@ -29,8 +27,7 @@ def main():
 
 
 def evidence(arguments, run, precision):
-    arguments.run = run
-    loaded = commands.load_run(arguments)
+    loaded = pv.runs.bring_back(run, data_dir=arguments.data_dir)
     pair = (pv.in_precision(program, precision) for program in (loaded.fit.model, loaded.fit.guide))
     digits = loaded.split("test")[: arguments.num]
     report = pv.evaluate(*pair, digits, num_particles=arguments.particles)

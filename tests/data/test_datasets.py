@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from pyrovae.base.errors import InputError
-from pyrovae.data import DATASETS, Dataset, load
-from pyrovae.data.datasets import FitDefaults, NamedSet
+from pyrovae.data import DATASETS, Dataset, datasets, load
+from pyrovae.data.named import FitDefaults, NamedSet
 from pyrovae.data.user_files import Rows
 
 
@@ -82,12 +82,13 @@ def test_the_contracts_cover_every_set():
 
 
 def test_a_new_set_is_one_entry(monkeypatch):
-    def read(options):
+    def read(name, options):
         return {
             part: Rows(np.full((size, 4), 3, np.uint8)) for part, size in zip(("train", "valid", "test"), (5, 2, 3))
         }
 
-    toy = NamedSet("threes", read, probability=4.0)
+    monkeypatch.setattr(datasets, "read_threes", read, raising=False)
+    toy = NamedSet("threes", "pyrovae.data.datasets:read_threes", probability=4.0)
     monkeypatch.setitem(DATASETS, "threes", toy)
     found = load("threes")
     assert (found.name, found.range, found.shape, len(found.valid)) == ("threes", "counts 0..3", (4,), 2)

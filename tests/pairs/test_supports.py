@@ -7,6 +7,8 @@ import torch
 
 import pyrovae as pv
 from pyrovae.base.errors import InputError
+from pyrovae.pairs import supports
+from pyrovae.programs.distributions.exponential import Bernoulli, ContinuousBernoulli
 
 X = torch.zeros(4)
 
@@ -63,3 +65,22 @@ def test_annealing_refuses_it_from_the_guide_alone():
 @pytest.mark.parametrize(("prior", "guide"), WIDE.values(), ids=WIDE)
 def test_other_guides_pass(prior, guide):
     assert pv.evaluate(*pair(prior, guide), X, num_particles=30).log_evidence.isfinite().all()
+
+
+ADVICE = {  # distribution -> what to do about grey or large values
+    "bernoulli": (dist.Bernoulli(0.5), 0.5, r"at \(0,\); binarize the data \(.*'threshold'\)$"),
+    "ours": (
+        Bernoulli(logits=torch.zeros(1)),
+        0.5,
+        "; binarize the data .*, or use the continuous Bernoulli for values",
+    ),
+    "continuous": (ContinuousBernoulli(torch.zeros(1)), 16.0, r"; divide the data by their maximum \(divisor=\)$"),
+    "poisson": (dist.Poisson(1.0), 0.5, r"at \(0,\)$"),
+}
+
+
+@pytest.mark.parametrize(("fn", "value", "message"), ADVICE.values(), ids=ADVICE)
+def test_data_outside_a_support_come_with_advice(fn, value, message):
+    site = {"value": torch.tensor([value]), "fn": fn, "mask": None}
+    with pytest.raises(InputError, match=message):
+        supports.refuse_outside_support("x", site)

@@ -65,6 +65,7 @@ class Bernoulli(Trials, dist.Bernoulli):
     """
 
     total_count: ClassVar = 1
+    advice: ClassVar = ", or use the continuous Bernoulli for values between 0 and 1"  # where data lie outside
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log mass in nats, of the broadcast shape of ``value`` and the logits."""

@@ -7,7 +7,14 @@ from torch import Tensor
 
 from pyrovae.base.errors import InputError
 from pyrovae.programs.distributions.exponential import ContinuousBernoulli
-from pyrovae.programs.families.family import Family, Learned, elementwise, positive, positive_inverse
+from pyrovae.programs.families.family import (
+    Family,
+    Learned,
+    elementwise,
+    learned,
+    positive,
+    positive_inverse,
+)
 
 
 def continuous_bernoulli() -> Family:
@@ -34,6 +41,11 @@ def normal(*, scale: float | Learned | None = None) -> Family:
     if not (scale > 0 and math.isfinite(scale)):
         raise InputError(f"normal needs a positive scale, got {scale}")
     return Family(f"normal(scale={scale:g})", elementwise, lambda d, loc: dist.Normal(loc, scale).to_event(d))
+
+
+def normal_of_one_scale() -> Family:
+    """Real data around a predicted mean, with one standard deviation for all that is learned from 0.5 on."""
+    return normal(scale=learned(0.5))
 
 
 def _normal_shared_scale(event_dim: int, loc: Tensor, raw: Tensor) -> dist.TorchDistribution:

@@ -1,6 +1,17 @@
-"""Priors p(z): modules that give a distribution over the latents of one datum when called."""
+"""Priors p(z): modules that give a distribution over the latents of one datum when called.
 
-from pyrovae.programs.priors.gaussian import StandardNormal
-from pyrovae.programs.priors.mixtures import GaussianMixture
+To add one: a file here, and its line in ``PRIORS``.
+"""
 
-__all__ = ["GaussianMixture", "StandardNormal"]
+from pyrovae.base.choices import Choice, handed_on
+
+_PATHS = {
+    "GaussianMixture": f"{__name__}.mixtures:GaussianMixture",
+    "StandardNormal": f"{__name__}.gaussian:StandardNormal",
+}
+PRIORS = {
+    "normal": Choice("N(0, I)", _PATHS["StandardNormal"]),
+    "mixture": Choice("20 Gaussians, learned", _PATHS["GaussianMixture"], num_components=20, seed=0),
+}
+__all__ = ["PRIORS", *_PATHS]
+__getattr__ = handed_on(__name__, _PATHS)

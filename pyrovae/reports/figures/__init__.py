@@ -1,4 +1,7 @@
-"""Every figure, by name: a function of a record or of a pair that returns a matplotlib figure."""
+"""Every figure, by name: a function of a record or of a pair that returns a matplotlib figure.
+
+``draw(record)`` finds the one of a record by its type.
+"""
 
 from pyrovae.reports.figures.bounds import annealed, bounds, convergence
 from pyrovae.reports.figures.calibration import calibration, predictive_check
@@ -6,7 +9,7 @@ from pyrovae.reports.figures.decompositions import anatomy, gaps
 from pyrovae.reports.figures.evidence import account, comparison, evidence_histogram
 from pyrovae.reports.figures.posterior import posterior_of_one
 from pyrovae.reports.figures.programs import interpolation, latent_means, manifold, prior_samples, reconstructions
-from pyrovae.reports.figures.style import UNDATED, save
+from pyrovae.reports.figures.style import UNDATED, draw, save
 from pyrovae.reports.figures.training import training_curves
 
 __all__ = [
@@ -18,6 +21,7 @@ __all__ = [
     "calibration",
     "comparison",
     "convergence",
+    "draw",
     "evidence_histogram",
     "gaps",
     "interpolation",

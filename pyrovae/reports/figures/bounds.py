@@ -13,19 +13,13 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from torch import Tensor
 
 from pyrovae.base.errors import InputError
-from pyrovae.data.split import Protocol
 from pyrovae.evidence import estimators
 from pyrovae.evidence.annealing.ais import Annealed
 from pyrovae.evidence.annealing.bdmc import CERTIFICATE, Bidirectional
 from pyrovae.evidence.convergence import Convergence
-from pyrovae.reports.figures.style import BLUE, GREEN, INK, QUIET, RED, UNIT, new_figure, number, styled
+from pyrovae.reports.figures.style import BLUE, GREEN, INK, QUIET, RED, UNIT, draws, new_figure, number, source
 
 ROUNDING = 1e-9  # nats: what is smaller is nothing
-
-
-def source(protocol: Protocol | None) -> str:
-    """What was measured, "digits test"; empty where nothing says it."""
-    return " ".join(part for part in (protocol.dataset, protocol.split) if part != "all") if protocol else ""
 
 
 def refuse_infinite(name: str, **values: Tensor) -> None:
@@ -35,10 +29,7 @@ def refuse_infinite(name: str, **values: Tensor) -> None:
             raise InputError(f"{name}: {quantity} is not finite for all data; look at its table for which")
 
 
-# ------------------------------------------------------------------------------------- the number of particles
-
-
-@styled
+@draws(Convergence)
 def convergence(record: Convergence, *, annealed: Annealed | None = None) -> Figure:
     """Mean log p(x) against the number of particles K, raw and with the jackknife's correction.
 
@@ -132,10 +123,7 @@ def draw_positive(axes: Axes, x: np.ndarray, mean: np.ndarray, error: np.ndarray
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-# --------------------------------------------------------------------------------------------------- annealing
-
-
-@styled
+@draws(Annealed)
 def annealed(record: Annealed) -> Figure:
     """How annealed log p(x), the effective number of chains and their acceptance are distributed over the data.
 
@@ -170,8 +158,6 @@ def _histogram(axes: Axes, values: Tensor, color: str, *, span: tuple[float, flo
     axes.axvline(values.mean().item(), color=INK, linewidth=1.2)
 
 
-# ------------------------------------------------------------------------------------------- bounds on both sides
-
 _BOUNDS = {
     "upper": ("annealed backward,\nat least log p(x)", RED, "v"),
     "importance": ("importance sampling,\nK = {:,}", GREEN, "s"),
@@ -179,7 +165,7 @@ _BOUNDS = {
 }
 
 
-@styled
+@draws(Bidirectional)
 def bounds(records: Bidirectional | Mapping[int, Bidirectional], *, exact: Tensor | None = None) -> Figure:
     """Bounds on log p(x) of simulated data from both sides, and their width: at one number of temperatures or several.
 

@@ -18,15 +18,24 @@ from pyrovae.diagnostics.calibration import Calibration
 from pyrovae.diagnostics.predictive_check import EXTREME, Comparison, PredictiveCheck
 from pyrovae.diagnostics.rank_tests import RankTest
 from pyrovae.diagnostics.statistics import ks_band
-from pyrovae.reports.figures.bounds import source
-from pyrovae.reports.figures.style import BLUE, CLASSES, FAINT, GREEN, INK, QUIET, RED, new_figure, number, styled
-
-# -------------------------------------------------------------------------------------------------- calibration
+from pyrovae.reports.figures.style import (
+    BLUE,
+    CLASSES,
+    FAINT,
+    GREEN,
+    INK,
+    QUIET,
+    RED,
+    draws,
+    new_figure,
+    number,
+    source,
+)
 
 _COLORS = (*CLASSES[:3], *CLASSES[4:8], CLASSES[9])  # for the worst quantities by name; without the two greys
 
 
-@styled
+@draws(Calibration)
 def calibration(record: Calibration) -> Figure:
     """Ranks of the latents behind simulated data, among the guide's draws and among importance-resampled ones.
 
@@ -90,10 +99,7 @@ def _legend_below(axes: Axes) -> None:
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below, ncols=2)
 
 
-# ---------------------------------------------------------------------------------------------- predictive checks
-
-
-@styled
+@draws(PredictiveCheck)
 def predictive_check(record: PredictiveCheck) -> Figure:
     """The randomised PIT of every coordinate, and every statistic of the data among those of replicated data sets.
 

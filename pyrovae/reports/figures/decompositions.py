@@ -5,7 +5,7 @@ Every part is a bar that starts where the part before it ends, so that the parts
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,29 +13,14 @@ from matplotlib.figure import Figure
 from pyrovae.base.errors import InputError
 from pyrovae.diagnostics.gaps import Gaps
 from pyrovae.diagnostics.surgery import COLLAPSED, Dimension, Surgery
-from pyrovae.reports.figures.bounds import plainly, source
-from pyrovae.reports.figures.style import BLUE, FAINT, GREEN, INK, QUIET, RED, UNIT, new_figure, number, styled
+from pyrovae.reports.figures.bounds import plainly
+from pyrovae.reports.figures.style import BLUE, GREEN, INK, QUIET, RED, UNIT, draws, new_figure, number, source
+from pyrovae.reports.figures.waterfall import Group, Part, draw_groups, waterfall
 
 PALE = "#eaa776"  # of the parts of what is RED
 
 
-# ------------------------------------------------------------------------------------------------------ the gap
-
-
-class Part(NamedTuple):
-    """One row: a quantity by its name in the record, as a bar between two sums; of no length if it is a sum."""
-
-    label: str
-    quantity: str
-    start: float
-    end: float
-    color: str
-
-
-COLUMNS = {"mean": ("mean", 0.34, 3), "mc_se": ("MC SE", 0.67, 4), "data_se": ("data SE", 1.0, 3)}  # right edge, digits
-
-
-@styled
+@draws(Gaps)
 def gaps(records: Gaps | Mapping[str, Gaps]) -> Figure:
     """What lies between ELBO and log p(x), a waterfall: L[q], + amortization gap, + approximation gap = log p(x).
 
@@ -51,15 +36,12 @@ def gaps(records: Gaps | Mapping[str, Gaps]) -> Figure:
     named = {source(records.protocol): records} if isinstance(records, Gaps) else dict(records)
     if not named:
         raise InputError("expected a record of gaps() or a dict of them, got an empty one")
-    tables = {name: _parts(name, record.to_dict()) for name, record in named.items()}
-    num_rows = sum(len(parts) + 1.5 for parts in tables.values())
-    figure, panels = new_figure(8.6, 0.75 + 0.24 * num_rows, columns=3, sharey=True, width_ratios=(1.45, 4, 1.9))
-    top = 0.0
-    for name, parts in tables.items():
-        _draw_gaps(panels, top, name, named[name], parts)
-        top += len(parts) + 1.5
-    _fit_gap_axes(panels, top)
-    return figure
+    groups = []
+    for name, record in named.items():
+        account = record.to_dict()
+        about = f"N = {len(record):,}, K = {record.num_particles:,}, k-hat bad for {record.fraction_unreliable:.0%}"
+        groups.append(Group(name, about, _parts(name, account), account))
+    return waterfall(groups, {"mean": 3, "mc_se": 4, "data_se": 3}, f"{UNIT}, from log p(x)")
 
 
 def _parts(name: str, account: Mapping[str, Any]) -> list[Part]:
@@ -78,64 +60,23 @@ def _parts(name: str, account: Mapping[str, Any]) -> list[Part]:
     reached = at.get("elbo_own", at["elbo_guide"])
     families = {family: family.replace(" ", "_") for family in account["families"] if family != "own"}
     richer = [
-        Part(f"a {family} would buy", f"gain_{key}", reached, at[f"elbo_{key}"], GREEN)
+        Part(f"a {family} would buy", f"gain_{key}", reached, at[f"elbo_{key}"], GREEN, thin=True)
         for family, key in families.items()
     ]
     return [first, *parts, last, *richer]
 
 
-def _draw_gaps(panels: Sequence[Axes], top: float, name: str, record: Gaps, parts: Sequence[Part]) -> None:
-    labels, bars, numbers = panels
-    account = record.to_dict()
-    about = f"N = {len(record):,}, K = {record.num_particles:,}, k-hat bad for {record.fraction_unreliable:.0%}"
-    short = name if len(name) <= 50 else f"{name[:49]}…"
-    labels.text(0, top, short, va="center", weight="bold", in_layout=False, parse_math=False)
-    numbers.text(1, top, about, va="center", ha="right", fontsize=8, color=QUIET, in_layout=False)
-    for y, part in enumerate(parts, start=1):
-        labels.text(0, top + y, part.label, va="center")
-        _draw_part(bars, top + y, part, gid=f"{name}/{part.quantity}")
-        for key, (_, x, digits) in COLUMNS.items():
-            written = number(account[part.quantity][key], digits)
-            numbers.text(x, top + y, written, va="center", ha="right", fontsize=8)
-    for x in {part.end for part in parts if not part.quantity.startswith("gain")}:
-        bars.plot([x, x], [top + 0.6, top + len(parts) + 0.4], color=FAINT, linewidth=0.8, zorder=0)
-
-
-def _draw_part(axes: Axes, y: float, part: Part, gid: str) -> None:
-    height = 0.34 if part.quantity.startswith("gain") else 0.62
-    (bar,) = axes.barh(y, part.end - part.start, left=part.start, height=height, gid=gid)
-    bar.set(color=part.color, linewidth=1.8 if part.start == part.end else 0.8, zorder=2)  # a sum is a line
-
-
-def _fit_gap_axes(panels: Sequence[Axes], bottom: float) -> None:
-    labels, bars, numbers = panels
-    for title, x, _ in COLUMNS.values():
-        numbers.text(x, -0.9, title, va="center", ha="right", fontsize=8, color=QUIET)
-    for side in (labels, numbers):
-        side.set_axis_off()
-    bars.patch.set_visible(False)  # names in the panel beside it may run into its empty rows
-    bars.tick_params(axis="y", length=0, labelleft=False)
-    bars.spines["left"].set_visible(False)
-    bars.set_ylim(bottom - 0.9, -1.4)
-    bars.use_sticky_edges = False
-    bars.margins(x=0.03)
-    bars.set_xlabel(f"{UNIT}, from log p(x)")
-
-
-# ---------------------------------------------------------------------------------------------- the KL to the prior
-
-_SPLIT = {
+_LABELS = {
     "kl_prior": ("rate, KL(q(z|x) ‖ p(z))", QUIET),
     "mutual_information": ("= mutual information", BLUE),
     "marginal_kl": ("+ marginal KL(q(z) ‖ p(z))", RED),
     "total_correlation": ("= total correlation", PALE),
     "dimension_wise_kl": ("+ dimension-wise KL", PALE),
 }
-
 _NAMED = 26  # dimensions that have room for their names
 
 
-@styled
+@draws(Surgery)
 def anatomy(record: Surgery) -> Figure:
     """The KL to the prior taken apart, and how much of it each latent dimension holds.
 
@@ -145,8 +86,8 @@ def anatomy(record: Surgery) -> Figure:
     Args:
         record: what :func:`~pyrovae.surgery` returned.
     """
-    figure, (left, right) = new_figure(10.2, 3.6, columns=2, width_ratios=(1, 1.2))
-    _draw_split(left, record)
+    figure, (*panels, right) = new_figure(11.2, 3.6, columns=4, width_ratios=(0.9, 1.6, 0.7, 3))
+    _draw_split(panels, record)
     _draw_dimensions(right, record)
     notes = ["the mutual information is at its ceiling log N: take more data to see the true one"] * record.saturated
     notes += [f"not split further: {record.reason}"] if record.reason else []
@@ -155,28 +96,25 @@ def anatomy(record: Surgery) -> Figure:
     return figure
 
 
-def _draw_split(axes: Axes, record: Surgery) -> None:
-    shown = {name: getattr(record, name) for name in _SPLIT if math.isfinite(getattr(record, name).mean)}
-    ends = {name: estimate.mean for name, estimate in shown.items()}
+def _draw_split(panels: Sequence[Axes], record: Surgery) -> None:
+    shown = {name: getattr(record, name) for name in _LABELS if math.isfinite(getattr(record, name).mean)}
     information = record.mutual_information.mean
     starts = {"marginal_kl": information, "total_correlation": information}
     starts["dimension_wise_kl"] = information + record.total_correlation.mean
-    for y, (name, estimate) in enumerate(shown.items()):
-        axes.barh(y, ends[name], left=starts.get(name, 0.0), height=0.62, color=_SPLIT[name][1], zorder=2, gid=name)
-        written = f"{number(estimate.mean, 2)} (MC SE {number(estimate.mc_se, 3)})"
-        ceiling = f"\nof at most log N = {number(record.log_num_data, 2)}" if name == "mutual_information" else ""
-        axes.text(1.02, y, written + ceiling, transform=axes.get_yaxis_transform(), va="center", fontsize=8)
-    axes.plot([record.log_num_data] * 2, [0.6, 1.4], color=INK, linestyle="--", linewidth=1.2, zorder=3)
-    axes.axvline(0, color=INK, linewidth=0.8)
-    axes.set_yticks(range(len(shown)), [_SPLIT[name][0] for name in shown])
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
-    axes.set(ylim=(len(shown) - 0.4, -0.6), xlabel=UNIT)
-    parts = f"rate {number(record.rate.mean, 2)} + distortion {number(record.distortion.mean, 2)}"
-    axes.set_title(f"{source(record.protocol)}, N = {record.num_data:,}\n−ELBO = {parts}")
-
-
-# ---------------------------------------------------------------------------------------------------- dimensions
+    parts = [
+        Part(label, name, starts.get(name, 0.0), starts.get(name, 0.0) + shown[name].mean, color)
+        for name, (label, color) in _LABELS.items()
+        if name in shown
+    ]
+    account = {name: estimate._asdict() for name, estimate in shown.items()}
+    about = f"N = {record.num_data:,}, dashed: at most log N = {number(record.log_num_data, 2)}"
+    group = Group(source(record.protocol), about, parts, account)
+    draw_groups(panels, [group], {"mean": 2, "mc_se": 3}, UNIT)
+    panels[1].plot([record.log_num_data] * 2, [1.6, 2.4], color=INK, linestyle="--", linewidth=1.2, zorder=3)
+    panels[1].axvline(0, color=INK, linewidth=0.8)
+    panels[1].set_xlim(right=max(panels[1].get_xlim()[1], 1.03 * record.log_num_data))
+    rate, distortion = (number(value.mean, 2) for value in (record.rate, record.distortion))
+    panels[1].set_title(f"−ELBO = rate {rate} + distortion {distortion}")
 
 
 def _draw_dimensions(axes: Axes, record: Surgery) -> None:

@@ -11,13 +11,26 @@ from pyrovae.base.errors import InputError
 from pyrovae.evidence import estimators
 from pyrovae.evidence.comparison import Comparison
 from pyrovae.evidence.report import QUANTITIES, UNRELIABLE_FRACTION, Report
-from pyrovae.reports.figures.style import BLUE, GREEN, INK, QUIET, RED, UNIT, new_figure, number, styled
-from pyrovae.reports.figures.waterfall import ERRORS, GROUP_HEIGHT, fit_ledger_axes, rows
+from pyrovae.reports.figures.style import BLUE, GREEN, INK, QUIET, RED, UNIT, draws, new_figure, number, source, styled
+from pyrovae.reports.figures.waterfall import Group, Part, waterfall
 
-# ------------------------------------------------------------------------------------------------ reports
+# What the account consists of: label, quantity, the sums that its bar runs between (None is 0), colour.
+LEDGER = (
+    ("reconstruction $\\mathrm{E}_q$ log p(x|z)", "reconstruction", None, "reconstruction", BLUE),
+    ("− KL(q ‖ prior)", "kl_prior", "reconstruction", "elbo", RED),
+    ("= ELBO", "elbo", None, "elbo", QUIET),
+    ("+ KL(q ‖ posterior)", "kl_posterior", "elbo", "log_evidence", GREEN),
+    ("= log p(x)", "log_evidence", None, "log_evidence", INK),
+)
+OF_MIXTURE = {  # with defensive draws, q is not the guide
+    "reconstruction": "reconstruction by mixture",
+    "kl_prior": "− KL(mixture ‖ prior)",
+    "elbo": "= ELBO of the mixture",
+    "kl_posterior": "+ KL(mixture ‖ posterior)",
+}
 
 
-@styled
+@draws(Report)
 def account(reports: Report | Mapping[str, Report]) -> Figure:
     """How log p(x) comes about, a waterfall: reconstruction - KL(q || prior) = ELBO, + KL(q || posterior).
 
@@ -30,15 +43,28 @@ def account(reports: Report | Mapping[str, Report]) -> Figure:
     Raises:
         InputError: for no report, or a mean that is not finite.
     """
-    named = {data_of(reports): reports} if isinstance(reports, Report) else dict(reports)
-    accounts = {name: report.to_dict() for name, report in named.items()}
-    refuse_infinite(accounts)
-    height = 0.7 + 0.24 * GROUP_HEIGHT * len(accounts)
-    figure, panels = new_figure(8.4, height, columns=3, sharey=True, width_ratios=(1.5, 4, 1.65))
-    for group, (name, values) in enumerate(accounts.items()):
-        rows(panels, GROUP_HEIGHT * group, name, values)
-    fit_ledger_axes(panels, accounts.values())
-    return figure
+    named = {source(reports.protocol): reports} if isinstance(reports, Report) else dict(reports)
+    if not named:
+        raise InputError("expected a report or a dict of reports, got an empty one")
+    groups = [_group(name, report.to_dict()) for name, report in named.items()]
+    return waterfall(groups, {"mean": 2, "mc_se": 4, "data_se": 2}, UNIT, cut=True)
+
+
+def _group(name: str, account: Mapping[str, Any]) -> Group:
+    at: dict[str | None, float] = {None: 0.0}
+    for quantity in QUANTITIES:
+        at[quantity] = account[quantity]["mean"]
+        if at[quantity] is None:
+            raise InputError(f"report '{name}': the mean of {quantity} is not finite; look at its table for the data")
+    labels = OF_MIXTURE if account["defensive"] else {}
+    parts = [
+        Part(labels.get(quantity, label), quantity, at[start], at[end], color)
+        for label, quantity, start, end, color in LEDGER
+    ]
+    doubtful = account["pareto_k"]["fraction_above"] + account["pareto_k"]["fraction_undefined"]
+    bias = number(account["log_evidence"]["bias"], 4) + " or worse" * (doubtful > UNRELIABLE_FRACTION)
+    sizes = f"N = {account['num_data']:,}, K = {account['num_particles']:,}"
+    return Group(name, f"{sizes}, k-hat bad for {doubtful:.0%}, bias {bias}", parts, account)
 
 
 @styled
@@ -53,14 +79,16 @@ def evidence_histogram(report: Report) -> Figure:
     left.hist(values, bins="auto" if len(values) < 1000 else 50, color=BLUE, alpha=0.75)
     if evidence["mean"] is not None:
         left.axvline(evidence["mean"], color=INK, linewidth=1.2)
-    mean, data_se, mc_se, bias = (number(evidence[key], 4 if key == "bias" else 2) for key in ERRORS)
+    mean, data_se, mc_se, bias = (
+        number(evidence[key], 4 if key == "bias" else 2) for key in ("mean", "data_se", "mc_se", "bias")
+    )
     left.set_title(f"log p(x): mean {mean}\ndata SE {data_se}, MC SE {mc_se}, bias {bias} or worse")
     left.set(xlabel=f"log p(x), {UNIT}", ylabel="number of data")
-    pareto_histogram(right, report)
+    _pareto_histogram(right, report)
     return figure
 
 
-@styled
+@draws(Comparison)
 def comparison(table: Comparison) -> Figure:
     """Differences in log p(x) from the best pair, with whiskers of two paired standard errors, and what casts doubt.
 
@@ -84,23 +112,7 @@ def comparison(table: Comparison) -> Figure:
     return figure
 
 
-def data_of(report: Report) -> str:
-    """What a report was made of, "digits test"; empty if it does not say."""
-    protocol = report.protocol
-    return " ".join(part for part in (protocol.dataset, protocol.split) if part != "all") if protocol else ""
-
-
-def refuse_infinite(accounts: Mapping[str, dict[str, Any]]) -> None:
-    """Raises InputError where there is no bar to draw."""
-    if not accounts:
-        raise InputError("expected a report or a dict of reports, got an empty one")
-    for name, values in accounts.items():
-        bad = [quantity for quantity in QUANTITIES if values[quantity]["mean"] is None]
-        if bad:
-            raise InputError(f"report '{name}': the mean of {bad[0]} is not finite; look at its table for the data")
-
-
-def pareto_histogram(axes: Axes, report: Report) -> None:
+def _pareto_histogram(axes: Axes, report: Report) -> None:
     """Draws how k-hat is distributed, with its threshold, and counts in the title what has no finite k-hat."""
     k, threshold = report.pareto_k, estimators.pareto_k_threshold(report.num_particles)
     axes.set(xlabel="Pareto k-hat of the importance weights", ylabel="number of data")

@@ -13,8 +13,6 @@ from pyrovae.base.errors import InputError, nearest
 from pyrovae.posteriors.draws import Draws
 from pyrovae.reports.figures.style import FAINT, MISSING, Range, new_figure
 
-# ------------------------------------------------------------------------------------------------- images
-
 
 def image_site(values: Mapping[str, Tensor], site: str | None) -> str:
     """The observed site to show: the one named, else the only one that holds images.

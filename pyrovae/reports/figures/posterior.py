@@ -13,15 +13,14 @@ from torch import Tensor
 
 from pyrovae.posteriors.grid import Grid
 from pyrovae.posteriors.reference import PosteriorDraws
-from pyrovae.reports.figures.bounds import source
-from pyrovae.reports.figures.style import BLUE, INK, RED, new_figure, number, styled
+from pyrovae.reports.figures.style import BLUE, INK, RED, draws, new_figure, number, source
 
 MOST_MARGINALS = 6
 _SHARES = (0.99, 0.9, 0.5)  # of the posterior's mass, inside each contour
 MOST_INTEGERS = 60
 
 
-@styled
+@draws(PosteriorDraws)
 def posterior_of_one(record: PosteriorDraws) -> Figure:
     """The posterior of one datum and the guide's draws: in a plane, or each of up to six coordinates by itself.
 
@@ -73,9 +72,6 @@ def _write(figure: Figure, record: PosteriorDraws) -> None:
     legend.get_title().set_color(RED if doubts else INK)
 
 
-# --------------------------------------------------------------------------------------------------- in a plane
-
-
 def _draw_plane(axes: Axes, record: PosteriorDraws, exact: np.ndarray, guide: np.ndarray) -> None:
     if isinstance(record.diagnostics, Grid) and len(record.diagnostics.axes) == 2:
         _draw_contours(axes, record.diagnostics)
@@ -103,9 +99,6 @@ def _draw_contours(axes: Axes, grid: Grid) -> None:
         x.numpy(), y.numpy(), density.numpy(), levels=levels, colors=BLUE, linewidths=(0.8, 1.2, 1.8), zorder=2
     )
     axes.plot([], [], color=BLUE, label="posterior: 50, 90 and 99% inside")
-
-
-# -------------------------------------------------------------------------------------------- one coordinate each
 
 
 def _most_different(exact: np.ndarray, guide: np.ndarray) -> list[int]:

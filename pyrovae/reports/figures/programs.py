@@ -17,8 +17,6 @@ from pyrovae.posteriors.draws import decode, posterior, reconstruct, sample
 from pyrovae.reports.figures.images import grid_figure, image_means, image_site, lines_figure, range_of, show_grid
 from pyrovae.reports.figures.style import CLASSES, MARKERS, ROWS_AT_ONCE, in_rows, new_figure, number, styled
 
-# ----------------------------------------------------------------------------------------------- programs
-
 
 @styled
 def reconstructions(
@@ -166,9 +164,6 @@ def latent_means(model: Program, guide: Program, data: Any, *, seed: int = 0) ->
     scatter(axes, points, index, None if split.labels is None else classes.tolist())
     axes.set(xlabel=names[0], ylabel=names[1], title=f"posterior means of {len(split):,} data")
     return figure
-
-
-# ------------------------------------------------------------------------------------------------ latents
 
 
 def plane_site(model: Program, template: Split) -> tuple[str, torch.dtype]:

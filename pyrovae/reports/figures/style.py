@@ -5,8 +5,10 @@ An image is (H, W), ink dark on white, or (3, H, W), colours; grids of R x C ima
 
 import io
 import math
+from collections.abc import Callable
+from functools import singledispatch
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib
 import numpy as np
@@ -17,13 +19,13 @@ from torch import Tensor
 
 from pyrovae.base.errors import InputError
 from pyrovae.base.storage import write_whole
+from pyrovae.data.protocol import Protocol
 
 DPI = 150
 UNIT = "nats per datum"
 INK, QUIET, FAINT = "#222222", "#8a8a8a", "#d9d9d9"
 MISSING = "#f5dcc0"  # of a pixel that is NaN
 BLUE, RED, GREEN = "#0072b2", "#d55e00", "#009e73"  # Okabe and Ito's, apart for every kind of colour vision
-
 STYLE: dict[str, Any] = {
     "axes.edgecolor": INK,
     "axes.labelsize": 9,
@@ -41,17 +43,43 @@ STYLE: dict[str, Any] = {
     "xtick.labelsize": 8,
     "ytick.labelsize": 8,
 }
-
 styled = matplotlib.rc_context(STYLE)  # type: ignore[arg-type]
-
 CLASSES = (  # Petroff (2021), arXiv:2107.02270: ten colours that stay apart under colour-vision deficiency
     *("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6"),
     *("#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd"),
 )
-
 MARKERS = "o^sDvP"  # the next one after each five classes
 ROWS_AT_ONCE = 500
 Range = tuple[float, float]
+F = TypeVar("F", bound=Callable[..., Figure])
+UNDATED: dict[str, dict[str, None]] = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+
+
+@singledispatch
+def draw(record: Any, **options: Any) -> Figure:
+    """The figure of a record, found by its type: each is made known where it is defined, by :func:`draws`.
+
+    Args:
+        record: what a measurement returned.
+        options: of the figure's own function.
+
+    Raises:
+        InputError: if there is no figure of such a record.
+    """
+    raise InputError(
+        f"there is no figure of a {type(record).__name__}; pyrovae.figures has functions for what there is"
+    )
+
+
+def draws(kind: type) -> Callable[[F], F]:
+    """Marks the function that draws records of a type, which :func:`draw` then finds, in the style of all figures."""
+
+    def register(function: F) -> F:
+        drawn = styled(function)
+        draw.register(kind)(drawn)
+        return drawn
+
+    return register
 
 
 class ShownFigure(Figure):
@@ -77,6 +105,11 @@ def number(value: float | None, digits: int) -> str:
     return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")  # + 0.0: no minus before a zero
 
 
+def source(protocol: Protocol | None) -> str:
+    """What was measured, "digits test"; empty where nothing says it."""
+    return " ".join(part for part in (protocol.dataset, protocol.split) if part != "all") if protocol else ""
+
+
 def in_rows(images: Tensor) -> Tensor:
     """(S, *shape) in rows of a near-square grid, (R, C, *shape); what is left of the last row stays NaN."""
     columns = int(np.ceil(np.sqrt(len(images))))
@@ -84,9 +117,6 @@ def in_rows(images: Tensor) -> Tensor:
     grid = images.double().new_full((rows * columns, *images.shape[1:]), float("nan"))
     grid[: len(images)] = images
     return grid.unflatten(0, (rows, columns))
-
-
-UNDATED: dict[str, dict[str, None]] = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 
 
 @styled

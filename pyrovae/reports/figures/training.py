@@ -38,9 +38,6 @@ def training_curves(history: Sequence[Mapping[str, float]], *, best_epoch: int |
     return figure
 
 
-# ------------------------------------------------------------------------------------------------ history
-
-
 def objective_differs(history: Sequence[Mapping[str, float]]) -> bool:
     """Whether something else than the ELBO was optimized at some epoch."""
     return any(not math.isclose(row.get("objective", row["elbo"]), row["elbo"], rel_tol=1e-6) for row in history)

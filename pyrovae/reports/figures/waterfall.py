@@ -1,103 +1,116 @@
-"""An account as bars that add up."""
+"""A waterfall: every part of a number is a bar that starts where another ends, so that the parts are seen to add up.
 
-from collections.abc import Collection, Mapping
-from itertools import count
-from typing import Any
+Three panels side by side: what each row is, its bar, its numbers.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from pyrovae.reports.figures.style import BLUE, GREEN, INK, QUIET, RED, UNIT, number
+from pyrovae.reports.figures.style import FAINT, QUIET, new_figure, number
 
-# ------------------------------------------------------------------------------------------------ reports
-
-ERRORS = ("mean", "data_se", "mc_se", "bias")
-
-LEDGER = (
-    ("reconstruction $\\mathrm{E}_q$ log p(x|z)", "reconstruction", BLUE),
-    ("− KL(q ‖ prior)", "kl_prior", RED),
-    ("= ELBO", "elbo", QUIET),
-    ("+ KL(q ‖ posterior)", "kl_posterior", GREEN),
-    ("= log p(x)", "log_evidence", INK),
-)
-
-OF_MIXTURE = {  # with defensive draws, q is not the guide
-    "reconstruction": "reconstruction by mixture",
-    "kl_prior": "− KL(mixture ‖ prior)",
-    "elbo": "= ELBO of the mixture",
-    "kl_posterior": "+ KL(mixture ‖ posterior)",
-}
-
-COLUMNS = {"mean": ("mean", 0.38, 2), "mc_se": ("MC SE", 0.7, 4), "data_se": ("data SE", 1.0, 2)}  # right edge, digits
-GROUP_HEIGHT = len(LEDGER) + 1.5  # rows
-CUT_BELOW = 0.15  # of the axis from 0: where the sums differ by less, 0 is cut off
+ROW, GAP = 0.24, 1.5  # height of a row in inches, and rows from one group to the next
+CUT_BELOW = 0.15  # of the axis from 0: where all ends differ by less, 0 is cut off
+TITLES = {"mean": "mean", "mc_se": "MC SE", "data_se": "data SE"}
 
 
-def rows(panels: list[Axes], top: float, name: str, account: Mapping[str, Any]) -> None:
-    """Draws one report from row ``top`` downwards: labels, bars and numbers, each in its panel."""
+class Part(NamedTuple):
+    """One row: a quantity by its name in an account, as a bar between two sums; without length it is a sum itself."""
+
+    label: str
+    quantity: str
+    start: float
+    end: float
+    color: str
+    thin: bool = False  # beside the sum that the others make
+
+
+class Group(NamedTuple):
+    """The parts of one record, under its name."""
+
+    name: str
+    about: str
+    parts: Sequence[Part]
+    account: Mapping[str, Any]  # quantity -> column -> number
+
+
+def waterfall(groups: Sequence[Group], digits: Mapping[str, int], xlabel: str, *, cut: bool = False) -> Figure:
+    """The figure of some groups, one below the other; as :func:`draw_groups` draws them."""
+    rows = sum(len(group.parts) + GAP for group in groups)
+    figure, panels = new_figure(8.6, 0.75 + ROW * rows, columns=3, width_ratios=(1.5, 4, 1.8))
+    draw_groups(panels, groups, digits, xlabel, cut=cut)
+    return figure
+
+
+def draw_groups(
+    panels: Sequence[Axes], groups: Sequence[Group], digits: Mapping[str, int], xlabel: str, *, cut: bool = False
+) -> None:
+    """Draws groups into three panels, with the columns of ``digits``; ``cut`` leaves 0 out where it is far away."""
     labels, bars, numbers = panels
-    _ledger_header(labels, numbers, top, name, account)
-    reconstruction, elbo, evidence = _sums(account)
-    spans = ((0.0, reconstruction), (reconstruction, elbo), (0.0, elbo), (elbo, evidence), (0.0, evidence))
-    for y, (label, quantity, color), (start, end) in zip(count(top + 1), LEDGER, spans, strict=False):
-        (bar,) = bars.barh(y, end - start, left=start, height=0.62, gid=f"{name}/{quantity}")
-        bar.set(color=color, linewidth=0.8, zorder=2)  # an edge of its own colour, so that 0 nats are seen too
-        if quantity != "log_evidence":
-            bars.plot([end, end], [y + 0.33, y + 0.67], color=INK, linewidth=0.8)
-        labels.text(0, y, OF_MIXTURE.get(quantity, label) if account["defensive"] else label, va="center")
-        for key, (_, x, digits) in COLUMNS.items():
-            numbers.text(x, y, number(account[quantity][key], digits), va="center", ha="right", fontsize=8)
-
-
-def _ledger_header(labels: Axes, numbers: Axes, top: float, name: str, account: Mapping[str, Any]) -> None:
-    if top == 0:
-        for title, x, _ in COLUMNS.values():
-            numbers.text(x, -0.9, title, va="center", ha="right", fontsize=8, color=QUIET)
-    bias = number(account["log_evidence"]["bias"], 4)
-    tail = account["pareto_k"]
-    unreliable = tail["fraction_above"] + tail["fraction_undefined"]
-    worse = " or worse" if unreliable > 0.05 else ""
-    about = f"N = {account['num_data']:,}, K = {account['num_particles']:,}"
-    about += f", k-hat bad for {unreliable:.0%}, bias {bias}{worse}"
-    short = name if len(name) <= 50 else f"{name[:49]}…"
-    labels.text(0, top, short, va="center", weight="bold", in_layout=False, parse_math=False)
-    numbers.text(1, top, about, va="center", ha="right", fontsize=8, color=QUIET, in_layout=False)
-
-
-def _sums(account: Mapping[str, Any]) -> list[float]:
-    return [account[name]["mean"] for name in ("reconstruction", "elbo", "log_evidence")]
-
-
-def fit_ledger_axes(panels: list[Axes], accounts: Collection[Mapping[str, Any]]) -> None:
-    """Sets the axes: from 0, or cut short of it where the sums lie close together and far away from it."""
-    labels, bars, numbers = panels
-    for side in (labels, numbers):
-        side.set_axis_off()
+    edges = {column: (i + 1) / len(digits) for i, column in enumerate(digits)}
+    for column, x in edges.items():
+        numbers.text(x, -0.9, TITLES[column], va="center", ha="right", fontsize=8, color=QUIET)
+    top = 0.0
+    for name, about, parts, account in groups:
+        short = name if len(name) <= 50 else f"{name[:49]}…"
+        labels.text(0, top, short, va="center", weight="bold", in_layout=False, parse_math=False)
+        numbers.text(1, top, about, va="center", ha="right", fontsize=8, color=QUIET, in_layout=False)
+        for y, part in enumerate(parts, start=1):
+            labels.text(0, top + y, part.label, va="center")
+            _draw_bar(bars, top + y, part, gid=f"{name}/{part.quantity}")
+            for column, x in edges.items():
+                written = number(account[part.quantity][column], digits[column])
+                numbers.text(x, top + y, written, va="center", ha="right", fontsize=8)
+        for x in {part.end for part in parts if not part.thin}:
+            bars.plot([x, x], [top + 0.6, top + len(parts) + 0.4], color=FAINT, linewidth=0.8, zorder=0)
+        top += len(parts) + GAP
+    for side in panels:
+        side.set_ylim(top - 0.9, -1.4)
+    labels.set_axis_off()
+    numbers.set_axis_off()
     bars.patch.set_visible(False)  # names in the panel beside it may run into its empty rows
     bars.tick_params(axis="y", length=0, labelleft=False)
     bars.spines["left"].set_visible(False)
-    bars.set_ylim(GROUP_HEIGHT * len(accounts) - 0.9, -1.4)
-    ends = [end for account in accounts for end in _sums(account)]
-    low, high, reach = min(ends), max(ends), max(*ends, 0.0) - min(*ends, 0.0)
-    if high - low >= CUT_BELOW * reach:
-        pad = 0.03 * reach or 1.0
-        bars.set_xlim(min(low, 0.0) - pad, max(high, 0.0) + pad)
-        bars.set_xlabel(UNIT)
-    else:
-        pad = 0.25 * (high - low) or 1.0
-        bars.set_xlim(low - pad, high + pad)
-        edge, side_of_zero = (1.0, "right") if high < 0 else (0.0, "left")
-        _break_marks(bars, edge)
-        bars.set_xlabel(f"{UNIT} (cut: the long bars start at 0, beyond the {side_of_zero} edge)")
+    _fit_axis(bars, [part for group in groups for part in group.parts], xlabel, cut)
+
+
+def _draw_bar(axes: Axes, y: float, part: Part, gid: str) -> None:
+    (bar,) = axes.barh(y, part.end - part.start, left=part.start, height=0.34 if part.thin else 0.62, gid=gid)
+    # An edge of its own colour, so that 0 nats are seen too; a sum is a line.
+    bar.set(color=part.color, linewidth=1.8 if part.start == part.end else 0.8, zorder=2)
+
+
+def _fit_axis(axes: Axes, parts: Sequence[Part], xlabel: str, cut: bool) -> None:
+    """From 0; or cut short of it, if that may be, where the sums lie close together and far away from it."""
+    ends = [part.end for part in parts]
+    low, high = min(ends), max(ends)
+    if not cut or high - low >= CUT_BELOW * (max(high, 0.0) - min(low, 0.0)):
+        every = [0.0, *chain.from_iterable((part.start, part.end) for part in parts)]
+        pad = 0.03 * (max(every) - min(every)) or 1.0
+        axes.set_xlim(min(every) - pad, max(every) + pad)
+        axes.set_xlabel(xlabel)
+        return
+    pad = 0.25 * (high - low) or 1.0
+    axes.set_xlim(low - pad, high + pad)
+    edge, side_of_zero = (1.0, "right") if high < 0 else (0.0, "left")
+    _break_marks(axes, edge)
+    axes.set_xlabel(f"{xlabel} (cut: the long bars start at 0, beyond the {side_of_zero} edge)")
 
 
 def _break_marks(axes: Axes, edge: float) -> None:
     """Two white slashes through every bar that starts at 0, near the edge where it is cut."""
     long = [bar for bar in axes.patches if isinstance(bar, Rectangle) and bar.get_x() == 0]
     centres = [bar.get_y() + bar.get_height() / 2 for bar in long]
+    slash: dict[str, Any] = {
+        "marker": [(-0.4, -1.0), (0.4, 1.0)],
+        "markersize": 15,
+        "markeredgecolor": "white",
+        "markeredgewidth": 1.5,
+    }
     for inset in (0.025, 0.04):
         x = [abs(edge - inset)] * len(long)
-        marks = axes.plot(
-            x, centres, linestyle="", marker=[(-0.4, -1.0), (0.4, 1.0)], transform=axes.get_yaxis_transform()
-        )
-        marks[0].set(markersize=15, markeredgecolor="white", markeredgewidth=1.5, zorder=4)
+        axes.plot(x, centres, linestyle="", transform=axes.get_yaxis_transform(), zorder=4, **slash)

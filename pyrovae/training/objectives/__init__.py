@@ -1,7 +1,20 @@
-"""Training bounds, each a Pyro ``ELBO``."""
+"""Training bounds, each a Pyro ``ELBO``.
 
-from pyrovae.training.objectives.elbo import AnalyticKLELBO, SampledELBO
-from pyrovae.training.objectives.importance_weighted import IWAE
-from pyrovae.training.objectives.objective import Objective
+To add one: a file here, and its line in ``OBJECTIVES``.
+"""
 
-__all__ = ["IWAE", "AnalyticKLELBO", "Objective", "SampledELBO"]
+from pyrovae.base.choices import Choice, handed_on
+
+_PATHS = {
+    "AnalyticKLELBO": f"{__name__}.elbo:AnalyticKLELBO",
+    "IWAE": f"{__name__}.importance_weighted:IWAE",
+    "Objective": f"{__name__}.objective:Objective",
+    "SampledELBO": f"{__name__}.elbo:SampledELBO",
+}
+OBJECTIVES = {
+    "elbo": Choice("the ELBO, all its terms sampled", _PATHS["SampledELBO"]),
+    "analytic-kl": Choice("the ELBO, its KL in closed form", _PATHS["AnalyticKLELBO"]),
+    "iwae": Choice("the importance-weighted bound of 10 particles", _PATHS["IWAE"], num_particles=10),
+}
+__all__ = ["OBJECTIVES", *_PATHS]
+__getattr__ = handed_on(__name__, _PATHS)

@@ -1,6 +1,7 @@
 """Every family keeps the same contracts; each line of FAMILIES is checked by all of them."""
 
 import math
+from functools import partial
 
 import pyro
 import pyro.distributions as dist
@@ -14,12 +15,8 @@ from pyrovae.programs.families.continuous import normal
 from pyrovae.programs.families.family import SCALE_FLOOR, Family, learned, positive, positive_inverse
 
 FAMILIES = {
-    "bernoulli": families.bernoulli,
-    "continuous_bernoulli": families.continuous_bernoulli,
-    "binomial": lambda: families.binomial(5),
-    "poisson": families.poisson,
-    "categorical": lambda: families.categorical(4),
-    "normal": normal,
+    **{name + "-likelihood" * (name in families.GUIDES): partial(f, 5) for name, f in families.FAMILIES.items()},
+    **families.GUIDES,
     "normal-fixed-scale": lambda: normal(scale=0.3),
     "normal-learned-scale": lambda: normal(scale=learned(0.5)),
     "normal-learned-scales": lambda: normal(scale=learned(torch.tensor([0.5, 1.0, 2.0]))),

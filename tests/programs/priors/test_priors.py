@@ -6,12 +6,15 @@ import pyro
 import pytest
 import torch
 
-from pyrovae.programs.priors.gaussian import StandardNormal
+from pyrovae.programs import priors
 from pyrovae.programs.priors.mixtures import GaussianMixture
 
 PRIORS = {
-    "standard-normal": lambda num_latents: StandardNormal(num_latents),
-    "mixture": lambda num_latents: scattered(GaussianMixture(num_latents, num_components=5, seed=0)),
+    **{
+        name: lambda num_latents, choice=choice: scattered(choice(num_latents))
+        for name, choice in priors.PRIORS.items()
+    },
+    "mixture-of-five": lambda num_latents: scattered(GaussianMixture(num_latents, num_components=5, seed=0)),
     "mixture-of-one": lambda num_latents: scattered(GaussianMixture(num_latents, num_components=1, seed=0)),
 }
 

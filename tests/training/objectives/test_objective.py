@@ -38,6 +38,7 @@ from pyrovae.evidence.proposals.widened import widened
 from pyrovae.pairs.context import own_scope
 from pyrovae.pairs.handlers import tempered
 from pyrovae.programs.oracles import ppca
+from pyrovae.training import objectives
 from pyrovae.training.objectives.elbo import AnalyticKLELBO, SampledELBO
 from pyrovae.training.objectives.importance_weighted import IWAE
 
@@ -426,10 +427,8 @@ class NoLook(TorchDispatchMode):
 
 
 OBJECTIVES = {
-    "sampled": SampledELBO(),
-    "sampled, 3 particles": SampledELBO(K),
-    "closed form": AnalyticKLELBO(),
-    "IWAE": IWAE(K),
+    **{name: choice() for name, choice in objectives.OBJECTIVES.items()},
+    "elbo, 3 particles": SampledELBO(K),
 }
 TRACED = ["trained", "trained-on-a-part", "trained-weighted", "trained-masked", "trained-tempered", "chain"]
 TRACED += ["module", "pyro-module", "auto-normal", "discrete"]
@@ -437,9 +436,9 @@ TRACED += ["masked-distribution", "batch-norm", "convolution-on-a-part", "hard-w
 
 
 def can(objective, name):
-    if objective == "closed form":
+    if isinstance(OBJECTIVES[objective], AnalyticKLELBO):
         return name not in NO_CLOSED_FORM
-    return objective != "IWAE" or name not in NO_GRADIENT
+    return not isinstance(OBJECTIVES[objective], IWAE) or name not in NO_GRADIENT
 
 
 @pytest.mark.parametrize(("objective", "name"), [(o, n) for o in OBJECTIVES for n in TRACED if can(o, n)])

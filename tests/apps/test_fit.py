@@ -1,0 +1,46 @@
+"""The settings of a fit: what they are where nothing is said, and what the record of a run keeps."""
+
+import pytest
+
+import pyrovae as pv
+from pyrovae.apps import cli, fit
+from pyrovae.data.named import DATASETS
+
+
+def test_schedules_start_at_one():
+    assert all(schedule(0.0) == 1.0 for schedule in fit.SCHEDULES.values())
+    assert fit.SCHEDULES["cosine"](0.5) == pytest.approx(0.5)
+
+
+def test_a_record_is_full_and_follows_the_data():
+    record = fit.record(data="mnist-static", latent=3)
+    assert set(record) == set(fit.SETTINGS)
+    assert (record["latent"], record["hidden"], record["lr"]) == (3, [400, 400], 2e-3)
+    assert fit.record()["latent"] == 16 and fit.record(data="a/path.csv")["latent"] == 10
+    assert fit.record(kl_warmup=0.0)["kl_warmup"] == 0.0
+    with pytest.raises(pv.InputError, match="--lr must be positive"):
+        fit.record(lr=0.0)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_every_data_set_says_what_a_fit_of_it_takes(name, capsys):
+    record, source = fit.record(data=name), DATASETS[name].fit
+    sizes = [record[field] for field in ("latent", "epochs", "batch_size", "lr")]
+    assert all(size > 0 for size in [*sizes, *record["hidden"]]) and record["kl_warmup"] >= 0
+    assert (record["latent"], record["hidden"]) == (source.latent, list(source.hidden))
+    with pytest.raises(SystemExit):
+        cli.main(["fit", "--help"])
+    assert name in capsys.readouterr().out.replace("\n" + 24 * " ", " ")
+
+
+def test_a_record_of_long_ago_is_filled():
+    old = {name: value for name, value in fit.record().items() if name not in ("objective", "precision", "guide")}
+    now = fit.training(old)
+    assert type(now["objective"]) is pv.objectives.SampledELBO and now["precision"] == "float32"
+
+
+def test_what_decides_a_fit_can_be_named():
+    assert fit.training(fit.record(objective="iwae"))["objective"].num_particles == 10
+    for kind in ("objective", "guide"):
+        with pytest.raises(pv.InputError, match=f"unknown {kind} 'ibae'"):
+            fit.record(**{kind: "ibae"})

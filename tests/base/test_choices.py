@@ -1,0 +1,35 @@
+"""Names are listed without what stands behind them."""
+
+import subprocess
+import sys
+
+import pytest
+
+from pyrovae.base.choices import Choice, handed_on, resolve
+
+
+def test_a_path_is_a_module_or_something_in_it():
+    import fractions
+
+    assert resolve("fractions") is fractions and resolve("fractions:Fraction") is fractions.Fraction
+
+
+def test_a_choice_calls_what_it_names_with_its_options_or_others():
+    choice = Choice("a fraction", "fractions:Fraction", denominator=4)
+    assert str(choice(3)) == "3/4" and str(choice(3, denominator=5)) == "3/5"
+    assert choice.about == "a fraction"
+
+
+def test_names_of_a_package_are_resolved_or_refused():
+    find = handed_on("package", {"Fraction": "fractions:Fraction"})
+    assert find("Fraction").__name__ == "Fraction"
+    with pytest.raises(AttributeError, match="module 'package' has no attribute 'Decimal'"):
+        find("Decimal")
+
+
+@pytest.mark.parametrize(
+    "package", ["programs.priors", "programs.families", "training.objectives", "data", "apps.recipes", "apps.cli"]
+)
+def test_what_lists_choices_imports_nothing_heavy(package):
+    code = f"import sys, pyrovae.{package}; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,65 @@
+"""Grids of images: which site, which pixels, and what is refused."""
+
+import math
+
+import matplotlib
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+import pyrovae as pv
+from pyrovae.base.errors import InputError
+from pyrovae.reports import figures
+from pyrovae.reports.figures import images
+from pyrovae.reports.figures import style as helpers
+
+
+class TestImages:
+    def test_colour_images(self):
+        shape = (3, 6, 8)
+        vae = pv.VAE(
+            prior=pv.priors.StandardNormal(2),
+            decoder=pv.Conditional(pv.families.normal(scale=1.0), shape, pv.networks.mlp(2, 5, seed=0)),
+            encoder=pv.Conditional(pv.families.normal(), (2,), pv.networks.mlp(shape, 5, seed=1)),
+        )
+        red = torch.zeros(2, *shape)
+        red[:, 0] = 1.0
+        shown = figures.reconstructions(vae.model, vae.guide, red).axes[0].images[0].get_array()
+        assert shown[1, 1].tolist() == [1.0, 0.0, 0.0]
+
+    def test_ink_is_dark_and_missing_pixels_show(self):
+        image = torch.tensor([[0.0, 16.0], [8.0, math.nan]])[None, None]
+        _, axes = images.grid_figure(image)
+        images.show_grid(axes, image, images.range_of(image))
+        shown = axes.images[0].get_array()
+        corners = [shown[1, 1], shown[1, -2], shown[-2, 1]]
+        assert [corner.tolist() for corner in corners] == [[1.0] * 3, [0.0] * 3, [0.5] * 3]
+        assert shown[-2, -2].tolist() == pytest.approx(matplotlib.colors.to_rgb(helpers.MISSING))
+
+    def test_data_that_are_no_images_are_refused(self):
+        oracle = pv.oracles.ppca(5, 2)
+        x, _ = oracle.draw(6, seed=0)
+        with pytest.raises(InputError, match=r"expected images, \(H, W\) or .* site 'x' has shape \(5,\)"):
+            figures.reconstructions(oracle.model, oracle.guide, x)
+        with pytest.raises(InputError, match="expected images"):
+            figures.manifold(oracle.model, x)
+        with pytest.raises(InputError, match="expected images"):
+            figures.interpolation(oracle.model, oracle.guide, x)
+
+    def test_unknown_site_is_refused(self, fits, digits):
+        with pytest.raises(InputError, match="site 'y' is not observed in the model"):
+            figures.prior_samples(fits[2].model, digits.test, site="y")
+
+    def test_several_image_sites_must_be_named(self):
+        def model(x):
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(0.0, 1.0))[..., None, None]
+                for name in ("left", "right"):
+                    pyro.sample(name, dist.Normal(z.expand(-1, 3, 3), 1.0).to_event(2), obs=x)
+
+        x = torch.zeros(2, 3, 3)
+        with pytest.raises(InputError, match=r"several observed sites hold images, .* with site="):
+            figures.prior_samples(model, x)
+        assert isinstance(figures.prior_samples(model, x, num=2, site="left"), Figure)
