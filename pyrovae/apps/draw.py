@@ -7,6 +7,7 @@ from typing import Any
 
 import pyrovae as pv
 from pyrovae.apps.arguments import PICTURES, Action, bring_back, run_arguments
+from pyrovae.base.choices import resolve
 from pyrovae.base.errors import InputError
 
 
@@ -98,9 +99,4 @@ def demo(p: ArgumentParser) -> Action:
     about = "folder of the demo's runs and figures [runs/demo]"
     p.add_argument("--out", default="runs/demo", metavar="DIR", help=about)
 
-    def run(given: Namespace) -> int:
-        from pyrovae.apps import demo as demonstration
-
-        return demonstration.run(Path(given.out))
-
-    return run
+    return lambda given: resolve("pyrovae.apps.demo:run")(Path(given.out))

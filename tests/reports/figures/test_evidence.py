@@ -14,6 +14,11 @@ from pyrovae.reports import figures
 SUMS = ("reconstruction", "elbo", "log_evidence")
 
 
+def changed(report, **columns):
+    """The report with other columns."""
+    return replace(report, columns=report.columns | columns)
+
+
 class TestAccount:
     def spans(self, figure):
         """gid -> (start, end) of a bar."""
@@ -41,16 +46,16 @@ class TestAccount:
                 assert texts >= {number.replace("-", "−") for number in written}
 
     def test_numbers_do_not_overlap(self, reports):
-        far = replace(reports["2 latents"], **{n: getattr(reports["2 latents"], n) - 4000 for n in SUMS})
+        far = changed(reports["2 latents"], **{n: getattr(reports["2 latents"], n) - 4000 for n in SUMS})
         boxes = text_boxes(figures.account({"a": far, "a much longer name": far}))
         for i, (text, box) in enumerate(boxes):
             assert not any(box.overlaps(other) for _, other in boxes[i + 1 :]), text
 
     def test_zero_is_in_sight_or_said_to_be_cut(self, reports):
-        report = replace(reports["2 latents"], **{n: getattr(reports["2 latents"], n) - 4000 for n in SUMS})
+        report = changed(reports["2 latents"], **{n: getattr(reports["2 latents"], n) - 4000 for n in SUMS})
         bars = figures.account(report).axes[1]
         assert bars.get_xlim()[1] < 0 and "beyond the right edge" in bars.get_xlabel()
-        up = replace(report, **{n: getattr(report, n) + 9000 for n in SUMS})
+        up = changed(report, **{n: getattr(report, n) + 9000 for n in SUMS})
         assert "beyond the left edge" in figures.account(up).axes[1].get_xlabel()
         oracle = pv.oracles.ppca(5, 2)
         x, _ = oracle.draw(20, seed=0)
@@ -69,7 +74,7 @@ class TestAccount:
         report = reports["2 latents"]
         with pytest.raises(InputError, match="got an empty one"):
             figures.account({})
-        impossible = replace(report, log_evidence=torch.full_like(report.log_evidence, -math.inf))
+        impossible = changed(report, log_evidence=torch.full_like(report.log_evidence, -math.inf))
         with pytest.raises(InputError, match="report 'a': the mean of log_evidence is not finite"):
             figures.account({"a": impossible})
 
@@ -85,9 +90,9 @@ class TestReports:
     def test_exact_and_undefined_are_counted(self, reports):
         report = reports["2 latents"]
         k = torch.tensor([-math.inf] * 3 + [math.nan] * 2 + [0.1] * 35, dtype=torch.float64)
-        right = figures.evidence_histogram(replace(report, pareto_k=k)).axes[1]
+        right = figures.evidence_histogram(changed(report, pareto_k=k)).axes[1]
         assert right.get_title().endswith(": 0 of 40\n3 exact, 2 undefined")
-        none = figures.evidence_histogram(replace(report, pareto_k=torch.full_like(k, math.nan))).axes[1]
+        none = figures.evidence_histogram(changed(report, pareto_k=torch.full_like(k, math.nan))).axes[1]
         assert none.texts[0].get_text() == "no finite k-hat"
 
     def test_comparison(self, every, reports):
@@ -100,9 +105,9 @@ class TestReports:
             assert high - low == pytest.approx(4 * row.difference_se)
 
     def test_a_comparison_tells_what_casts_doubt(self, reports, tmp_path):
-        healthy = {name: replace(r, pareto_k=torch.zeros(len(r)).double()) for name, r in reports.items()}
+        healthy = {name: changed(r, pareto_k=torch.zeros(len(r)).double()) for name, r in reports.items()}
         bad = torch.where(torch.arange(40) < 39, 2.0, 0.0).double()
-        doubtful = healthy | {"1 latents": replace(reports["1 latents"], pareto_k=bad)}
+        doubtful = healthy | {"1 latents": changed(reports["1 latents"], pareto_k=bad)}
         clean, told = (pv.compare(named) for named in (healthy, doubtful))
         figure = figures.comparison(told)
         texts = {row.name: text.get_text() for row, text in zip(told.rows, figure.axes[0].texts, strict=True)}
