@@ -138,24 +138,26 @@ def annealed(record: Annealed) -> Figure:
     digits = {"mean": 2, "data_se": 2, "mc_se": 3}
     mean, data_se, mc_se = (number(evidence[key], places) for key, places in digits.items())
     figure, panels = new_figure(9.4, 3.1, columns=3)
-    _histogram(panels[0], record.log_evidence, BLUE)
-    panels[0].set_title(f"log p(x): mean {mean}\ndata SE {data_se}, MC SE {mc_se}")
-    panels[0].set(xlabel=f"log p(x), {UNIT}", ylabel="number of data")
-    _histogram(panels[1], record.ess, GREEN, span=(0, record.num_chains))
-    panels[1].set_title(f"chains from the {record.start}\nover T = {record.num_temperatures:,} temperatures")
-    panels[1].set_xlabel(f"effective number of the {record.num_chains} chains")
-    _histogram(panels[2], record.acceptance, QUIET, span=(0, 1))
-    panels[2].set_title(f"transitions of {record.num_leapfrog} leapfrog steps\nmean acceptance {number(acceptance, 2)}")
-    panels[2].set_xlabel("acceptance probability")
+    title = f"log p(x): mean {mean}\ndata SE {data_se}, MC SE {mc_se}"
+    _histogram(panels[0], record.log_evidence, BLUE, title, f"log p(x), {UNIT}")
+    panels[0].set_ylabel("number of data")
+    title = f"chains from the {record.start}\nover T = {record.num_temperatures:,} temperatures"
+    xlabel = f"effective number of the {record.num_chains} chains"
+    _histogram(panels[1], record.ess, GREEN, title, xlabel, span=(0, record.num_chains))
+    title = f"transitions of {record.num_leapfrog} leapfrog steps\nmean acceptance {number(acceptance, 2)}"
+    _histogram(panels[2], record.acceptance, QUIET, title, "acceptance probability", span=(0, 1))
     return figure
 
 
-def _histogram(axes: Axes, values: Tensor, color: str, *, span: tuple[float, float] | None = None) -> None:
-    """With a line at the mean, over a span that is shown whole."""
+def _histogram(
+    axes: Axes, values: Tensor, color: str, title: str, xlabel: str, *, span: tuple[float, float] | None = None
+) -> None:
+    """How values (N,) are distributed, with a line at their mean; over a span that is shown whole, if there is one."""
     values = values if span is None else values.clamp(*span)  # rounding may reach beyond it
     axes.hist(values.numpy(), bins=40, range=span, color=color, alpha=0.75)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.axvline(values.mean().item(), color=INK, linewidth=1.2)
+    axes.set(title=title, xlabel=xlabel)
 
 
 _BOUNDS = {
@@ -278,7 +280,7 @@ def _draw_levels(axes: Axes, record: Bidirectional, centre: Tensor, title: str) 
 
 def _draw_width_histogram(axes: Axes, record: Bidirectional) -> None:
     mean, error = _mean_and_error(record.width)
-    _histogram(axes, record.width, QUIET)
     widest = number(record.width.max().item(), 2)
-    axes.set_title(f"width, upper − lower\nmean {number(mean, 3)} (SE {number(error / 2, 3)}), widest {widest}")
-    axes.set(xlabel="nats, of each datum", ylabel="number of data")
+    title = f"width, upper − lower\nmean {number(mean, 3)} (SE {number(error / 2, 3)}), widest {widest}"
+    _histogram(axes, record.width, QUIET, title, "nats, of each datum")
+    axes.set_ylabel("number of data")

@@ -18,21 +18,7 @@ from pyrovae.diagnostics.calibration import Calibration
 from pyrovae.diagnostics.predictive_check import EXTREME, Comparison, PredictiveCheck
 from pyrovae.diagnostics.rank_tests import RankTest
 from pyrovae.diagnostics.statistics import ks_band
-from pyrovae.reports.figures.style import (
-    BLUE,
-    CLASSES,
-    FAINT,
-    GREEN,
-    INK,
-    QUIET,
-    RED,
-    draws,
-    new_figure,
-    number,
-    source,
-)
-
-_COLORS = (*CLASSES[:3], *CLASSES[4:8], CLASSES[9])  # for the worst quantities by name; without the two greys
+from pyrovae.reports.figures.style import BLUE, FAINT, GREEN, HUES, INK, QUIET, RED, draws, new_figure, number, source
 
 
 @draws(Calibration)
@@ -64,7 +50,7 @@ def _colors(tests: Sequence[RankTest]) -> dict[str, str]:
     gamma = torch.stack([test.gamma for test in tests]).amin(0)
     failed = {name for test in tests for name in test.verdicts}
     worst = sorted(failed, key=lambda name: (gamma[tests[0].names.index(name)].item(), name))
-    return dict(zip(worst, _COLORS, strict=False))
+    return dict(zip(worst, HUES, strict=False))
 
 
 def _draw_ranks(axes: Axes, test: RankTest, colors: Mapping[str, str]) -> None:

@@ -48,6 +48,7 @@ CLASSES = (  # Petroff (2021), arXiv:2107.02270: ten colours that stay apart und
     *("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6"),
     *("#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd"),
 )
+HUES = (*CLASSES[:3], *CLASSES[4:8], CLASSES[9])  # without the two greys
 MARKERS = "o^sDvP"  # the next one after each five classes
 ROWS_AT_ONCE = 500
 Range = tuple[float, float]
