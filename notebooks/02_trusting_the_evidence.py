@@ -134,6 +134,6 @@ pv.figures.calibration(found)
 # For one datum, NUTS (or a grid, for up to two latents) draws from p(z | x), and the guide's draws are held beside it.
 
 # %%
-one = pv.exact_posterior(model, guide, x[:1], num_draws=500, num_warmup=200, num_chains=2)
+one = pv.reference_posterior(model, guide, x[:1], num_draws=500, num_warmup=200, num_chains=2)
 print(one)
 pv.figures.posterior_of_one(one)

@@ -24,7 +24,7 @@ _NAMES = {
     "gaps": "diagnostics.gaps",
     "surgery": "diagnostics.surgery",
     "calibrate": "diagnostics.calibration",
-    "exact_posterior": "posteriors.reference",
+    "reference_posterior": "posteriors.reference",
     "predictive_check": "diagnostics.predictive_check",
     "Record": "base.records",
     "Convergence": "evidence.convergence",

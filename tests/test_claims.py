@@ -27,7 +27,7 @@ def test_a_linear_vae_reaches_probabilistic_pca():
         batch_size=200,
         seed=0,
         optimizer=lambda parameters: torch.optim.Adam(parameters, lr=1e-2, fused=True),
-        schedule=lambda share: 0.5 * (1 + math.cos(math.pi * share)),
+        schedule=lambda fraction: 0.5 * (1 + math.cos(math.pi * fraction)),
     )
     affine = vae.decoder.network.network[0]
     scale = pv.families.positive(vae.decoder.free[0])

@@ -31,13 +31,13 @@ def pair_of(record: dict[str, Any], dataset: Dataset, program: str | None) -> tu
     if program is not None:
         model, guide, digest = load_program(program, dataset)
         return model, guide, {**record, "program": {"path": program, "sha256": digest}}
-    _refuse_for_recipes(record, dataset)
+    _check_recipe_options(record, dataset)
     recipe = recipes.complete(record, dataset)
     vae = recipes.build(recipe, dataset)
     return vae.model, vae.guide, {**record, **recipe, "program": None}
 
 
-def _refuse_for_recipes(record: dict[str, Any], dataset: Dataset) -> None:
+def _check_recipe_options(record: dict[str, Any], dataset: Dataset) -> None:
     if record["labels"]:
         raise InputError("--labels passes the labels as second argument, and the built-in VAE takes none; give FILE.py")
     for name in ("train", "valid", "test"):

@@ -33,7 +33,7 @@ def evaluate(p: ArgumentParser) -> Action:
         help="is: importance sampling from the guide; ais: annealed; bdmc: bounds on simulated data [is]",
     )
     _particles(p)
-    p.add_argument("--defensive", type=float, default=0.0, help="is: share of draws from the prior, 0 to 1 [0]")
+    p.add_argument("--defensive", type=float, default=0.0, help="is: fraction of draws from the prior, 0 to 1 [0]")
     p.add_argument("--temperatures", type=int, default=300, metavar="T", help="ais, bdmc: steps of the path [300]")
     p.add_argument("--chains", type=int, default=16, help="ais, bdmc: chains for each datum [16]")
     p.add_argument("--start", default="guide", help="ais, bdmc: where the path begins, guide or prior [guide]")

@@ -11,7 +11,7 @@ import torch
 from pyrovae.apps import loading
 from pyrovae.base import storage
 from pyrovae.base.errors import InputError, UnfinishedFit
-from pyrovae.base.random import kept_rng
+from pyrovae.base.random import preserve_rng_state
 from pyrovae.data.split import Dataset, Split
 from pyrovae.evidence.report import Report
 from pyrovae.pairs.context import Scoped, home_device, modules_of, on_device, own_scope
@@ -63,7 +63,7 @@ def load(
     tensors = storage.unpack(files["weights.safetensors"], f"{folder}: weights")
     values = part(tensors, "best/") or part(tensors, "weights/")
     modules = modules_of(model, guide)
-    with own_scope(model, guide, fresh=True) as (model, guide, scope), kept_rng():
+    with own_scope(model, guide, fresh=True) as (model, guide, scope), preserve_rng_state():
         _create_parameters(folder, model, guide, content["settings"])
         set_weights(modules, values, str(folder))
     progress, history = content["progress"], read_history(files["history.csv"].decode())

@@ -18,7 +18,7 @@ def of_device(sizes: dict[str, int], device: torch.device) -> int:
 
 
 @contextmanager
-def memory_advice(advice: str) -> Iterator[None]:
+def explain_out_of_memory(advice: str) -> Iterator[None]:
     """Turns running out of memory into an InputError that says for what it was not enough, and what to lower."""
     try:
         yield

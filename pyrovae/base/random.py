@@ -12,7 +12,7 @@ Key = tuple[str, *tuple[int, ...]]  # what random numbers are for, and whole num
 
 
 @contextmanager
-def kept_rng() -> Iterator[None]:
+def preserve_rng_state() -> Iterator[None]:
     """Leaves torch's random state, on the CPU and on CUDA, as it was."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices=list(devices)):

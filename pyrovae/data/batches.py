@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyrovae.base.errors import InputError
 from pyrovae.base.memory import blocks_of, of_device
-from pyrovae.base.random import kept_rng, seed_of
+from pyrovae.base.random import preserve_rng_state, seed_of
 from pyrovae.data.split import Split
 
 # Numbers that are decoded at once: one call for many small batches, and they stay in cache. Draws depend on them.
@@ -50,7 +50,7 @@ class Batches:
 
     def _look(self, rows: Tensor) -> Batch:
         """A batch without a trace in any random state, laid out as those of an epoch."""
-        with kept_rng():
+        with preserve_rng_state():
             return self.split.batch(rows)
 
     @contextmanager

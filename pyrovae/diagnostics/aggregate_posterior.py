@@ -13,14 +13,14 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from pyrovae.base.memory import ELEMENTS_AT_ONCE, memory_advice
+from pyrovae.base.memory import ELEMENTS_AT_ONCE, explain_out_of_memory
 from pyrovae.base.random import seed_everything
 from pyrovae.data.split import Split
 from pyrovae.diagnostics.factorization import GUIDE, Drawn, Factors, draw, join, listed
 from pyrovae.evidence.blocks import Pair
 from pyrovae.pairs.latents import Latents, Values
 
-DATA_AT_ONCE = 100  # whose latents are drawn together, at most: a draw hangs on no batch size
+DATA_AT_ONCE = 100  # whose latents are drawn together, at most: a draw depends on no batch size
 IN_CACHE = 2**18  # densities summed at once, few enough for a processor's cache
 T = TypeVar("T")
 Means = dict[str, Tensor | None]  # latent site -> (N, D of the site), as of Factors.means
@@ -45,7 +45,7 @@ def join_aggregates(blocks: Sequence[Aggregate]) -> Aggregate:
 
 
 class Aggregation:
-    """A pair on a data set; for use inside ``undisturbed``.
+    """A pair on a data set; for use inside ``isolated``.
 
     Args:
         pair: as it is measured.
@@ -79,7 +79,7 @@ class Aggregation:
         size = min(DATA_AT_ONCE, max(2, ELEMENTS_AT_ONCE // (at_once * self.width)))
         done = []
         for index, part in enumerate(rows.split(size)):
-            with memory_advice(f"{at_once} latents for each of {size} data: lower num_draws"):
+            with explain_out_of_memory(f"{at_once} latents for each of {size} data: lower num_draws"):
                 latents = self.pair.latents(self.source.batch(part))
                 seed_everything("surgery", self.seed, *key, index)
                 done.append(work(latents))
@@ -96,7 +96,7 @@ class Aggregation:
         sums, means = _Sums(drawn.log_guide), []
         for start in range(0, len(self.source), batch_size):
             rows = slice(start, min(start + batch_size, len(self.source)))
-            with memory_advice(f"what the guide says of {batch_size} data: lower batch_size"):
+            with explain_out_of_memory(f"what the guide says of {batch_size} data: lower batch_size"):
                 block = _Block(self.pair.latents(self.source.batch(rows)), drawn)
                 for part in self._parts(drawn, block.num_data):
                     sums.add(part, block.log_factors({name: value[part] for name, value in values.items()}))
@@ -174,7 +174,7 @@ def mean_variances(run: Aggregation, rows: Tensor, means: Means, *, reruns: bool
         run: the pair on its data.
         rows: M data to draw for, where means are not known in closed form.
         means: of the sites as one run of the guide shows them, over all N data.
-        reruns: whether sites of the guide hang on each other's draws, so that these are not their means given x.
+        reruns: whether sites of the guide depend on each other's draws, so that these are not their means given x.
     """
     needed = reruns or any(mean is None for mean in means.values())
     from_draws = _from_draws(run, rows) if needed else {}

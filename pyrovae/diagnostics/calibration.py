@@ -22,7 +22,7 @@ from pyrovae.diagnostics.rank_tests import NUM_REPLICATES, RankTest, check_level
 from pyrovae.evidence.blocks import Block, Pair, block_by_block
 from pyrovae.pairs.latents import Latents, Values, coordinates
 from pyrovae.pairs.simulation import simulate
-from pyrovae.pairs.supports import refuse_masked
+from pyrovae.pairs.supports import require_unmasked
 from pyrovae.pairs.traces import Program
 from pyrovae.posteriors.resampling import resample
 
@@ -240,7 +240,7 @@ class Ranking:
         """Simulates, draws and ranks."""
         args, truth = simulate(self.pair.model, self.template, block.rows)
         latents = self.pair.latents(args)
-        refuse_masked(latents.particles.example, latents.sites)
+        require_unmasked(latents.particles.example, latents.sites)
         members = self._members(latents, latents.lifted(truth))
         others = members.others()
         chosen = others.gather(0, resample(members.log_weight.gather(0, others), self.num_draws))

@@ -2,7 +2,7 @@ r"""Draws of the guide with their densities, coordinate by coordinate where prio
 
 .. math:: \log q(z \mid x) = \sum_j \log q(z_j \mid x), \qquad \log p(z) = \sum_j \log p(z_j)
 
-if each site is a product of scalar distributions whose parameters hang on no other draw. What one run of a program
+if each site is a product of scalar distributions whose parameters depend on no other draw. What one run of a program
 shows then holds at all latents; whether it does is told by scoring the draws of one datum for another, both ways.
 """
 
@@ -109,7 +109,7 @@ def draw(latents: Latents, num_draws: int) -> Drawn:
             or a draw lies outside the support of the prior.
         FloatingPointError: naming the site, where a log density is NaN or infinite.
     """
-    latents.refuse_auxiliary()
+    latents.require_guide_density()
     own = latents.draw(num_draws)
     both = {name: torch.cat([value, _foreign(value)]) for name, value in own.items()}
     joint, log_guide = latents.log_joint(both), latents.site_log_guide(both)
@@ -170,7 +170,7 @@ def _check_densities(latents: Latents, joint: Joint, log_guide: Mapping[str, Ten
 
 
 def _check_prior(once: Mapping[str, Tensor], log_prior: Tensor, num_draws: int) -> str | None:
-    """Demands one prior for all data, and tells whether its sites hang on each other's draws.
+    """Demands one prior for all data, and tells whether its sites depend on each other's draws.
 
     Args:
         once: log density of each site as one run shows it, (2 S, n); the second S are foreign latents.
@@ -181,11 +181,11 @@ def _check_prior(once: Mapping[str, Tensor], log_prior: Tensor, num_draws: int) 
     own, foreign = log_prior.to(together).split(num_draws)
     if not _close(foreign, _foreign(own)):
         raise InputError(
-            f"{listed(once)}: the prior is not the same for all data (it hangs on their covariates), so there is no "
+            f"{listed(once)}: the prior is not the same for all data (it depends on their covariates), so there is no "
             "one p(z). Take data of one covariate at a time, or use evaluate, whose kl_prior is per datum"
         )
     if not _close(together, log_prior):
-        return f"{listed(once)}: the prior of one hangs on the draw of another"
+        return f"{listed(once)}: the prior of one depends on the draw of another"
     return None
 
 
@@ -193,7 +193,7 @@ def _hanging(once: Mapping[str, Tensor], again: Mapping[str, Tensor]) -> str | N
     """Names a site of the guide whose log density is another where the guide is run on the latents it scores."""
     for name, table in once.items():
         if not _close(table, again[name]):
-            return f"{GUIDE.format(name)}: its parameters hang on another draw"
+            return f"{GUIDE.format(name)}: its parameters depend on another draw"
     return None
 
 

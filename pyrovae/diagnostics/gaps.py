@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.base.errors import InputError, check_at_least_one, nearest
-from pyrovae.base.memory import blocks_of, memory_advice
+from pyrovae.base.memory import blocks_of, explain_out_of_memory
 from pyrovae.base.random import seed_everything
 from pyrovae.base.records import Record, mean_and_se, spread
 from pyrovae.base.tables import TextTable, quantities, text
@@ -30,7 +30,7 @@ from pyrovae.evidence.proposals.local import Family, Guide, Local, best
 from pyrovae.evidence.proposals.multiple import Account, account, score
 from pyrovae.evidence.report import effective_size, evidence_and_errors, fraction_unreliable
 from pyrovae.pairs.latents import Latents
-from pyrovae.pairs.supports import refuse_masked
+from pyrovae.pairs.supports import require_unmasked
 from pyrovae.pairs.terms import check_finite
 from pyrovae.pairs.traces import Program
 
@@ -219,8 +219,8 @@ def gaps(
         num_particles: K, draws from each proposal for each datum.
         num_steps: of the optimisation of each family.
         num_draws: of z for each datum in a step.
-        families: any of "own" (the guide's own, as ``evidence.proposals.guide_family`` fits it), and, on the real line,
-            "full covariance" (one Gaussian) and "mixture" (of four Gaussians without covariances).
+        families: any of "own" (the guide's own, as ``evidence.proposals.guide_family`` fits it), and, in unconstrained
+            space, "full covariance" (one Gaussian) and "mixture" (of four Gaussians without covariances).
         seed: of all draws; the noise is keyed by (seed, data block, family or proposal).
         batch_size: data in a block, which are fitted at once.
         plate: name of the data plate, where several plates hold all sites.
@@ -334,32 +334,32 @@ class Plan:
 
 def measure(latents: Latents, plan: Plan, block: int, tick: Callable[[], object]) -> Account:
     """Evidence, ELBOs and gaps of one block of data, proposals in the order of ``plan.names``."""
-    refuse_unfit(latents)
+    require_comparable(latents)
     check_finite(latents.particles.log_terms(2))
     num_data, start = latents.num_data, Guide(latents)
     fitted: dict[str, Local] = {"guide": start}
-    with memory_advice(f"{plan.num_draws} draws of {num_data} data at once: lower batch_size or num_draws"):
+    with explain_out_of_memory(f"{plan.num_draws} draws of {num_data} data at once: lower batch_size or num_draws"):
         for name in plan.names[1:]:
             key = ("gaps", plan.seed, block, list(FAMILIES).index(name))
             seed_everything(*key)
             family = FAMILIES[name](latents, fitted.get("own", start))
             fitted[name] = best(latents, family, key, num_steps=plan.num_steps, num_draws=plan.num_draws, tick=tick)
-    with memory_advice(f"{plan.num_particles} draws of {num_data} data: lower batch_size or num_particles"):
+    with explain_out_of_memory(f"{plan.num_particles} draws of {num_data} data: lower batch_size or num_particles"):
         return account(score(latents, fitted, plan.num_particles, ("gaps", plan.seed, block, len(FAMILIES))))
 
 
-def refuse_unfit(latents: Latents) -> None:
-    """Raises InputError, naming the site, where the densities of guide and model are not over the same real line."""
-    latents.refuse_immovable("the anatomy of the gap")
-    latents.refuse_auxiliary()
-    latents.refuse_narrow_guide()
+def require_comparable(latents: Latents) -> None:
+    """Raises InputError, naming the site, unless guide and model have densities over one unconstrained space."""
+    latents.require_bijection("the anatomy of the gap")
+    latents.require_guide_density()
+    latents.check_guide_support()
     run = latents.particles.example
-    refuse_masked(run, latents.sites)
+    require_unmasked(run, latents.sites)
     for name in latents.sites:
-        _refuse_strays(name, run.latent[name], run.drawn[name])
+        _check_draws_in_support(name, run.latent[name], run.drawn[name])
 
 
-def _refuse_strays(name: str, prior: Any, drawn: Any) -> None:
+def _check_draws_in_support(name: str, prior: Any, drawn: Any) -> None:
     """Demands that what the guide draws at a site is in the support of the prior."""
     inside = prior["fn"].support.check(drawn["value"])
     if not inside.all():

@@ -121,7 +121,7 @@ class PredictiveCheck(Record):
         return [
             str(self.protocol),
             f"site '{self.site}': S = {self.num_draws} replications of each kind of N = {len(self)} data",
-            "p = P(T(x_rep) >= T(x)); *: outside the central 95 %, and the share of data that are so by themselves",
+            "p = P(T(x_rep) >= T(x)); *: outside the central 95 %, and the fraction of data that are so by themselves",
             "",
             TextTable(_COLUMNS, [row for name, one in account["statistics"].items() for row in _rows(name, one)]),
             "",

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.base.errors import InputError, nearest
-from pyrovae.base.memory import ELEMENTS_AT_ONCE, memory_advice
+from pyrovae.base.memory import ELEMENTS_AT_ONCE, explain_out_of_memory
 from pyrovae.base.random import seed_everything
 from pyrovae.data.split import Split
 from pyrovae.diagnostics.statistics import Statistic, apply_statistics, default_statistics, p_value, randomised_pit
@@ -29,7 +29,7 @@ KINDS = ("prior", "posterior")
 class Replicator:
     """The observed values at one site for one block of n data, and replications of them.
 
-    To be used inside :func:`~pyrovae.pairs.context.undisturbed`.
+    To be used inside :func:`~pyrovae.pairs.context.isolated`.
 
     Args:
         particles: the pair on the block.
@@ -61,7 +61,7 @@ class Replicator:
         for number, start in enumerate(range(0, num_draws, size)):
             seed_everything("checks", *key, KINDS.index(kind), number)
             count = min(size, num_draws - start)
-            with memory_advice(f"{count} replications of {self.num_data} data at once: lower batch_size"):
+            with explain_out_of_memory(f"{count} replications of {self.num_data} data at once: lower batch_size"):
                 replicated = self._run(kind, count)
             masked = self.values.isnan()
             bad = ~(replicated.isfinite() | masked)

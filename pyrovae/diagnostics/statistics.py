@@ -68,10 +68,10 @@ def default_statistics(support: Any, num_coordinates: int) -> dict[str, Statisti
     if isinstance(support, type(constraints.boolean)):
         return {"mean": mean}  # of zeros and ones all else follows
     discrete = bool(getattr(support, "is_discrete", False))
-    share = {"zeros": zeros} if discrete else {}
+    zero_fraction = {"zeros": zeros} if discrete else {}
     if num_coordinates == 1:
-        return {"mean": mean, "square": square, **share}
-    return {"mean": mean, "sd": sd, **(share or {"min": smallest}), "max": largest}
+        return {"mean": mean, "square": square, **zero_fraction}
+    return {"mean": mean, "sd": sd, **(zero_fraction or {"min": smallest}), "max": largest}
 
 
 def apply_statistics(statistics: Mapping[str, Statistic], x: Tensor) -> dict[str, Tensor]:

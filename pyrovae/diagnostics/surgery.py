@@ -60,7 +60,7 @@ class Dimension(NamedTuple):
 
 QUERIES_AT_ONCE = 500  # scored against all data, before the next ones are drawn
 MOST_QUERIES = 10_000  # data whose draws are scored, where the caller does not say
-SATURATED = 0.95  # share of log N from which the mutual information says no more than that it is large
+SATURATED = 0.95  # fraction of log N from which the mutual information says no more than that it is large
 _SHOWN = 20  # dimensions in a summary
 
 _ACCOUNT = (
@@ -347,10 +347,10 @@ def estimates(values: Tensor, num_data: int) -> list[Estimate]:
         Cochran (1977), Sampling Techniques, third edition, Wiley, chapter 10 (two-stage sampling).
     """
     num_draws, num_queries, _ = values.shape
-    share = num_queries / num_data
+    fraction = num_queries / num_data
     between = values.mean(0).var(0) / num_queries
     within = values.var(0).mean(0) / (num_queries * num_draws)
-    columns = (values.mean((0, 1)), ((1 - share) * between + share * within).sqrt(), between.sqrt())
+    columns = (values.mean((0, 1)), ((1 - fraction) * between + fraction * within).sqrt(), between.sqrt())
     return [Estimate(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 

@@ -6,10 +6,10 @@ from typing import Any, TypeVar
 
 import torch
 
-from pyrovae.base.memory import blocks_of, memory_advice
+from pyrovae.base.memory import blocks_of, explain_out_of_memory
 from pyrovae.base.progress import bar, kept_on_interrupt
 from pyrovae.base.random import Key, seed_everything
-from pyrovae.pairs.context import undisturbed
+from pyrovae.pairs.context import isolated
 from pyrovae.pairs.latents import Latents
 from pyrovae.pairs.particles import STRATEGIES, Particles
 from pyrovae.pairs.traces import Program, num_rows
@@ -102,7 +102,7 @@ def block_by_block(
         Interrupted: after Ctrl-C, with the record of the blocks that were done as ``partial``.
     """
     done: list[Part] = []
-    with undisturbed(model, guide) as (model, guide, device):
+    with isolated(model, guide) as (model, guide, device):
         pair = Pair(model, guide, device, plate)
         work = begin(pair)
         size = batch_size if isinstance(batch_size, int) else batch_size(device)
@@ -111,6 +111,6 @@ def block_by_block(
             for index, rows in enumerate(blocks_of(num_data, size)):
                 block = Block(index, rows, shown_bar.update)
                 seed_everything(*key, index)
-                with memory_advice(memory.format(num_data=block.num_data)):
+                with explain_out_of_memory(memory.format(num_data=block.num_data)):
                     done.append(work(block))
         return record(done, pair)

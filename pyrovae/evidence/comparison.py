@@ -80,7 +80,7 @@ class Comparison(Record):
         if len({row.num_particles for row in self.rows if row.fraction_unreliable > 0}) > 1:
             lines += ["evidence rises with K where the guide is not exact: evaluate with one number of particles"]
         if any(row.fraction_unreliable > UNRELIABLE_FRACTION for row in self.rows):
-            lines += ["k-hat bad: share of data whose evidence is too low by an unknown amount (or k-hat undefined)"]
+            lines += ["k-hat bad: fraction of data whose evidence is too low by an unknown amount (or k-hat undefined)"]
         return lines
 
 

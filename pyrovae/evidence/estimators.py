@@ -91,11 +91,11 @@ def _pseudo_values(log_weight: Tensor) -> Tensor:
     num_particles, evidence = len(log_weight), log_evidence(log_weight)
     if num_particles == 1:
         return torch.full_like(log_weight, math.nan, dtype=torch.float64)
-    share = log_weight.double() - evidence - math.log(num_particles)  # log w_k / sum w
-    largest = share.argmax(0, keepdim=True)
-    rest = torch.log1p(-share.exp())
+    log_fraction = log_weight.double() - evidence - math.log(num_particles)  # log w_k / sum w
+    largest = log_fraction.argmax(0, keepdim=True)
+    rest = torch.log1p(-log_fraction.exp())
     # 1 - w / sum w cancels for the largest weight: there the others are summed by themselves.
-    rest.scatter_(0, largest, share.scatter(0, largest, -math.inf).logsumexp(0, keepdim=True))
+    rest.scatter_(0, largest, log_fraction.scatter(0, largest, -math.inf).logsumexp(0, keepdim=True))
     values = evidence + (num_particles - 1) * (math.log1p(-1 / num_particles) - rest)
     return torch.where(evidence == -math.inf, -math.inf, values)
 

@@ -24,7 +24,7 @@ from pyrovae.evidence.proposals.defensive import Defended
 from pyrovae.evidence.running_sums import Moments, Tally, Totals, tally
 from pyrovae.pairs.graphs import Untraceable, compiler_missing
 from pyrovae.pairs.particles import ONE_BY_ONE, Particles
-from pyrovae.pairs.structure import refuse_narrow_guide
+from pyrovae.pairs.structure import check_guide_support
 from pyrovae.pairs.terms import SiteTerms, analytic_kl, check_finite
 
 MEMORY = "lower particle_batch, then batch_size (the number of particles itself need not change)"
@@ -57,7 +57,7 @@ class Plan:
         if wrong := [f"{name}={size}" for name, size in sizes.items() if size is not None and size < 1]:
             raise InputError(f"block sizes must be at least 1, got {', '.join(wrong)}")
         if not 0 <= self.defensive < 1:
-            raise InputError(f"defensive is the prior's share of the draws, from 0 to below 1; got {self.defensive}")
+            raise InputError(f"defensive is the prior's fraction of the draws, from 0 to below 1; got {self.defensive}")
         if self.defensive and not self.vectorize:
             raise InputError("defensive= runs many particles of many data at once: leave vectorize=False out")
         if self.compile not in (True, False, "auto"):
@@ -116,7 +116,7 @@ class Evaluation:
         vectorize = self.plan.vectorize
         particles = self.pair.particles(args, None if vectorize else ONE_BY_ONE)
         if vectorize:
-            refuse_narrow_guide(particles.example, particles.structure)
+            check_guide_support(particles.example, particles.structure)
         totals, structure = self._totals(particles, block), particles.structure
         # Discrete draws may all be equal, and so their weights, however wrong the guide is.
         nats = totals.resolution_of_distinct if structure.has_discrete else totals.resolution

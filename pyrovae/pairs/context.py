@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pyrovae.base.errors import InputError
-from pyrovae.base.random import kept_rng
+from pyrovae.base.random import preserve_rng_state
 from pyrovae.pairs.traces import Program
 
 # ------------------------------------------------------------------------------------------------ scopes
@@ -113,7 +113,7 @@ def _global_names(code: types.CodeType) -> set[str]:
 
 
 @contextmanager
-def kept_modes(modules: Sequence[nn.Module]) -> Iterator[None]:
+def preserve_modes(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Puts each part of the modules back into the mode, train or eval, that it was in."""
     modes = [(part, part.training) for module in modules for part in module.modules()]
     try:
@@ -126,7 +126,7 @@ def kept_modes(modules: Sequence[nn.Module]) -> Iterator[None]:
 @contextmanager
 def evaluation_mode(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Eval mode inside (dropout off, batch-norm statistics fixed); afterwards each part as it was."""
-    with kept_modes(modules):
+    with preserve_modes(modules):
         for module in modules:
             module.eval()
         yield
@@ -155,12 +155,12 @@ def on_device(device: torch.device) -> AbstractContextManager:
 
 
 @contextmanager
-def undisturbed(model: Program, guide: Program) -> Iterator[tuple[Program, Program, torch.device]]:
+def isolated(model: Program, guide: Program) -> Iterator[tuple[Program, Program, torch.device]]:
     """A pair as it is measured: in its own scope and eval mode, without gradients; all else is put back.
 
     Yields (model, guide, device), the programs unwrapped, the device that of their parameters.
     """
-    with own_scope(model, guide) as (model, guide, _), quiet_numerics(), kept_rng():
+    with own_scope(model, guide) as (model, guide, _), quiet_numerics(), preserve_rng_state():
         device = home_device(model, guide)
         with evaluation_mode(modules_of(model, guide)), on_device(device):
             yield model, guide, device

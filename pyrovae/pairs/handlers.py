@@ -61,7 +61,7 @@ class _FilledUnderMask(Messenger):
         msg["value"] = torch.where(counts, value, value.nan_to_num() if filler is None else filler)
 
 
-def filled_under_mask(program: Program) -> Program:
+def masked_filled(program: Program) -> Program:
     """Puts a harmless value where an observation is masked out, before it is scored.
 
     A mask takes a NaN out of the log density, but not out of its gradient (0 times NaN is NaN): programs with

@@ -1,7 +1,7 @@
-r"""The latents of a pair for one block of data: drawn, scored at any value, and moved to the real line.
+r"""The latents of a pair for one block of data: drawn, scored at any value, and moved to unconstrained space.
 
 For K particles of n data every value is a tensor (K, n, ...), and with z = T(u) the transform of each site's
-support, a density on the real line carries the Jacobian of the move:
+support, a density in unconstrained space carries the Jacobian of the move:
 
 .. math:: \log p_u(u) = \log p_z(T(u)) + \log |\det \partial T / \partial u|
 
@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from pyrovae.base.errors import InputError
-from pyrovae.pairs.handlers import Placed, Unconstrained, filled_under_mask
+from pyrovae.pairs.handlers import Placed, Unconstrained, masked_filled
 from pyrovae.pairs.particles import Particles
-from pyrovae.pairs.structure import Structure, refuse_narrow_guide
+from pyrovae.pairs.structure import Structure, check_guide_support
 from pyrovae.pairs.supports import layers, to_support
 from pyrovae.pairs.terms import sum_by_role
 from pyrovae.pairs.traces import Program, Sites, site_log_prob
@@ -42,12 +42,12 @@ class Joint(NamedTuple):
 
     log_likelihood: Tensor
     log_prior: Tensor
-    log_jacobian: Tensor  # of the move from the real line; zero where values were given as they are
+    log_jacobian: Tensor  # of the move from unconstrained space; zero where values were given as they are
     values: Values
 
 
 class Latents:
-    """The latents of a pair for the n data in ``args``; for use inside ``undisturbed``.
+    """The latents of a pair for the n data in ``args``; for use inside ``isolated``.
 
     Args:
         model: program of p(x, z).
@@ -70,7 +70,7 @@ class Latents:
         plate: str | None = None,
         strategy: str | None = None,
     ) -> None:
-        model = filled_under_mask(model)  # or NaN gradients under masks
+        model = masked_filled(model)  # or NaN gradients under masks
         self.particles = Particles(model, guide, args, plate=plate, strategy=strategy)
         self.model, self.guide, self.args, self.num_data = model, guide, args, self.particles.num_data
         self.structure: Structure = self.particles.structure
@@ -117,21 +117,21 @@ class Latents:
 
     def site_log_guide(self, values: Values) -> dict[str, Tensor]:
         """log q of each site at any latents: site -> (K, n) nats."""
-        self.refuse_auxiliary()
+        self.require_guide_density()
 
         def read(found: Sites, _: Any, count: int) -> dict[str, Tensor]:
             return {name: self.particles.table(site_log_prob(site), count) for name, site in found.items()}
 
         return self._at(values, self.guide, Placed, read)
 
-    # ----------------------------------------------------------------------------------------------- on the real line
+    # --------------------------------------------------------------------------------------------- in unconstrained space
 
     @property
     def num_dims(self) -> int:
         """Real coordinates of one particle of one datum, all sites together."""
         return sum(site.shape.numel() for site in self.sites.values())
 
-    def to_real(self, values: Values) -> Tensor:
+    def unconstrain(self, values: Values) -> Tensor:
         """Latents as one real vector each: (K, n, ...) -> (K, n, num_dims)."""
 
         def read(found: Sites, _: Any, __: int) -> Values:
@@ -142,7 +142,7 @@ class Latents:
         moved = self._at(values, self.model, Placed, read)
         return torch.cat([moved[name].reshape(len(moved[name]), self.num_data, -1) for name in self.sites], -1)
 
-    def split_real(self, u: Tensor) -> Values:
+    def split_sites(self, u: Tensor) -> Values:
         """The coordinates of each site: (K, n, num_dims) -> site -> (K, n, *shape)."""
         parts = u.split([site.shape.numel() for site in self.sites.values()], -1)
         return {
@@ -150,25 +150,25 @@ class Latents:
             for (name, site), part in zip(self.sites.items(), parts, strict=True)
         }
 
-    def log_joint_real(self, u: Tensor) -> Joint:
-        """The model's densities at points (K, n, num_dims) of the real line, and the values that they stand for."""
-        return self._score_model(self.split_real(u), Unconstrained)
+    def log_joint_unconstrained(self, u: Tensor) -> Joint:
+        """The model's densities at unconstrained points (K, n, num_dims), and the values that they stand for."""
+        return self._score_model(self.split_sites(u), Unconstrained)
 
-    def refuse_immovable(self, purpose: str) -> None:
-        """Raises InputError, naming the site, if a latent has no place on the real line: a class, an angle."""
+    def require_bijection(self, purpose: str) -> None:
+        """Raises InputError, naming the site, if a latent has no bijection with the reals: a class, an angle."""
         for name, site in self.sites.items():
             if not site.has_bijection:
-                kind = "is discrete" if site.is_discrete else "has no bijection with the real line"
+                kind = "is discrete" if site.is_discrete else "has no bijection with unconstrained space"
                 raise InputError(
                     f"site '{name}' {kind} ({site.family}): {purpose} moves latents along gradients. "
                     f"Use evaluate (importance sampling), which takes it as it is, or sum out '{name}'"
                 )
 
-    def refuse_narrow_guide(self) -> None:
+    def check_guide_support(self) -> None:
         """Raises InputError, naming the site, if the guide cannot draw all that the prior can."""
-        refuse_narrow_guide(self.particles.example, self.structure)
+        check_guide_support(self.particles.example, self.structure)
 
-    def refuse_auxiliary(self) -> None:
+    def require_guide_density(self) -> None:
         """Raises InputError, naming the site, if the guide has no density that is a function of the latents alone."""
         extra = [name for name in self.structure.drawn if name not in self.sites]
         if extra:

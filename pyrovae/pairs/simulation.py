@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.base.errors import InputError
-from pyrovae.base.random import kept_rng
+from pyrovae.base.random import preserve_rng_state
 from pyrovae.pairs.supports import scored
 from pyrovae.pairs.traces import Program, site_log_prob, sites_of
 
@@ -27,7 +27,7 @@ class Simulated(NamedTuple):
 
 
 def simulate(model: Program, template: Sequence[Any], rows: slice) -> Simulated:
-    """Draws latents and data from a model; for use inside ``blocks.undisturbed``, which keeps the random state.
+    """Draws latents and data from a model; for use inside ``isolated``, which keeps the random state.
 
     Args:
         model: program of p(x, z).
@@ -38,7 +38,7 @@ def simulate(model: Program, template: Sequence[Any], rows: slice) -> Simulated:
 
     Raises:
         InputError: naming the site, if what the model observes is not an argument, or a part of one, as it is; if
-            a distribution of the model hangs on the data.
+            a distribution of the model depends on the data.
     """
     args = [_repeated(arg, rows) for arg in template]
     found = sites_of(poutine.uncondition(model), *args)
@@ -47,11 +47,11 @@ def simulate(model: Program, template: Sequence[Any], rows: slice) -> Simulated:
     for name in observed:
         if isinstance(found[name]["fn"], dist.Unit):
             raise InputError(f"site '{name}' is a factor: a model with factors cannot be simulated from")
-    with kept_rng(), pyro.validation_enabled(False):  # missing entries and numbers are no data to validate
+    with preserve_rng_state(), pyro.validation_enabled(False):  # missing entries and numbers are no data to validate
         for name in observed:
             number, index = _seen_by(model, args, name)
             args[number] = _written(args[number], index, found[name]["value"])
-        _refuse_data_dependence(model, args, found, latents)
+        _check_data_independence(model, args, found, latents)
     return Simulated(tuple(args), latents)
 
 
@@ -62,7 +62,7 @@ def _written(arg: Tensor, index: Tensor, value: Tensor) -> Tensor:
     return torch.where(arg.isnan(), arg, written.reshape(arg.shape))
 
 
-def _refuse_data_dependence(
+def _check_data_independence(
     model: Program, args: Sequence[Any], found: dict[str, Any], latents: dict[str, Tensor]
 ) -> None:
     """Demands that on the simulated data each site has the distribution that it was drawn from."""
@@ -70,7 +70,7 @@ def _refuse_data_dependence(
     for name, site in found.items():
         if name not in again or not _same_distribution(site, again[name]):
             raise InputError(
-                f"site '{name}': its distribution hangs on the data themselves, so data simulated in one run are not "
+                f"site '{name}': its distribution depends on the data themselves, so data simulated in one run are not "
                 f"the model's; let '{name}' read latents, covariates and what pyro.sample returns for other sites"
             )
 

@@ -8,7 +8,7 @@ import pyro.distributions as dist
 from pyro.poutine.subsample_messenger import _Subsample
 
 from pyrovae.base.errors import InputError
-from pyrovae.pairs.supports import base_measure, layers, refuse_outside_support, support_of, support_text
+from pyrovae.pairs.supports import base_measure, check_support, layers, support_of, support_text
 from pyrovae.pairs.traces import Program, TracePair, num_rows, plain_traces
 
 
@@ -44,19 +44,19 @@ def inspect_pair(model: Program, guide: Program, args: Sequence[Any], *, plate: 
 def describe(run: TracePair, rows: int, *, plate: str | None = None) -> Structure:
     """The structure that one run of a pair on ``rows`` data shows; refuses as :func:`inspect_pair` says."""
     model_sites, guide_sites = run.joint, run.drawn
-    _refuse_unmatched(model_sites, guide_sites)
-    _refuse_subsampling(run)
+    _check_sites_match(model_sites, guide_sites)
+    _check_no_subsampling(run)
     every = {f"site '{name}'": site for name, site in model_sites.items()}
     every |= {f"site '{name}' of the guide": site for name, site in guide_sites.items()}
     frame = _data_frame(every, rows, plate)
-    _refuse_unowned_dimensions(every)
-    _refuse_point_guide(guide_sites)
-    _refuse_unlike_events(model_sites, guide_sites)
-    _refuse_unlike_plates(model_sites, guide_sites)
+    _check_dimensions_owned(every)
+    _check_guide_spread(guide_sites)
+    _check_events_match(model_sites, guide_sites)
+    _check_plates_match(model_sites, guide_sites)
     observed = {name: site for name, site in model_sites.items() if site["is_observed"]}
     for name, site in observed.items():
-        _refuse_unlike_data(name, site)
-        refuse_outside_support(name, site)
+        _check_data_match(name, site)
+        check_support(name, site)
     return Structure(
         plate=frame.name,
         dim=frame.dim,
@@ -75,7 +75,7 @@ def _is_discrete(site: dict) -> bool:
 # ------------------------------------------------------------------------------------------ sites and plates
 
 
-def _refuse_unmatched(model_sites: dict, guide_sites: dict) -> None:
+def _check_sites_match(model_sites: dict, guide_sites: dict) -> None:
     for name, site in guide_sites.items():
         if site["is_observed"]:
             raise InputError(f"site '{name}' of the guide is observed (or a factor); the guide may only draw latents")
@@ -131,7 +131,7 @@ def _outside(stacks: dict[str, dict], plate: str | None) -> str:
     )
 
 
-def _refuse_subsampling(run: TracePair) -> None:
+def _check_no_subsampling(run: TracePair) -> None:
     for trace in run:
         for name, site in trace.nodes.items():
             fn = site.get("fn")
@@ -142,7 +142,7 @@ def _refuse_subsampling(run: TracePair) -> None:
                 )
 
 
-def _refuse_unowned_dimensions(every: dict[str, dict]) -> None:
+def _check_dimensions_owned(every: dict[str, dict]) -> None:
     """Demands that each batch dimension belongs to a plate: one too many can pass for the data by its size."""
     for name, site in every.items():
         owned = {frame.dim for frame in site["cond_indep_stack"] if frame.vectorized}
@@ -155,7 +155,7 @@ def _refuse_unowned_dimensions(every: dict[str, dict]) -> None:
                 )
 
 
-def _refuse_point_guide(guide_sites: dict) -> None:
+def _check_guide_spread(guide_sites: dict) -> None:
     if any(site["infer"].get("is_auxiliary") for site in guide_sites.values()):
         return  # the point is a transform of an auxiliary draw, whose density counts
     for name, site in guide_sites.items():
@@ -169,7 +169,7 @@ def _refuse_point_guide(guide_sites: dict) -> None:
 # -------------------------------------------------------------------------------------- shapes and supports
 
 
-def _refuse_unlike_events(model_sites: dict, guide_sites: dict) -> None:
+def _check_events_match(model_sites: dict, guide_sites: dict) -> None:
     for name in model_sites.keys() & guide_sites.keys():
         expected, given = model_sites[name]["fn"].event_shape, guide_sites[name]["fn"].event_shape
         if given != expected:
@@ -179,7 +179,7 @@ def _refuse_unlike_events(model_sites: dict, guide_sites: dict) -> None:
             )
 
 
-def _refuse_unlike_plates(model_sites: dict, guide_sites: dict) -> None:
+def _check_plates_match(model_sites: dict, guide_sites: dict) -> None:
     for name in model_sites.keys() & guide_sites.keys():
         shapes = [tuple(found[name]["fn"].batch_shape) for found in (model_sites, guide_sites)]
         if any(a != b for a, b in zip_longest(*(reversed(shape) for shape in shapes), fillvalue=1)):
@@ -189,7 +189,7 @@ def _refuse_unlike_plates(model_sites: dict, guide_sites: dict) -> None:
             )
 
 
-def _refuse_unlike_data(name: str, site: dict) -> None:
+def _check_data_match(name: str, site: dict) -> None:
     """Demands that the likelihood need not be stretched over the data: broadcasting hides a missing to_event."""
     fn, value = site["fn"], site["value"]
     event_dim = len(fn.event_shape)
@@ -207,7 +207,7 @@ def _refuse_unlike_data(name: str, site: dict) -> None:
 NUM_DRAWS = 100  # of the prior, for each datum
 
 
-def refuse_narrow_guide(run: TracePair, structure: Structure) -> None:
+def check_guide_support(run: TracePair, structure: Structure) -> None:
     """Looks, at every site whose two supports differ, whether draws of the prior lie outside the guide's.
 
     Raises:

@@ -18,7 +18,7 @@ ADVICE: dict[Any, str] = {
 }
 
 
-def refuse_outside_support(name: str, site: dict) -> None:
+def check_support(name: str, site: dict) -> None:
     """Raises InputError, naming the first, if observed values that count are outside their distribution's support."""
     value, base = site["value"], layers(site["fn"])[-1]
     support = support_of(base)
@@ -106,7 +106,7 @@ def base_measure(fn: Any) -> str:
     return "factor" if support is None else "mass" if support.is_discrete else "density"
 
 
-def refuse_masked(run: TracePair, latents: Iterable[str]) -> None:
+def require_unmasked(run: TracePair, latents: Iterable[str]) -> None:
     """Demands that all that is drawn at the latent sites counts, in the guide and in the model.
 
     Raises:
@@ -128,5 +128,5 @@ def to_support(fn: Any) -> Any:
     if type(support).__name__ == "MixtureSameFamilyConstraint":
         support = support.base_constraint  # components share it; torch knows no transform of the mixture's own
     if isinstance(layers(fn)[-1], torch.distributions.VonMises):
-        raise NotImplementedError("an angle is on the real line more than once, though torch calls its support real")
+        raise NotImplementedError("an angle has no bijection with the reals, though torch calls its support real")
     return biject_to(support)

@@ -14,7 +14,7 @@ from pyrovae.base.random import seed_everything
 from pyrovae.base.records import Record
 from pyrovae.base.tables import TextTable
 from pyrovae.data.split import as_split
-from pyrovae.pairs.context import undisturbed
+from pyrovae.pairs.context import isolated
 from pyrovae.pairs.traces import Program, plain_traces, sites, sites_of
 
 
@@ -68,7 +68,7 @@ def sample(model: Program, *template: Any, num_samples: int, seed: int = 0) -> D
         raise InputError(f"num_samples must be at least 1, got {num_samples}")
     args = as_split(template if len(template) != 1 else template[0]).tensors
     args = tuple(_repeated(arg, num_samples) for arg in args)
-    with undisturbed(model, model) as (model, _, device):
+    with isolated(model, model) as (model, _, device):
         seed_everything("drawing", seed)
         drawn = sites_of(poutine.uncondition(model), *(arg.to(device) for arg in args))
     return _draws(drawn)
@@ -133,7 +133,7 @@ def decode(model: Program, template: Any, values: Mapping[str, Tensor], *, seed:
     args = as_split(template).tensors
     num_samples = max((len(value) for value in values.values()), default=len(args[0]))
     args = tuple(_repeated(arg, num_samples) for arg in args)
-    with undisturbed(model, model) as (model, _, device):
+    with isolated(model, model) as (model, _, device):
         seed_everything("drawing", seed)
         args, given = tuple(arg.to(device) for arg in args), {n: value.to(device) for n, value in values.items()}
         free = poutine.uncondition(model)
@@ -149,7 +149,7 @@ def _runs(
     if num_samples < 1:
         raise InputError(f"num_samples must be at least 1, got {num_samples}")
     split = as_split(tuple(data) if len(data) != 1 else data[0])
-    with undisturbed(model, guide) as (model, guide, device):
+    with isolated(model, guide) as (model, guide, device):
         seed_everything("drawing", seed)
         args = split.to(device).batch(slice(0, len(split)))
         for _ in range(num_samples):

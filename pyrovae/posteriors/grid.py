@@ -1,4 +1,4 @@
-r"""The posterior of one datum on a grid over the real line: exact to rounding for one or two coordinates.
+r"""The posterior of one datum on a grid in unconstrained space: exact to rounding for one or two coordinates.
 
 With nodes u_i a spacing h apart in each of D coordinates, and a density that is negligible at the edge:
 
@@ -18,7 +18,7 @@ from pyrovae.base.progress import bar
 from pyrovae.base.random import seed_everything
 from pyrovae.pairs.latents import Latents, Values
 from pyrovae.posteriors.methods import Answer, Evidence, Moments, Plan, weighted_moments
-from pyrovae.posteriors.unconstrained import Points, RealLine
+from pyrovae.posteriors.unconstrained import Points, UnconstrainedDensity
 
 MOST_COORDINATES = 2
 DEPTH = 30.0  # nats: what is so far below the highest density is negligible
@@ -42,7 +42,7 @@ LEVELS = {1: Levels(8, 10, 16), 2: Levels(6, 8, 10)}
 class Grid(NamedTuple):
     """The posterior at the nodes of a grid with G nodes along each of D axes."""
 
-    axes: tuple[Tensor, ...]  # D of (G,): the coordinates on the real line
+    axes: tuple[Tensor, ...]  # D of (G,): the unconstrained coordinates
     values: Values  # site -> (G, ..., *event): the latents that the nodes stand for
     log_density: Tensor  # (G, ...): log p(z | x), of the latents as they are
     log_mass: Tensor  # (G, ...): log probability of the cell around a node; they sum to one
@@ -52,7 +52,8 @@ class Grid(NamedTuple):
         """The diagnostics as text."""
         size = " x ".join(str(len(axis)) for axis in self.axes)
         return [
-            f"grid of {size} nodes on the real line; error of log p(x) by halving the spacing {self.error:.1e} nats"
+            f"grid of {size} nodes in unconstrained space; error of log p(x) by halving the spacing "
+            f"{self.error:.1e} nats"
         ]
 
     def doubts(self) -> list[str]:
@@ -76,7 +77,7 @@ def on_grid(latents: Latents, plan: Plan) -> Answer:
         FloatingPointError: where the density is NaN or infinite, or no box holds it.
     """
     seed_everything("reference", plan.seed, 1)
-    line = RealLine(latents)
+    line = UnconstrainedDensity(latents)
     with bar(shown=plan.progress, desc="grid", unit="node", delay=2) as shown:
         nodes = _resolved(line, shown)
     log_evidence, moments = nodes.log_evidence(), nodes.moments()
@@ -151,13 +152,13 @@ class _Nodes(NamedTuple):
 
 
 class _Box(NamedTuple):
-    """The part of the real line, or plane, that a grid covers: (D,) each."""
+    """The part of unconstrained space that a grid covers: (D,) each."""
 
     low: Tensor
     high: Tensor
 
 
-def _resolved(line: RealLine, shown: Any) -> _Nodes:
+def _resolved(line: UnconstrainedDensity, shown: Any) -> _Nodes:
     """Widens, narrows and refines a grid until it holds the density and resolves it."""
     scouts = _scouted(line)
     levels = LEVELS[line.latents.num_dims]
@@ -177,8 +178,8 @@ def _resolved(line: RealLine, shown: Any) -> _Nodes:
     raise FloatingPointError(f"no grid holds log p(x, z): its box did not settle in {ROUNDS} rounds; use method='nuts'")
 
 
-def _scouted(line: RealLine) -> Points:
-    """Draws of guide and prior, where they are finite on the real line, and their density."""
+def _scouted(line: UnconstrainedDensity) -> Points:
+    """Draws of guide and prior, where they are finite in unconstrained space, and their density."""
     u = line.draws(SCOUTS)
     points = line.at(u[u.isfinite().all(-1)])
     for row in points.broken().tolist():
@@ -186,7 +187,7 @@ def _scouted(line: RealLine) -> Points:
     return points
 
 
-def _scored(line: RealLine, box: _Box, level: int, shown: Any) -> _Nodes:
+def _scored(line: UnconstrainedDensity, box: _Box, level: int, shown: Any) -> _Nodes:
     ends = zip(box.low.tolist(), box.high.tolist(), strict=True)
     axes = [torch.linspace(low, high, 2**level + 1, dtype=torch.float64) for low, high in ends]
     u = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, -2)
@@ -208,6 +209,6 @@ def _fitted(nodes: _Nodes, scouts: Points, box: _Box) -> _Box:
 
 
 def _settled(fitted: _Box, box: _Box, needed: float) -> bool:
-    """Whether nothing reaches the edge and so great a share of the box is needed."""
+    """Whether nothing reaches the edge and so great a fraction of the box is needed."""
     widened = (fitted.low < box.low) | (fitted.high > box.high)
     return not bool((widened | (fitted.high - fitted.low < needed * (box.high - box.low))).any())

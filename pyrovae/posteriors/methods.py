@@ -17,7 +17,7 @@ from pyrovae.pairs.latents import Values
 
 @dataclass(frozen=True)
 class Plan:
-    """How much to spend on one posterior: the arguments of ``exact_posterior``, checked.
+    """How much to spend on one posterior: the arguments of ``reference_posterior``, checked.
 
     Raises:
         InputError: for numbers that are too small.

@@ -1,4 +1,4 @@
-r"""The posterior of one datum by the no-U-turn sampler: chains on the real line, with
+r"""The posterior of one datum by the no-U-turn sampler: chains in unconstrained space, with
 
 .. math:: U(u) = -\log p(x, T(u)) - \log |\det \partial T / \partial u|
 
@@ -19,7 +19,7 @@ from pyrovae.base.progress import bar
 from pyrovae.base.random import seed_everything
 from pyrovae.pairs.latents import Latents, Values
 from pyrovae.posteriors.methods import Answer, Plan, plain_moments
-from pyrovae.posteriors.unconstrained import RealLine
+from pyrovae.posteriors.unconstrained import UnconstrainedDensity
 
 MOST_RHAT = 1.01  # Vehtari, Gelman, Simpson, Carpenter and Bürkner (2021), Rank-normalization, arXiv:1903.08008
 
@@ -82,7 +82,7 @@ def by_nuts(latents: Latents, plan: Plan) -> Answer:
         Hoffman and Gelman (2014), The No-U-Turn Sampler, JMLR 15:1593.
     """
     seed_everything("reference", plan.seed, 1)
-    line = RealLine(latents)
+    line = UnconstrainedDensity(latents)
     starts = _starts(line, plan.num_chains)
     steps = plan.num_chains * (plan.num_warmup + plan.num_draws)
     with bar(shown=plan.progress, total=steps, desc="NUTS", unit="step", delay=2) as shown:
@@ -95,7 +95,7 @@ def by_nuts(latents: Latents, plan: Plan) -> Answer:
     return Answer(values, moments, error, None, mixing)
 
 
-def _starts(line: RealLine, num_chains: int) -> Tensor:
+def _starts(line: UnconstrainedDensity, num_chains: int) -> Tensor:
     """One draw of the guide, one of the prior, and so on: (C, D)."""
     starts = line.draws(num_chains).unflatten(0, (2, -1)).transpose(0, 1).flatten(0, 1)[:num_chains]
     points = line.at(starts)
@@ -105,7 +105,7 @@ def _starts(line: RealLine, num_chains: int) -> Tensor:
     return starts
 
 
-def _chain(line: RealLine, start: Tensor, plan: Plan, number: int, shown: Any) -> tuple[Tensor, int]:
+def _chain(line: UnconstrainedDensity, start: Tensor, plan: Plan, number: int, shown: Any) -> tuple[Tensor, int]:
     """Draws (S, D) of one chain after its warm-up, and how many of its transitions diverged."""
 
     def potential(state: dict[str, Tensor]) -> Tensor:

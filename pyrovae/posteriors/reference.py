@@ -1,4 +1,4 @@
-r"""exact_posterior(): the posterior of one datum by a method that the guide has no say in, drawn beside the guide.
+r"""reference_posterior(): the posterior of one datum by a method that the guide has no say in, drawn beside the guide.
 
 Along each coordinate, in standard deviations of the posterior,
 
@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from pyrovae.base.errors import InputError, UntrustedPosterior, nearest
-from pyrovae.base.memory import memory_advice
+from pyrovae.base.memory import explain_out_of_memory
 from pyrovae.base.random import seed_everything
 from pyrovae.base.records import Record
 from pyrovae.base.tables import TextTable
 from pyrovae.data.protocol import Protocol
 from pyrovae.data.split import Split, as_split
-from pyrovae.pairs.context import undisturbed
+from pyrovae.pairs.context import isolated
 from pyrovae.pairs.latents import Latents, Values, coordinates
 from pyrovae.pairs.traces import Program
 from pyrovae.posteriors.grid import MOST_COORDINATES, Grid, on_grid
@@ -148,7 +148,7 @@ _COLUMNS = [
 ]
 
 
-def exact_posterior(
+def reference_posterior(
     model: Program,
     guide: Program,
     datum: Any,
@@ -193,23 +193,23 @@ def exact_posterior(
         >>> import pyrovae as pv
         >>> oracle = pv.oracles.ppca(5, 1)
         >>> x, _ = oracle.draw(1, seed=0)
-        >>> gold = exact_posterior(oracle.model, pv.widened(oracle.guide, 0.5), x)
-        >>> abs(gold.log_evidence.value - oracle.log_evidence(x).item()) < 1e-9
+        >>> found = reference_posterior(oracle.model, pv.widened(oracle.guide, 0.5), x)
+        >>> abs(found.log_evidence.value - oracle.log_evidence(x).item()) < 1e-9
         True
-        >>> gold.verdict
+        >>> found.verdict
         "the guide's sd is 0.50 of the posterior's, its mean 0.01 posterior sds away"
     """
     plan = Plan(num_draws, num_particles, num_warmup, num_chains, seed, progress)
     split = _one_row(datum)
-    with undisturbed(model, guide) as (model, guide, device):
+    with isolated(model, guide) as (model, guide, device):
         split = split.drawn(seed)
         seed_everything("reference", seed)
         latents = Latents(model, guide, split.to(device).tensors, plate=plate)
         method = _chosen(method, latents)
-        with memory_advice("the posterior of one datum: lower num_draws or num_particles"):
+        with explain_out_of_memory("the posterior of one datum: lower num_draws or num_particles"):
             guide_values = _guide_draws(latents, num_draws)
             answer = METHODS[method](latents, plan)
-    gold = PosteriorDraws(
+    found = PosteriorDraws(
         method=method,
         values=_on_cpu(answer.values),
         guide_values=guide_values,
@@ -221,9 +221,9 @@ def exact_posterior(
         seed=seed,
         protocol=split.protocol,
     )
-    for doubt in gold.diagnostics.doubts():
+    for doubt in found.diagnostics.doubts():
         warnings.warn(doubt, UntrustedPosterior, stacklevel=2)
-    return gold
+    return found
 
 
 def _one_row(datum: Any) -> Split:
@@ -244,9 +244,9 @@ def _chosen(method: str, latents: Latents) -> str:
         raise InputError(f"expected method auto, {', '.join(METHODS)}, got '{method}'{nearest(method, METHODS)}")
     if elsewhere and method != "resampled":
         site = latents.sites[elsewhere[0]]
-        kind = "is discrete" if site.is_discrete else "has no bijection with the real line"
+        kind = "is discrete" if site.is_discrete else "has no bijection with unconstrained space"
         raise InputError(
-            f"site '{elsewhere[0]}' {kind} ({site.family}): method='{method}' works on the real line. "
+            f"site '{elsewhere[0]}' {kind} ({site.family}): method='{method}' works in unconstrained space. "
             "Use method='resampled', which takes any latents"
         )
     if method == "grid" and latents.num_dims > MOST_COORDINATES:

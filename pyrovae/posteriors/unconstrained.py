@@ -1,4 +1,4 @@
-r"""One datum's joint density on the real line: scored in parts, in the programs' dtype inside and in float64 outside.
+r"""One datum's joint density in unconstrained space: in the programs' dtype inside, in float64 outside.
 
 With z = T(u) the transform of each site's support:
 
@@ -18,7 +18,7 @@ from pyrovae.pairs.latents import Latents, Values
 class Points(NamedTuple):
     """Latents of one datum and what the model says of them."""
 
-    u: Tensor  # (K, D), on the real line
+    u: Tensor  # (K, D), unconstrained
     log_joint: Tensor  # (K,): log p(x, z)
     log_jacobian: Tensor  # (K,)
     values: Values  # site -> (K, *event)
@@ -43,18 +43,18 @@ class Points(NamedTuple):
         return f"log p(x, z) is {self.log_joint[row].item()} with {where}"
 
 
-class RealLine:
-    """The model's density of one datum and D real coordinates; for use inside ``blocks.undisturbed``."""
+class UnconstrainedDensity:
+    """The model's density of one datum and D real coordinates; for use inside ``isolated``."""
 
     def __init__(self, latents: Latents) -> None:
         self.latents = latents
-        self.dtype = latents.to_real(latents.draw(1)).dtype
+        self.dtype = latents.unconstrain(latents.draw(1)).dtype
 
     def draws(self, num_draws: int) -> Tensor:
         """So many draws of the guide, then as many of the prior: (2 S, D), float64."""
         sizes = self.latents.part_sizes(num_draws)
         programs: list[Callable[[int], Values]] = [self.latents.draw, self.latents.draw_prior]
-        parts = [self.latents.to_real(draw(size)).squeeze(1) for draw in programs for size in sizes]
+        parts = [self.latents.unconstrain(draw(size)).squeeze(1) for draw in programs for size in sizes]
         return torch.cat(parts).double()
 
     def at(self, u: Tensor, shown: Any = None) -> Points:
@@ -73,7 +73,7 @@ class RealLine:
 
     def score(self, u: Tensor) -> Points:
         """The density at points (K, D), all at once; differentiable in u."""
-        joint = self.latents.log_joint_real(u.to(self.dtype)[:, None])
+        joint = self.latents.log_joint_unconstrained(u.to(self.dtype)[:, None])
         log_joint = (joint.log_likelihood + joint.log_prior).squeeze(1)
         return Points(u, log_joint, joint.log_jacobian.squeeze(1), of_one_datum(joint.values))
 

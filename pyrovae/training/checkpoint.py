@@ -122,7 +122,7 @@ def restore(
         InputError: if the run is damaged, is of other programs, or was made with other settings.
     """
     content, files = storage.read(folder)
-    refuse_other_settings(folder, content, settings)
+    check_settings(folder, content, settings)
     tensors = storage.unpack(files["weights.safetensors"], f"{folder}: weights")
     set_weights(modules, part(tensors, "weights/"), str(folder))
     restore_optimizer(optimizer, storage.unflatten(content["optimizer"], tensors))
@@ -142,7 +142,7 @@ def restore_optimizer(optimizer: PyroOptim, state: dict) -> None:
         torch_optimizers(optimizer, unconstrained_parameters())
 
 
-def refuse_other_settings(folder: Path, content: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+def check_settings(folder: Path, content: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Raises InputError, naming it, if a setting that decides the weights differs from the stored one."""
     stored = content["settings"]
     for name, value in settings.items():

@@ -11,7 +11,7 @@ from torch import nn
 
 from pyrovae.base import storage
 from pyrovae.base.errors import InputError
-from pyrovae.base.memory import blocks_of, memory_advice, out_of_memory
+from pyrovae.base.memory import blocks_of, explain_out_of_memory, out_of_memory
 from pyrovae.data.split import Split
 from pyrovae.pairs.context import evaluation_mode
 from pyrovae.pairs.structure import Structure, inspect_pair
@@ -53,7 +53,9 @@ def check_parts(objective: Any, optimizer: Any, schedule: Any) -> None:
             "give lambda parameters: torch.optim.Adam(parameters, lr=1e-3)"
         )
     if schedule is not None and not callable(schedule):
-        raise InputError(f"schedule must be a function share of the training -> factor on the rate, got {schedule!r}")
+        raise InputError(
+            f"schedule must be a function: fraction of the training -> factor on the rate; got {schedule!r}"
+        )
 
 
 def check_pair(
@@ -73,7 +75,11 @@ def check_pair(
         InputError: naming the site or the row, or what the objective cannot be used for.
     """
     structure, size = None, max(batch_size, 500)
-    with torch.no_grad(), memory_advice(f"{size} data at once, even without gradients"), evaluation_mode(modules):
+    with (
+        torch.no_grad(),
+        explain_out_of_memory(f"{size} data at once, even without gradients"),
+        evaluation_mode(modules),
+    ):
         for split, name in ((valid, "validation data"), (train, "training data")):
             if split is None:
                 continue

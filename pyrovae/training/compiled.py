@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from pyrovae.base import storage
 from pyrovae.base.errors import InputError, NotCompiled
-from pyrovae.base.memory import memory_advice
-from pyrovae.base.random import kept_rng
+from pyrovae.base.memory import explain_out_of_memory
+from pyrovae.base.random import preserve_rng_state
 from pyrovae.data.batches import Batch, Batches
 from pyrovae.pairs.graphs import Untraceable, captured, compiler_missing, trace
 from pyrovae.training.checkpoint import Progress, Snapshot, weights
@@ -112,7 +112,7 @@ class CompiledSteps:
 
     def _begin(self, replay: "Replay") -> "Snapshot":
         """Makes a replay ready for an epoch; the state to come back to."""
-        with memory_advice("a copy of the weights, compiled: use compile=False"):
+        with explain_out_of_memory("a copy of the weights, compiled: use compile=False"):
             replay.begin()
             self.start = self.start or replay.snapshot()
             self.start.save()
@@ -148,7 +148,7 @@ class CompiledSteps:
         batches, other = self.batches.of_each_size(), self.batches.of_last_rows()
         objective = without_synchronisation(self.step.objective, self.plate)
         model, guide = self.step.model, self.step.guide
-        with memory_advice(f"a batch of {len(other[0])}, compiled: lower batch_size"):
+        with explain_out_of_memory(f"a batch of {len(other[0])}, compiled: lower batch_size"):
             for batch in batches:
                 objective.prepare(model, guide, *batch)
             for module in self.modules:
@@ -268,7 +268,7 @@ class Replay:
         Raises:
             Untraceable: saying what differs.
         """
-        with kept_rng():
+        with preserve_rng_state():
             torch.rand(1, device=batch[0].device)  # other noise than was traced
             expected, again = (self._sums(torch.no_grad()(self._count), batch) for _ in range(2))
             if not torch.equal(expected.nan_to_num(), again.nan_to_num()):

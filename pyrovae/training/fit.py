@@ -14,9 +14,9 @@ from torch import nn
 
 from pyrovae.base import storage
 from pyrovae.base.errors import InputError
-from pyrovae.base.random import kept_rng
+from pyrovae.base.random import preserve_rng_state
 from pyrovae.data.split import as_split
-from pyrovae.pairs.context import Scoped, kept_modes, modules_of, on_device, own_scope
+from pyrovae.pairs.context import Scoped, modules_of, on_device, own_scope, preserve_modes
 from pyrovae.pairs.traces import Program
 from pyrovae.training.checkpoint import describe_data, describe_objective
 from pyrovae.training.checks import check_arguments, check_parts
@@ -84,7 +84,7 @@ def fit(
         valid: validation data of the same kind, whose ELBO is logged at each epoch.
         objective: any Pyro ELBO; None is :class:`~pyrovae.objectives.SampledELBO`.
         optimizer: a ``PyroOptim``, or a function parameters -> ``torch.optim.Optimizer``; None is Adam at 1e-3.
-        schedule: share of the training done, in [0, 1) -> factor on the learning rate, read at each epoch.
+        schedule: fraction of the training done, in [0, 1) -> factor on the learning rate, read at each epoch.
         kl_warmup: epochs over which the KL's weight beta rises to 1, by :func:`tempered` around both programs.
         epochs: passes over the data.
         batch_size: data in a step; the last, short batch counts too. Rows are shuffled anew for each epoch, but for
@@ -163,7 +163,7 @@ def fit(
             valid=held_out.to(target) if held_out else None,
             objective=objective,
             optimizer=optimizer or adam(),
-            schedule=schedule or (lambda share: 1.0),
+            schedule=schedule or (lambda fraction: 1.0),
             settings=settings,
             folder=Path(out) if out else None,
             record=record or {},
@@ -187,8 +187,8 @@ def _trained_in_place(
     with ExitStack() as stack:
         stack.enter_context(storage.locked(out) if out else nullcontext())
         model, guide, scope = stack.enter_context(own_scope(model, guide, fresh=True))
-        stack.enter_context(kept_rng())
-        stack.enter_context(kept_modes(modules))
+        stack.enter_context(preserve_rng_state())
+        stack.enter_context(preserve_modes(modules))
         stack.enter_context(torch.cuda.device(device) if device.type == "cuda" else nullcontext())
         stack.enter_context(on_device(device))
         yield model, guide, scope, modules

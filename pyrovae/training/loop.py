@@ -15,13 +15,13 @@ from pyro.infer import ELBO
 from pyro.optim import PyroOptim
 from torch import nn
 
-from pyrovae.base.memory import memory_advice
+from pyrovae.base.memory import explain_out_of_memory
 from pyrovae.base.progress import bar
-from pyrovae.base.random import kept_rng, seed_everything
+from pyrovae.base.random import preserve_rng_state, seed_everything
 from pyrovae.data.batches import Batch, Batches
 from pyrovae.data.split import Split
 from pyrovae.pairs.context import evaluation_mode
-from pyrovae.pairs.handlers import filled_under_mask, in_precision, tempered
+from pyrovae.pairs.handlers import in_precision, masked_filled, tempered
 from pyrovae.pairs.traces import Program
 from pyrovae.training.checkpoint import Progress, restore, save, set_weights, weights
 from pyrovae.training.checks import check_pair
@@ -59,7 +59,7 @@ class Loop:
         self.steps, self.device = self.batches.steps, self.batches.device
         self.pair = in_precision(self.model, setting["precision"]), in_precision(self.guide, setting["precision"])
         self.beta = torch.ones((), device=self.device)
-        trained = filled_under_mask(self.pair[0]), self.pair[1]
+        trained = masked_filled(self.pair[0]), self.pair[1]
         if self.warmup > 0:
             trained = tempered(trained[0], self.beta), tempered(trained[1], self.beta)
         self.step = Step(*trained, self.optimizer, self.objective)
@@ -124,7 +124,7 @@ class Loop:
 
     def _steps(self, take: Callable[[Batch], None], stop: Callable[[], bool]) -> None:
         """Takes the steps of the epoch that are left, until it is to stop."""
-        state, advice = self.state, memory_advice(f"a batch of {self.batch_size}: lower batch_size")
+        state, advice = self.state, explain_out_of_memory(f"a batch of {self.batch_size}: lower batch_size")
         with advice, self.batches.epoch(state.epoch, state.step) as coming:
             while state.step < self.steps and not stop():
                 done = state.epoch * self.steps + state.step
@@ -147,7 +147,7 @@ class Loop:
         state = self.state
         row = {"epoch": state.epoch + 1, **self.meter.means()}
         if self.valid is not None:
-            with evaluation_mode(self.modules), kept_rng():
+            with evaluation_mode(self.modules), preserve_rng_state():
                 terms = validation_terms(*self.pair, self.valid, self.batch_size)
             row.update({f"valid_{name}": value for name, value in terms.items()})
         row.update(beta=self.beta.item(), rate_factor=self.step.rate, seconds=round(state.seconds, 3))

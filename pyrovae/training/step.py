@@ -12,8 +12,8 @@ from pyro.infer import ELBO, SVI
 from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
-from pyrovae.base.memory import memory_advice
-from pyrovae.base.random import kept_rng
+from pyrovae.base.memory import explain_out_of_memory
+from pyrovae.base.random import preserve_rng_state
 from pyrovae.pairs.context import evaluation_mode
 from pyrovae.pairs.traces import Program
 from pyrovae.training import optimizers
@@ -58,8 +58,8 @@ class Step(SVI):
             modules: those of the programs.
         """
         for batch in batches:
-            advice = memory_advice(f"a batch of {len(batch[0])}: lower batch_size")
-            with kept_rng(), torch.no_grad(), evaluation_mode(modules), numerics_of_training(), advice:
+            advice = explain_out_of_memory(f"a batch of {len(batch[0])}: lower batch_size")
+            with preserve_rng_state(), torch.no_grad(), evaluation_mode(modules), numerics_of_training(), advice:
                 self.scales[len(batch[0])] = plate_scale(self.model, self.guide, batch)
                 self.loss(self.model, self.guide, *batch)
         forget_gradients(unconstrained_parameters())
@@ -99,7 +99,7 @@ class Step(SVI):
 
     def _diagnosis(self, batch: Sequence[Tensor], fault: str) -> str:
         """What is not finite on a batch: the site if one can be found, else the fault that was seen."""
-        with kept_rng():
+        with preserve_rng_state():
             bad = not_finite_sites(self.model, self.guide, batch)
         cause = f"the log density of site '{bad[0]}' is not finite" if bad else fault
         return f"{cause}; the step was not taken. Lower the learning rate, or look at the data and scales there"

@@ -14,7 +14,7 @@ from pyrovae.diagnostics import surgery as parts
 from pyrovae.diagnostics.aggregate_posterior import Aggregation
 from pyrovae.diagnostics.surgery import surgery
 from pyrovae.evidence.blocks import Pair
-from pyrovae.pairs.context import undisturbed
+from pyrovae.pairs.context import isolated
 
 
 def has_foreign_table(name):
@@ -27,7 +27,7 @@ def test_aggregate_is_the_mean_of_densities_by_hand(name):
     """log q(z_m|x_n) for all m and n, from the table by hand of latents handed on from datum to datum."""
     case = ZOO[name]()
     torch.manual_seed(0)
-    with undisturbed(case.model, case.guide) as (program, guide, device):
+    with isolated(case.model, case.guide) as (program, guide, device):
         tensors = tuple(arg for arg in case.args if isinstance(arg, torch.Tensor))
         run = Aggregation(Pair(program, guide, device, case.plate), as_split(tensors), seed=0)
         drawn = run.draw(torch.arange(len(tensors[0])), 3)
@@ -54,7 +54,7 @@ def test_variance_of_means_from_draws_is_free_of_their_noise(monkeypatch):
     """Two draws would add 0.15 or more to the variance of their means; 1,000 data leave an error of 0.03."""
     monkeypatch.setattr(posterior_means, "MEAN_DRAWS", 2)
     x = doubles(1000, 2)
-    with undisturbed(two_sites_model, hanging) as (program, guide, device):
+    with isolated(two_sites_model, hanging) as (program, guide, device):
         run = Aggregation(Pair(program, guide, device, None), as_split(x), seed=0)
         means = {"a": None, "b": None}
         variances = posterior_means.mean_variances(run, torch.arange(1000), means, reruns=True)

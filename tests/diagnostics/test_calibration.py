@@ -333,7 +333,7 @@ class TestRefusals:
                 pyro.sample("z", dist.Normal(x.mean(-1), 1.0))
 
         for measure in (calibrate, pv.bidirectional):
-            with pytest.raises(InputError, match="site 'x': its distribution hangs on the data themselves"):
+            with pytest.raises(InputError, match="site 'x': its distribution depends on the data themselves"):
                 measure(model, guide, torch.zeros(2, 3), progress=False)
 
     @pytest.mark.parametrize("style", ["poutine", "distribution"])

@@ -37,8 +37,8 @@ def nested_model(x):
 REASONS = {
     "prior": (mixture_prior, diagonal, "site 'z': the prior MixtureSameFamily does not factorise over its coordinates"),
     "guide": (model, full, "site 'z' of the guide: MultivariateNormal does not factorise over its coordinates"),
-    "guide's draws": (two_sites_model, hanging, "site 'b' of the guide: its parameters hang on another draw"),
-    "prior's draws": (nested_model, two_sites, "sites 'a', 'b': the prior of one hangs on the draw of another"),
+    "guide's draws": (two_sites_model, hanging, "site 'b' of the guide: its parameters depend on another draw"),
+    "prior's draws": (nested_model, two_sites, "sites 'a', 'b': the prior of one depends on the draw of another"),
 }
 
 
@@ -57,7 +57,7 @@ def test_what_does_not_factorise_is_named(name):
 
 
 def test_a_rare_class_that_parameters_hang_on_is_found():
-    """Each datum has its own class all but surely, so that only the draws of others tell that b hangs on it."""
+    """Each datum has its own class all but surely, so that only the draws of others tell that b depends on it."""
 
     def program(x):
         with pyro.plate("data", len(x)):
@@ -71,4 +71,4 @@ def test_a_rare_class_that_parameters_hang_on_is_found():
             pyro.sample("b", dist.Normal(x + 3 * k, 0.1))
 
     account = surgery(program, guide, doubles(40), num_draws=2)
-    assert account.reason == "site 'b' of the guide: its parameters hang on another draw"
+    assert account.reason == "site 'b' of the guide: its parameters depend on another draw"

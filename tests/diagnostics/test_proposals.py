@@ -8,8 +8,8 @@ import torch
 from examples.zoo import ZOO
 
 from pyrovae.base.errors import InputError
-from pyrovae.diagnostics.gaps import FAMILIES, Plan, measure, refuse_unfit
-from pyrovae.pairs.context import undisturbed
+from pyrovae.diagnostics.gaps import FAMILIES, Plan, measure, require_comparable
+from pyrovae.pairs.context import isolated
 from pyrovae.pairs.latents import Latents
 
 X = torch.tensor([0.5, 1.0, 2.0])
@@ -47,11 +47,11 @@ REFUSED = {
 
 @pytest.mark.parametrize(("prior", "guide", "mask", "message"), REFUSED.values(), ids=REFUSED)
 def test_refused_by_name(prior, guide, mask, message):
-    with undisturbed(program(prior, mask=mask), program(guide, observe=False)) as (model, guide, _):
+    with isolated(program(prior, mask=mask), program(guide, observe=False)) as (model, guide, _):
         torch.manual_seed(0)
         latents = Latents(model, guide, (X,), strategy="vectorized")
         with pytest.raises(InputError, match=message):
-            refuse_unfit(latents)
+            require_comparable(latents)
 
 
 FROM_THE_ZOO = {
@@ -68,7 +68,7 @@ def test_every_other_pair_of_the_zoo_is_measured(name):
     args = tuple(arg[:5] if name in ("ppca", "factor-analysis") else arg for arg in case.args)
     families = tuple(name for name in FAMILIES if name != "own") if name == "hierarchical" else tuple(FAMILIES)
     plan = Plan(num_particles=4, num_steps=2, num_draws=2, families=families, seed=0)
-    with undisturbed(case.model, case.guide) as (model, guide, _):
+    with isolated(case.model, case.guide) as (model, guide, _):
         torch.manual_seed(0)
         latents, ticks = Latents(model, guide, args, plate=case.plate), []
         if name in FROM_THE_ZOO:
@@ -95,7 +95,7 @@ def test_a_density_that_is_nan_is_named_by_its_site():
             pyro.sample("x", dist.Normal(z, 0.0), obs=0 * x + z)  # a scale of zero
 
     plan = Plan(num_particles=4, num_steps=2, num_draws=2, families=(), seed=0)
-    with undisturbed(model, program(NORMAL, observe=False)) as (model, guide, _):
+    with isolated(model, program(NORMAL, observe=False)) as (model, guide, _):
         latents = Latents(model, guide, (X,), strategy="vectorized")
         with pytest.raises(FloatingPointError, match="site 'x': log density in the model is nan for 3 of 3 data"):
             measure(latents, plan, 0, lambda: None)

@@ -11,7 +11,7 @@ import pyrovae as pv
 from pyrovae.base.random import seed_everything
 from pyrovae.evidence.compiled import Replayed, apart
 from pyrovae.evidence.running_sums import tally
-from pyrovae.pairs.context import undisturbed
+from pyrovae.pairs.context import isolated
 from pyrovae.pairs.graphs import Untraceable, compiler_missing, trace
 from pyrovae.pairs.particles import Particles
 
@@ -79,7 +79,7 @@ WAYS_OF_GRAPHS = ("vectorized", "tiled")
 
 
 def draw_of(model, guide, way="vectorized"):
-    """The draw of a pair inside ``undisturbed``: data -> tables."""
+    """The draw of a pair inside ``isolated``: data -> tables."""
     particles = Particles(model, guide, [images()], strategy=way)
     return lambda *data: particles.on(data).log_terms(K)
 
@@ -90,7 +90,7 @@ def draw_of(model, guide, way="vectorized"):
 def test_a_replay_draws_what_the_programs_draw(build, way):
     model, guide = build()
     x, other = images(), images(1)
-    with undisturbed(model, guide) as (model, guide, _):
+    with isolated(model, guide) as (model, guide, _):
         draw = draw_of(model, guide, way)
         replayed = Replayed(draw, x)
         for data in (x, other):
@@ -107,7 +107,7 @@ def test_a_replay_draws_what_the_programs_draw(build, way):
 @compiles
 def test_the_weights_of_a_fit_are_read_at_each_replay():
     own = vae(pv.families.bernoulli())
-    with undisturbed(own.model, own.guide) as (model, guide, _):
+    with isolated(own.model, own.guide) as (model, guide, _):
         draw = draw_of(model, guide)
         replayed = Replayed(draw, images())
         own.load_state_dict({name: 2 * value for name, value in own.state_dict().items()})
@@ -131,7 +131,7 @@ def test_a_density_that_is_not_finite_is_told():
 
     bad = images()
     bad[1, 0] = 6.0
-    with undisturbed(model, guide) as (model, guide, _):
+    with isolated(model, guide) as (model, guide, _):
         replayed = Replayed(draw_of(model, guide), images())
         assert replayed.of(images())() is not None and replayed.of(bad)() is None
         assert Replayed(draw_of(model, guide), bad).of(images())() is not None  # the first data may be the bad ones
@@ -141,7 +141,7 @@ def test_a_density_that_is_not_finite_is_told():
 
 
 def refused(model, guide, message):
-    with undisturbed(model, guide) as (model, guide, _), pytest.raises(Untraceable, match=message):
+    with isolated(model, guide) as (model, guide, _), pytest.raises(Untraceable, match=message):
         Replayed(draw_of(model, guide), images())
 
 
@@ -187,7 +187,7 @@ def names(graph):
 
 def test_the_encoder_runs_once_for_a_block_of_data():
     own = vae(pv.families.bernoulli())
-    with undisturbed(own.model, own.guide) as (model, guide, _):
+    with isolated(own.model, own.guide) as (model, guide, _):
         draw = draw_of(model, guide)
         whole = trace(functionalize(lambda *data: tuple(tally(draw(*data)))), images())
         before, rest = apart(whole)

@@ -14,7 +14,7 @@ from pyrovae.evidence import importance as weighing
 from pyrovae.evidence.blocks import Block, Pair
 from pyrovae.evidence.compiled import Replayed
 from pyrovae.evidence.importance import Plan, elements_at_once
-from pyrovae.pairs.context import undisturbed
+from pyrovae.pairs.context import isolated
 from pyrovae.pairs.graphs import Untraceable, compiler_missing
 from pyrovae.pairs.particles import STRATEGIES
 
@@ -266,7 +266,7 @@ def test_a_block_that_was_asked_for_is_kept(runs_out):
 
 def weighed(model, guide, x, shown=lambda amount: None, **options):
     """The evaluation after its first block."""
-    with undisturbed(model, guide) as (model, guide, device):
+    with isolated(model, guide) as (model, guide, device):
         run = weighing.Evaluation(Pair(model, guide, device, None), plan(num_particles=50, **options), len(x))
         run.block((x,), Block(0, slice(0, len(x)), shown))
     return run

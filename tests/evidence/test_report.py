@@ -23,7 +23,7 @@ import pyrovae as pv
 from pyrovae.apps import cli, measure
 from pyrovae.base import memory
 from pyrovae.base.errors import InputError, UntrustedEvidence
-from pyrovae.base.random import kept_rng, seed_everything
+from pyrovae.base.random import preserve_rng_state, seed_everything
 from pyrovae.data import Split, as_split, load
 from pyrovae.evidence import report as report_module
 from pyrovae.evidence.evaluate import evaluate
@@ -201,7 +201,7 @@ def test_the_sum_is_that_of_the_renyi_bound():
     guide = pv.widened(ORACLE.guide, 1.3, shift=0.3)
     report = account(guide)
     bound = RenyiELBO(alpha=0, num_particles=K, vectorize_particles=True, max_plate_nesting=1)
-    with kept_rng(), pyro.get_param_store().scope():
+    with preserve_rng_state(), pyro.get_param_store().scope():
         seed_everything("bound", 5)
         total = -bound.loss(ORACLE.model, guide, X)
     se = float(report.mc_se_log_evidence.square().sum().sqrt())
@@ -321,7 +321,7 @@ def test_keys_of_unlike_length_are_unlike_seeds():
         seed_everything("evaluation", *key)
         return torch.rand(()).item()
 
-    with kept_rng():
+    with preserve_rng_state():
         draws = [draw(*key) for key in [(0,), (0, 0), (0, 0, 0), (1,), (1, 0), (0, 1), (2**32,), (1, 0, 0)]]
     assert len(set(draws)) == len(draws)
 

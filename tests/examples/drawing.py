@@ -12,7 +12,7 @@ QUIET = {"progress": False}
 
 
 def posterior(oracle, scale=0.6, shift=0.4, **more):
-    return pv.exact_posterior(
+    return pv.reference_posterior(
         oracle.model, pv.widened(oracle.guide, scale, shift=shift), oracle.draw(1, seed=0)[0], **more, **QUIET
     )
 

@@ -23,7 +23,7 @@ def every_record():
         return pv.evaluate(model, guide, x, num_particles=num_particles, **quiet)
 
     def exact(pair, datum, **options):
-        return pv.exact_posterior(*pair, datum, num_draws=8, **options, **quiet)
+        return pv.reference_posterior(*pair, datum, num_draws=8, **options, **quiet)
 
     return {
         "report": report,

@@ -17,9 +17,9 @@ from pyrovae.pairs.context import (
     Scoped,
     evaluation_mode,
     home_device,
-    kept_modes,
     modules_of,
     own_scope,
+    preserve_modes,
     quiet_numerics,
 )
 from pyrovae.pairs.traces import num_rows, plain_traces, sites
@@ -197,7 +197,7 @@ def test_evaluation_mode_puts_mixed_modes_back(error):
 def test_kept_modes():
     net = mixed()
     before = modes(net)
-    with kept_modes([net]):
+    with preserve_modes([net]):
         net.train()
     assert modes(net) == before
 

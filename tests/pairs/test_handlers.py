@@ -9,7 +9,7 @@ from examples.small import make_data, make_vae
 from pyro.infer import Trace_ELBO
 
 import pyrovae as pv
-from pyrovae.pairs.handlers import filled_under_mask, tempered
+from pyrovae.pairs.handlers import masked_filled, tempered
 from pyrovae.pairs.traces import TracePair
 from pyrovae.training.objectives.bounds import terms
 
@@ -86,7 +86,7 @@ def test_missing_values_under_a_mask_give_the_gradient_of_the_rest(name):
 
     expected = gradient(model, complete)
     with pyro.validation_enabled(False):
-        missing = gradient(filled_under_mask(model), torch.where(seen, complete, torch.nan))
+        missing = gradient(masked_filled(model), torch.where(seen, complete, torch.nan))
     assert expected.abs().min() > 0
     torch.testing.assert_close(missing, expected)
 

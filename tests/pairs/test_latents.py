@@ -60,13 +60,13 @@ def test_to_the_real_line_and_back(name, unchecked):
         latents = Latents(model, guide, case.args, plate=case.plate)
         if any(site.is_discrete for site in latents.sites.values()):
             with pytest.raises(InputError, match=r"site '\w+' is discrete \("):
-                latents.refuse_immovable("annealed importance sampling")
+                latents.require_bijection("annealed importance sampling")
             return
-        latents.refuse_immovable("annealed importance sampling")
+        latents.require_bijection("annealed importance sampling")
         for values in (latents.draw(K), latents.draw_prior(K)):
-            u = latents.to_real(values)
+            u = latents.unconstrain(values)
             assert u.shape == (K, latents.num_data, latents.num_dims)
-            given, moved = latents.log_joint(values), latents.log_joint_real(u)
+            given, moved = latents.log_joint(values), latents.log_joint_unconstrained(u)
             for site, value in values.items():
                 torch.testing.assert_close(moved.values[site], value, rtol=1e-4, atol=1e-6)
             torch.testing.assert_close(moved.log_prior, given.log_prior, rtol=1e-4, atol=1e-4)
@@ -78,7 +78,7 @@ def constrained_model(x):
     with pyro.plate("data", len(x)):
         rate = pyro.sample("rate", dist.Gamma(2 * ones, ones).to_event(1))
         share = pyro.sample("share", dist.Dirichlet(torch.ones(3, dtype=torch.float64)))
-        low = pyro.sample("low", dist.Uniform(0.0 * rate[..., 0], rate[..., 0]))  # its support hangs on a draw
+        low = pyro.sample("low", dist.Uniform(0.0 * rate[..., 0], rate[..., 0]))  # its support depends on a draw
         mean = rate.sum(-1) + share[..., 0] + low
         pyro.sample("x", dist.Normal(mean, 1.0), obs=x)
 
@@ -98,11 +98,11 @@ def test_the_jacobian_is_that_of_autograd(unchecked):
     u = torch.randn(1, 1, 5, dtype=torch.float64)
 
     def free(u):  # a simplex has one coordinate less than it shows
-        values = latents.log_joint_real(u.reshape(1, 1, 5)).values
+        values = latents.log_joint_unconstrained(u.reshape(1, 1, 5)).values
         return torch.cat([values["rate"].flatten(), values["share"].flatten()[:2], values["low"].flatten()])
 
     jacobian = torch.autograd.functional.jacobian(free, u.flatten())
-    close(latents.log_joint_real(u).log_jacobian.squeeze(), torch.linalg.slogdet(jacobian).logabsdet)
+    close(latents.log_joint_unconstrained(u).log_jacobian.squeeze(), torch.linalg.slogdet(jacobian).logabsdet)
 
 
 def test_density_on_the_real_line_integrates_to_one(unchecked):
@@ -117,7 +117,7 @@ def test_density_on_the_real_line_integrates_to_one(unchecked):
 
     latents = Latents(model, guide, (torch.zeros(1, dtype=torch.float64),))
     u = torch.linspace(-20, 5, 5001, dtype=torch.float64)
-    joint = latents.log_joint_real(u[:, None, None])
+    joint = latents.log_joint_unconstrained(u[:, None, None])
     total = torch.trapezoid((joint.log_prior + joint.log_jacobian).exp().squeeze(), u)
     assert abs(total.item() - 1) < 1e-8
 
@@ -127,7 +127,7 @@ def test_gradients_reach_each_particle_of_each_datum_alone(unchecked):
     x, _ = oracle.draw(4, seed=0)
     latents = Latents(oracle.model, oracle.guide, (x,))
     u = torch.randn(3, 4, 2, dtype=torch.float64, requires_grad=True)
-    (gradient,) = torch.autograd.grad(latents.log_joint_real(u).log_likelihood.sum(), u)
+    (gradient,) = torch.autograd.grad(latents.log_joint_unconstrained(u).log_likelihood.sum(), u)
     expected = (x - oracle.bias - u.detach() @ oracle.loadings.T) / oracle.noise_scale**2 @ oracle.loadings
     close(gradient, expected)
 

@@ -126,7 +126,7 @@ READS = {
 
 @pytest.mark.parametrize(("model", "template", "name"), READS.values(), ids=READS)
 def test_distributions_that_read_the_data_are_refused(model, template, name):
-    with pytest.raises(InputError, match=f"site '{name}': its distribution hangs on the data themselves"):
+    with pytest.raises(InputError, match=f"site '{name}': its distribution depends on the data themselves"):
         simulate(model, template, slice(0, 4))
 
 

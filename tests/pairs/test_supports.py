@@ -83,4 +83,4 @@ ADVICE = {  # distribution -> what to do about grey or large values
 def test_data_outside_a_support_come_with_advice(fn, value, message):
     site = {"value": torch.tensor([value]), "fn": fn, "mask": None}
     with pytest.raises(InputError, match=message):
-        supports.refuse_outside_support("x", site)
+        supports.check_support("x", site)

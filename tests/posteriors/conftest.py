@@ -5,7 +5,7 @@ import pytest
 from examples.posteriors import datum
 
 import pyrovae as pv
-from pyrovae.posteriors.reference import exact_posterior
+from pyrovae.posteriors.reference import reference_posterior
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +19,6 @@ def chains(ppca):
     oracle, x = ppca
     guide = pv.widened(oracle.guide, 0.5, shift=1.0)
     with pyro.get_param_store().scope():
-        return exact_posterior(
+        return reference_posterior(
             oracle.model, guide, x, num_draws=500, num_chains=2, num_warmup=100, seed=1, progress=False
         )

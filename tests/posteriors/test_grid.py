@@ -10,7 +10,7 @@ from examples.posteriors import BROKEN, SQUARED, ZERO, datum, exact_moments, gol
 
 import pyrovae as pv
 from pyrovae.base.errors import UntrustedPosterior
-from pyrovae.posteriors.reference import exact_posterior
+from pyrovae.posteriors.reference import reference_posterior
 
 GRIDS = {
     "one latent": lambda: pv.oracles.ppca(20, 1),
@@ -27,7 +27,9 @@ GRIDS = {
 def test_a_grid_is_exact(name, shift):
     oracle = GRIDS[name]()
     x = datum(oracle, seed=3)
-    found = exact_posterior(oracle.model, pv.widened(oracle.guide, 0.5, shift=shift), x, num_draws=2000, progress=False)
+    found = reference_posterior(
+        oracle.model, pv.widened(oracle.guide, 0.5, shift=shift), x, num_draws=2000, progress=False
+    )
     assert found.method == "grid"
     assert abs(found.log_evidence.value - oracle.log_evidence(x).item()) < 1e-6
     assert found.log_evidence.error < 1e-6
@@ -73,7 +75,7 @@ def test_a_grid_holds_both_modes():
     def moment(power):
         return 2 * scipy.integrate.quad(lambda z: density(ZERO + z, power), 0, 3, epsabs=1e-13, limit=200)[0]
 
-    found = exact_posterior(*SQUARED, x, progress=False)
+    found = reference_posterior(*SQUARED, x, progress=False)
     assert abs(found.log_evidence.value - math.log(moment(0))) < 1e-6
     assert abs(found.moments.mean["z"]) < 1e-6
     assert abs(found.moments.sd["z"] - math.sqrt(moment(2) / moment(0))) < 1e-6
@@ -117,7 +119,7 @@ HARD = {  # prior, likelihood, guide, datum, exact log p(x)
 def test_a_grid_finds_the_scale_by_itself(name):
     *programs, value, exact = HARD[name]
     x = torch.tensor([value], dtype=torch.float64)
-    found = exact_posterior(*pair_of(*programs), x, method="grid", progress=False)
+    found = reference_posterior(*pair_of(*programs), x, method="grid", progress=False)
     assert abs(found.log_evidence.value - exact(x).item()) < 1e-6
 
 
@@ -127,7 +129,7 @@ def test_a_mode_between_the_nodes_is_not_lost_if_a_draw_has_seen_it():
         return dist.MixtureSameFamily(dist.Categorical(torch.ones(2)), dist.Normal(centres, 0.1))
 
     model, guide = pair_of(lambda: dist.Normal(ZERO, 1e3), lambda z: dist.Normal((z - 250.1).abs(), 0.1), guide)
-    found = exact_posterior(model, guide, torch.full((1,), 250.0, dtype=torch.float64), progress=False)
+    found = reference_posterior(model, guide, torch.full((1,), 250.0, dtype=torch.float64), progress=False)
     prior = dist.Normal(ZERO, 1e3).log_prob(torch.tensor([0.1, 500.1], dtype=torch.float64))
     assert abs(found.log_evidence.value - prior.logsumexp(0)) < 1e-6  # each mode weighs what the prior says there
     assert (found.values["z"] > 250).any() and (found.values["z"] < 250).any()
@@ -142,7 +144,7 @@ def test_a_ridge_across_the_axes():
         lambda: dist.Normal(torch.zeros(2, dtype=torch.float64), 0.1).to_event(1),
     )
     x = torch.zeros(1, dtype=torch.float64)
-    found = exact_posterior(model, guide, x, num_draws=2000, progress=False)
+    found = reference_posterior(model, guide, x, num_draws=2000, progress=False)
     assert abs(found.log_evidence.value - dist.Normal(ZERO, 1.0).log_prob(x).item()) < 1e-6
     assert abs(torch.corrcoef(found.values["z"][0].T)[0, 1] - 0.99) < 4 * (1 - 0.99**2) / math.sqrt(2000)
 
@@ -152,7 +154,7 @@ def test_a_grid_too_coarse_says_so():
         lambda: dist.Cauchy(ZERO, 1.0), lambda z: dist.Normal(0.0 * z, 1.0), lambda: dist.Normal(ZERO, 1.0)
     )
     with pytest.warns(UntrustedPosterior, match=r"finest grid leaves an error of at least .* method='nuts'"):
-        exact_posterior(model, guide, torch.zeros(1, dtype=torch.float64), progress=False)
+        reference_posterior(model, guide, torch.zeros(1, dtype=torch.float64), progress=False)
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -160,4 +162,4 @@ def test_a_density_that_no_grid_holds(name):
     likelihood, seen = BROKEN[name]
     model, guide = pair_of(lambda: dist.Normal(ZERO, 1.0), likelihood, lambda: dist.Normal(ZERO, 1.0))
     with pytest.raises(FloatingPointError, match=seen):
-        exact_posterior(model, guide, torch.ones(1, dtype=torch.float64), progress=False)
+        reference_posterior(model, guide, torch.ones(1, dtype=torch.float64), progress=False)

@@ -10,13 +10,13 @@ from examples.posteriors import BROKEN, SQUARED, ZERO, datum, exact_moments, gol
 import pyrovae as pv
 from pyrovae.base.errors import UntrustedPosterior
 from pyrovae.posteriors.nuts import Chains
-from pyrovae.posteriors.reference import exact_posterior
+from pyrovae.posteriors.reference import reference_posterior
 
 
 def test_a_chain_that_cannot_start():
     model, guide = pair_of(lambda: dist.Normal(ZERO, 1.0), BROKEN["zero"][0], lambda: dist.Normal(ZERO, 1.0))
     with pytest.raises(FloatingPointError, match=r"a chain cannot start: log p\(x, z\) is -inf with site 'z' at "):
-        exact_posterior(model, guide, torch.ones(1, dtype=torch.float64), method="nuts", progress=False)
+        reference_posterior(model, guide, torch.ones(1, dtype=torch.float64), method="nuts", progress=False)
 
 
 def test_chains_mix_and_hold_the_exact_mean(ppca, chains):
@@ -33,7 +33,7 @@ def test_chains_mix_and_hold_the_exact_mean(ppca, chains):
 
 def test_chains_agree_with_weighted_particles(ppca, chains):
     oracle, x = ppca
-    weighted = exact_posterior(
+    weighted = reference_posterior(
         oracle.model, pv.widened(oracle.guide, 1.3, shift=0.3), x, method="resampled", progress=False
     )
     error = (chains.mean_error["z"].square() + weighted.mean_error["z"].square()).sqrt()
@@ -73,7 +73,7 @@ def test_chains_start_from_guide_and_prior_and_drop_their_warm_up(ppca, monkeypa
     monkeypatch.setattr("pyrovae.posteriors.nuts.NUTS", Counting)
     oracle, x = ppca
     far = pv.widened(oracle.guide, 1.0, shift=1000.0)
-    found = exact_posterior(oracle.model, far, x, num_draws=5, num_warmup=7, num_chains=3, progress=False)
+    found = reference_posterior(oracle.model, far, x, num_draws=5, num_warmup=7, num_chains=3, progress=False)
     steps = (found.values["z"] / 1e4).round()
     starts = found.values["z"] - 1e4 * steps
     assert steps[0, :, 0].tolist() == [8, 9, 10, 11, 12]
@@ -95,7 +95,7 @@ def test_a_site_in_a_plate_keeps_its_shape():
 def test_chains_in_unlike_modes_are_told():
     x = torch.tensor([9.0], dtype=torch.float64)
     with pytest.warns(UntrustedPosterior, match=r"R-hat is up to .* the chains disagree"):
-        exact_posterior(*SQUARED, x, method="nuts", num_draws=30, num_chains=4, num_warmup=30, progress=False)
+        reference_posterior(*SQUARED, x, method="nuts", num_draws=30, num_chains=4, num_warmup=30, progress=False)
 
 
 def test_what_speaks_against_chains():

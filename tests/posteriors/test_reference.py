@@ -15,7 +15,7 @@ from torch import nn
 import pyrovae as pv
 from pyrovae.base.errors import InputError
 from pyrovae.posteriors.methods import Evidence
-from pyrovae.posteriors.reference import exact_posterior
+from pyrovae.posteriors.reference import reference_posterior
 
 
 @pytest.mark.filterwarnings("ignore::pyrovae.base.errors.UntrustedPosterior")  # so few draws
@@ -37,7 +37,7 @@ def test_a_narrow_guide_is_seen():
     # 2,000 draws give a standard deviation to 1.6%, a mean to 0.022 sd.
     oracle = pv.oracles.ppca(20, 2)
     x = datum(oracle)
-    found = exact_posterior(oracle.model, pv.widened(oracle.guide, 0.71, shift=0.5), x, progress=False)
+    found = reference_posterior(oracle.model, pv.widened(oracle.guide, 0.71, shift=0.5), x, progress=False)
     table = found.table()
     assert ((table["ratio"] - 0.71).abs() < 0.05).all() and ((table["shift"] - 0.5).abs() < 0.1).all()
     assert found.verdict.startswith("the guide's sd is 0.7")
@@ -143,7 +143,7 @@ def test_a_datum_of_two_tensors():
             pyro.sample("z", dist.Normal(shift, 1.0))
 
     x, shift = torch.tensor([1.0], dtype=torch.float64), torch.tensor([5.0], dtype=torch.float64)
-    found = exact_posterior(model, guide, (x, shift), progress=False)
+    found = reference_posterior(model, guide, (x, shift), progress=False)
     assert abs(found.moments.mean["z"] - 3) < 1e-9
     assert isinstance(found.log_evidence, Evidence)
 

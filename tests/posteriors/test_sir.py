@@ -9,7 +9,7 @@ from examples.posteriors import MIXTURES, ZERO, datum, exact_moments, gold, pair
 
 from pyrovae.base.errors import UntrustedPosterior
 from pyrovae.evidence.proposals.widened import widened
-from pyrovae.posteriors.reference import exact_posterior
+from pyrovae.posteriors.reference import reference_posterior
 from pyrovae.posteriors.sir import Weights
 
 
@@ -18,7 +18,7 @@ def test_discrete_latents_are_resampled(name):
     # 4.5 standard errors: of the evidence as stated, of a share sqrt(p (1 - p) (1 / S + 1 / ess)).
     oracle = MIXTURES[name]()
     x = datum(oracle, seed=2)
-    found = exact_posterior(oracle.model, widened(oracle.guide, 2.0, shift=0.2), x, num_draws=4000, progress=False)
+    found = reference_posterior(oracle.model, widened(oracle.guide, 2.0, shift=0.2), x, num_draws=4000, progress=False)
     assert found.method == "resampled" and math.isnan(found.diagnostics.pareto_k)
     assert abs(found.log_evidence.value - oracle.log_evidence(x).item()) < 4.5 * found.log_evidence.error
     (site,) = found.values
@@ -31,7 +31,9 @@ def test_discrete_latents_are_resampled(name):
 def test_moments_of_weighted_particles(ppca):
     # 4 standard errors.
     oracle, x = ppca
-    found = exact_posterior(oracle.model, widened(oracle.guide, 1.3, shift=0.5), x, method="resampled", progress=False)
+    found = reference_posterior(
+        oracle.model, widened(oracle.guide, 1.3, shift=0.5), x, method="resampled", progress=False
+    )
     mean, sd = exact_moments(oracle, x)["z"]
     assert ((found.moments.mean["z"] - mean).abs() < 4 * found.mean_error["z"]).all()
     assert ((found.moments.sd["z"] / sd - 1).abs() < 4 / math.sqrt(found.diagnostics.ess)).all()
@@ -53,14 +55,14 @@ def test_equal_draws_are_told_and_are_not_called_exact():
         lambda: dist.Bernoulli(0.5 + ZERO), lambda k: dist.Normal(5 * k, 1.0), lambda: dist.Bernoulli(1e-9 + ZERO)
     )
     with pytest.warns(UntrustedPosterior, match="all 100 draws of the guide are one and the same value"):
-        found = exact_posterior(*pair, torch.full((1,), 5.0).double(), num_particles=100, progress=False)
+        found = reference_posterior(*pair, torch.full((1,), 5.0).double(), num_particles=100, progress=False)
     assert math.isnan(found.diagnostics.pareto_k) and "the guide is exact" not in found.summary()
 
 
 def test_a_guide_that_misses_the_posterior_is_told(ppca):
     oracle, x = ppca
     with pytest.warns(UntrustedPosterior, match=r"the Pareto k-hat .* the guide misses a part"):
-        found = exact_posterior(oracle.model, widened(oracle.guide, 0.3), x, method="resampled", progress=False)
+        found = reference_posterior(oracle.model, widened(oracle.guide, 0.3), x, method="resampled", progress=False)
     assert found.diagnostics.doubts()[0] in found.summary()
     assert Weights(10.0, math.nan, 10).doubts() == Weights(10.0, -math.inf, 10).doubts() == []
     assert Weights(10.0, math.inf, 1000).doubts()
@@ -71,4 +73,4 @@ def test_weights_that_are_not_finite():
         lambda: dist.Normal(ZERO, 1.0), lambda z: dist.Normal(z * math.nan, 1.0), lambda: dist.Normal(ZERO, 1.0)
     )
     with pytest.raises(FloatingPointError, match="site 'x': log density in the model is nan"):
-        exact_posterior(model, guide, torch.zeros(1).double(), method="resampled", progress=False)
+        reference_posterior(model, guide, torch.zeros(1).double(), method="resampled", progress=False)

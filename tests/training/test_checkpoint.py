@@ -48,7 +48,7 @@ def fit_digits(folder, epochs, *, resume=False, seed=0, callback=None):
         patience=50,
         kl_warmup=2,
         seed=3,
-        schedule=lambda share: 1 - 0.5 * share,
+        schedule=lambda fraction: 1 - 0.5 * fraction,
         out=folder,
         resume=resume,
         callback=callback,
@@ -186,7 +186,7 @@ def test_resume_is_exact_for_every_objective_and_optimizer(tmp_path, objective, 
             batch_size=32,
             objective=OBJECTIVES[objective](),
             optimizer=OPTIMIZERS[optimizer](),
-            schedule=lambda share: 0.3,
+            schedule=lambda fraction: 0.3,
             **keywords,
         )
 

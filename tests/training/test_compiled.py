@@ -69,7 +69,7 @@ CASES = {
     "VAE, warm-up, schedule": (
         make_vae,
         make_data(150),
-        {"kl_warmup": 3, "schedule": lambda share: 1 - 0.8 * share},
+        {"kl_warmup": 3, "schedule": lambda fraction: 1 - 0.8 * fraction},
     ),
     "mixture prior, IWAE": (mixture_vae, make_data(150), {"objective": pv.objectives.IWAE(4)}),
     "by hand, Pyro's Adam": (ByHand, real_data(), {"optimizer": pyro.optim.Adam({"lr": 1e-2})}),

@@ -60,7 +60,7 @@ class Plan:
 
     def route(self, latents: Latents, block: Block) -> Route:
         """The path of one block, with the frozen kernels and the temperatures that a pilot found for it."""
-        latents.refuse_immovable("annealed importance sampling")
+        latents.require_bijection("annealed importance sampling")
         path = self.start(latents)
         seed_everything("annealing pilot", self.seed, block.index)
         sizes = {"num_temperatures": self.num_temperatures, "num_leapfrog": self.num_leapfrog}

@@ -188,8 +188,8 @@ Simulation = tuple[dict[str, Tensor], tuple[Any, ...]]  # columns, and the argum
 def _bounds(plan: Plan, pair: Pair, template: Sequence[Any], block: Block, num_particles: int) -> Simulation:
     simulated = simulate(pair.model, template, block.rows)
     latents = pair.latents(simulated.args)
-    latents.refuse_immovable("bidirectional Monte Carlo")
-    exact = latents.to_real(latents.lifted(simulated.latents))
+    latents.require_bijection("bidirectional Monte Carlo")
+    exact = latents.unconstrain(latents.lifted(simulated.latents))
     route = plan.route(latents, block)
     lower = plan.forward(route, block)
     seed_everything("annealing back", plan.seed, block.index)

@@ -1,4 +1,4 @@
-r"""Geometric paths between two densities on the real line, and Hamiltonian Monte Carlo along them.
+r"""Geometric paths between two densities in unconstrained space, and Hamiltonian Monte Carlo along them.
 
 .. math:: \log f_t(u) = \log f_0(u) + t \, [\log f_1(u) - \log f_0(u)], \qquad 0 \le t \le 1
 
@@ -16,7 +16,7 @@ from pyrovae.pairs.latents import Latents
 
 
 class Path(NamedTuple):
-    """A path for one block of data: K chains of n data are points (K, n, D) of the real line."""
+    """A path for one block of data: K chains of n data are points (K, n, D) of unconstrained space."""
 
     draw: Callable[[int], Tensor]  # K -> points from f_0, (K, n, D)
     densities: Callable[[Tensor], tuple[Tensor, Tensor]]  # points -> log f_0 and log f_1 - log f_0, (K, n) nats each
@@ -26,10 +26,10 @@ def from_prior(latents: Latents) -> Path:
     """f_0 = p(z): the log ratio is log p(x|z), so every point of the path weighs the likelihood by t (Neal 2001)."""
 
     def densities(u: Tensor) -> tuple[Tensor, Tensor]:
-        joint = latents.log_joint_real(u)
+        joint = latents.log_joint_unconstrained(u)
         return joint.log_prior + joint.log_jacobian, joint.log_likelihood
 
-    return Path(lambda num_chains: latents.to_real(latents.draw_prior(num_chains)), densities)
+    return Path(lambda num_chains: latents.unconstrain(latents.draw_prior(num_chains)), densities)
 
 
 def from_guide(latents: Latents) -> Path:
@@ -39,15 +39,15 @@ def from_guide(latents: Latents) -> Path:
         InputError: if the guide draws auxiliary sites, whose density is not a function of the latents, or cannot draw
             all that the prior can.
     """
-    latents.refuse_auxiliary()
-    latents.refuse_narrow_guide()
+    latents.require_guide_density()
+    latents.check_guide_support()
 
     def densities(u: Tensor) -> tuple[Tensor, Tensor]:
-        joint = latents.log_joint_real(u)
+        joint = latents.log_joint_unconstrained(u)
         log_guide = latents.log_guide(joint.values)
         return log_guide + joint.log_jacobian, joint.log_likelihood + joint.log_prior - log_guide
 
-    return Path(lambda num_chains: latents.to_real(latents.draw(num_chains)), densities)
+    return Path(lambda num_chains: latents.unconstrain(latents.draw(num_chains)), densities)
 
 
 class State(NamedTuple):

@@ -15,11 +15,11 @@ from pyrovae.pairs.terms import SiteTerms
 
 
 class Defended:
-    """The mixture of a pair's guide and its prior as proposal for n data; for use inside ``undisturbed``.
+    """The mixture of a pair's guide and its prior as proposal for n data; for use inside ``isolated``.
 
     Args:
         particles: the pair on the data.
-        share: alpha, the probability that a draw is from the prior, all its sites together.
+        fraction: alpha, the probability that a draw is from the prior, all its sites together.
 
     Raises:
         InputError: naming the site, for a guide with auxiliary sites, and for one whose support misses the prior's.
@@ -30,20 +30,20 @@ class Defended:
         Owen and Zhou (2000), Safe and effective importance sampling, JASA 95:135.
     """
 
-    def __init__(self, particles: Particles, share: float) -> None:
-        p, self.share = particles, share
+    def __init__(self, particles: Particles, fraction: float) -> None:
+        p, self.fraction = particles, fraction
         self.latents = Latents(p.model, p.guide, p.args, plate=p.structure.plate, strategy=p.strategy)
-        self.latents.refuse_auxiliary()
-        self.latents.refuse_narrow_guide()
+        self.latents.require_guide_density()
+        self.latents.check_guide_support()
 
     def draw(self, num_particles: int) -> SiteTerms:
         """The table of K draws, each density (K, n); that of the guide is the mixture's."""
         latents = self.latents
         from_guide, from_prior = latents.draw(num_particles), latents.draw_prior(num_particles)
-        is_prior = torch.rand(num_particles, latents.num_data) < self.share
+        is_prior = torch.rand(num_particles, latents.num_data) < self.fraction
         values = {name: _choose(is_prior, from_prior[name], from_guide[name]) for name in from_guide}
         joint, log_guide = latents.log_joint(values), latents.log_guide(values)
-        mixture = torch.logaddexp(math.log1p(-self.share) + log_guide, math.log(self.share) + joint.log_prior)
+        mixture = torch.logaddexp(math.log1p(-self.fraction) + log_guide, math.log(self.fraction) + joint.log_prior)
         latent, observed = ", ".join(values), ", ".join(latents.structure.observed)
         return SiteTerms({observed: joint.log_likelihood}, {latent: joint.log_prior}, {latent: mixture})
 

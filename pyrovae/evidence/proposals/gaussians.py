@@ -1,4 +1,4 @@
-r"""Gaussian families on the real line, one member per datum: with all covariances, and mixtures without any.
+r"""Gaussian families in unconstrained space, one member per datum: with all covariances, and mixtures without any.
 
 .. math:: q(u) = \mathcal{N}(u; m + s \mu, (s A)(s A)^T), \qquad
     q(u) = \sum_c \pi_c \, \mathcal{N}(u; m + s \mu_c, \mathrm{diag}(s \sigma_c)^2)
@@ -12,7 +12,15 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, MultivariateNormal, Normal
 
-from pyrovae.evidence.proposals.local import Family, Local, Parameters, Points, draw_real, particles_at_once, single
+from pyrovae.evidence.proposals.local import (
+    Family,
+    Local,
+    Parameters,
+    Points,
+    draw_unconstrained,
+    particles_at_once,
+    single,
+)
 from pyrovae.pairs.latents import Joint, Latents
 
 NUM_COMPONENTS = 4  # of a mixture
@@ -20,7 +28,7 @@ _NUM_DRAWS = 256  # for moments, and for places where the components of a mixtur
 
 
 class Frame(NamedTuple):
-    """Mean and standard deviations of a distribution on the real line, each (n, num_dims)."""
+    """Mean and standard deviations of a distribution in unconstrained space, each (n, num_dims)."""
 
     mean: Tensor
     scale: Tensor
@@ -36,7 +44,7 @@ def frame_of(u: Tensor) -> Frame:
 
 def full_covariance(latents: Latents, near: Local) -> Family:
     """One Gaussian over all coordinates together; it starts at the moments of ``near``, without covariances."""
-    frame = frame_of(draw_real(latents, near.sample, _NUM_DRAWS))
+    frame = frame_of(draw_unconstrained(latents, near.sample, _NUM_DRAWS))
     start = {"loc": torch.zeros_like(frame.mean), "scale_tril": torch.zeros_like(frame.mean).diag_embed()}
 
     def build(parameters: Parameters) -> Local:
@@ -67,7 +75,7 @@ class Gaussian(Local):
 
 def mixture(latents: Latents, near: Local) -> Family:
     """Gaussians without covariances, weighted; they start at :func:`centres`, with the spread of ``near``."""
-    u = draw_real(latents, near.sample, _NUM_DRAWS)
+    u = draw_unconstrained(latents, near.sample, _NUM_DRAWS)
     frame = frame_of(u)
     loc = torch.stack([(centre - frame.mean) / frame.scale for centre in centres(latents, near, u)], 1)
     start = {"logits": torch.zeros_like(loc[..., 0]), "loc": loc, "log_scale": torch.zeros_like(loc)}
@@ -111,7 +119,7 @@ def centres(latents: Latents, near: Local, u: Tensor) -> list[Tensor]:
     References:
         Gonzalez (1985), Clustering to minimize the maximum intercluster distance, Theoretical Computer Science 38:293.
     """
-    frame, candidates = frame_of(u), torch.cat([u, draw_real(latents, latents.draw_prior, len(u))])
+    frame, candidates = frame_of(u), torch.cat([u, draw_unconstrained(latents, latents.draw_prior, len(u))])
     log_weight = torch.cat([_defensive_weight(latents, near, p) for p in candidates.split(particles_at_once(latents))])
     candidates = _rows(candidates, Categorical(logits=log_weight.T).sample((len(u),)))
     found = [frame.mean]
@@ -123,7 +131,7 @@ def centres(latents: Latents, near: Local, u: Tensor) -> list[Tensor]:
 
 def _defensive_weight(latents: Latents, near: Local, u: Tensor) -> Tensor:
     """Log weights of points against the mixture of ``near`` and the prior: (K, n), up to a constant."""
-    joint = latents.log_joint_real(u)
+    joint = latents.log_joint_unconstrained(u)
     log_prior = joint.log_prior + joint.log_jacobian
     return joint.log_likelihood + log_prior - torch.logaddexp(near.log_prob(u, joint), log_prior)
 

@@ -12,7 +12,7 @@ from torch.distributions import Transform, transform_to
 from torch.distributions.constraints import Constraint, is_dependent
 
 from pyrovae.base.errors import InputError
-from pyrovae.evidence.proposals.local import Family, Local, Parameters, Points, draw_real, single
+from pyrovae.evidence.proposals.local import Family, Local, Parameters, Points, draw_unconstrained, single
 from pyrovae.pairs.latents import Joint, Latents
 from pyrovae.pairs.structure import Structure
 from pyrovae.pairs.supports import layers
@@ -29,29 +29,29 @@ class _Freed(NamedTuple):
 
     kind: type
     event_dim: int
-    transforms: dict[str, Transform]  # parameter -> the map from the real line to where it may be
-    origin: dict[str, Tensor]  # parameter -> what the guide says, on the real line, (n, ...)
+    transforms: dict[str, Transform]  # parameter -> the map from unconstrained space to where it may be
+    origin: dict[str, Tensor]  # parameter -> what the guide says, unconstrained, (n, ...)
     unit: dict[str, Tensor]
 
 
 def own_family(latents: Latents, near: Local) -> Family:
     """The guide's own family with parameters free for each datum; it starts at the guide.
 
-    Each site keeps the class of its distribution; its parameters move on the real line, each under the transform of
-    its constraint. A location moves in units of the spread that the guide's draws have over all data.
+    Each site keeps the class of its distribution; its parameters move in unconstrained space, each under the transform
+    of its constraint. A location moves in units of the spread that the guide's draws have over all data.
 
     Args:
         latents: of the data.
         near: the guide, as every family gets what it starts near.
 
     Raises:
-        InputError: naming the site, where the guide's parameters hang on another draw, its draws carry no gradient, or
-            its distribution is not given by parameters (a flow).
+        InputError: naming the site, where the guide's parameters depend on another draw, its draws carry no gradient,
+            or its distribution is not given by parameters (a flow).
     """
     first, second = (sites_of(latents.guide, *latents.args) for _ in range(2))
-    spread = latents.split_real(draw_real(latents, near.sample, _NUM_DRAWS).std((0, 1)))
+    spread = latents.split_sites(draw_unconstrained(latents, near.sample, _NUM_DRAWS).std((0, 1)))
     for name in first:
-        _refuse_unfit(name, layers(first[name]["fn"])[-1], layers(second[name]["fn"])[-1])
+        _require_free_parameters(name, layers(first[name]["fn"])[-1], layers(second[name]["fn"])[-1])
     freed = {name: _free(site["fn"], latents.structure, spread[name]) for name, site in first.items()}
     start = {
         _key(name, parameter): torch.zeros_like(origin)
@@ -111,7 +111,7 @@ def _free(fn: Any, structure: Structure, spread: Tensor) -> _Freed:
     return _Freed(type(base), len(fn.event_shape), transforms, origin, unit)
 
 
-def _refuse_unfit(name: str, base: Any, again: Any) -> None:
+def _require_free_parameters(name: str, base: Any, again: Any) -> None:
     """Demands parameters that can be moved, and that the datum alone decides; ``again`` is from another run."""
     kind = type(base).__name__
     if not base.has_rsample:
@@ -119,11 +119,11 @@ def _refuse_unfit(name: str, base: Any, again: Any) -> None:
     elif not _is_rebuilt(base):
         reason = f"{kind} is not given by parameters that can be freed one by one (as a flow is not)"
     elif not _has_one_support(type(base)):
-        reason = f"the support of {kind} hangs on its parameters, so gradients do not tell how to move them"
+        reason = f"the support of {kind} depends on its parameters, so gradients do not tell how to move them"
     elif not all(
         torch.allclose(a, b) for a, b in zip(_parameters(base).values(), _parameters(again).values(), strict=True)
     ):
-        reason = "its parameters hang on another draw, so no distribution of it stands for one datum"
+        reason = "its parameters depend on another draw, so no distribution of it stands for one datum"
     else:
         return
     raise InputError(

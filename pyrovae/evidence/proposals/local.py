@@ -17,7 +17,7 @@ from torch import Tensor
 from pyrovae.base.random import Key, seed_everything
 from pyrovae.pairs.latents import Joint, Latents, Values
 
-Points = Any  # on the real line, a tensor (K, n, num_dims), or as the programs take them, site -> (K, n, ...)
+Points = Any  # in unconstrained space, a tensor (K, n, num_dims), or as the programs take them, site -> (K, n, ...)
 Parameters = dict[str, Tensor]  # each (n, ...), free
 LEARNING_RATE = 0.05  # of Adam at first; parameters are in units of the spread that they describe
 NUM_ROUNDS = 16  # in which the end of an optimisation is compared with its start
@@ -27,11 +27,11 @@ class Local(ABC):
     """A distribution of the latents for each of n data, a mixture of C components (most often of one).
 
     Args:
-        share: (C, n), the weights of the components.
+        weight: (C, n), the weights of the components.
     """
 
-    def __init__(self, share: Tensor) -> None:
-        self.share = share
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight
 
     @abstractmethod
     def draw(self, num_particles: int) -> Points:
@@ -78,12 +78,12 @@ def particles_at_once(latents: Latents) -> int:
     return latents.particles.at_once()
 
 
-def draw_real(latents: Latents, draw: Callable[[int], Points], num_particles: int) -> Tensor:
-    """Draws moved to the real line, a few at a time: (K, n, num_dims)."""
+def draw_unconstrained(latents: Latents, draw: Callable[[int], Points], num_particles: int) -> Tensor:
+    """Draws moved to unconstrained space, a few at a time: (K, n, num_dims)."""
     size, found = particles_at_once(latents), []
     for start in range(0, num_particles, size):
         points = draw(min(size, num_particles - start))
-        found.append(points if isinstance(points, Tensor) else latents.to_real(points))
+        found.append(points if isinstance(points, Tensor) else latents.unconstrain(points))
     return torch.cat(found)
 
 
@@ -99,7 +99,7 @@ def best(
     num_draws: int,
     tick: Callable[[], object] = lambda: None,
 ) -> Local:
-    """The member of a family with the largest ELBO for each datum alone; for use inside ``blocks.undisturbed``.
+    """The member of a family with the largest ELBO for each datum alone; for use inside ``isolated``.
 
     Adam, its step falling to zero along a cosine, follows gradients through the draws alone: they vanish at every
     draw where q is the posterior (Roeder et al. 2017). Each component of a mixture moves along the gradient of its
@@ -143,16 +143,16 @@ def _objective(latents: Latents, family: Family, parameters: Parameters, num_dra
     """A number with the gradient of the ELBOs, that of each component divided by the component's weight."""
     q, held = family.build(parameters), family.build({name: value.detach() for name, value in parameters.items()})
     elbos = _component_elbos(latents, q, held, num_draws)
-    return (q.share * elbos.detach() + elbos).sum()
+    return (q.weight * elbos.detach() + elbos).sum()
 
 
 def _component_elbos(latents: Latents, q: Local, density: Local, num_draws: int) -> Tensor:
     """Mean of log p(x, z) - log q(z) over the draws of each component: (C, n)."""
-    points = q.draw(math.ceil(num_draws / len(q.share)))
-    # Values are scored as they are: moved to the real line, both densities would gain the same Jacobian.
-    joint = latents.log_joint_real(points) if isinstance(points, Tensor) else latents.log_joint(points)
+    points = q.draw(math.ceil(num_draws / len(q.weight)))
+    # Values are scored as they are: moved to unconstrained space, both densities would gain the same Jacobian.
+    joint = latents.log_joint_unconstrained(points) if isinstance(points, Tensor) else latents.log_joint(points)
     log_joint = joint.log_likelihood + joint.log_prior + joint.log_jacobian
-    return (log_joint - density.log_prob(points, joint)).unflatten(0, (len(q.share), -1)).mean(1)
+    return (log_joint - density.log_prob(points, joint)).unflatten(0, (len(q.weight), -1)).mean(1)
 
 
 def _better(latents: Latents, family: Family, end: Parameters, key: Key, num_draws: int) -> Parameters:
@@ -161,7 +161,7 @@ def _better(latents: Latents, family: Family, end: Parameters, key: Key, num_dra
     def elbos(parameters: Parameters) -> Tensor:
         seed_everything(*key)  # both on the same random numbers
         q = family.build(parameters)
-        return torch.stack([(q.share * _component_elbos(latents, q, q, num_draws)).sum(0) for _ in range(NUM_ROUNDS)])
+        return torch.stack([(q.weight * _component_elbos(latents, q, q, num_draws)).sum(0) for _ in range(NUM_ROUNDS)])
 
     # Whatever looks better on average is often so by noise alone.
     lost = ~(elbos(end) >= elbos(family.start)).any(0)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pyrovae.base.random import Key, seed_everything
 from pyrovae.evidence import estimators
-from pyrovae.evidence.proposals.local import Local, draw_real, particles_at_once
+from pyrovae.evidence.proposals.local import Local, draw_unconstrained, particles_at_once
 from pyrovae.pairs.latents import Latents
 from pyrovae.pairs.terms import LogTerms
 
@@ -53,7 +53,7 @@ def score(
     """K draws from each proposal, scored under the model and under every proposal.
 
     Args:
-        latents: of the data, inside ``blocks.undisturbed``.
+        latents: of the data, inside ``isolated``.
         proposals: by name.
         num_particles: K.
         key: of the random numbers, to which proposal and block of particles are added.
@@ -81,8 +81,8 @@ def _draws_of(latents: Latents, proposal: Local, others: Sequence[Local], num_pa
     parts, size = [], particles_at_once(latents)
     for number, start in enumerate(range(0, num_particles, size)):
         seed_everything(*key, number)
-        u = draw_real(latents, proposal.sample, min(size, num_particles - start))
-        joint = latents.log_joint_real(u)
+        u = draw_unconstrained(latents, proposal.sample, min(size, num_particles - start))
+        joint = latents.log_joint_unconstrained(u)
         log_prior = joint.log_prior + joint.log_jacobian
         log_density = torch.stack([other.log_prob(u, joint).double() for other in others])
         terms = LogTerms(joint.log_likelihood.to(u.dtype), log_prior.to(u.dtype), log_density.amax(0))

@@ -23,10 +23,10 @@ class MissingEntries(nn.Module):
 
     Args:
         complete: the program of complete data, D features and Z latents.
-        missing: the share of entries that `draw` leaves out, in [0, 1).
+        missing: the fraction of entries that `draw` leaves out, in [0, 1).
 
     Raises:
-        InputError: if the share is outside [0, 1).
+        InputError: if the fraction is outside [0, 1).
 
     References:
         Little and Rubin (2002), Statistical Analysis with Missing Data, doi:10.1002/9781119013563.
@@ -40,7 +40,7 @@ class MissingEntries(nn.Module):
     def __init__(self, complete: LinearGaussian, missing: float) -> None:
         super().__init__()
         if not 0 <= missing < 1:
-            raise InputError(f"missing is a share of entries in [0, 1); got {missing}")
+            raise InputError(f"missing is a fraction of entries in [0, 1); got {missing}")
         self.complete, self.missing = complete, missing
 
     def model(self, x: Tensor) -> None:
@@ -92,5 +92,5 @@ class MissingEntries(nn.Module):
 
 
 def missing_entries(num_features: int, num_latents: int, *, missing: float = 0.3, seed: int = 0) -> MissingEntries:
-    """Factor analysis in float64, of data in which a share `missing` of all entries is left out at random."""
+    """Factor analysis in float64, of data in which a fraction `missing` of all entries is left out at random."""
     return MissingEntries(factor_analysis(num_features, num_latents, seed=seed), missing)

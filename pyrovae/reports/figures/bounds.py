@@ -22,7 +22,7 @@ from pyrovae.reports.figures.style import BLUE, GREEN, INK, QUIET, RED, UNIT, dr
 ROUNDING = 1e-9  # nats: what is smaller is nothing
 
 
-def refuse_infinite(name: str, **values: Tensor) -> None:
+def require_finite(name: str, **values: Tensor) -> None:
     """Raises InputError where a mean has no place in a figure."""
     for quantity, value in values.items():
         if not value.isfinite().all():
@@ -43,11 +43,11 @@ def convergence(record: Convergence, *, annealed: Annealed | None = None) -> Fig
     Raises:
         InputError: if log p(x) is not finite for all data, or ``annealed`` is of other data.
     """
-    refuse_infinite("this convergence", log_evidence=record.log_evidence)
+    require_finite("this convergence", log_evidence=record.log_evidence)
     figure, panels = new_figure(4.9 if annealed is None else 8.6, 3.5, columns=1 if annealed is None else 2)
     _draw_curve(panels[0], record)
     if annealed is not None:
-        refuse_infinite("the annealed evidence", log_evidence=annealed.log_evidence)
+        require_finite("the annealed evidence", log_evidence=annealed.log_evidence)
         _check_same_rows(record, annealed)
         _draw_annealed(panels[0], annealed)
         _draw_shortfall(panels[1], record, annealed)
@@ -133,7 +133,7 @@ def annealed(record: Annealed) -> Figure:
     Raises:
         InputError: if log p(x) is not finite for all data.
     """
-    refuse_infinite("the annealed evidence", log_evidence=record.log_evidence)
+    require_finite("the annealed evidence", log_evidence=record.log_evidence)
     evidence, acceptance = record.to_dict()["log_evidence"], record.acceptance.mean().item()
     digits = {"mean": 2, "data_se": 2, "mc_se": 3}
     mean, data_se, mc_se = (number(evidence[key], places) for key, places in digits.items())
@@ -208,7 +208,7 @@ def _check_records(named: Mapping[int, Bidirectional]) -> None:
         raise InputError("expected a record of bidirectional() or a dict of them, got an empty one")
     first = next(iter(named.values()))
     for key, record in named.items():
-        refuse_infinite(f"the bounds at T = {key}", **{name: getattr(record, name) for name in _BOUNDS})
+        require_finite(f"the bounds at T = {key}", **{name: getattr(record, name) for name in _BOUNDS})
         if key != record.num_temperatures:
             raise InputError(
                 f"expected each record under its number of temperatures, {record.num_temperatures}; got {key!r}"

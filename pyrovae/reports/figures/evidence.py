@@ -61,10 +61,10 @@ def _group(name: str, account: Mapping[str, Any]) -> Group:
         Part(labels.get(quantity, label), quantity, at[start], at[end], color)
         for label, quantity, start, end, color in LEDGER
     ]
-    doubtful = account["pareto_k"]["fraction_above"] + account["pareto_k"]["fraction_undefined"]
-    bias = number(account["log_evidence"]["bias"], 4) + " or worse" * (doubtful > UNRELIABLE_FRACTION)
+    unreliable = account["pareto_k"]["fraction_above"] + account["pareto_k"]["fraction_undefined"]
+    bias = number(account["log_evidence"]["bias"], 4) + " or worse" * (unreliable > UNRELIABLE_FRACTION)
     sizes = f"N = {account['num_data']:,}, K = {account['num_particles']:,}"
-    return Group(name, f"{sizes}, k-hat bad for {doubtful:.0%}, bias {bias}", parts, account)
+    return Group(name, f"{sizes}, k-hat bad for {unreliable:.0%}, bias {bias}", parts, account)
 
 
 @styled

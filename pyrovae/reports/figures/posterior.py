@@ -29,7 +29,7 @@ def posterior_of_one(record: PosteriorDraws) -> Figure:
     what speaks against it.
 
     Args:
-        record: what :func:`~pyrovae.exact_posterior` returned.
+        record: what :func:`~pyrovae.reference_posterior` returned.
     """
     exact, guide = (_columns(values) for values in (_flat(record.values), record.guide_values))
     if len(record.names) == 2 and not _is_whole(exact):

@@ -204,21 +204,21 @@ def plane(means: Mapping[str, Tensor]) -> tuple[np.ndarray, tuple[str, str]]:
         return every.numpy(), (f"posterior mean of {names[0]}", "spread at random")
     if len(names) == 2:
         return every.numpy(), (f"posterior mean of {names[0]}", f"posterior mean of {names[1]}")
-    points, share = _principal_components(every)
+    points, fraction = _principal_components(every)
     first, second = (
-        f"principal component {i + 1} of {len(names)} latents ({share[i]:.0%} of variance)" for i in (0, 1)
+        f"principal component {i + 1} of {len(names)} latents ({fraction[i]:.0%} of variance)" for i in (0, 1)
     )
     return points, (first, second)
 
 
 def _principal_components(rows: Tensor) -> tuple[np.ndarray, list[float]]:
-    """The first two, (N, 2), and each one's share of the variance."""
+    """The first two, (N, 2), and each one's fraction of the variance."""
     if len(rows) < 3:
         raise InputError(f"principal components of the latents need at least three data, got {len(rows)}")
     u, s, vt = torch.linalg.svd(rows - rows.mean(0), full_matrices=False)
     largest = vt[:2].gather(1, vt[:2].abs().argmax(1, keepdim=True))  # made positive: the same sign on every machine
-    share = s.square() / s.square().sum().clamp_min(1e-300)
-    return (u[:, :2] * s[:2] * largest.flatten().sign()).numpy(), share[:2].tolist()
+    fraction = s.square() / s.square().sum().clamp_min(1e-300)
+    return (u[:, :2] * s[:2] * largest.flatten().sign()).numpy(), fraction[:2].tolist()
 
 
 def scatter(axes: Axes, points: np.ndarray, index: np.ndarray, classes: Sequence[Any] | None) -> None:

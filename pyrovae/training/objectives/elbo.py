@@ -10,7 +10,7 @@ from pyrovae.pairs.traces import Program, TracePair
 from pyrovae.training.objectives import bounds
 from pyrovae.training.objectives.bounds import Bound
 from pyrovae.training.objectives.objective import Objective
-from pyrovae.training.objectives.scales import alike, refuse_without_gradients
+from pyrovae.training.objectives.scales import alike, require_gradients
 
 
 class SampledELBO(Objective):
@@ -58,7 +58,7 @@ class AnalyticKLELBO(Objective):
                 f"and nothing else, but it draws {list(structure.drawn)}: the closed-form KL would be wrong. "
                 "Use SampledELBO"
             )
-        refuse_without_gradients(type(self).__name__, run)
+        require_gradients(type(self).__name__, run)
         for name in structure.latents:
             for handler in ("scale", "mask"):
                 if not alike(run.latent[name][handler], run.drawn[name][handler]):

@@ -12,7 +12,7 @@ from pyrovae.pairs.traces import Program, TracePair
 from pyrovae.training.objectives import bounds
 from pyrovae.training.objectives.bounds import Bound
 from pyrovae.training.objectives.objective import Objective
-from pyrovae.training.objectives.scales import refuse_without_gradients, scale_of_data, scales_all_alike
+from pyrovae.training.objectives.scales import require_gradients, scale_of_data, scales_all_alike
 
 
 class IWAE(Objective):
@@ -58,5 +58,5 @@ class IWAE(Objective):
         return Bound(-(scale * per_datum).sum(), *terms)
 
     def _demand(self, structure: Structure, run: TracePair) -> None:
-        refuse_without_gradients(type(self).__name__, run)
+        require_gradients(type(self).__name__, run)
         self._scales_all_alike = scales_all_alike(structure, run)

@@ -26,13 +26,13 @@ from pyro.infer import ELBO
 from pyro.util import warn_if_nan
 from torch import Tensor
 
-from pyrovae.base.random import kept_rng
+from pyrovae.base.random import preserve_rng_state
 from pyrovae.pairs.context import evaluation_mode, modules_of
 from pyrovae.pairs.particles import Particles, check_at_least_one
 from pyrovae.pairs.structure import Structure
 from pyrovae.pairs.traces import Program, TracePair, num_rows, plain_traces
 from pyrovae.training.objectives.bounds import Bound
-from pyrovae.training.objectives.scales import differs_by_datum, refuse_enumerated, rescaled, scale_of_plate
+from pyrovae.training.objectives.scales import differs_by_datum, require_drawn, rescaled, scale_of_plate
 
 
 class Prepared(NamedTuple):
@@ -85,7 +85,7 @@ class Objective(ELBO):
             self._pair, self._prepared = (model, guide), {}
         rows = num_rows(args)
         if rows not in self._prepared:
-            with torch.no_grad(), kept_rng(), evaluation_mode(modules_of(model, guide)):
+            with torch.no_grad(), preserve_rng_state(), evaluation_mode(modules_of(model, guide)):
                 self._prepared[rows] = self._look(model, guide, args)
         return self._prepared[rows]
 
@@ -119,7 +119,7 @@ class Objective(ELBO):
         """Refuses a pair for which this bound would be wrong; called once for each pair."""
 
     def _look(self, model: Program, guide: Program, args: Sequence[Any]) -> Prepared:
-        refuse_enumerated(plain_traces(model, guide, args))
+        require_drawn(plain_traces(model, guide, args))
         loops = self.num_particles == 1 or not self.vectorize_particles
         with pyro.validation_enabled(False):  # it would refuse values under a mask
             particles = Particles(model, guide, args, plate=self.plate, strategy="looped" if loops else None)

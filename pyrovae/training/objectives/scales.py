@@ -66,7 +66,7 @@ def alike(a: Any, b: Any) -> bool:
     return a.shape == b.shape and torch.allclose(a, b)
 
 
-def refuse_enumerated(run: TracePair) -> None:
+def require_drawn(run: TracePair) -> None:
     """Demands that every latent is drawn."""
     drawn = run.drawn
     summed = {name: site for name, site in run.latent.items() if name not in drawn}
@@ -78,7 +78,7 @@ def refuse_enumerated(run: TracePair) -> None:
             )
 
 
-def refuse_without_gradients(bound: str, run: TracePair) -> None:
+def require_gradients(bound: str, run: TracePair) -> None:
     """Demands that every draw of the guide carries gradients; ``bound`` is what needs them."""
     run.guide.compute_score_parts()
     for name, site in run.drawn.items():

@@ -19,7 +19,7 @@ from pyrovae.data.split import as_split
 from pyrovae.evidence import blocks as measuring
 from pyrovae.evidence.evaluate import keep_freed_memory
 from pyrovae.evidence.importance import Evaluation, Plan
-from pyrovae.pairs.context import undisturbed
+from pyrovae.pairs.context import isolated
 from side_by_side import by_hand
 from side_by_side.clock import Clock
 from side_by_side.problems import CHANNELS, CONV_HIDDEN, PIXELS, Problem
@@ -141,7 +141,7 @@ def _evidence(
     """
     keep_freed_memory()
     split = as_split(by_hand.resident(problem, device))
-    with undisturbed(*build(problem, device)) as (model, guide, home):
+    with isolated(*build(problem, device)) as (model, guide, home):
         how = plan(problem.num_particles, compiled)
         run = Evaluation(measuring.Pair(model, guide, home, None), how, len(split))
         blocks = [measuring.Block(index, rows, int) for index, rows in enumerate(blocks_of(len(split), how.rows(home)))]

@@ -9,7 +9,7 @@ import pyrovae as pv
 from pyrovae.evidence.annealing.chains import Route, backward, forward
 from pyrovae.evidence.annealing.paths import from_guide, from_prior
 from pyrovae.evidence.annealing.tuning import tune
-from pyrovae.pairs.context import undisturbed
+from pyrovae.pairs.context import isolated
 from pyrovae.pairs.latents import Latents
 
 LIGHT = [("ppca", from_prior), ("gamma-poisson", from_prior), ("ppca", from_guide), ("mixture prior", from_guide)]
@@ -21,14 +21,14 @@ def test_weights_are_unbiased_both_ways(name, start):
     oracle = pv.oracles.EXAMPLES[name]()
     x, _ = oracle.draw(3, seed=3)
     exact = oracle.log_evidence(x)
-    with undisturbed(oracle.model, pv.widened(oracle.guide, 1.2, shift=0.2)) as (model, guide, _):
+    with isolated(oracle.model, pv.widened(oracle.guide, 1.2, shift=0.2)) as (model, guide, _):
         latents = Latents(model, guide, (x,))
         torch.manual_seed(0)
         tuning = tune(start(latents), num_temperatures=40, num_leapfrog=3)
         route = Route(start(latents), tuning, tuning.schedule(40 if start is from_prior else 4))
         ratio = (forward(route, 2000).log_weight - exact).exp()
         truth = Latents(model, oracle.guide, (x,))
-        u = truth.to_real(truth.draw(2000))
+        u = truth.unconstrain(truth.draw(2000))
         inverse = (backward(route, u).log_weight + exact).exp()
     for values in (ratio, inverse):
         assert ((values.mean(0) - 1).abs() < 4 * values.std(0) / math.sqrt(2000)).all()

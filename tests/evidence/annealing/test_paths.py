@@ -10,14 +10,14 @@ import torch
 import pyrovae as pv
 from pyrovae.evidence.annealing.ais import annealed_evidence
 from pyrovae.evidence.annealing.paths import from_guide, from_prior, state_at
-from pyrovae.pairs.context import undisturbed
+from pyrovae.pairs.context import isolated
 from pyrovae.pairs.latents import Latents
 
 
 def test_gradients_on_the_path_are_those_of_the_formula():
     oracle = pv.oracles.ppca(6, 2)
     x, _ = oracle.draw(4, seed=0)
-    with undisturbed(oracle.model, oracle.guide) as (model, guide, _):
+    with isolated(oracle.model, oracle.guide) as (model, guide, _):
         u = torch.randn(3, 4, 2, dtype=torch.float64)
         state = state_at(from_prior(Latents(model, guide, (x,))), u)
     torch.testing.assert_close(state.slope_start, -u)

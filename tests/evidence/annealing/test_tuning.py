@@ -7,7 +7,7 @@ from pyrovae.evidence.annealing.ais import annealed_evidence
 from pyrovae.evidence.annealing.chains import Route, forward
 from pyrovae.evidence.annealing.paths import from_prior
 from pyrovae.evidence.annealing.tuning import tune
-from pyrovae.pairs.context import undisturbed
+from pyrovae.pairs.context import isolated
 from pyrovae.pairs.latents import Latents
 
 
@@ -15,7 +15,7 @@ def test_the_pilot_is_apart_from_the_measured_chains():
     """Frozen: the chains that are weighed never touch the kernels, and the same key gives the same bits."""
     oracle = pv.oracles.ppca(6, 2)
     x, _ = oracle.draw(5, seed=0)
-    with undisturbed(oracle.model, oracle.mean_field_guide()) as (model, guide, _):
+    with isolated(oracle.model, oracle.mean_field_guide()) as (model, guide, _):
         latents = Latents(model, guide, (x,))
         torch.manual_seed(0)
         tuning = tune(from_prior(latents), num_temperatures=20, num_leapfrog=3)
@@ -29,7 +29,7 @@ def test_the_pilot_is_apart_from_the_measured_chains():
 def test_schedules_go_from_zero_to_one_and_spend_steps_where_the_ratio_varies():
     oracle = pv.oracles.ppca(20, 3)
     x, _ = oracle.draw(5, seed=0)
-    with undisturbed(oracle.model, oracle.mean_field_guide()) as (model, guide, _):
+    with isolated(oracle.model, oracle.mean_field_guide()) as (model, guide, _):
         torch.manual_seed(0)
         tuning = tune(from_prior(Latents(model, guide, (x,))), num_temperatures=40, num_leapfrog=3)
     for num_temperatures in (1, 2, 7, 100):

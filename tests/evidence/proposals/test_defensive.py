@@ -13,7 +13,7 @@ from pyrovae.evidence.evaluate import evaluate
 from pyrovae.evidence.proposals.defensive import Defended
 from pyrovae.evidence.proposals.widened import widened
 from pyrovae.evidence.report import Report
-from pyrovae.pairs.context import undisturbed
+from pyrovae.pairs.context import isolated
 from pyrovae.pairs.particles import Particles
 from pyrovae.pairs.terms import sum_by_role
 from pyrovae.programs.oracles import ppca
@@ -33,7 +33,7 @@ def account(guide, x=X, *, model=ORACLE.model, **options):
 
 
 def table(model, guide, x, share, *, num_particles=500, way="vectorized"):
-    with undisturbed(model, guide) as (model, guide, _):
+    with isolated(model, guide) as (model, guide, _):
         torch.manual_seed(0)
         return sum_by_role(
             Defended(Particles(model, guide, (x,), plate="data", strategy=way), share).draw(num_particles)

@@ -7,8 +7,8 @@ import torch
 
 import pyrovae as pv
 from pyrovae.evidence.proposals.gaussians import NUM_COMPONENTS, Gaussian, Mixture, centres, full_covariance, mixture
-from pyrovae.evidence.proposals.local import Guide, draw_real
-from pyrovae.pairs.context import undisturbed
+from pyrovae.evidence.proposals.local import Guide, draw_unconstrained
+from pyrovae.pairs.context import isolated
 from pyrovae.pairs.latents import Latents
 
 N, D = 4, 3
@@ -18,7 +18,7 @@ X, _ = ORACLE.draw(N, seed=0)
 
 @pytest.fixture
 def latents():
-    with undisturbed(ORACLE.model, ORACLE.mean_field_guide()) as (model, guide, _):
+    with isolated(ORACLE.model, ORACLE.mean_field_guide()) as (model, guide, _):
         torch.manual_seed(0)
         yield Latents(model, guide, (X,))
 
@@ -70,7 +70,7 @@ def test_families_start_near_what_they_are_given(latents, family):
     assert all(len(value) == N for value in made.start.values())
     assert len(q.share) == (NUM_COMPONENTS if made.name == "mixture" else 1)
     torch.testing.assert_close(q.share.sum(0), torch.ones(N).double())
-    u = draw_real(latents, guide.sample, 2000)
+    u = draw_unconstrained(latents, guide.sample, 2000)
     first = q.loc[0] if made.name == "mixture" else q.loc
     assert ((first - u.mean(0)).abs() < 0.3 * u.std(0)).all()
 
@@ -86,11 +86,11 @@ def test_a_mixture_starts_in_both_modes():
             pyro.sample("z", dist.Normal(x.sqrt(), 0.1))
 
     x = torch.tensor([0.5, 1.0, 2.0])
-    with undisturbed(model, guide) as (model, guide, _):
+    with isolated(model, guide) as (model, guide, _):
         torch.manual_seed(0)
         latents = Latents(model, guide, (x,))
         near = Guide(latents)
-        found = torch.stack(centres(latents, near, draw_real(latents, near.sample, 256)))[..., 0]
+        found = torch.stack(centres(latents, near, draw_unconstrained(latents, near.sample, 256)))[..., 0]
     assert found.shape == (NUM_COMPONENTS, 3)
     assert ((found[0] - x.sqrt()).abs() < 0.05).all()
     assert ((found[1] + x.sqrt()).abs() < 0.3).all()  # the farthest draw is of the other mode

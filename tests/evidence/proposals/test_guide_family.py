@@ -9,7 +9,7 @@ from examples.zoo import ZOO
 from pyrovae.base.errors import InputError
 from pyrovae.evidence.proposals.guide_family import own_family
 from pyrovae.evidence.proposals.local import Guide
-from pyrovae.pairs.context import undisturbed
+from pyrovae.pairs.context import isolated
 from pyrovae.pairs.latents import Latents
 
 DEPENDENT = {"hierarchical"}
@@ -19,12 +19,12 @@ NOT_HERE = {"no-latents", "auto-normal"} | {"discrete-and-continuous", "mixture"
 @pytest.mark.parametrize("name", [name for name in ZOO if name not in NOT_HERE])
 def test_it_starts_at_the_guide_with_parameters_for_each_datum(name):
     case = ZOO[name]()
-    with undisturbed(case.model, case.guide) as (model, guide, _):
+    with isolated(case.model, case.guide) as (model, guide, _):
         torch.manual_seed(0)
         latents = Latents(model, guide, case.args, plate=case.plate)
         near = Guide(latents)
         if name in DEPENDENT:
-            with pytest.raises(InputError, match=r"site 'z\w*' of the guide: its parameters hang on another draw"):
+            with pytest.raises(InputError, match=r"site 'z\w*' of the guide: its parameters depend on another draw"):
                 own_family(latents, near)
             return
         family = own_family(latents, near)
@@ -84,7 +84,7 @@ FREED = {  # name: (a distribution over three numbers, its free parameters)
 @pytest.mark.parametrize(("make", "parameters"), FREED.values(), ids=FREED)
 def test_each_parameter_is_said_once_and_free(make, parameters):
     x = torch.tensor([0.1, 0.5, 0.9, 1.0])
-    with undisturbed(model, guide_of(make)) as (run, guide, _):
+    with isolated(model, guide_of(make)) as (run, guide, _):
         torch.manual_seed(0)
         latents = Latents(run, guide, (x,))
         family = own_family(latents, Guide(latents))
@@ -107,7 +107,7 @@ REFUSED = {
     ),
     "bounds": (
         lambda x: dist.Uniform(-9 - x[:, None].expand(-1, 3), 9.0).to_event(1),
-        "site 'z' of the guide: the support of Uniform hangs on its parameters",
+        "site 'z' of the guide: the support of Uniform depends on its parameters",
     ),
     "no gradients": (
         lambda x: dist.VonMises(x[:, None].expand(-1, 3), 1.0).to_event(1),
@@ -115,14 +115,14 @@ REFUSED = {
     ),
     "noise of its own": (
         lambda x: dist.Normal(torch.randn(len(x), 3), 1.0).to_event(1),
-        "site 'z' of the guide: its parameters hang on another draw",
+        "site 'z' of the guide: its parameters depend on another draw",
     ),
 }
 
 
 @pytest.mark.parametrize(("make", "message"), REFUSED.values(), ids=REFUSED)
 def test_what_cannot_be_freed_is_refused_by_name(make, message):
-    with undisturbed(model, guide_of(make)) as (run, guide, _):
+    with isolated(model, guide_of(make)) as (run, guide, _):
         torch.manual_seed(0)
         latents = Latents(run, guide, (torch.rand(4),), strategy="looped")
         with pytest.raises(InputError, match=f"{message}.*Leave 'own' out of families"):

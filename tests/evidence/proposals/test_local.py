@@ -9,8 +9,8 @@ import pyrovae as pv
 from pyrovae.evidence.proposals import local
 from pyrovae.evidence.proposals.gaussians import full_covariance, mixture
 from pyrovae.evidence.proposals.guide_family import own_family
-from pyrovae.evidence.proposals.local import Guide, best, draw_real, particles_at_once
-from pyrovae.pairs.context import undisturbed
+from pyrovae.evidence.proposals.local import Guide, best, draw_unconstrained, particles_at_once
+from pyrovae.pairs.context import isolated
 from pyrovae.pairs.latents import Latents
 
 ORACLE = pv.oracles.ppca(8, 2)
@@ -20,14 +20,14 @@ SETTINGS = {"num_steps": 200, "num_draws": 4}
 
 @pytest.fixture
 def latents():
-    with undisturbed(ORACLE.model, ORACLE.mean_field_guide(1.5, 0.5)) as (model, guide, _):
+    with isolated(ORACLE.model, ORACLE.mean_field_guide(1.5, 0.5)) as (model, guide, _):
         torch.manual_seed(0)
         yield Latents(model, guide, (X,))
 
 
 @pytest.fixture
 def exact():
-    with undisturbed(ORACLE.model, ORACLE.guide) as (model, guide, _):
+    with isolated(ORACLE.model, ORACLE.guide) as (model, guide, _):
         torch.manual_seed(0)
         yield Latents(model, guide, (X,))
 
@@ -114,7 +114,7 @@ def test_a_fit_that_runs_into_nan_is_named():
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(x, 0.1))
 
-    with undisturbed(model, guide) as (model, guide, _):
+    with isolated(model, guide) as (model, guide, _):
         latents = Latents(model, guide, (torch.tensor([1.0, 0.0]),))
         with pytest.raises(
             FloatingPointError, match="family 'own': its best parameters for 1 of 2 data are not finite"
@@ -131,4 +131,4 @@ def test_draws_come_a_few_at_a_time(latents, monkeypatch):
         sizes.append(num_particles)
         return latents.draw(num_particles)
 
-    assert draw_real(latents, draw, 7).shape == (7, 5, 2) and sizes == [3, 3, 1]
+    assert draw_unconstrained(latents, draw, 7).shape == (7, 5, 2) and sizes == [3, 3, 1]

@@ -11,7 +11,7 @@ import pyrovae as pv
 from pyrovae.evidence import estimators
 from pyrovae.evidence.proposals.local import Guide
 from pyrovae.evidence.proposals.multiple import Table, account, score
-from pyrovae.pairs.context import undisturbed
+from pyrovae.pairs.context import isolated
 from pyrovae.pairs.latents import Latents
 
 K, REPETITIONS, LOG_EVIDENCE = 100, 4000, -2.5
@@ -63,7 +63,7 @@ def test_together_they_are_better_than_the_one_of_infinite_variance(repeated):
 def test_one_proposal_is_plain_importance_sampling():
     oracle = pv.oracles.ppca(6, 2)
     x, _ = oracle.draw(4, seed=0)
-    with undisturbed(oracle.model, oracle.mean_field_guide(1.3)) as (model, guide, _):
+    with isolated(oracle.model, oracle.mean_field_guide(1.3)) as (model, guide, _):
         latents = Latents(model, guide, (x,))
         table = score(latents, {"guide": Guide(latents)}, 50, ("gaps", 1))
     found, log_weight = account(table), (table.log_joint - table.log_density[0])[:, 0]
@@ -77,7 +77,7 @@ def test_draws_come_in_blocks_and_in_order(monkeypatch):
     oracle = pv.oracles.ppca(6, 2)
     x, _ = oracle.draw(4, seed=0)
     calls = []
-    with undisturbed(oracle.model, oracle.guide) as (model, guide, _):
+    with isolated(oracle.model, oracle.guide) as (model, guide, _):
         latents = Latents(model, guide, (x,))
         both = {"guide": Guide(latents), "again": Guide(latents)}
         monkeypatch.setattr("pyrovae.base.memory.ELEMENTS_AT_ONCE", 4 * 64 * 3)
@@ -97,7 +97,7 @@ def test_a_density_that_is_nan_is_named():
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(x.new_tensor(0.0), 1.0))
 
-    with undisturbed(model, guide) as (model, guide, _):
+    with isolated(model, guide) as (model, guide, _):
         latents = Latents(model, guide, (torch.zeros(3),))
         latents.particles = latents.particles.on((torch.tensor([0.0, 2.0, 0.0]),))
         with pytest.raises(
@@ -110,7 +110,7 @@ def test_a_density_that_is_nan_is_named():
 def test_an_exact_guide_is_exact_in_either_precision(dtype):
     oracle = pv.oracles.ppca(6, 2).to(dtype)
     x, _ = oracle.draw(40, seed=0)
-    with undisturbed(oracle.model, oracle.guide) as (model, guide, _):
+    with isolated(oracle.model, oracle.guide) as (model, guide, _):
         latents = Latents(model, guide, (x,))
         found = account(score(latents, {"guide": Guide(latents)}, 100, ("gaps", 1)))
     assert (found.pareto_k == -math.inf).all()

@@ -77,5 +77,5 @@ def test_the_share_of_missing_entries(oracle):
 
 @pytest.mark.parametrize("missing", [-0.1, 1.0, math.nan])
 def test_a_share_outside_its_range_is_refused(missing):
-    with pytest.raises(InputError, match=r"a share of entries in \[0, 1\); got"):
+    with pytest.raises(InputError, match=r"a fraction of entries in \[0, 1\); got"):
         MissingEntries(factor_analysis(6, 2), missing)
