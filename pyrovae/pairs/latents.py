@@ -124,7 +124,7 @@ class Latents:
 
         return self._at(values, self.guide, Placed, read)
 
-    # --------------------------------------------------------------------------------------------- in unconstrained space
+    # ----------------------------------------------------------------------------------------- in unconstrained space
 
     @property
     def num_dims(self) -> int:
