@@ -59,7 +59,8 @@ class Mapped:
                 "write it again, and fit with resume"
             )
         rows = self.rows[index if isinstance(index, slice) else index.cpu()].numpy()
-        self._ask(rows)
+        if len(rows):
+            self._ask(rows)
         return _tensor(np.take(np.asarray(self.array), rows, axis=0)).to(self.device)
 
     def to(self, device: torch.device | str) -> "Mapped":
@@ -69,13 +70,16 @@ class Mapped:
     def _ask(self, rows: Array) -> None:
         """Lets the system read just these rows, all at once; else it waits for each, and reads far around it.
 
-        Of a file larger than memory, 128 rows of 784 float32 then take 1.6 ms, without it 12 (no reading ahead
-        at all) to 110 (8 MB of it).
+        Where nothing stays in the cache, 128 rows of 784 float32 take 1.8 ms so, else 12 (no reading ahead
+        at all) to 120 (8 MB of it).
         """
         width = self.array.nbytes // len(self.array)
-        for begin in (self.start + rows * width).tolist():
-            page = begin - begin % mmap.PAGESIZE
-            self.buffer.madvise(mmap.MADV_WILLNEED, page, begin + width - page)
+        begins = np.sort(self.start + rows * width)
+        firsts, ends = begins // mmap.PAGESIZE * mmap.PAGESIZE, begins + width
+        apart = firsts[1:] > ends[:-1]  # rows in a run are asked for once: there may be millions of narrow ones
+        firsts, ends = firsts[np.append(True, apart)], ends[np.append(apart, True)]
+        for first, end in zip(firsts.tolist(), ends.tolist(), strict=True):
+            self.buffer.madvise(mmap.MADV_WILLNEED, first, end - first)
 
 
 def lies_in_file(array: Any) -> bool:

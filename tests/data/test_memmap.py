@@ -354,18 +354,34 @@ class Recorder:
         self.buffer.madvise(advice, start, length)
 
 
-@pytest.mark.parametrize("first", [0, 7])
-def test_the_pages_of_a_gather_and_no_others_are_asked_for(first, rows_file):
-    array = open_npy(rows_file(np.arange(500_000, dtype=np.uint32).astype(np.uint8).reshape(100, 5000)))[first:]
-    mapped = Mapped(array, torch.arange(len(array)).flip(0))
+@pytest.fixture(params=[0, 7])
+def wide(rows_file, request):
+    """Rows of 5000 bytes, more than a page; of 100 in the file the last ones, backwards."""
+    array = open_npy(rows_file(np.arange(500_000, dtype=np.uint32).astype(np.uint8).reshape(100, 5000)))
+    mapped = Mapped(array[request.param :], torch.arange(100 - request.param).flip(0))
     mapped.buffer = Recorder(mapped.buffer)
-    for index in (torch.tensor([90, 3, 40, 4, 3]), slice(10, 60)):
-        mapped.buffer.asked.clear()
-        np.testing.assert_array_equal(mapped[index], array[::-1][index])
-        starts = [128 + 5000 * (99 - row) for row in np.arange(100)[: len(array)][index]]
-        assert len(starts) == len(mapped.buffer.asked)
-        for start, (begin, end) in zip(starts, mapped.buffer.asked, strict=True):
-            assert start - mmap.PAGESIZE < begin <= start and end == start + 5000
+    return mapped
+
+
+def test_all_pages_of_a_gather_are_asked_for_at_once(wide):
+    rows = torch.tensor([90, 3, 40, 4, 3])
+    np.testing.assert_array_equal(wide[rows], wide.array[::-1][rows.numpy()])
+    asked = wide.buffer.asked
+    assert len(asked) == 3  # rows 3 and 4 are neighbours
+    for row in 99 - rows.numpy():
+        start = 128 + 5000 * row
+        assert any(begin <= start and start + 5000 <= end for begin, end in asked)
+    assert sum(end - begin for begin, end in asked) < 4 * 5000 + 6 * mmap.PAGESIZE
+
+
+def test_rows_in_a_run_are_asked_for_once(wide):
+    np.testing.assert_array_equal(wide[10:60], wide.array[::-1][10:60])
+    assert len(wide.buffer.asked) == 1
+
+
+def test_no_rows_are_asked_for_where_none_are_wanted(wide):
+    assert wide[5:5].shape == (0, 5000)
+    assert wide.buffer.asked == []
 
 
 def test_a_split_of_ones_own_may_hold_mapped_rows(rows_file):
