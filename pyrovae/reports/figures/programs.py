@@ -71,33 +71,36 @@ def prior_samples(
 
 
 @styled
-def manifold(model: Program, template: Any, *, num: int = 15, limit: float = 2.05, site: str | None = None) -> Figure:
-    """Means of p(x|z) over the plane of two latents, at equally spaced quantiles of a standard normal.
+def manifold(
+    model: Program, template: Any, *, num: int = 15, central: float = 0.96, seed: int = 0, site: str | None = None
+) -> Figure:
+    """Means of p(x|z) over the plane of two latents, at equally spaced quantiles of each one's own prior.
 
     Args:
         model: program of p(x, z) whose one latent site has event shape (2,).
         template: rows of the shape of data; a label or covariate is that of the first row.
         num: images along each side.
-        limit: the largest |z|; 2.05 is the quantile 0.98.
+        central: the prior probability between the first and the last value of a latent.
+        seed: of the draws z ~ p(z), 10,000, that tell the quantiles.
         site: the observed site to show, where several are images.
 
     Raises:
         InputError: if the model has other latent sites, or no observed site holds images.
     """
     template = as_split(template)[:1]
-    latent, dtype = plane_site(model, template)
-    edge = float(torch.special.ndtr(torch.tensor(limit)))
-    ticks = torch.special.ndtri(torch.linspace(1 - edge, edge, num, dtype=dtype))
-    z = torch.cartesian_prod(ticks.flip(0), ticks).flip(1)  # rows from the top: z[1] falls, z[0] rises along each
+    latent = plane_site(model, template)
+    prior = sample(model, template, num_samples=10_000, seed=seed).values[latent].flatten(0, -2)
+    levels = torch.linspace(0.5 - central / 2, 0.5 + central / 2, num, dtype=prior.dtype)
+    across, up = prior.quantile(levels, 0).unbind(-1)
+    z = torch.cartesian_prod(up.flip(0), across).flip(1)  # rows from the top: z[1] falls, z[0] rises along each
     draws = decode(model, template, {latent: z})
     name = image_site(draws.values, site)
     images = image_means(draws, name).unflatten(0, (num, num))
     figure, axes = grid_figure(images)
     show_grid(axes, images, range_of(images))
     shown = np.arange(0, num, math.ceil(num / 15))
-    values = [number(float(ticks[i]), 2) for i in shown]
-    axes.set_xticks(shown + 0.5, values)
-    axes.set_yticks(num - 0.5 - shown, values)
+    axes.set_xticks(shown + 0.5, [number(float(across[i]), 2) for i in shown])
+    axes.set_yticks(num - 0.5 - shown, [number(float(up[i]), 2) for i in shown])
     axes.set(xlabel=f"{latent}[0]", ylabel=f"{latent}[1]", title=f"means of p(x|{latent})")
     return figure
 
@@ -166,14 +169,14 @@ def latent_means(model: Program, guide: Program, data: Any, *, seed: int = 0) ->
     return figure
 
 
-def plane_site(model: Program, template: Split) -> tuple[str, torch.dtype]:
-    """The name and dtype of the one latent site of a model, of event shape (2,); refuses all else."""
+def plane_site(model: Program, template: Split) -> str:
+    """The name of the one latent site of a model, of event shape (2,); refuses all else."""
     drawn = sample(model, template, num_samples=1).values
     observed = decode(model, template, {}).values
     shapes = {name: tuple(value.shape[1:]) for name, value in drawn.items() if name not in observed}
     if list(shapes.values()) != [(2,)]:
         raise InputError(f"expected a model with one latent site of event shape (2,), got the latent sites {shapes}")
-    return (name := next(iter(shapes))), drawn[name].dtype
+    return next(iter(shapes))
 
 
 def posterior_means(model: Program, guide: Program, data: Split, seed: int) -> dict[str, Tensor]:

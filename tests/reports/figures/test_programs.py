@@ -4,6 +4,7 @@ import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
+import scipy.stats
 import torch
 
 import pyrovae as pv
@@ -26,14 +27,33 @@ class TestImages:
     def test_manifold_places_z(self, fits, digits):
         figure = figures.manifold(fits[2].model, digits.test, num=3)
         (axes,) = figure.axes
-        assert [label.get_text() for label in axes.get_xticklabels()] == ["−2.05", "0.00", "2.05"]
+        across, up = (
+            [float(label.get_text().replace("−", "-")) for label in labels]
+            for labels in (axes.get_xticklabels(), axes.get_yticklabels())
+        )
+        assert np.allclose([across, up], [[-2.05, 0, 2.05]] * 2, atol=0.12)  # 4 standard errors of 10,000 draws
         assert list(axes.get_yticks()) == [2.5, 1.5, 0.5]  # rows count downwards, z[1] upwards
-        low_right = pv.decode(fits[2].model, digits.test, {"z": torch.tensor([[2.05, -2.05]])})
+        low_right = pv.decode(fits[2].model, digits.test, {"z": torch.tensor([[across[-1], up[0]]])})
         shown = axes.images[0].get_array()
         size, scale = len(shown) // 3, (len(shown) // 3 - 2) // 8
         tile = shown[2 * size + 1 : 3 * size - 1 : scale, 2 * size + 1 : 3 * size - 1 : scale, 0]
         mean = low_right.means["x"][0]
         assert np.corrcoef(tile.ravel(), -mean.flatten().numpy())[0, 1] > 0.9999
+
+    def test_manifold_keeps_to_the_support_of_the_prior(self):
+        def model(x):
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Gamma(torch.tensor([2.0, 5.0]), 1.0).to_event(1))
+                pyro.sample(
+                    "x", dist.Poisson(z.sum(-1)[..., None, None].expand(*z.shape[:-1], 4, 4)).to_event(2), obs=x
+                )
+
+        (axes,) = figures.manifold(model, torch.ones(2, 4, 4), num=3, central=0.5).axes
+        shown = [
+            [float(one.get_text()) for one in labels] for labels in (axes.get_xticklabels(), axes.get_yticklabels())
+        ]
+        exact = [scipy.stats.gamma.ppf([0.25, 0.5, 0.75], shape) for shape in (2, 5)]
+        assert np.allclose(shown, exact, atol=0.12)
 
     def test_interpolation(self, every):
         (axes,) = every["interpolation"].axes
