@@ -125,7 +125,7 @@ def _kernels(module: GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
 
     torch's private names: ``compile_fx`` takes a graph as it is, where ``torch.compile`` would trace it anew and guard
     each call, for 3 to 14 % of a step (test_a_graph_is_compiled_as_it_is); ``fallback_random`` draws as torch draws
-    (test_a_compiled_graph_draws_the_same_noise); fake tensors with a ``ShapeEnv`` are what the compiler's cache asks for
+    (test_a_compiled_graph_draws_the_same_noise); the compiler's cache asks for fake tensors with a ``ShapeEnv``
     (test_what_this_machine_compiled_once_is_found_again).
     """
     from torch._inductor import config

@@ -23,8 +23,6 @@ from pyrovae.training.optimizers import torch_optimizers, unconstrained_paramete
 
 # What may differ when a fit is resumed: how long it goes on, and where and how it runs.
 _FREE_SETTINGS = ("epochs", "device", "compile")
-
-
 _ABSENT = {"precision": "float32"}  # what a run from before a setting was made with
 
 

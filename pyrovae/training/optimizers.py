@@ -136,8 +136,6 @@ def as_function(optimizer: PyroOptim, parameters: list[Tensor]) -> "Adam":
 
 
 _KINDS = (torch.optim.Adam, torch.optim.AdamW)
-
-
 _UNLIKE_ADAM = ("amsgrad", "maximize", "differentiable")  # what the formula above does not do
 
 
