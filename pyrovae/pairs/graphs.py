@@ -6,6 +6,7 @@ good, so a function that looks at a tensor's value cannot be traced, and is refu
 """
 
 import contextlib
+import importlib.util
 import logging
 import os
 import shutil
@@ -22,15 +23,11 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._triton import has_triton
 
 from pyrovae.base.errors import InputError
 from pyrovae.base.memory import out_of_memory
 
 _LIBRARIES = tuple(str(Path(file).parent) + os.sep for file in (pyro.__file__, torch.__file__, __file__))
-
-
-_LIBRARIES += (contextlib.__file__,)
 
 
 class Untraceable(InputError):
@@ -124,49 +121,29 @@ def captured(run: Callable[..., Any], *inputs: Tensor) -> Callable[..., None]:
 
 
 def _kernels(module: GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
-    """What inductor makes of a module, called without torch's wrapper around it, which takes as long as a small layer.
+    """What the inductor compiler makes of a module.
 
-    The wrapper is there for inputs that share memory, and for gradients: inputs are one to one without the former.
+    torch's private names: ``compile_fx`` takes a graph as it is, where ``torch.compile`` would trace it anew and guard
+    each call, for 3 to 14 % of a step (test_a_graph_is_compiled_as_it_is); ``fallback_random`` draws as torch draws
+    (test_a_compiled_graph_draws_the_same_noise); the compiler's cache asks for fake tensors with a ``ShapeEnv``
+    (test_what_this_machine_compiled_once_is_found_again).
     """
-    from torch._functorch import config as autograd_config
-    from torch._guards import TracingContext, tracing
     from torch._inductor import config
-    from torch._inductor.compile_fx import compile_fx, compile_fx_inner
+    from torch._inductor.compile_fx import compile_fx
     from torch._subclasses import FakeTensorMode
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-    made: list[tuple[GraphModule, Any]] = []
-    several = isinstance(module.graph.output_node().args[0], tuple | list)
-
-    def inner(graph: GraphModule, *args: Any, **options: Any) -> Any:
-        made.append((graph, compile_fx_inner(graph, *args, **options)))
-        return made[-1][1]
-
-    fake = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())  # what inductor's cache asks for
+    fake = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
     shapes = [fake.from_tensor(tensor, static_shapes=True) for tensor in inputs]
-    options = config.patch(fallback_random=True, size_asserts=False, alignment_asserts=False)
-    with options, autograd_config.patch(enable_autograd_cache=False), tracing(TracingContext(fake)):
-        wrapped: Any = compile_fx(module, shapes, inner_compile=inner)
-    if several and len(made) == 1:
-        graph, bare = made[0]
-        alike = _shapes(graph) == [tensor.shape for tensor in inputs]
-        if alike and _num_outputs(graph) == _num_outputs(module):
-            return lambda *inputs: bare(list(inputs))
-    return torch.no_grad()(wrapped)
-
-
-def _shapes(graph: GraphModule) -> list[Any]:
-    return [node.meta["val"].shape for node in graph.graph.nodes if node.op == "placeholder"]
-
-
-def _num_outputs(graph: GraphModule) -> int:
-    return len(graph.graph.output_node().all_input_nodes)
+    with config.patch(fallback_random=True):
+        kernels: Any = compile_fx(module, shapes)
+    return torch.no_grad()(kernels)
 
 
 def compiler_missing(device: torch.device) -> str | None:
     """What the inductor compiler lacks for a device, in words; None if nothing."""
     if device.type == "cuda":
-        return None if has_triton() else "there is no Triton for this device"
+        return None if importlib.util.find_spec("triton") else "there is no Triton for this device"
     if any(shutil.which(name) for name in ("g++", "clang++", "c++")):
         return None
     return "there is no C++ compiler here (g++ or clang++)"
@@ -201,7 +178,10 @@ def _attribute(module: Any, name: str) -> Any:
 
 
 class _Unseen(TorchDispatchMode):
-    """Refuses every look at the value of a tensor: the tracer itself lets one at a parameter pass."""
+    """Refuses every look at the value of a tensor.
+
+    The tracer itself lets one at a parameter pass (test_a_look_at_a_value_is_refused_by_its_line, "of a live tensor").
+    """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if _looks(func, args):
@@ -227,7 +207,7 @@ def _watched(function: Callable[..., Any]) -> Callable[..., Any]:
 def _line(error: BaseException | None) -> str:
     """The line of the caller's own code, "file.py, line 7", from which an error (or this call) comes."""
     frames = traceback.extract_tb(error.__traceback__) if error else traceback.extract_stack()
-    own = [frame for frame in frames if not frame.filename.startswith((*_LIBRARIES, "<"))]
+    own = [frame for frame in frames if not frame.filename.startswith((*_LIBRARIES, contextlib.__file__, "<"))]
     frame = (own or frames)[-1]
     return f"{Path(frame.filename).name}, line {frame.lineno} ({(frame.line or '').strip()})"
 

@@ -149,12 +149,6 @@ def fit(
     }
     with _trained_in_place(model, guide, target, out) as (model, guide, scope, modules):
         resumed = resume and out is not None and storage.holds_run(out)
-
-        def so_far() -> Fit:
-            scope.update(pyro.get_param_store().get_state())
-            state, programs = loop.state, (Scoped(model, scope), Scoped(guide, scope))
-            return Fit(*programs, list(state.history), state.interrupted, state.best_epoch, dict(settings))
-
         loop = Loop(
             model=model,
             guide=guide,
@@ -167,11 +161,17 @@ def fit(
             settings=settings,
             folder=Path(out) if out else None,
             record=record or {},
-            after_epoch=lambda epoch: callback(epoch, so_far()) if callback else None,
+            after_epoch=lambda epoch: callback(epoch, _so_far(loop, scope)) if callback else None,
             may_be_eager=compile == "auto" and not resumed,
         )
         loop.run(resume=resumed, visible=progress)
-        return so_far()
+        return _so_far(loop, scope)
+
+
+def _so_far(loop: Loop, scope: Any) -> Fit:
+    scope.update(pyro.get_param_store().get_state())
+    state, programs = loop.state, (Scoped(loop.model, scope), Scoped(loop.guide, scope))
+    return Fit(*programs, list(state.history), state.interrupted, state.best_epoch, dict(loop.settings))
 
 
 @contextmanager

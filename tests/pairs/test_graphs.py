@@ -1,5 +1,6 @@
 """A traced function does what the function does, on the caller's own tensors; one that looks at values is refused."""
 
+import importlib.util
 import random
 import shutil
 
@@ -53,6 +54,16 @@ def test_a_compiled_graph_draws_the_same_noise():
 
 
 @needs_compiler
+def test_a_graph_is_compiled_as_it_is():
+    from torch._dynamo.utils import counters
+
+    counters.clear()
+    graph = trace(lambda x: x.exp(), torch.ones(4, 3)).compiled(torch.ones(4, 3))
+    torch.testing.assert_close(graph(torch.zeros(4, 3)), torch.ones(4, 3))
+    assert not counters["frames"]  # none was traced again
+
+
+@needs_compiler
 def test_what_this_machine_compiled_once_is_found_again():
     from torch._dynamo.utils import counters
 
@@ -92,3 +103,8 @@ def test_a_machine_without_a_compiler_says_so(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(Untraceable, match="no C"):
         trace(lambda x: x + 1, torch.ones(3)).compiled(torch.ones(3))
+
+
+def test_a_cuda_machine_without_triton_says_so(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert tracing.compiler_missing(torch.device("cuda")) == "there is no Triton for this device"

@@ -427,6 +427,26 @@ def test_ctrl_c_after_an_epoch_went_astray_still_names_the_step(monkeypatch):
         fit(started_at_zero(Fragile()), x, True, batch_size=10, seed=0)
 
 
+def test_an_epoch_that_failed_is_taken_again_eagerly_and_the_next_one_compiled(monkeypatch):
+    eager, compiled, taken = Plain(), Plain(), []
+    expected = fit(eager, points(), False)
+
+    def failing_once(take, batch):
+        taken.append(take.__name__)
+        if len(taken) == 5:  # the second of three steps in the second epoch
+            raise RuntimeError("a passing failure")
+        take(batch)
+
+    at_each_step(monkeypatch, failing_once)
+    fitted = fit(compiled, points(), True)
+    assert taken == ["_take_replayed"] * 5 + ["_take"] * 3 + ["_take_replayed"] * 6
+    assert fitted.settings["compile"] is True
+    for a, b in zip(without_time(expected.history), without_time(fitted.history), strict=True):
+        assert a == pytest.approx(b, rel=1e-5)
+    for a, b in zip(eager.parameters(), compiled.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
 def test_bad_input_within_an_epoch_ends_it_at_once(monkeypatch):
     taken = []
 
