@@ -5,6 +5,7 @@ import doctest
 import functools
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -101,6 +102,21 @@ def test_every_folder_has_its_place():
 def test_no_folder_holds_more_than_ten_modules():
     folders = [str(Path(name).parent) for name in FILES if not name.endswith("__init__.py")]
     assert {folder: folders.count(folder) for folder in folders if folders.count(folder) > 10} == {}
+
+
+@pytest.mark.parametrize(
+    ("word", "home"),
+    [
+        (r"get_trace\(", "pairs/"),
+        (r"\.nodes\[", "pairs/"),
+        (r"log_prob_sum", "pairs/"),
+        (r"torch\._|_inductor", "pairs/graphs.py"),
+    ],
+)
+def test_traces_are_read_and_private_names_used_in_one_place_alone(word, home):
+    assert [
+        name for name, path in FILES.items() if re.search(word, path.read_text()) and not name.startswith(home)
+    ] == []
 
 
 def test_nothing_imports_the_command_line(path):

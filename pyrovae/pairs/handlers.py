@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from pyro.distributions import MaskedDistribution
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.subsample_messenger import _Subsample
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
@@ -23,7 +23,7 @@ class _Tempered(Messenger):
         self.beta = beta
 
     def _pyro_sample(self, msg: Any) -> None:
-        if not msg["is_observed"] and not isinstance(msg["fn"], _Subsample):
+        if not msg["is_observed"] and not site_is_subsample(msg):
             msg["scale"] = msg["scale"] * self.beta
 
 

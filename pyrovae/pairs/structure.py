@@ -5,7 +5,7 @@ from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import pyro.distributions as dist
-from pyro.poutine.subsample_messenger import _Subsample
+from pyro.poutine.util import site_is_subsample
 
 from pyrovae.base.errors import InputError
 from pyrovae.pairs.supports import base_measure, check_support, layers, support_of, support_text
@@ -134,8 +134,10 @@ def _outside(stacks: dict[str, dict], plate: str | None) -> str:
 def _check_no_subsampling(run: TracePair) -> None:
     for trace in run:
         for name, site in trace.nodes.items():
-            fn = site.get("fn")
-            if isinstance(fn, _Subsample) and fn.subsample_size is not None and fn.subsample_size < fn.size:
+            if site["type"] != "sample" or not site_is_subsample(site):
+                continue
+            fn: Any = site["fn"]
+            if fn.subsample_size is not None and fn.subsample_size < fn.size:
                 raise InputError(
                     f"plate '{name}' draws its own rows (subsample_size={fn.subsample_size} of {fn.size}): "
                     "give the rows as the argument, pyro.plate(name, size, subsample=rows) or pyro.plate(name, len(x))"

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import pyro.poutine as poutine
 import torch
 from pyro.poutine import Trace
-from pyro.poutine.subsample_messenger import _Subsample
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyrovae.base.errors import InputError
@@ -85,9 +85,7 @@ def sites(trace: Trace) -> Sites:
     return {
         name: site
         for name, site in trace.nodes.items()
-        if site["type"] == "sample"
-        and not isinstance(site["fn"], _Subsample)
-        and not (site["infer"] or {}).get("_deterministic")
+        if site["type"] == "sample" and not site_is_subsample(site) and not (site["infer"] or {}).get("_deterministic")
     }
 
 
