@@ -51,17 +51,14 @@ class Aggregation:
         pair: as it is measured.
         source: the N data that make the aggregate posterior, their rows fixed.
         seed: of the draws.
-        tick: is told of each datum drawn for, and of each one scored.
     """
 
-    def __init__(
-        self, pair: Pair, source: Split, *, seed: int, tick: Callable[[int], Any] = lambda num_data: None
-    ) -> None:
-        self.pair, self.source, self.seed, self.tick = pair, source, seed, tick
+    def __init__(self, pair: Pair, source: Split, *, seed: int) -> None:
+        self.pair, self.source, self.seed = pair, source, seed
         self.width = max(64, sum(column.shape[1:].numel() for column in source.columns))
 
     def draw(self, rows: Tensor, num_draws: int, *, key: int = 0) -> Drawn:
-        """S draws z ~ q(z|x) for the data in M rows, which are in random order; raises as ``factors.draw`` does."""
+        """S draws z ~ q(z|x) for the data in M rows, in random order; raises as ``factorization.draw`` does."""
         # Each block is scored twice: for its own data, and for one another's.
         return join(
             self.each_block(rows, lambda latents: draw(latents, num_draws), at_once=2 * num_draws, key=(0, key))
@@ -83,11 +80,10 @@ class Aggregation:
                 latents = self.pair.latents(self.source.batch(part))
                 seed_everything("surgery", self.seed, *key, index)
                 done.append(work(latents))
-            self.tick(len(part))
         return done
 
-    def score(self, drawn: Drawn, *, batch_size: int) -> Aggregate:
-        """The aggregate posterior at these draws, its data in blocks of ``batch_size``.
+    def score(self, drawn: Drawn, *, batch_size: int, tick: Callable[[int], Any] = lambda num_data: None) -> Aggregate:
+        """The aggregate posterior at these draws, its data in blocks of ``batch_size``; ``tick`` is told of each.
 
         Raises:
             FloatingPointError: naming the sites, if it is NaN at some draw.
@@ -101,7 +97,7 @@ class Aggregation:
                 for part in self._parts(drawn, block.num_data):
                     sums.add(part, block.log_factors({name: value[part] for name, value in values.items()}))
             means.append(block.means)
-            self.tick(block.num_data)
+            tick(block.num_data)
         sums.check(values)
         return Aggregate(*sums.log_mean(len(self.source)), _joined(means))
 

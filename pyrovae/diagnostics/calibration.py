@@ -19,7 +19,7 @@ from pyrovae.base.records import Record
 from pyrovae.base.tables import TextTable
 from pyrovae.data.split import as_split
 from pyrovae.diagnostics.rank_tests import NUM_REPLICATES, RankTest, check_level, rank_members, rank_test
-from pyrovae.evidence.blocks import Block, Pair, block_by_block
+from pyrovae.evidence.blocks import Block, Blocks, Pair, block_by_block
 from pyrovae.pairs.latents import Latents, Values, coordinates
 from pyrovae.pairs.simulation import simulate
 from pyrovae.pairs.supports import require_unmasked
@@ -181,21 +181,9 @@ def calibrate(
         tests = [rank_test(table, names, level=level, generator=generator) for table in tables]
         return Calibration(tests[0], tests[1], num_particles, seed, pair.strategy)
 
-    return block_by_block(
-        model,
-        guide,
-        begin,
-        record,
-        num_data=num_simulations,
-        batch_size=batch_size,
-        key=("calibration", seed),
-        plate=plate,
-        memory=f"{num_particles} particles of {{num_data}} data: lower batch_size or num_particles",
-        progress=progress,
-        desc="calibration",
-        unit="x",
-        total=num_simulations,
-    )
+    memory = f"{num_particles} particles of {{num_data}} data: lower batch_size or num_particles"
+    blocks = Blocks(num_simulations, batch_size, ("calibration", seed), memory)
+    return block_by_block(model, guide, blocks, begin, record, plate=plate, progress=progress)
 
 
 def _claim(subject: str, verb: str, test: RankTest) -> str:

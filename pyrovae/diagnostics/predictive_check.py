@@ -25,7 +25,7 @@ from pyrovae.data.protocol import Protocol
 from pyrovae.data.split import as_split
 from pyrovae.diagnostics.replications import KINDS, Checked, Checking, Part
 from pyrovae.diagnostics.statistics import Statistic, ks_band, ks_distance, ks_p_value, p_value
-from pyrovae.evidence.blocks import Block, Pair, block_by_block
+from pyrovae.evidence.blocks import Block, Blocks, Pair, block_by_block
 from pyrovae.pairs.traces import Program
 
 EXTREME = 0.025  # a p-value this near to 0 or 1 is outside the central 95 %
@@ -214,21 +214,9 @@ def predictive_check(
             protocol=split[: len(pit)].protocol,
         )
 
-    return block_by_block(
-        model,
-        guide,
-        begin,
-        record,
-        num_data=len(split),
-        batch_size=batch_size,
-        key=("checks", seed),
-        plate=plate,
-        memory="replications of {num_data} data: lower batch_size",
-        progress=progress,
-        desc="replications",
-        unit="x",
-        total=2 * len(split),
-    )
+    memory = "replications of {num_data} data: lower batch_size"
+    blocks = Blocks(len(split), batch_size, ("checks", seed), memory)
+    return block_by_block(model, guide, blocks, begin, record, plate=plate, progress=progress)
 
 
 def _comparison(name: str, blocks: Sequence[Checked]) -> Comparison:

@@ -158,7 +158,7 @@ class Checking:
     def _shown(self, draws: Iterator[Tensor], tick: Callable[..., Any]) -> Iterator[Tensor]:
         for replicated in draws:
             yield replicated
-            tick(replicated.shape[1] * len(replicated) / self.num_draws)
+            tick(replicated.shape[1] * len(replicated) / (len(KINDS) * self.num_draws))
 
 
 class _Ranks:

@@ -12,51 +12,23 @@ the second where prior and guide factorise. I_q(x; z), what a code says of whose
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyrovae.base.errors import InputError
-from pyrovae.base.memory import blocks_of
 from pyrovae.base.random import stream
 from pyrovae.base.records import Record
 from pyrovae.base.tables import TextTable, quantities
 from pyrovae.data.protocol import Protocol
 from pyrovae.data.split import as_split
 from pyrovae.diagnostics.aggregate_posterior import Aggregate, Aggregation, join_aggregates, mean_variances
+from pyrovae.diagnostics.decomposition import COLLAPSED, Dimension, Estimate, dimensions, estimates, terms
 from pyrovae.diagnostics.factorization import Drawn, join
-from pyrovae.evidence.blocks import Block, Pair, block_by_block
+from pyrovae.evidence.blocks import Block, Blocks, Pair, block_by_block
 from pyrovae.evidence.report import ERRORS_GIVEN_FIT
-from pyrovae.pairs.latents import coordinates
 from pyrovae.pairs.traces import Program
-
-TERMS = ("kl_prior", "mutual_information", "marginal_kl", "total_correlation", "dimension_wise_kl", "distortion")
-COLLAPSED = 0.01  # nats: an inactive dimension with less KL than this has collapsed
-
-
-class Estimate(NamedTuple):
-    """A mean over data in nats with its standard errors; NaN where it is not defined."""
-
-    mean: float
-    mc_se: float  # of the draws and of the choice of queries, given the data set
-    data_se: float  # of the data, which holds mc_se already
-
-
-class Dimension(NamedTuple):
-    """One coordinate of one latent site over all data; NaN where a number is not defined."""
-
-    name: str  # "z[3]"
-    kl: Estimate  # KL(q(z_j|x) || p(z_j))
-    marginal_kl: Estimate  # KL(q(z_j) || p(z_j)), whose sum is the dimension-wise KL
-    mean_variance: float  # over data, of E[z_j|x]
-    active: bool  # whether that is above the threshold
-
-    @property
-    def collapsed(self) -> bool:
-        """Whether the code ignores it: a KL below 0.01 nat, and inactive."""
-        return self.kl.mean < COLLAPSED and not self.active
-
 
 QUERIES_AT_ONCE = 500  # scored against all data, before the next ones are drawn
 MOST_QUERIES = 10_000  # data whose draws are scored, where the caller does not say
@@ -212,9 +184,10 @@ def surgery(
 
     The S draws z ~ q(z|x_m) of each of M queries are scored by the guide of *all* N data, so that q(z) is exact there
     and every part a mean over draws without bias: log q(z|x_m) - log q(z), log q(z) - log p(z), and so on. Its
-    Monte-Carlo error is given the N data (see ``parts.estimates``); its data SE is right to first order also where q(z)
-    itself depends on the data, as the derivative of these parts in q(z) is what they are means of, up to a constant. No
-    error tells how far the mutual information is below that of the population: on N data it is never above log N.
+    Monte-Carlo error is given the N data (see ``decomposition.estimates``); its data SE is right to first order also
+    where q(z) itself depends on the data, as the derivative of these parts in q(z) is what they are means of, up to a
+    constant. No error tells how far the mutual information is below that of the population: on N data it is never
+    above log N.
 
     It takes M S N densities of the guide, and 2 M S runs of the model on one datum.
 
@@ -263,12 +236,11 @@ def surgery(
     rows = torch.randperm(len(split), generator=stream(seed, "surgery"), device="cpu")[:num_queries]
 
     def begin(pair: Pair) -> Callable[[Block], tuple[Drawn, Aggregate]]:
-        source = split.to(pair.device)
+        run = Aggregation(pair, split.to(pair.device), seed=seed)
 
         def draw_and_score(block: Block) -> tuple[Drawn, Aggregate]:
-            run = Aggregation(pair, source, seed=seed, tick=block.tick)
             drawn = run.draw(rows[block.rows].to(pair.device), num_draws, key=block.index)
-            return drawn, run.score(drawn, batch_size=batch_size)
+            return drawn, run.score(drawn, batch_size=batch_size, tick=block.tick)
 
         return draw_and_score
 
@@ -290,21 +262,9 @@ def surgery(
             protocol=split.protocol,
         )
 
-    return block_by_block(
-        model,
-        guide,
-        begin,
-        record,
-        num_data=num_queries,
-        batch_size=QUERIES_AT_ONCE,
-        key=("surgery", seed),
-        plate=plate,
-        memory="{num_data} data and what they are told apart from: lower batch_size",
-        progress=progress,
-        desc="surgery",
-        unit="x",
-        total=num_queries + len(blocks_of(num_queries, QUERIES_AT_ONCE)) * len(split),
-    )
+    memory = "{num_data} data and what they are told apart from: lower batch_size"
+    blocks = Blocks(num_queries, QUERIES_AT_ONCE, ("surgery", seed), memory, num_steps=len(split))
+    return block_by_block(model, guide, blocks, begin, record, plate=plate, progress=progress)
 
 
 def _check_numbers(num_data: int, *, num_draws: int, num_queries: int, batch_size: int) -> None:
@@ -316,52 +276,3 @@ def _check_numbers(num_data: int, *, num_draws: int, num_queries: int, batch_siz
         raise InputError(f"num_queries must be from 2 to the {num_data} data there are, got {num_queries}")
     if batch_size < 1:
         raise InputError(f"batch_size must be at least 1, got {batch_size}")
-
-
-def terms(drawn: Drawn, aggregate: Aggregate) -> dict[str, Tensor]:
-    """Each of ``TERMS`` at each draw: (S, M) nats."""
-    log_guide, log_prior, log_aggregate = drawn.log_guide.sum(-1), drawn.log_prior.sum(-1), aggregate.log_density
-    log_product = aggregate.log_factors.sum(-1) if drawn.reason is None else torch.full_like(log_guide, math.nan)
-    columns = (
-        log_guide - log_prior,
-        log_guide - log_aggregate,
-        log_aggregate - log_prior,
-        log_aggregate - log_product,
-        log_product - log_prior,
-        -drawn.log_likelihood,
-    )
-    return dict(zip(TERMS, columns, strict=True))
-
-
-def estimates(values: Tensor, num_data: int) -> list[Estimate]:
-    r"""Means over N data of what S draws for each of M of them say, with their errors: (S, M, F) -> F estimates.
-
-    With f_m the mean over the draws of a query, w the variance among these averaged over queries, and the queries
-    drawn without replacement, the Monte-Carlo variance of the mean is estimated without bias by
-
-    .. math:: \left(1 - \tfrac{M}{N}\right) \frac{\mathrm{var}_m f_m}{M} + \frac{M}{N} \frac{w}{M S}
-
-    as var_m f_m holds w / S beside the variance between data. The data standard error is sd_m f_m / sqrt(M).
-
-    References:
-        Cochran (1977), Sampling Techniques, third edition, Wiley, chapter 10 (two-stage sampling).
-    """
-    num_draws, num_queries, _ = values.shape
-    fraction = num_queries / num_data
-    between = values.mean(0).var(0) / num_queries
-    within = values.var(0).mean(0) / (num_queries * num_draws)
-    columns = (values.mean((0, 1)), ((1 - fraction) * between + fraction * within).sqrt(), between.sqrt())
-    return [Estimate(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
-
-
-def dimensions(
-    drawn: Drawn, aggregate: Aggregate, mean_variance: Tensor, *, num_data: int, threshold: float
-) -> tuple[Dimension, ...]:
-    """Every coordinate of every site; their KLs are NaN where prior or guide does not factorise."""
-    tables = (drawn.log_guide - drawn.log_prior, aggregate.log_factors - drawn.log_prior)
-    if drawn.reason:
-        tables = (torch.full((*drawn.log_likelihood.shape, len(mean_variance)), math.nan),) * 2
-    kl, marginal_kl = (estimates(table, num_data) for table in tables)
-    names = coordinates({name: value.shape[2:] for name, value in drawn.values.items()})
-    columns = (names, kl, marginal_kl, mean_variance.tolist(), (mean_variance > threshold).tolist())
-    return tuple(Dimension(*row) for row in zip(*columns, strict=True))

@@ -68,34 +68,45 @@ class Block:
         return self.rows.stop - self.rows.start
 
 
+@dataclass(frozen=True)
+class Blocks:
+    """How data are cut into blocks.
+
+    Attributes:
+        num_data: N.
+        batch_size: data in a block, if need be by the device that the pair lives on.
+        key: of the random numbers, to which the number of the block is added; it begins with what the bar says.
+        memory: for what memory may not be enough, and what to lower; "{num_data}" is filled in.
+        num_steps: what a block's ``tick`` counts up to; None where it counts data.
+    """
+
+    num_data: int
+    batch_size: int | Callable[[torch.device], int]
+    key: Key
+    memory: str
+    num_steps: int | None = None
+
+
 def block_by_block(
     model: Program,
     guide: Program,
+    blocks: Blocks,
     begin: Callable[[Pair], Callable[[Block], Part]],
     record: Callable[[Sequence[Part], Pair], Result],
     *,
-    num_data: int,
-    batch_size: int | Callable[[torch.device], int],
-    key: Key,
     plate: str | None,
-    memory: str,
     progress: bool,
-    **shown: Any,
 ) -> Result:
     """Measures data block by block, the pair in eval mode, without gradients and with all else left as it was.
 
     Args:
         model: program of p(x, z).
         guide: program of q(z|x).
+        blocks: of the data.
         begin: what is done once for the pair; it gives what is done with each block.
         record: makes the result of what was done with the blocks so far, and of the pair.
-        num_data: N.
-        batch_size: data in a block, if need be by the device that the pair lives on.
-        key: of the random numbers; the number of the block is added to it.
         plate: name of the data plate, where several plates hold all sites.
-        memory: for what memory may not be enough, and what to lower; "{num_data}" is filled in.
         progress: show a bar for what takes over two seconds (never into a pipe).
-        shown: what the bar says: ``desc``, ``total``, ``unit``.
 
     Raises:
         InputError: if memory runs out.
@@ -105,12 +116,14 @@ def block_by_block(
     with isolated(model, guide) as (model, guide, device):
         pair = Pair(model, guide, device, plate)
         work = begin(pair)
-        size = batch_size if isinstance(batch_size, int) else batch_size(device)
+        size = blocks.batch_size if isinstance(blocks.batch_size, int) else blocks.batch_size(device)
+        slices, steps = blocks_of(blocks.num_data, size), blocks.num_steps
+        total, unit = (blocks.num_data, "x") if steps is None else (len(slices) * steps, "step")
         finished = kept_on_interrupt(done, lambda: record(done, pair))
-        with finished, bar(shown=progress, delay=2, **shown) as shown_bar:
-            for index, rows in enumerate(blocks_of(num_data, size)):
-                block = Block(index, rows, shown_bar.update)
-                seed_everything(*key, index)
-                with explain_out_of_memory(memory.format(num_data=block.num_data)):
+        with finished, bar(shown=progress, delay=2, desc=str(blocks.key[0]), total=total, unit=unit) as shown:
+            for index, rows in enumerate(slices):
+                block = Block(index, rows, shown.update)
+                seed_everything(*blocks.key, index)
+                with explain_out_of_memory(blocks.memory.format(num_data=block.num_data)):
                     done.append(work(block))
         return record(done, pair)

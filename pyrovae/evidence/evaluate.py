@@ -11,7 +11,7 @@ from pyrovae.base.errors import UntrustedEvidence
 from pyrovae.base.memory import of_device
 from pyrovae.data.split import Protocol, as_split
 from pyrovae.evidence import estimators
-from pyrovae.evidence.blocks import Block, Pair, block_by_block
+from pyrovae.evidence.blocks import Block, Blocks, Pair, block_by_block
 from pyrovae.evidence.importance import WEIGHTS_AT_ONCE, Evaluation, Plan, Weights
 from pyrovae.evidence.report import UNRELIABLE_FRACTION, Report
 from pyrovae.pairs.traces import Program
@@ -97,7 +97,6 @@ def _untrusted(report: Report) -> UntrustedEvidence:
     )
 
 
-FEWER = "lower batch_size or num_particles"
 Record = TypeVar("Record")
 
 
@@ -133,21 +132,9 @@ def measure(
         num_data = next(iter(whole.values())).shape[-1]
         return build(Measured(whole, pair.strategy, pair.measure, split[:num_data].protocol))
 
-    return block_by_block(
-        model,
-        guide,
-        begin,
-        record,
-        num_data=len(split),
-        batch_size=plan.rows,
-        key=("evaluation", plan.seed),
-        plate=plan.plate,
-        memory=f"{plan.num_particles} weights of {{num_data}} data: {FEWER}",
-        progress=progress,
-        desc="evidence",
-        unit="x",
-        total=len(split),
-    )
+    memory = f"{plan.num_particles} weights of {{num_data}} data: lower batch_size or num_particles"
+    blocks = Blocks(len(split), plan.rows, ("evaluation", plan.seed), memory)
+    return block_by_block(model, guide, blocks, begin, record, plate=plan.plate, progress=progress)
 
 
 def keep_freed_memory() -> None:

@@ -10,7 +10,7 @@ from examples.zoo import ZOO
 from pyrovae.data.split import as_split
 from pyrovae.diagnostics import aggregate_posterior as aggregate
 from pyrovae.diagnostics import aggregate_posterior as posterior_means
-from pyrovae.diagnostics import surgery as parts
+from pyrovae.diagnostics import decomposition as parts
 from pyrovae.diagnostics.aggregate_posterior import Aggregation
 from pyrovae.diagnostics.surgery import surgery
 from pyrovae.evidence.blocks import Pair

@@ -23,7 +23,6 @@ from torch.distributions.transforms import TanhTransform
 import pyrovae as pv
 from pyrovae.base.errors import InputError, Interrupted
 from pyrovae.diagnostics import aggregate_posterior as aggregate
-from pyrovae.diagnostics import surgery as parts
 from pyrovae.diagnostics.surgery import surgery
 
 PARTS = ("mutual_information", "marginal_kl", "total_correlation", "dimension_wise_kl")
@@ -109,16 +108,6 @@ def test_errors_are_calibrated(num_queries):
         assert abs(z.std() - 1) < 0.25, part
 
 
-def test_variance_of_two_stages_is_estimated_without_bias():
-    """24 of 40 data, 2 draws each, in 10,000 repetitions: the variance of the mean within 4 sqrt(2 / 10,000)."""
-    truth, repetitions = 0.4 * doubles(40), 10_000
-    chosen = torch.rand(repetitions, 40, generator=torch.Generator().manual_seed(1)).argsort(1)[:, :24]
-    values = truth[chosen].T + doubles(2, 24, repetitions, seed=2)
-    mean, mc_se, data_se = torch.tensor(parts.estimates(values, 40)).T
-    assert abs((mc_se.square().mean() / mean.var()).item() - 1) < 4 * math.sqrt(2 / repetitions)
-    torch.testing.assert_close(data_se, (values.mean(0).std(0) / math.sqrt(24)).float())
-
-
 def test_the_error_over_data_is_that_of_other_data():
     """Over 100 data sets the sd of each part is its data SE within 3.5 / sqrt(200), to first order in 1/N."""
     runs = [surgery(model, diagonal, doubles(100, 2, seed=seed), seed=seed) for seed in range(100)]
@@ -193,14 +182,6 @@ def test_collapsed_dimensions_are_named_and_healthy_ones_are_not(name, family):
     assert f"collapsed: {len(collapsed)} of 3 (KL < 0.01 nat and inactive)" in account.summary()
     assert all(name in account.summary() for name in collapsed)
     assert (account.mutual_information.mean < 1e-6) == (name == "collapsed")
-
-
-@pytest.mark.parametrize(
-    ("kl", "active", "collapsed"), [(0.009, False, True), (0.009, True, False), (0.3, False, False)]
-)
-def test_collapse_takes_both_a_small_kl_and_a_mean_that_does_not_move(kl, active, collapsed):
-    estimate = parts.Estimate(kl, 0.0, 0.0)
-    assert parts.Dimension("z", estimate, estimate, 0.0, active).collapsed == collapsed
 
 
 def test_threshold_is_that_of_active_units():

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from pyrovae.base.errors import InputError, UntrustedEvidence, check_at_least_one
-from pyrovae.base.memory import blocks_of
 from pyrovae.base.random import seed_everything
 from pyrovae.base.records import Record, spread
 from pyrovae.base.tables import TextTable, text
@@ -27,13 +26,13 @@ from pyrovae.evidence import estimators
 from pyrovae.evidence.annealing.chains import Route, Walk, forward
 from pyrovae.evidence.annealing.paths import Path, from_guide
 from pyrovae.evidence.annealing.tuning import num_transitions, tune
-from pyrovae.evidence.blocks import Block, Pair, block_by_block
+from pyrovae.evidence.blocks import Block, Blocks, Pair, block_by_block
 from pyrovae.evidence.report import UNRELIABLE_FRACTION, effective_size, evidence_and_errors
 from pyrovae.pairs.latents import Latents
 from pyrovae.pairs.traces import Program
 
 Start = Callable[[Latents], Path]
-MEMORY = "lower num_chains or batch_size"
+MEMORY = "{} chains of {{num_data}} data at once: lower num_chains or batch_size"
 ADVICE = "take more temperatures or chains, or start from the prior (from_prior)"
 
 
@@ -206,20 +205,9 @@ def annealed_evidence(
         protocol = split[: len(columns["ess"])].protocol
         return Annealed(**columns, **plan.settings(), measure=pair.measure, protocol=protocol)
 
-    annealed = block_by_block(
-        model,
-        guide,
-        begin,
-        record,
-        num_data=len(split),
-        batch_size=batch_size,
-        key=("annealing", seed),
-        plate=plate,
-        memory=f"{num_chains} chains of {{num_data}} data at once: {MEMORY}",
-        progress=progress,
-        desc="annealing",
-        total=len(blocks_of(len(split), batch_size)) * num_transitions(num_temperatures),
-    )
+    memory, num_steps = MEMORY.format(num_chains), num_transitions(num_temperatures)
+    blocks = Blocks(len(split), batch_size, ("annealing", seed), memory, num_steps)
+    annealed = block_by_block(model, guide, blocks, begin, record, plate=plate, progress=progress)
     if annealed.fraction_unreliable > UNRELIABLE_FRACTION:
         warnings.warn(
             f"the annealed evidence of {annealed.fraction_unreliable:.0%} of {len(annealed)} data rests on less than a "

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from pyrovae.base.errors import check_at_least_one
-from pyrovae.base.memory import blocks_of
 from pyrovae.base.random import seed_everything
 from pyrovae.base.records import Record, mean_and_se
 from pyrovae.base.tables import TextTable
@@ -24,7 +23,7 @@ from pyrovae.evidence.annealing.ais import MEMORY, Plan, Start
 from pyrovae.evidence.annealing.chains import backward
 from pyrovae.evidence.annealing.paths import from_guide
 from pyrovae.evidence.annealing.tuning import num_transitions
-from pyrovae.evidence.blocks import Block, Pair, block_by_block
+from pyrovae.evidence.blocks import Block, Blocks, Pair, block_by_block
 from pyrovae.pairs.simulation import simulate
 from pyrovae.pairs.traces import Program
 
@@ -166,20 +165,9 @@ def bidirectional(
         columns: Any = {name: torch.cat([block[name] for block in blocks]).cpu() for name in blocks[0]}
         return Bidirectional(**columns, data=_joined(data), **plan.settings(), num_particles=num_particles)
 
-    return block_by_block(
-        model,
-        guide,
-        begin,
-        record,
-        num_data=num_data,
-        batch_size=batch_size,
-        key=("bidirectional", seed),
-        plate=plate,
-        memory=f"{num_chains} chains of {{num_data}} data at once: {MEMORY}",
-        progress=progress,
-        desc="bounds",
-        total=len(blocks_of(num_data, batch_size)) * (num_transitions(num_temperatures) + num_temperatures),
-    )
+    memory, num_steps = MEMORY.format(num_chains), num_transitions(num_temperatures) + num_temperatures
+    blocks = Blocks(num_data, batch_size, ("bidirectional", seed), memory, num_steps)
+    return block_by_block(model, guide, blocks, begin, record, plate=plate, progress=progress)
 
 
 Simulation = tuple[dict[str, Tensor], tuple[Any, ...]]  # columns, and the arguments that hold simulated data

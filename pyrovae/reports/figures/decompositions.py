@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pyrovae.base.errors import InputError
+from pyrovae.diagnostics.decomposition import COLLAPSED, Dimension
 from pyrovae.diagnostics.gaps import Gaps
-from pyrovae.diagnostics.surgery import COLLAPSED, Dimension, Surgery
+from pyrovae.diagnostics.surgery import Surgery
 from pyrovae.reports.figures.bounds import plainly
 from pyrovae.reports.figures.style import BLUE, GREEN, INK, QUIET, RED, UNIT, draws, new_figure, number, source
 from pyrovae.reports.figures.waterfall import Group, Part, draw_groups, waterfall

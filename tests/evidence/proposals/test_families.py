@@ -8,7 +8,7 @@ import torch
 from examples.zoo import ZOO
 
 from pyrovae.base.errors import InputError
-from pyrovae.diagnostics.gaps import FAMILIES, Plan, measure, require_comparable
+from pyrovae.evidence.proposals.families import FAMILIES, Plan, measure, require_comparable
 from pyrovae.pairs.context import isolated
 from pyrovae.pairs.latents import Latents
 
