@@ -151,20 +151,3 @@ def test_validation_data_train_nothing():
         pv.fit(model, guide, x, valid=valid, epochs=2, batch_size=20)
         nets.append(net)
     assert_same_weights(*nets)
-
-
-def test_a_data_plate_is_named_where_two_hold_all_sites():
-    def model(x):
-        with pyro.plate("data", len(x), dim=-2), pyro.plate("inner", 5, dim=-1):
-            z = pyro.sample("z", dist.Normal(0.0, 1.0))
-            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-
-    def guide(x):
-        loc = pyro.param("loc", torch.tensor(0.0))
-        with pyro.plate("data", len(x), dim=-2), pyro.plate("inner", 5, dim=-1):
-            pyro.sample("z", dist.Normal(loc, 1.0))
-
-    x = torch.randn(5, 5)
-    with pytest.raises(pv.InputError, match="name the data plate with plate="):
-        pv.fit(model, guide, x, epochs=1)
-    assert len(pv.fit(model, guide, x, epochs=1, plate="data").history) == 1
