@@ -2,10 +2,11 @@
 
 import math
 
+import pytest
 import torch
 
 from pyrovae.base.records import mean_and_se
-from pyrovae.base.tables import TextTable, quantities
+from pyrovae.base.tables import TextTable, quantities, text
 
 
 def test_columns_are_aligned():
@@ -29,3 +30,19 @@ def test_quantities_have_their_errors():
     assert lines[0].split() == ["mean", "data", "SE", "MC", "SE"]
     assert lines[1].split() == ["one", "2.000", "1.000", "2.5000", "!"]
     assert lines[2].split() == ["two", "0.000", "-"]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(2.5, "2.50"), (None, "-"), (math.nan, "-"), (-math.inf, "-inf"), (0, "0.00"), ("<b>", "<b>")]
+)
+def test_a_cell_as_text(value, shown):
+    assert text(value, ".2f") == shown
+
+
+def test_html_holds_every_cell_and_no_markup_of_its_own():
+    table = TextTable([("a & b", "<6", ""), ("x", ">8", ".1f")], [("<i>one</i>", 2.0), ('say "<br>"', None, "  > 1")])
+    assert table.to_html() == (
+        "<table><tr><td>a &amp; b</td><td>x</td></tr>"
+        "<tr><td>&lt;i&gt;one&lt;/i&gt;</td><td>2.0</td></tr>"
+        "<tr><td>say &quot;&lt;br&gt;&quot;</td><td>-</td><td>&gt; 1</td></tr></table>"
+    )

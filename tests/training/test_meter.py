@@ -63,36 +63,3 @@ def test_a_rescaling_plate_logs_nats_per_datum():
         pair.model, pair.guide, x, epochs=1, batch_size=60, optimizer=lambda ps: torch.optim.SGD(ps, lr=0.0)
     ).history[0]
     assert row["objective"] == pytest.approx(row["elbo"], rel=1e-5)
-
-
-def test_iwae_over_discrete_draws_is_refused():
-    def model(x):
-        with pyro.plate("data", len(x)):
-            k = pyro.sample("k", dist.Categorical(torch.ones(2)))
-            pyro.sample("x", dist.Normal(k.float(), 1.0), obs=x)
-
-    def guide(x):
-        with pyro.plate("data", len(x)):
-            pyro.sample("k", dist.Categorical(pyro.param("p", torch.ones(2)).softmax(-1)))
-
-    objective = RenyiELBO(alpha=0, num_particles=2, vectorize_particles=True)
-    with pytest.raises(pv.InputError, match="site 'k' of the guide cannot be reparameterized"):
-        pv.fit(model, guide, torch.randn(10), epochs=1, objective=objective)
-    assert pv.fit(model, guide, torch.randn(10), epochs=1).history[0]["elbo"] < 0
-
-
-def test_closed_form_kl_over_latents_in_another_order_is_refused():
-    def model(x):
-        with pyro.plate("data", len(x)):
-            a = pyro.sample("a", dist.Normal(0.0, 1.0))
-            b = pyro.sample("b", dist.Normal(a, 1.0))
-            pyro.sample("x", dist.Normal(b, 1.0), obs=x)
-
-    def guide(x):
-        loc = pyro.param("loc", torch.tensor(0.0))
-        with pyro.plate("data", len(x)):
-            b = pyro.sample("b", dist.Normal(x + loc, 1.0))
-            pyro.sample("a", dist.Normal(b / 2, 1.0))
-
-    with pytest.raises(pv.InputError, match="TraceMeanField_ELBO needs the guide to draw its latents"):
-        pv.fit(model, guide, torch.randn(10), epochs=1, objective=TraceMeanField_ELBO())
