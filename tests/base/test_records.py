@@ -13,8 +13,8 @@ from torch import Tensor
 
 import pyrovae as pv
 from pyrovae.base.errors import InputError
-from pyrovae.base.records import Record, mean_and_se
-from pyrovae.base.tables import TextTable, quantities
+from pyrovae.base.records import Record
+from pyrovae.base.tables import TextTable
 
 EVERY = every_record()
 pytestmark = [
@@ -230,29 +230,3 @@ def test_text_is_escaped():
     shown = TOY._repr_html_()
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in shown and "<td>a&lt;b</td>" in shown
     assert "<script" not in shown and "<i>" not in shown
-
-
-# -------------------------------------------------------------------------------------- its tables
-
-
-def test_columns_are_aligned():
-    table = TextTable(
-        [("name", "<6", ""), ("x", ">8", ".2f")], [("a", 1.25), "all of it", ("b", math.nan, "  why"), ("c", None)]
-    )
-    assert str(table).splitlines() == [
-        "name         x",
-        "a         1.25",
-        "all of it",
-        "b            -  why",
-        "c            -",
-    ]
-
-
-def test_quantities_have_their_errors():
-    cells = mean_and_se(torch.tensor([1.0, 3.0]), torch.tensor([3.0, 4.0]))
-    assert cells == {"mean": 2.0, "data_se": 1.0, "mc_se": 2.5}
-    assert mean_and_se(torch.tensor([1.0])) == {"mean": 1.0, "data_se": None}
-    lines = str(quantities(6, [("one", cells, "   !"), ("two", mean_and_se(torch.tensor([-1e-9])), "")])).splitlines()
-    assert lines[0].split() == ["mean", "data", "SE", "MC", "SE"]
-    assert lines[1].split() == ["one", "2.000", "1.000", "2.5000", "!"]
-    assert lines[2].split() == ["two", "0.000", "-"]

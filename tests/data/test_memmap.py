@@ -8,7 +8,6 @@ import torch
 
 import pyrovae as pv
 from pyrovae.base.errors import InputError
-from pyrovae.base.memory import machine_memory
 from pyrovae.data import as_split, load
 from pyrovae.data import user_files as files
 from pyrovae.data.batches import prefetch
@@ -230,17 +229,6 @@ def test_binarized_rows_that_memory_does_not_hold(rows_file, monkeypatch):
     for binarize in (lambda: load(path, divisor=255, binarization="static", mmap=True), lambda: dynamic.train.drawn(0)):
         with pytest.raises(InputError, match=message):
             binarize()
-
-
-def test_the_memory_of_a_container(tmp_path, monkeypatch):
-    limits = tmp_path / "memory.max", tmp_path / "limit_in_bytes"
-    monkeypatch.setattr("pyrovae.base.memory.CONTAINER_LIMITS", limits)
-    whole = machine_memory()
-    assert whole > 2**20
-    limits[0].write_text("max\n")
-    assert machine_memory() == whole
-    limits[1].write_text("4096\n")
-    assert machine_memory() == 4096
 
 
 # ---------------------------------------------------------------------------------- what cannot be mapped

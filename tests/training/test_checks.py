@@ -42,6 +42,17 @@ def test_data_outside_the_support_are_refused_before_training():
     assert all(torch.equal(a, b) for a, b in zip(before, vae.parameters(), strict=True))
 
 
+def test_too_little_memory_says_what_to_lower(monkeypatch):
+    vae = make_vae()
+
+    def full(*_, **__):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(vae.encoder, "forward", full)
+    with pytest.raises(pv.InputError, match="not enough memory"):
+        pv.fit(vae.model, vae.guide, make_data(), epochs=1)
+
+
 def test_a_data_plate_is_named_where_two_hold_all_sites():
     def model(x):
         with pyro.plate("data", len(x), dim=-2), pyro.plate("inner", 5, dim=-1):

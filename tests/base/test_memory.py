@@ -1,0 +1,52 @@
+"""How much memory there is, what is done at once, and words for when it was too much."""
+
+import pytest
+import torch
+
+from pyrovae.base.errors import InputError
+from pyrovae.base.memory import blocks_of, explain_out_of_memory, machine_memory, of_device
+
+
+def test_the_memory_of_a_container(tmp_path, monkeypatch):
+    limits = tmp_path / "memory.max", tmp_path / "limit_in_bytes"
+    monkeypatch.setattr("pyrovae.base.memory.CONTAINER_LIMITS", limits)
+    whole = machine_memory()
+    assert whole > 2**20
+    limits[0].write_text("max\n")
+    assert machine_memory() == whole
+    limits[1].write_text("4096\n")
+    assert machine_memory() == 4096
+
+
+SHORTAGES = {
+    "cpu": RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    "cuda": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
+    "python": MemoryError(),
+}
+
+
+@pytest.mark.parametrize("error", SHORTAGES.values(), ids=SHORTAGES)
+def test_a_shortage_is_said_in_words(error):
+    with pytest.raises(InputError, match=r"^not enough memory for 9 data at once: lower batch_size$") as caught:
+        with explain_out_of_memory("9 data at once: lower batch_size"):
+            raise error
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), KeyError("x")], ids=["of its kind", "of another"])
+def test_other_errors_are_left_as_they_are(error):
+    with pytest.raises(type(error)) as caught, explain_out_of_memory("nothing"):
+        raise error
+    assert caught.value is error
+
+
+@pytest.mark.parametrize(("num_data", "sizes"), [(7, [3, 3, 1]), (6, [3, 3]), (2, [2]), (0, [])])
+def test_every_row_is_in_one_block(num_data, sizes):
+    blocks = blocks_of(num_data, 3)
+    assert [rows.stop - rows.start for rows in blocks] == sizes
+    assert [row for rows in blocks for row in range(num_data)[rows]] == list(range(num_data))
+
+
+def test_a_size_by_device():
+    sizes = {"cpu": 1, "cuda": 2}
+    assert [of_device(sizes, torch.device(name)) for name in ("cpu", "cuda", "cuda:1", "meta")] == [1, 2, 2, 1]

@@ -1,0 +1,142 @@
+"""The loop over blocks: its seeds, its words for a shortage, what an interrupt leaves, and the pair as it was."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import nn
+
+from pyrovae.base.errors import InputError, Interrupted
+from pyrovae.base.random import preserve_rng_state, seed_everything
+from pyrovae.evidence.blocks import Pair, block_by_block
+from pyrovae.pairs.context import Scoped
+
+X = torch.arange(7.0)
+
+
+def model(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def guide(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(x / 2, 0.5**0.5))
+
+
+def measured(work, *, pair=(model, guide), num_data=7, batch_size=3, record=lambda done, _: done):
+    """What ``work(pair, block)`` gives for each block."""
+    return block_by_block(
+        *pair,
+        lambda pair: lambda block: work(pair, block),
+        record,
+        num_data=num_data,
+        batch_size=batch_size,
+        key=("test", 4),
+        plate=None,
+        memory="{num_data} data at once: lower batch_size",
+        progress=False,
+    )
+
+
+def test_blocks_are_all_rows_in_order():
+    rows = [(0, slice(0, 3), 3), (1, slice(3, 6), 3), (2, slice(6, 7), 1)]
+    assert measured(lambda _, block: (block.index, block.rows, block.num_data)) == rows
+    by_device = measured(lambda _, block: block.num_data, batch_size=lambda device: {"cpu": 4}[device.type])
+    assert by_device == [4, 3]
+
+
+def test_noise_is_by_the_number_of_the_block_whatever_came_before():
+    draws = measured(lambda _, block: torch.rand(2))
+    greedy = measured(lambda _, block: (torch.rand(2), torch.rand(50 * (block.index + 1)))[0])
+    for index, (drawn, other) in enumerate(zip(draws, greedy, strict=True)):
+        with preserve_rng_state():
+            seed_everything("test", 4, index)
+            assert torch.equal(drawn, other) and torch.equal(drawn, torch.rand(2))
+    assert len({tuple(drawn.tolist()) for drawn in draws}) == 3
+
+
+def interrupting(at):
+    def work(_, block):
+        if block.index == at:
+            raise KeyboardInterrupt
+        return block.rows
+
+    return work
+
+
+def test_an_interrupt_keeps_the_record_of_the_blocks_before():
+    with pytest.raises(KeyboardInterrupt, match="what was done is kept") as caught:
+        measured(interrupting(at=1), record=lambda done, pair: (list(done), pair.plate))
+    assert isinstance(caught.value, Interrupted) and caught.value.partial == ([slice(0, 3)], None)
+
+
+def test_an_interrupt_of_the_first_block_has_nothing_to_keep():
+    with pytest.raises(KeyboardInterrupt) as caught:
+        measured(interrupting(at=0))
+    assert not isinstance(caught.value, Interrupted)
+
+
+def test_a_shortage_of_memory_names_the_data_of_its_block():
+    def work(_, block):
+        if block.index == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(InputError, match="not enough memory for 1 data at once: lower batch_size"):
+        measured(work)
+
+
+class Noisy(nn.Module):
+    """Its encoder is in training, but for one part that is not."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(1, 1), nn.Dropout(), nn.Dropout())
+        self.encoder[2].eval()
+
+    def modes(self):
+        return [part.training for part in self.modules()]
+
+    def guide(self, x):
+        scale = pyro.param("scale", torch.tensor(1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(self.encoder(x[:, None])[:, 0], scale))
+
+
+@pytest.mark.parametrize("at", [None, 1], ids=["done", "interrupted"])
+def test_programs_are_unwrapped_and_all_else_is_put_back(at):
+    noisy = Noisy()
+    scope = {"params": {}, "constraints": {}}
+    with pyro.get_param_store().scope(scope):
+        pyro.param("scale", torch.tensor(2.0))
+    wrapped = Scoped(model, scope), Scoped(noisy.guide, scope)
+    before, state, seen = noisy.modes(), torch.get_rng_state(), []
+
+    def work(pair, block):
+        seen.append((pair.model, pair.guide, pair.device, any(noisy.modes()), torch.is_grad_enabled()))
+        assert pyro.param("scale") == 2
+        pair.particles((X[block.rows],))
+        return interrupting(at)(pair, block)
+
+    if at is None:
+        assert len(measured(work, pair=wrapped)) == 3
+    else:
+        with pytest.raises(KeyboardInterrupt, match="what was done is kept"):
+            measured(work, pair=wrapped)
+    assert set(seen) == {(model, noisy.guide, torch.device("cpu"), False, False)}
+    assert noisy.modes() == before and len(set(before)) == 2
+    assert torch.equal(torch.get_rng_state(), state) and torch.is_grad_enabled()
+    assert torch.distributions.Distribution._validate_args
+    assert scope["params"]["scale"] == 2 and not list(pyro.get_param_store().keys())
+
+
+def test_the_way_is_found_once_for_blocks_of_a_size_and_the_slowest_is_told():
+    pair = Pair(model, guide, torch.device("cpu"), None)
+    with preserve_rng_state():
+        assert pair.particles((X[:3],)).strategy == pair.strategy == "vectorized"
+        assert pair.particles((X[3:6],)).num_data == 3 and pair.strategies == {3: "vectorized"}
+        assert pair.particles((X[6:],), strategy="looped").num_data == 1
+        assert pair.latents((X[:3],)).particles.strategy == "vectorized"
+    assert pair.strategies == {3: "vectorized", 1: "looped"} and pair.strategy == "looped"
+    assert pair.measure == {"x": "density"}

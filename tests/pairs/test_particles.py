@@ -1,0 +1,195 @@
+"""The table against formulas by hand, on the same draws, for programs of every style that Pyro allows."""
+
+from functools import partial
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from examples.recorded import Recorded
+from examples.zoo import ONE, ZOO, D, K, N, X, Z, doubles, linear_guide, linear_model, normal, params
+from torch.distributions import constraints
+
+import pyrovae as pv
+from pyrovae.base.errors import InputError
+from pyrovae.pairs.context import own_scope
+from pyrovae.pairs.particles import Particles, log_terms
+from pyrovae.programs.oracles import ppca
+
+
+def draws(guide, way, names, num_data):
+    """The latents of the last table, each (K, N, ...), however the programs were run."""
+    runs = {"vectorized": 1, "tiled": 1, "looped": K, "one by one": K * num_data}[way]
+    last = guide.values[-runs:]
+    stacked = {name: torch.stack([values[name] for values in last]) for name in names}
+    return {n: v.reshape(K, num_data, *v.shape[v.dim() - (Z in v.shape[-1:]) :]) for n, v in stacked.items()}
+
+
+def check_table(case, terms, guide, way):
+    if case.evidence is not None:
+        assert terms.log_weight.shape == (K, len(case.evidence))
+        assert (terms.log_weight - case.evidence).abs().max() < 1e-10
+        return
+    names = (
+        case.table.__code__.co_varnames[: case.table.__code__.co_argcount] if hasattr(case.table, "__code__") else "z"
+    )
+    expected = case.table(**draws(guide, way, names, N))
+    exact = terms.log_likelihood.dtype == torch.float64
+    tolerance = {"rtol": 1e-10, "atol": 1e-10} if exact else {"rtol": 1e-5, "atol": 1e-3}
+    for actual, value in zip(terms, expected, strict=True):
+        torch.testing.assert_close(actual.double(), value.expand(K, N).double(), **tolerance)
+
+
+@pytest.mark.parametrize("build", ZOO.values(), ids=ZOO)
+@torch.no_grad()
+def test_zoo(build):
+    torch.manual_seed(0)
+    case = build()
+    with own_scope(case.model, case.guide):
+        looked_at = Particles(case.model, case.guide, case.args, plate=case.plate, strategy="looped")
+    with own_scope(case.model, case.guide), pyro.validation_enabled(False):
+        assert looked_at.fastest().strategy == case.way
+    guide = Recorded(case.guide)
+    terms = log_terms(case.model, guide, *case.args, num_particles=K, plate=case.plate)
+    check_table(case, terms, guide, case.way)
+
+
+SLOW_TOO = ["functions", "hierarchical", "pixels-left", "pixels-right", "arguments", "convolution", "factor"]
+
+
+@pytest.mark.parametrize("name", SLOW_TOO)
+@torch.no_grad()
+def test_one_by_one(name):
+    torch.manual_seed(0)
+    case = ZOO[name]()
+    guide = Recorded(case.guide)
+    terms = log_terms(case.model, guide, *case.args, num_particles=K, plate=case.plate, vectorize=False)
+    check_table(case, terms, guide, "one by one")
+
+
+def test_one_by_one_takes_the_name_of_the_plate():
+    def model(x):
+        with pyro.plate("data", len(x), dim=-2), pyro.plate("parts", 1, dim=-1):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-2), pyro.plate("parts", 1, dim=-1):
+            pyro.sample("z", dist.Normal(0.0, 1.0))
+
+    terms = log_terms(model, guide, torch.zeros(4, 1), num_particles=2, plate="data", vectorize=False)
+    assert terms.log_prior.shape == (2, 4)
+
+
+def branching_model(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0 * ONE, 1.0))
+        scale = 1.0 if z > 0 else 2.0
+        if z > 1:
+            z = z + pyro.sample("extra", dist.Normal(3 * ONE, 1.0))
+        pyro.sample("x", dist.Normal(z, scale), obs=x)
+
+
+def branching_guide(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(x, 0.5))
+        if z > 1:
+            pyro.sample("extra", dist.Normal(2 * ONE, 2.0))
+
+
+def test_draws_may_steer_control_flow_one_by_one():
+    x, guide = 2 * doubles(20), Recorded(branching_guide)
+    torch.manual_seed(0)
+    terms = log_terms(branching_model, guide, x, num_particles=K, vectorize=False)
+    drawn = [{name: value[0] for name, value in values.items()} for values in guide.values[-20 * K :]]
+    assert {len(values) for values in drawn} == {2, 3}  # the plate's site, z, and sometimes extra
+    z = torch.stack([values["z"] for values in drawn]).reshape(K, 20)
+    extra = torch.stack([values.get("extra", torch.tensor(0.0).double()) for values in drawn]).reshape(K, 20)
+    more = z > 1
+    log = partial(normal, event_dim=0)
+    expected = (
+        log(x, z + extra, torch.where(z > 0, 1.0, 2.0)),
+        log(z) + torch.where(more, log(extra, 3.0), 0.0),
+        log(z, x, 0.5) + torch.where(more, log(extra, 2.0, 2.0), 0.0),
+    )
+    for actual, value in zip(terms, expected, strict=True):
+        torch.testing.assert_close(actual, value, rtol=1e-10, atol=1e-10)
+
+
+def test_what_cannot_be_run_says_how_it_failed():
+    calls = []
+
+    def model(x):
+        calls.append(len(x))
+        if len(calls) > 1:
+            raise AssertionError
+        linear_model(x)
+
+    with pytest.raises(InputError, match=r"vectorized: AssertionError; tiled: .*vectorize=False"):
+        log_terms(model, linear_guide, X, num_particles=2)
+
+
+def test_a_hand_written_pair_gives_the_numbers_of_the_built_in_one():
+    vae = pv.VAE(
+        prior=pv.priors.StandardNormal(Z),
+        decoder=pv.Conditional(pv.families.bernoulli(), (D,), pv.networks.mlp(Z, 8)),
+        encoder=pv.Conditional(pv.families.normal(), (Z,), pv.networks.mlp(D, 8)),
+    )
+
+    def model(x):
+        with pyro.plate("rows", len(x)):
+            z = pyro.sample("latent", dist.Normal(torch.zeros(Z), torch.ones(Z)).to_event(1))
+            pyro.sample("pixels", vae.decoder(z), obs=x)
+
+    def guide(x):
+        with pyro.plate("rows", len(x)):
+            pyro.sample("latent", vae.encoder(x))
+
+    x, tables = (X > 0).float(), []
+    for pair in ((vae.model, vae.guide), (model, guide)):
+        torch.manual_seed(0)
+        tables.append(log_terms(*pair, x, num_particles=10))
+    assert all(torch.equal(a, b) for a, b in zip(*tables, strict=True))
+
+
+def test_rows_do_not_depend_on_each_other():
+    """A guide that draws no noise that matters: permuted rows give the permuted table, any batch the same rows."""
+    oracle = ppca(6, 2)
+    x, _ = oracle.draw(64, seed=0)
+    order = torch.randperm(64, generator=torch.Generator().manual_seed(0))
+
+    def guide(x):  # a spread of 1e-9 leaves the draws where they are
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x @ oracle.loadings, 1e-9 * ONE).to_event(1))
+
+    def scores(rows):
+        terms = log_terms(oracle.model, guide, rows, num_particles=2)
+        return terms.log_likelihood + terms.log_prior
+
+    whole = scores(x)
+    close = partial(torch.testing.assert_close, rtol=1e-6, atol=1e-6)
+    close(scores(x[order]), whole[:, order])
+    close(torch.cat([scores(row[None]) for row in x], 1), whole)
+
+
+@pytest.mark.parametrize("build", [lambda: ZOO["ppca"](), lambda: ZOO["mixture"]()], ids=["ppca", "mixture"])
+def test_batches_of_one_are_rows_of_the_batch(build):
+    case = build()
+    x = case.args[0][:64]
+    alone = torch.cat([log_terms(case.model, case.guide, row[None], num_particles=1).log_weight for row in x], 1)
+    assert (alone - case.evidence[:64]).abs().max() < 1e-10
+
+
+def test_nothing_is_left_behind():
+    case = params()
+    pyro.param("mine", torch.tensor(2.0), constraint=constraints.positive)
+    log_terms(case.model, case.guide, X, num_particles=2)
+    assert list(pyro.get_param_store().keys()) == ["mine"] and pyro.param("mine") == 2
+    assert dist.Normal._validate_args and torch.distributions.Normal._validate_args
+    pyro.clear_param_store()
+
+
+@pytest.mark.parametrize("num_particles", [0, -3])
+def test_no_particles(num_particles):
+    with pytest.raises(InputError, match=f"num_particles must be at least 1, got {num_particles}"):
+        log_terms(linear_model, linear_guide, X, num_particles=num_particles)
