@@ -14,7 +14,9 @@ from pyrovae.training.objectives.scales import alike, require_gradients
 
 
 class SampledELBO(Objective):
-    r"""The ELBO with all its terms sampled: in value and gradient Pyro's ``Trace_ELBO`` at the same noise.
+    r"""Pyro's ``Trace_ELBO`` without its host synchronisation: the ELBO with all its terms sampled.
+
+    In value and gradient the two are one at the same noise; this one looks at no value, so a graph can hold its step.
 
     .. math:: \sum_n \frac{1}{K} \sum_k \big[ \log p(x_n \mid z_{nk}) + \log p(z_{nk}) - \log q(z_{nk} \mid x_n) \big]
 
