@@ -115,12 +115,12 @@ def protocol_of(
     return Protocol(dataset, split, len(column), binarization, divisor, jacobian, seed, sha256, source_sha256)
 
 
-def describe(columns: Sequence[Column], *, source: Tensor | Mapped | None = None, **told: Any) -> Protocol:
-    """The protocol of columns at hand; what is ``told`` are the last arguments of :func:`protocol_of`."""
+def describe(columns: Sequence[Column], *, source: Tensor | Mapped | None = None, **metadata: Any) -> Protocol:
+    """The protocol of columns at hand; what is ``metadata`` are the last arguments of :func:`protocol_of`."""
     check_rows(columns)
     x, *others = columns
     blocks = ((x[rows], None if source is None else source[rows]) for rows in in_blocks(x))
-    return protocol_of(blocks, x, others, **told)
+    return protocol_of(blocks, x, others, **metadata)
 
 
 def check_rows(columns: Sequence[Tensor | Column]) -> None:

@@ -159,8 +159,10 @@ class Split:
         return Split(columns, protocol, self.labels, self.source)
 
     def _with(self, columns: tuple[Column, ...], labels: Tensor | None, source: Tensor | Mapped | None) -> "Split":
-        told = {name: getattr(self.protocol, name) for name in ("dataset", "split", "binarization", "divisor", "seed")}
-        return Split(columns, describe(columns, source=source, **told), labels, source)
+        metadata = {
+            name: getattr(self.protocol, name) for name in ("dataset", "split", "binarization", "divisor", "seed")
+        }
+        return Split(columns, describe(columns, source=source, **metadata), labels, source)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
