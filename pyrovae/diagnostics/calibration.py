@@ -172,8 +172,8 @@ def calibrate(
     names: list[str] = []
 
     def begin(pair: Pair) -> Callable[[Block], Tables]:
-        run = Ranking(pair, split.to(pair.device).tensors, num_draws, num_particles, names)
-        return run.block
+        given = split.to(pair.device).tensors
+        return lambda block: _ranked(pair, given, block, num_draws, num_particles, names)
 
     def record(done: Sequence[Tables], pair: Pair) -> Calibration:
         generator = torch.Generator().manual_seed(seed_of("calibration", seed))
@@ -215,39 +215,33 @@ class _Members(NamedTuple):
         return rank_members(self.quantities.gather(0, chosen).cpu()).int()
 
 
-class Ranking:
-    """Ranks of the truth among its draws, block by block of simulations."""
+def _ranked(
+    pair: Pair, template: Sequence[Tensor], block: Block, num_draws: int, num_particles: int, names: list[str]
+) -> Tables:
+    """Simulates, draws and ranks; the quantities that are ranked are told by ``names``."""
+    args, truth = simulate(pair.model, template, block.rows)
+    latents = pair.latents(args)
+    require_unmasked(latents.particles.example, latents.sites)
+    members = _members(latents, latents.lifted(truth), num_particles, names)
+    others = members.others()
+    chosen = others.gather(0, resample(members.log_weight.gather(0, others), num_draws))
+    block.tick(block.num_data)
+    return Tables(members.ranks(others[:num_draws]), members.ranks(chosen))
 
-    def __init__(
-        self, pair: Pair, template: Sequence[Tensor], num_draws: int, num_particles: int, names: list[str]
-    ) -> None:
-        self.pair, self.template, self.names = pair, template, names
-        self.num_draws, self.num_particles = num_draws, num_particles
 
-    def block(self, block: Block) -> Tables:
-        """Simulates, draws and ranks."""
-        args, truth = simulate(self.pair.model, self.template, block.rows)
-        latents = self.pair.latents(args)
-        require_unmasked(latents.particles.example, latents.sites)
-        members = self._members(latents, latents.lifted(truth))
-        others = members.others()
-        chosen = others.gather(0, resample(members.log_weight.gather(0, others), self.num_draws))
-        block.tick(block.num_data)
-        return Tables(members.ranks(others[: self.num_draws]), members.ranks(chosen))
-
-    def _members(self, latents: Latents, truth: Values) -> _Members:
-        sizes = latents.part_sizes(self.num_particles + 1)
-        parts = [latents.draw(size) for size in sizes]
-        values = {name: torch.cat([part[name] for part in parts]) for name in truth}
-        row = torch.randint(self.num_particles + 1, (latents.num_data,), device=latents.args[0].device)
-        for name, value in truth.items():
-            values[name][row, torch.arange(latents.num_data, device=row.device)] = value[0]
-        log_joint, log_weight = _scored(latents, values, sizes)
-        self.names[:] = [*coordinates({name: value.shape[2:] for name, value in values.items()}), LOG_JOINT]
-        columns = [value.reshape(*log_joint.shape, -1).double() for value in values.values()]
-        quantities = torch.cat([*columns, log_joint[..., None]], -1)
-        _check_defined(quantities, self.names)
-        return _Members(quantities, log_weight, row)
+def _members(latents: Latents, truth: Values, num_particles: int, names: list[str]) -> _Members:
+    sizes = latents.part_sizes(num_particles + 1)
+    parts = [latents.draw(size) for size in sizes]
+    values = {name: torch.cat([part[name] for part in parts]) for name in truth}
+    row = torch.randint(num_particles + 1, (latents.num_data,), device=latents.args[0].device)
+    for name, value in truth.items():
+        values[name][row, torch.arange(latents.num_data, device=row.device)] = value[0]
+    log_joint, log_weight = _scored(latents, values, sizes)
+    names[:] = [*coordinates({name: value.shape[2:] for name, value in values.items()}), LOG_JOINT]
+    columns = [value.reshape(*log_joint.shape, -1).double() for value in values.values()]
+    quantities = torch.cat([*columns, log_joint[..., None]], -1)
+    _check_defined(quantities, names)
+    return _Members(quantities, log_weight, row)
 
 
 def _scored(latents: Latents, values: Values, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:

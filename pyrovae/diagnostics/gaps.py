@@ -99,12 +99,8 @@ class Gaps(Record):
         if "own" in self.elbo:
             found["approximation"] = (self.approximation, self.mc_se_approximation)
             found["amortization"] = (self.amortization, self.mc_se_amortization)
-        return found | {_column("gain", name): self.gain(name, over=self._reference) for name in self._richer}
-
-    @property
-    def _reference(self) -> str:
-        """Over which distribution the gains of richer families are told."""
-        return "own" if "own" in self.elbo else "guide"
+        over = "own" if "own" in self.elbo else "guide"  # what the gains of richer families are told over
+        return found | {_column("gain", name): self.gain(name, over=over) for name in self._richer}
 
     @property
     def _richer(self) -> list[str]:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pyrovae.base.errors import InputError
+from pyrovae.base.errors import InputError, check_at_least_one
 from pyrovae.base.records import Record, number
 from pyrovae.base.tables import TextTable
 from pyrovae.data.protocol import Protocol
@@ -190,8 +190,7 @@ def predictive_check(
         (['mean', 'sd', 'min', 'max'], torch.Size([50, 5]))
     """
     split = as_split(data).drawn(seed)
-    if batch_size < 1 or num_draws < 1:
-        raise InputError(f"sizes must be at least 1, got batch_size={batch_size}, num_draws={num_draws}")
+    check_at_least_one(batch_size=batch_size, num_draws=num_draws)
 
     def begin(pair: Pair) -> Callable[[Block], Checked]:
         return Checking(pair, split.to(pair.device), statistics, num_draws, seed, site).block
@@ -249,24 +248,12 @@ _COLUMNS = [
 
 
 def _rows(name: str, account: dict[str, Any]) -> list[tuple[Any, ...]]:
-    return [
-        (
-            label,
-            observed,
-            one["mean"],
-            one["sd"],
-            f"{one['p_value']:.3f}{_mark(one['p_value'])}",
-            one["fraction_extreme"],
-        )
-        for label, observed, one in (
-            (f"{name:19}{KINDS[0]}", account["observed"], account["prior"]),
-            (f"{'':19}{KINDS[1]}", "", account["posterior"]),
-        )
-    ]
-
-
-def _mark(p: float) -> str:
-    return "*" if abs(p - 0.5) > 0.5 - EXTREME else " "
+    rows = []
+    for kind, title, observed in zip(KINDS, (name, ""), (account["observed"], ""), strict=True):
+        mean, sd, p, fraction_extreme = account[kind].values()
+        mark = "*" if abs(p - 0.5) > 0.5 - EXTREME else " "
+        rows.append((f"{title:19}{kind}", observed, mean, sd, f"{p:.3f}{mark}", fraction_extreme))
+    return rows
 
 
 def _pit_lines(pit: dict[str, Any]) -> list[str]:

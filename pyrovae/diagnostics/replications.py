@@ -189,9 +189,5 @@ def _parts(
     for replicated in draws:
         for name, values in apply_statistics(statistics, replicated.flatten(0, 1)).items():
             tables[name].append(values.unflatten(0, replicated.shape[:2]))
-    return {name: _part(torch.cat(table), observed[name]) for name, table in tables.items()}
-
-
-def _part(table: Tensor, observed: Tensor) -> Part:
-    """From a statistic of replications (S, n) and of the data (n,)."""
-    return Part(table.mean(0), p_value(table, observed), table.nansum(1))
+    whole = {name: torch.cat(table) for name, table in tables.items()}  # (S, n) each
+    return {name: Part(t.mean(0), p_value(t, observed[name]), t.nansum(1)) for name, t in whole.items()}

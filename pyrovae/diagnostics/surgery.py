@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrovae.base.errors import InputError
+from pyrovae.base.errors import InputError, check_at_least_one
 from pyrovae.base.random import stream
 from pyrovae.base.records import Record
 from pyrovae.base.tables import TextTable, quantities
@@ -232,7 +232,8 @@ def surgery(
     """
     split = as_split(data).drawn(seed)
     num_queries = min(len(split), MOST_QUERIES) if num_queries is None else num_queries
-    _check_numbers(len(split), num_draws=num_draws, num_queries=num_queries, batch_size=batch_size)
+    check_at_least_one(batch_size=batch_size)
+    _check_numbers(len(split), num_draws, num_queries)
     rows = torch.randperm(len(split), generator=stream(seed, "surgery"), device="cpu")[:num_queries]
 
     def begin(pair: Pair) -> Callable[[Block], tuple[Drawn, Aggregate]]:
@@ -267,12 +268,10 @@ def surgery(
     return block_by_block(model, guide, blocks, begin, record, plate=plate, progress=progress)
 
 
-def _check_numbers(num_data: int, *, num_draws: int, num_queries: int, batch_size: int) -> None:
+def _check_numbers(num_data: int, num_draws: int, num_queries: int) -> None:
     if num_data < 2:
         raise InputError(f"surgery needs at least 2 data, got {num_data}: a code of one datum tells nothing apart")
     if num_draws < 2:
         raise InputError(f"num_draws must be at least 2, got {num_draws}: errors come from what draws differ by")
     if not 2 <= num_queries <= num_data:
         raise InputError(f"num_queries must be from 2 to the {num_data} data there are, got {num_queries}")
-    if batch_size < 1:
-        raise InputError(f"batch_size must be at least 1, got {batch_size}")

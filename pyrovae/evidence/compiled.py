@@ -76,7 +76,7 @@ class Replayed:
 
 
 def _all_finite(sites: SiteTerms) -> Tensor:
-    """Whether ``blocks.check_finite`` finds nothing, a boolean scalar; NaN compares false."""
+    """Whether ``terms.check_finite`` finds nothing, a boolean scalar; NaN compares false."""
     model = [table < torch.inf for role in (sites.likelihood, sites.prior) for table in role.values()]
     return torch.stack([*model, *(table > -torch.inf for table in sites.guide.values())]).all()
 

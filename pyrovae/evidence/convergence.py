@@ -151,15 +151,7 @@ def convergence(
         >>> bool((curve.log_evidence - oracle.log_evidence(x)).abs().max() < 1e-10)  # the guide is exact
         True
     """
-    plan = Plan(
-        num_particles=num_particles,
-        seed=seed,
-        batch_size=batch_size,
-        particle_batch=particle_batch,
-        plate=plate,
-        vectorize=vectorize,
-        defensive=defensive,
-    )
+    plan = Plan(num_particles, seed, batch_size, particle_batch, plate, vectorize, defensive)
 
     def build(measured: Measured) -> Convergence:
         columns: Any = measured.columns

@@ -66,20 +66,10 @@ def evaluate(
     Warns:
         UntrustedEvidence: if k-hat is above its threshold or undefined for more than 5 % of the data.
     """
-    plan = Plan(
-        num_particles=num_particles,
-        seed=seed,
-        batch_size=batch_size,
-        particle_batch=particle_batch,
-        plate=plate,
-        vectorize=vectorize,
-        defensive=defensive,
-        compile=compile,
-    )
+    plan = Plan(num_particles, seed, batch_size, particle_batch, plate, vectorize, defensive, compile)
 
-    def build(measured: Measured) -> Report:
-        origin: Any = {"strategy": measured.way, "measure": measured.measure, "protocol": measured.protocol}
-        return Report(measured.columns, **origin, num_particles=num_particles, seed=seed, defensive=defensive)
+    def build(found: Measured) -> Report:
+        return Report(found.columns, num_particles, seed, found.strategy, found.measure, found.protocol, defensive)
 
     report = measure(model, guide, data, plan, account, build, progress=progress)
     if report.fraction_unreliable > UNRELIABLE_FRACTION:
@@ -104,7 +94,7 @@ class Measured(NamedTuple):
     """What :func:`measure` gives: columns over all data, on the CPU, and how they came about."""
 
     columns: dict[str, Tensor]  # each (..., N)
-    way: str
+    strategy: str
     measure: dict[str, str]
     protocol: Protocol
 

@@ -34,7 +34,7 @@ DATA_AT_ONCE = {"cpu": 100, "cuda": 1000}  # at most, where the caller does not 
 WEIGHTS_AT_ONCE = {"cpu": 2**18, "cuda": 2**23}  # in one table, float64: 2 MB and 64 MB
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Plan:
     """How the particles of an evaluation are drawn: the arguments of :func:`~pyrovae.evaluate`, checked.
 

@@ -6,7 +6,7 @@ For points z_k with weights w_k that sum to one, a moment of the posterior is
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -51,16 +51,6 @@ class Moments(NamedTuple):
     sd: Values
 
 
-class Diagnostics(Protocol):
-    """What a method tells of how good its answer is."""
-
-    def lines(self) -> list[str]:
-        """The diagnostics as text."""
-
-    def doubts(self) -> list[str]:
-        """What speaks against the answer and what to do, a sentence each; empty if nothing does."""
-
-
 class Answer(NamedTuple):
     """The posterior of one datum as one method finds it."""
 
@@ -68,7 +58,7 @@ class Answer(NamedTuple):
     moments: Moments
     mean_error: Values  # site -> (*event): of the mean
     log_evidence: Evidence | None  # None where the method does not give it
-    diagnostics: Diagnostics
+    diagnostics: Any  # how good it is, by ``lines()``; and by ``doubts()``, what speaks against it and what to do
 
 
 def weighted_moments(values: Values, weight: Tensor) -> Moments:

@@ -126,10 +126,9 @@ def _chain(line: UnconstrainedDensity, start: Tensor, plan: Plan, number: int, s
 
 def _each(statistic: Callable[[Tensor], Tensor], values: Values) -> Values:
     """A statistic of (chains, draws) for each coordinate of each site."""
-    return {name: _by_coordinate(statistic, value.double().cpu()) for name, value in values.items()}
-
-
-def _by_coordinate(statistic: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
-    # One at a time, as Pyro's memory for each grows with the square of the number of draws.
-    columns = value.reshape(*value.shape[:2], -1).unbind(-1)
-    return torch.stack([statistic(column) for column in columns]).reshape(value.shape[2:])
+    found = {}
+    for name, value in values.items():
+        # One at a time, as Pyro's memory for each grows with the square of the number of draws.
+        columns = value.double().cpu().reshape(*value.shape[:2], -1).unbind(-1)
+        found[name] = torch.stack([statistic(column) for column in columns]).reshape(value.shape[2:])
+    return found

@@ -12,7 +12,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -217,7 +217,7 @@ def reference_posterior(
         mean_error=_on_cpu(answer.mean_error),
         guide_moments=plain_moments(guide_values),
         log_evidence=answer.log_evidence,
-        diagnostics=cast(Grid | Chains | Weights, answer.diagnostics),
+        diagnostics=answer.diagnostics,
         seed=seed,
         protocol=split.protocol,
     )

@@ -277,8 +277,8 @@ REFUSED = {
     "not a tensor": ({"statistics": {"s": lambda rows: 1.0}}, "statistic 's': .* got float"),
     "nan": ({"statistics": {"s": lambda rows: (rows - 1).log()}}, "statistic 's' is nan for 6 of 6 data"),
     "infinite": ({"statistics": {"s": lambda rows: rows.abs().log()}}, "statistic 's' is -inf for 6 of 6 data"),
-    "no draws": ({"num_draws": 0}, "num_draws=0"),
-    "no block": ({"batch_size": 0}, "batch_size=0"),
+    "no draws": ({"num_draws": 0}, "num_draws must be at least 1, got 0"),
+    "no block": ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
     "other site": ({"site": "xx"}, "site 'xx' is none of the observed sites.*did you mean \"x\"?"),
 }
 

@@ -111,9 +111,7 @@ def transition(path: Path, state: State, temperature: float, kernel: Kernel) -> 
 
 
 def _where(accepted: Tensor, new: State, old: State) -> State:
-    return State(
-        *(
-            torch.where(accepted[..., None] if a.dim() > accepted.dim() else accepted, a, b)
-            for a, b in zip(new, old, strict=True)
-        )
-    )
+    def chosen(a: Tensor, b: Tensor) -> Tensor:
+        return torch.where(accepted[..., None] if a.dim() > accepted.dim() else accepted, a, b)
+
+    return State(*map(chosen, new, old))

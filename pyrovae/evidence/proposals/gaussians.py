@@ -12,15 +12,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, MultivariateNormal, Normal
 
-from pyrovae.evidence.proposals.local import (
-    Family,
-    Local,
-    Parameters,
-    Points,
-    draw_unconstrained,
-    particles_at_once,
-    single,
-)
+from pyrovae.evidence.proposals.local import Family, Local, Parameters, Points, draw_unconstrained, single
 from pyrovae.pairs.latents import Joint, Latents
 
 NUM_COMPONENTS = 4  # of a mixture
@@ -120,7 +112,8 @@ def centres(latents: Latents, near: Local, u: Tensor) -> list[Tensor]:
         Gonzalez (1985), Clustering to minimize the maximum intercluster distance, Theoretical Computer Science 38:293.
     """
     frame, candidates = frame_of(u), torch.cat([u, draw_unconstrained(latents, latents.draw_prior, len(u))])
-    log_weight = torch.cat([_defensive_weight(latents, near, p) for p in candidates.split(particles_at_once(latents))])
+    parts = candidates.split(latents.part_sizes(len(candidates)))
+    log_weight = torch.cat([_defensive_weight(latents, near, part) for part in parts])
     candidates = _rows(candidates, Categorical(logits=log_weight.T).sample((len(u),)))
     found = [frame.mean]
     for _ in range(NUM_COMPONENTS - 1):

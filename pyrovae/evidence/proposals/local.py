@@ -73,18 +73,10 @@ def single(latents: Latents) -> Tensor:
     return latents.zeros(1).exp()
 
 
-def particles_at_once(latents: Latents) -> int:
-    """How many particles of all n data are scored in one run, so that memory stays near 100 MB."""
-    return latents.particles.at_once()
-
-
 def draw_unconstrained(latents: Latents, draw: Callable[[int], Points], num_particles: int) -> Tensor:
     """Draws moved to unconstrained space, a few at a time: (K, n, num_dims)."""
-    size, found = particles_at_once(latents), []
-    for start in range(0, num_particles, size):
-        points = draw(min(size, num_particles - start))
-        found.append(points if isinstance(points, Tensor) else latents.unconstrain(points))
-    return torch.cat(found)
+    parts = [draw(size) for size in latents.part_sizes(num_particles)]
+    return torch.cat([part if isinstance(part, Tensor) else latents.unconstrain(part) for part in parts])
 
 
 # -------------------------------------------------------------------------------------------------- optimisation

@@ -9,7 +9,7 @@ It is nearly as good as the best of them wherever that may be, and never much wo
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pyrovae.base.random import Key, seed_everything
 from pyrovae.evidence import estimators
-from pyrovae.evidence.proposals.local import Local, draw_unconstrained, particles_at_once
+from pyrovae.evidence.proposals.local import Local, draw_unconstrained
 from pyrovae.pairs.latents import Latents
 from pyrovae.pairs.terms import LogTerms
 
@@ -43,13 +43,7 @@ class Account(NamedTuple):
     pareto_k: Tensor  # (n,), of the J K weights
 
 
-def score(
-    latents: Latents,
-    proposals: Mapping[str, Local],
-    num_particles: int,
-    key: Key,
-    tick: Callable[[], object] = lambda: None,
-) -> Table:
+def score(latents: Latents, proposals: Mapping[str, Local], num_particles: int, key: Key) -> Table:
     """K draws from each proposal, scored under the model and under every proposal.
 
     Args:
@@ -57,7 +51,6 @@ def score(
         proposals: by name.
         num_particles: K.
         key: of the random numbers, to which proposal and block of particles are added.
-        tick: called after each proposal.
 
     Raises:
         FloatingPointError: naming the proposal at whose draws a log density is NaN.
@@ -71,17 +64,16 @@ def score(
                 f"proposal '{name}': a log density at its draws is NaN for {int(lost.sum())} of {len(lost)} data; "
                 "look at the programs there"
             )
-        tick()
     log_joint, log_density, resolution = (torch.stack(parts, -2) for parts in zip(*columns, strict=True))
     return Table(log_joint, log_density, resolution.amax(0))
 
 
 def _draws_of(latents: Latents, proposal: Local, others: Sequence[Local], num_particles: int, key: Key) -> Table:
     """The table of one proposal's draws, (K, n), (J, K, n) and (n,)."""
-    parts, size = [], particles_at_once(latents)
-    for number, start in enumerate(range(0, num_particles, size)):
+    parts = []
+    for number, size in enumerate(latents.part_sizes(num_particles)):
         seed_everything(*key, number)
-        u = draw_unconstrained(latents, proposal.sample, min(size, num_particles - start))
+        u = draw_unconstrained(latents, proposal.sample, size)
         joint = latents.log_joint_unconstrained(u)
         log_prior = joint.log_prior + joint.log_jacobian
         log_density = torch.stack([other.log_prob(u, joint).double() for other in others])

@@ -9,7 +9,7 @@ import pyrovae as pv
 from pyrovae.evidence.proposals import local
 from pyrovae.evidence.proposals.gaussians import full_covariance, mixture
 from pyrovae.evidence.proposals.guide_family import own_family
-from pyrovae.evidence.proposals.local import Guide, best, draw_unconstrained, particles_at_once
+from pyrovae.evidence.proposals.local import Guide, best, draw_unconstrained
 from pyrovae.pairs.context import isolated
 from pyrovae.pairs.latents import Latents
 
@@ -124,7 +124,7 @@ def test_a_fit_that_runs_into_nan_is_named():
 
 def test_draws_come_a_few_at_a_time(latents, monkeypatch):
     monkeypatch.setattr("pyrovae.base.memory.ELEMENTS_AT_ONCE", 5 * 64 * 3)
-    assert particles_at_once(latents) == 3
+    assert latents.particles.at_once() == 3
     sizes = []
 
     def draw(num_particles):
