@@ -6,7 +6,6 @@ from typing import Any
 
 import pyro.poutine as poutine
 import torch
-from pyro.poutine import Trace
 from torch import Tensor
 
 from pyrovae.base.errors import InputError, nearest
@@ -15,7 +14,7 @@ from pyrovae.base.records import Record
 from pyrovae.base.tables import TextTable
 from pyrovae.data.split import as_split
 from pyrovae.pairs.context import isolated
-from pyrovae.pairs.traces import Program, plain_traces, sites, sites_of
+from pyrovae.pairs.traces import Program, TracePair, plain_traces, sites_of
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -74,41 +73,41 @@ def sample(model: Program, *template: Any, num_samples: int, seed: int = 0) -> D
     return _draws(drawn)
 
 
-def posterior(model: Program, guide: Program, *data: Any, num_samples: int = 1, seed: int = 0) -> Draws:
+def posterior(model: Program, guide: Program, *data: Any, num_draws: int = 1, seed: int = 0) -> Draws:
     """Draws latents from the guide: z ~ q(z|x), S for each of N data.
 
     Args:
         model: program of p(x, z); its parameters are shared with the guide's.
         guide: program of q(z|x).
         data: a Split, or the tensors that the programs take, (N, ...).
-        num_samples: S.
+        num_draws: S.
         seed: of the draws.
 
     Returns:
         ``values`` of every latent site, (S, N, ...), and ``means`` of q, (S, N, ...).
     """
-    runs = _runs(model, guide, data, num_samples, seed)
-    return _stacked([_draws(sites(guide_trace)) for _, guide_trace in runs])
+    runs = _runs(model, guide, data, num_draws, seed)
+    return _stacked([_draws(run.drawn) for run in runs])
 
 
-def reconstruct(model: Program, guide: Program, *data: Any, num_samples: int = 16, seed: int = 0) -> Draws:
+def reconstruct(model: Program, guide: Program, *data: Any, num_draws: int = 16, seed: int = 0) -> Draws:
     """Data as the pair sees them: E over z ~ q(z|x) of the mean of p(x|z), from S draws.
 
     Args:
         model: program of p(x, z).
         guide: program of q(z|x).
         data: a Split, or the tensors that the programs take, (N, ...).
-        num_samples: S.
+        num_draws: S.
         seed: of the draws.
 
     Returns:
         At every observed site: ``values``, the data themselves, and ``means``, both (N, ...).
     """
     total = Draws({}, {})
-    for model_trace, _ in _runs(model, guide, data, num_samples, seed):
-        one = _draws({name: site for name, site in sites(model_trace).items() if site["is_observed"]})
+    for run in _runs(model, guide, data, num_draws, seed):
+        one = _draws(run.observed)
         total = Draws(
-            one.values, {name: mean / num_samples + total.means.get(name, 0) for name, mean in one.means.items()}
+            one.values, {name: mean / num_draws + total.means.get(name, 0) for name, mean in one.means.items()}
         )
     return total
 
@@ -142,17 +141,15 @@ def decode(model: Program, template: Any, values: Mapping[str, Tensor], *, seed:
     return _draws({name: site for name, site in drawn.items() if _was_observed(site)})
 
 
-def _runs(
-    model: Program, guide: Program, data: Sequence[Any], num_samples: int, seed: int
-) -> Iterator[tuple[Trace, Trace]]:
-    """One pair of traces after the other, (model trace, guide trace), none kept."""
-    if num_samples < 1:
-        raise InputError(f"num_samples must be at least 1, got {num_samples}")
+def _runs(model: Program, guide: Program, data: Sequence[Any], num_draws: int, seed: int) -> Iterator[TracePair]:
+    """One run after the other, none kept."""
+    if num_draws < 1:
+        raise InputError(f"num_draws must be at least 1, got {num_draws}")
     split = as_split(tuple(data) if len(data) != 1 else data[0])
     with isolated(model, guide) as (model, guide, device):
         seed_everything("drawing", seed)
         args = split.to(device).batch(slice(0, len(split)))
-        for _ in range(num_samples):
+        for _ in range(num_draws):
             yield plain_traces(model, guide, args)
 
 

@@ -41,6 +41,6 @@ def every_record():
         "posterior on a grid": lambda: exact((line.model, line.guide), one),
         "posterior by NUTS": lambda: exact(pair, x[:1], method="nuts", num_warmup=5, num_chains=2),
         "posterior resampled": lambda: exact(pair, x[:1], method="resampled", num_particles=20),
-        "draws": lambda: pv.posterior(*pair, x, num_samples=2),
+        "draws": lambda: pv.posterior(*pair, x, num_draws=2),
         "comparison": lambda: pv.compare({"wide": report(), "exact, <b>": report(20, oracle.guide)}),
     }

@@ -24,7 +24,7 @@ def x(oracle):
 
 CALLS = {
     "sample": lambda oracle, x, seed: sample(oracle.model, x, num_samples=9, seed=seed).values["x"],
-    "posterior": lambda oracle, x, seed: posterior(oracle.model, oracle.guide, x, num_samples=3, seed=seed).values["z"],
+    "posterior": lambda oracle, x, seed: posterior(oracle.model, oracle.guide, x, num_draws=3, seed=seed).values["z"],
     "reconstruct": lambda oracle, x, seed: reconstruct(oracle.model, oracle.guide, x, seed=seed).means["x"],
     "decode": lambda oracle, x, seed: decode(oracle.model, x, {"z": torch.ones(4, 2).double()}, seed=seed).values["x"],
 }
@@ -84,7 +84,7 @@ class TestSample:
 
 class TestPosterior:
     def test_shapes(self, oracle, x):
-        draws = posterior(oracle.model, oracle.guide, x, num_samples=3)
+        draws = posterior(oracle.model, oracle.guide, x, num_draws=3)
         assert draws.values["z"].shape == draws.means["z"].shape == (3, 7, 2)
         assert list(draws.values) == ["z"]
 
@@ -94,12 +94,12 @@ class TestPosterior:
 
     def test_draws_have_the_posterior_mean(self, oracle, x):
         exact = oracle.posterior(x)
-        draws = posterior(oracle.model, oracle.guide, x, num_samples=2000, seed=2).values["z"]
+        draws = posterior(oracle.model, oracle.guide, x, num_draws=2000, seed=2).values["z"]
         within(draws, exact.mean, scale=exact.variance.sqrt())
 
     def test_no_samples_are_refused(self, oracle, x):
-        with pytest.raises(InputError, match="num_samples must be at least 1, got 0"):
-            posterior(oracle.model, oracle.guide, x, num_samples=0)
+        with pytest.raises(InputError, match="num_draws must be at least 1, got 0"):
+            posterior(oracle.model, oracle.guide, x, num_draws=0)
 
 
 class TestReconstruct:
@@ -109,11 +109,11 @@ class TestReconstruct:
         assert draws.means["x"].shape == x.shape
 
     def test_mean_is_that_of_the_decoder_over_the_posterior(self, oracle, x):
-        num_samples, exact = 2000, oracle.posterior(x)
-        means = reconstruct(oracle.model, oracle.guide, x, num_samples=num_samples, seed=4).means["x"]
+        num_draws, exact = 2000, oracle.posterior(x)
+        means = reconstruct(oracle.model, oracle.guide, x, num_draws=num_draws, seed=4).means["x"]
         expected = exact.mean @ oracle.loadings.T + oracle.bias
         variance = (oracle.loadings @ exact.covariance_matrix @ oracle.loadings.T).diagonal(dim1=-2, dim2=-1)
-        assert ((means - expected).abs() < STANDARD_ERRORS * (variance / num_samples).sqrt()).all()
+        assert ((means - expected).abs() < STANDARD_ERRORS * (variance / num_draws).sqrt()).all()
 
 
 REFUSED = {

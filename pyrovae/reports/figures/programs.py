@@ -134,7 +134,7 @@ def interpolation(
     between = {name: torch.stack([z.lerp(ends[name], t) for t in weight], 1) for name, z in starts.items()}
     rows = left[torch.arange(pairs).repeat_interleave(steps)]
     draws = decode(model, rows, {name: z.flatten(0, 1) for name, z in between.items()})
-    originals = [reconstruct(model, guide, end, num_samples=1, seed=seed).values for end in (left, right)]
+    originals = [reconstruct(model, guide, end, num_draws=1, seed=seed).values for end in (left, right)]
     name = image_site(draws.values, site)
     decoded = image_means(draws, name).unflatten(0, (pairs, steps))
     return lines_figure(originals[0][name], decoded, originals[1][name], weight)
@@ -186,7 +186,7 @@ def posterior_means(model: Program, guide: Program, data: Split, seed: int) -> d
         rows = data[start : start + ROWS_AT_ONCE]
         draws = posterior(model, guide, rows, seed=seed)
         if len(draws.values) > 1 or not draws.means:
-            draws = posterior(model, guide, rows, num_samples=32, seed=seed)
+            draws = posterior(model, guide, rows, num_draws=32, seed=seed)
         blocks.append({name: draws.means.get(name, value).mean(0) for name, value in _real(draws.values).items()})
     return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
 
