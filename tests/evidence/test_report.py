@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import warnings
-from argparse import Namespace
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +19,7 @@ from pyro.infer import RenyiELBO
 from torch import nn
 
 import pyrovae as pv
-from pyrovae.apps import cli, measure
+from pyrovae.apps import cli
 from pyrovae.base import memory
 from pyrovae.base.errors import InputError, UntrustedEvidence
 from pyrovae.base.random import preserve_rng_state, seed_everything
@@ -461,15 +460,19 @@ def test_five_percent_may_be_unreliable(wide, monkeypatch):
 
 
 def test_the_command_line_says_it_in_the_account_alone(monkeypatch, capsys):
-    def command(arguments):
+    def command(given):
         warnings.warn("nothing vouches for it", UntrustedEvidence)
         warnings.warn("something else", UserWarning)
         return 0
 
-    monkeypatch.setitem(measure.COMMANDS, "evaluate", command)
+    def arguments(parser):
+        """Says both."""
+        return command
+
+    monkeypatch.setitem(cli.COMMANDS, "evaluate", arguments)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        assert cli._carry_out(Namespace(command="evaluate")) == 0
+        assert cli.main(["evaluate"]) == 0
     assert capsys.readouterr().err == "pyrovae: something else\n"
 
 
