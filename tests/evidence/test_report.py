@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import warnings
-from argparse import Namespace
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +19,6 @@ from pyro.infer import RenyiELBO
 from torch import nn
 
 import pyrovae as pv
-from pyrovae.apps import cli, measure
 from pyrovae.base import memory
 from pyrovae.base.errors import InputError, UntrustedEvidence
 from pyrovae.base.random import preserve_rng_state, seed_everything
@@ -458,19 +456,6 @@ def test_five_percent_may_be_unreliable(wide, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert account(HEAVY.mean_field_guide(), x, model=HEAVY.model).fraction_unreliable > 0.5
-
-
-def test_the_command_line_says_it_in_the_account_alone(monkeypatch, capsys):
-    def command(arguments):
-        warnings.warn("nothing vouches for it", UntrustedEvidence)
-        warnings.warn("something else", UserWarning)
-        return 0
-
-    monkeypatch.setitem(measure.COMMANDS, "evaluate", command)
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        assert cli._carry_out(Namespace(command="evaluate")) == 0
-    assert capsys.readouterr().err == "pyrovae: something else\n"
 
 
 # ------------------------------------------------------------------------------------- kinds of data

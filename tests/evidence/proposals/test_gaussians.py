@@ -68,8 +68,8 @@ def test_families_start_near_what_they_are_given(latents, family):
     made = family(latents, guide)
     q = made.build(made.start)
     assert all(len(value) == N for value in made.start.values())
-    assert len(q.share) == (NUM_COMPONENTS if made.name == "mixture" else 1)
-    torch.testing.assert_close(q.share.sum(0), torch.ones(N).double())
+    assert len(q.weight) == (NUM_COMPONENTS if made.name == "mixture" else 1)
+    torch.testing.assert_close(q.weight.sum(0), torch.ones(N).double())
     u = draw_unconstrained(latents, guide.sample, 2000)
     first = q.loc[0] if made.name == "mixture" else q.loc
     assert ((first - u.mean(0)).abs() < 0.3 * u.std(0)).all()
