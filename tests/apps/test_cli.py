@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import pytest
 
 from pyrovae.apps import cli
 from pyrovae.base import storage
+from pyrovae.base.errors import UntrustedEvidence
 
 FIT = ["fit", "--data", "digits", "--latent", "2", "--hidden", "16", "--epochs", "2"]
 
@@ -215,3 +217,20 @@ def test_ctrl_c_saves_the_run_and_gives_130(tmp_path):
     assert process.returncode == 130 and "--resume" in error and "Traceback" not in error
     content, files = storage.read(run)
     assert content["progress"]["epoch"] > 0 and files["history.csv"]
+
+
+def test_unreliable_evidence_is_said_in_the_account_alone(monkeypatch, capsys):
+    def carry_out(given):
+        warnings.warn("nothing vouches for it", UntrustedEvidence)
+        warnings.warn("something else", UserWarning)
+        return 0
+
+    def evaluate(p):
+        """Warns twice."""
+        return carry_out
+
+    monkeypatch.setitem(cli.COMMANDS, "evaluate", evaluate)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert cli.main(["evaluate"]) == 0
+    assert capsys.readouterr().err == "pyrovae: something else\n"

@@ -8,7 +8,7 @@ from torch import nn
 
 from pyrovae.base.errors import InputError, Interrupted
 from pyrovae.base.random import preserve_rng_state, seed_everything
-from pyrovae.evidence.blocks import Pair, block_by_block
+from pyrovae.evidence.blocks import Blocks, Pair, block_by_block
 from pyrovae.pairs.context import Scoped
 
 X = torch.arange(7.0)
@@ -27,17 +27,9 @@ def guide(x):
 
 def measured(work, *, pair=(model, guide), num_data=7, batch_size=3, record=lambda done, _: done):
     """What ``work(pair, block)`` gives for each block."""
-    return block_by_block(
-        *pair,
-        lambda pair: lambda block: work(pair, block),
-        record,
-        num_data=num_data,
-        batch_size=batch_size,
-        key=("test", 4),
-        plate=None,
-        memory="{num_data} data at once: lower batch_size",
-        progress=False,
-    )
+    blocks = Blocks(num_data, batch_size, ("test", 4), memory="{num_data} data at once: lower batch_size")
+    begin = lambda pair: lambda block: work(pair, block)  # noqa: E731
+    return block_by_block(*pair, blocks, begin, record, plate=None, progress=False)
 
 
 def test_blocks_are_all_rows_in_order():

@@ -19,7 +19,6 @@ from pyro.infer import RenyiELBO
 from torch import nn
 
 import pyrovae as pv
-from pyrovae.apps import cli
 from pyrovae.base import memory
 from pyrovae.base.errors import InputError, UntrustedEvidence
 from pyrovae.base.random import preserve_rng_state, seed_everything
@@ -457,23 +456,6 @@ def test_five_percent_may_be_unreliable(wide, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert account(HEAVY.mean_field_guide(), x, model=HEAVY.model).fraction_unreliable > 0.5
-
-
-def test_the_command_line_says_it_in_the_account_alone(monkeypatch, capsys):
-    def command(given):
-        warnings.warn("nothing vouches for it", UntrustedEvidence)
-        warnings.warn("something else", UserWarning)
-        return 0
-
-    def arguments(parser):
-        """Says both."""
-        return command
-
-    monkeypatch.setitem(cli.COMMANDS, "evaluate", arguments)
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        assert cli.main(["evaluate"]) == 0
-    assert capsys.readouterr().err == "pyrovae: something else\n"
 
 
 # ------------------------------------------------------------------------------------- kinds of data
