@@ -65,7 +65,8 @@ def _importance_sampling(given: Namespace) -> int:
     options = {"num_particles": given.particles, "defensive": given.defensive, "vectorize": not given.no_vectorize}
     status = measured(given, measure, **options)
     if given.json != "-" and status == 0:
-        print(f"kept in {given.run}" if whole_test else "not kept in the run: only a report on the whole test split is")
+        kept = "only a report on the whole test split, without --num and --defensive, is"
+        print(f"kept in {given.run}" if whole_test else f"not kept in the run: {kept}")
     return status
 
 

@@ -96,6 +96,8 @@ def compare(reports: Mapping[str, Report]) -> Comparison:
     Raises:
         InputError: if the reports are of unlike rows, or a density would be compared with a mass.
     """
+    if not isinstance(reports, Mapping) or not all(isinstance(report, Report) for report in reports.values()):
+        raise InputError('a comparison needs reports by name, compare({"normal": report, "mixture": other})')
     if len(reports) < 2:
         raise InputError(f"a comparison needs at least two reports, got {len(reports)}")
     (first_name, first), *others = reports.items()

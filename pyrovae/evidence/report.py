@@ -131,11 +131,13 @@ class Report(Record):
         return rows + [(name, account[name], "") for name in others if name not in CORRECTED]
 
     def _reliability(self, account: dict[str, Any]) -> list[str]:
-        tail = account["pareto_k"]
-        lines = [
+        tail, above = account["pareto_k"], ""
+        if tail["fraction_undefined"] < 1:
+            above = f"above {text(tail['threshold'], '.2f')}: {tail['fraction_above']:.1%} of data; "
+        lines: list[str] = [
             effective_size(str(self.num_particles), account["ess"]),
-            f"Pareto k-hat above {text(tail['threshold'], '.2f')}: {tail['fraction_above']:.1%} of data; "
-            f"undefined: {tail['fraction_undefined']:.1%}; guide exact: {tail['fraction_exact']:.1%}",
+            f"Pareto k-hat {above}undefined: {tail['fraction_undefined']:.1%}; "
+            f"guide exact: {tail['fraction_exact']:.1%}",
         ]
         if tail["fraction_above"] > 0:
             lines += ["  above it, evidence is too low by an unknown amount: raise num_particles, or widen the guide"]

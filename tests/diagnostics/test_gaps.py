@@ -247,7 +247,7 @@ def test_an_interrupt_right_after_a_block_finds_all_of_its_record(monkeypatch):
 
     def then_interrupting(latents, *rest):
         found = measured(latents, *rest)
-        monkeypatch.setattr(Latents, "way", property(interrupt), raising=False)
+        monkeypatch.setattr(Latents, "particles", property(interrupt), raising=False)
         return found
 
     monkeypatch.setattr(report_module, "measure", then_interrupting)

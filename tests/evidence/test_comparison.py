@@ -191,3 +191,9 @@ def test_unlike_data(reports):
 def test_too_few(count, reports):
     with pytest.raises(InputError, match=f"at least two reports, got {count}"):
         compare(dict(list(reports.items())[:count]))
+
+
+@pytest.mark.parametrize("wrong", [[1, 2], {"a": "runs/a", "b": "runs/b"}], ids=["a list", "folders"])
+def test_what_is_no_report_is_refused(wrong):
+    with pytest.raises(InputError, match="a comparison needs reports by name"):
+        compare(wrong)
