@@ -51,6 +51,6 @@ def seed_torch(seed: int) -> None:
         torch.cuda.manual_seed_all(seed)
 
 
-def stream(seed: int, purpose: str) -> torch.Generator:
-    """A generator of its own, on the CPU, for each seed and purpose."""
-    return torch.Generator("cpu").manual_seed(seed_of(purpose, seed))
+def stream(purpose: str, *key: int) -> torch.Generator:
+    """A generator of its own, on the CPU, seeded with :func:`seed_of` a purpose and a key."""
+    return torch.Generator("cpu").manual_seed(seed_of(purpose, *key))

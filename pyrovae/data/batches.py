@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyrovae.base.errors import InputError
 from pyrovae.base.memory import blocks_of, of_device
-from pyrovae.base.random import preserve_rng_state, seed_of
+from pyrovae.base.random import preserve_rng_state, seed_of, stream
 from pyrovae.data.split import Split
 
 # Numbers that are decoded at once: one call for many small batches, and they stay in cache. Draws depend on them.
@@ -68,7 +68,7 @@ class Batches:
         if self.steps == 1:
             order = torch.arange(self.num_data, device="cpu")
         else:
-            shuffle = torch.Generator("cpu").manual_seed(seed_of("order", self.seed, epoch))
+            shuffle = stream("order", self.seed, epoch)
             order = torch.randperm(self.num_data, generator=shuffle, device="cpu")
         return order if self.split.mapped else order.to(self.device)
 

@@ -60,7 +60,7 @@ def dataset(name: str, parts: Parts, recipe: Recipe) -> Dataset:
 def _split(name: str, part: str, rows: Rows, recipe: Recipe, values: "_Values", shown: Any) -> Split:
     source, once, binary = _kept(rows), recipe.once(part), []
     column = Column(source, torch.float32, recipe.divisor)
-    noise = stream(recipe.seed, part) if once and recipe.seed is not None else None
+    noise = stream(part, recipe.seed) if once and recipe.seed is not None else None
     if once:
         require_room(name, column)
 

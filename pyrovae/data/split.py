@@ -150,7 +150,7 @@ class Split:
         """
         if not self.protocol.drawn_anew:
             return self
-        x, noise = self.columns[0], stream(seed, "drawn")
+        x, noise = self.columns[0], stream("drawn", seed)
         require_room(self.protocol.dataset, x)
         blocks = [torch.bernoulli(x[rows].cpu(), generator=noise).to(torch.uint8) for rows in in_blocks(x)]
         columns = (Column(torch.cat(blocks).to(x.device), x.dtype), *self.columns[1:])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.base.errors import InputError, check_at_least_one
-from pyrovae.base.random import seed_of
+from pyrovae.base.random import stream
 from pyrovae.base.records import Record
 from pyrovae.base.tables import TextTable
 from pyrovae.data.split import as_split
@@ -176,7 +176,7 @@ def calibrate(
         return lambda block: _ranked(pair, given, block, num_draws, num_particles, names)
 
     def record(done: Sequence[Tables], pair: Pair) -> Calibration:
-        generator = torch.Generator().manual_seed(seed_of("calibration", seed))
+        generator = stream("calibration", seed)
         tables = [torch.cat(parts, 1) for parts in zip(*done, strict=True)]
         tests = [rank_test(table, names, level=level, generator=generator) for table in tables]
         return Calibration(tests[0], tests[1], num_particles, seed, pair.strategy)

@@ -234,7 +234,7 @@ def surgery(
     num_queries = min(len(split), MOST_QUERIES) if num_queries is None else num_queries
     check_at_least_one(batch_size=batch_size)
     _check_numbers(len(split), num_draws, num_queries)
-    rows = torch.randperm(len(split), generator=stream(seed, "surgery"), device="cpu")[:num_queries]
+    rows = torch.randperm(len(split), generator=stream("surgery", seed), device="cpu")[:num_queries]
 
     def begin(pair: Pair) -> Callable[[Block], tuple[Drawn, Aggregate]]:
         run = Aggregation(pair, split.to(pair.device), seed=seed)

@@ -41,7 +41,7 @@ def test_the_callers_stream_goes_on_as_if_nothing_had_been_drawn(error):
 
 def test_a_stream_is_its_own():
     before = torch.get_rng_state()
-    draws = {key: torch.rand(2, generator=stream(*key)) for key in [(0, "split"), (1, "split"), (0, "order")]}
+    draws = {key: torch.rand(2, generator=stream(*key)) for key in [("split", 0), ("split", 1), ("order", 0)]}
     assert torch.equal(torch.get_rng_state(), before)
-    assert torch.equal(draws[0, "split"], torch.rand(2, generator=stream(0, "split")))
+    assert torch.equal(draws["split", 0], torch.rand(2, generator=stream("split", 0)))
     assert len({tuple(drawn.tolist()) for drawn in draws.values()}) == 3

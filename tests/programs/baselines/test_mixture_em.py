@@ -7,16 +7,11 @@ import pyro.distributions as dist
 import pytest
 import torch
 from examples.exact import close
+from examples.mixtures import FAMILIES, mixture_of
 
 from pyrovae.base.errors import InputError
 from pyrovae.programs.baselines.mixture_em import fit_mixture
 from pyrovae.programs.oracles.mixtures import FiniteMixture
-
-FAMILIES = {
-    "bernoulli": (lambda mean: dist.Bernoulli(mean).to_event(1), 1),
-    "binomial": (lambda mean: dist.Binomial(16, probs=mean / 16).to_event(1), 16),
-    "poisson": (lambda mean: dist.Poisson(mean).to_event(1), math.inf),
-}
 
 
 @pytest.fixture(autouse=True)
@@ -26,10 +21,7 @@ def seeded():
 
 @pytest.fixture(params=FAMILIES.values(), ids=FAMILIES.keys())
 def mixture(request):
-    family, maximum = request.param
-    uniform = torch.rand(4, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    weights = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
-    return FiniteMixture(weights, uniform * min(maximum, 6), family)
+    return mixture_of(*request.param)
 
 
 class TestFitMixture:
