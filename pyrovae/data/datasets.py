@@ -1,97 +1,13 @@
 """Data sets by name or from files: three splits of rows, each with its protocol."""
 
-import math
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
 
 from pyrovae.base.choices import resolve
 from pyrovae.base.errors import InputError, nearest
-from pyrovae.data import published_files, user_files
-from pyrovae.data.memmap import Mapped, lies_in_file
-from pyrovae.data.named import DATASETS, NamedSet
+from pyrovae.data import user_files
+from pyrovae.data.named import DATASETS, SPLITS, NamedSet, Options
 from pyrovae.data.preprocessing import Recipe, dataset
 from pyrovae.data.split import Dataset
-from pyrovae.data.user_files import Parts, Rows
-
-BINARIZATIONS = ("none", "dynamic", "static", "threshold")
-SPLITS = (0.8, 0.1, 0.1)
-
-
-@dataclass(frozen=True)
-class Options:
-    """The options of :func:`load`, which says what each of them means.
-
-    Raises:
-        InputError: for an option that no data set could have.
-    """
-
-    binarization: str | None
-    divisor: float | None
-    seed: int
-    data_dir: str | Path | None
-    download: bool
-    splits: tuple[float, float, float]
-    mmap: bool | None
-
-    def __post_init__(self) -> None:
-        given, divisor, seed, splits = self.binarization, self.divisor, self.seed, self.splits
-        if given is not None and given not in BINARIZATIONS:
-            hint = nearest(str(given), BINARIZATIONS) or " choose one of them"
-            raise InputError(f"expected binarization one of {', '.join(BINARIZATIONS)}, got {given!r};{hint}")
-        if divisor is not None and not 0 < divisor < math.inf:
-            raise InputError(f"expected a finite divisor > 0, got {divisor}; give the value that becomes 1")
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-            raise InputError(f"expected an integer seed from 0 to 2**32 - 1, got {seed!r}; give another")
-        if len(splits) != 3 or not (min(splits) > 0 and abs(sum(splits) - 1) < 1e-6):
-            raise InputError(f"expected three positive fractions with the sum 1 as splits, got {splits}; e.g. {SPLITS}")
-
-
-# ------------------------------------------------------------------------------------- the named sets
-
-
-def _recipe(entry: NamedSet, options: Options) -> Recipe:
-    """What is done to the rows of a set."""
-    kind, divisor = options.binarization or entry.binarization, options.divisor
-    if entry.fixed:
-        return Recipe(entry.binarization, 1.0, None)
-    if kind == "none":
-        return Recipe(kind, float(divisor or entry.divisor), None)
-    if divisor is not None:
-        raise InputError(
-            f'expected divisor with binarization "none" only, got divisor={divisor:g} and '
-            f'binarization="{kind}"; leave out one of them'
-        )
-    return Recipe(kind, entry.probability, options.seed if kind in ("dynamic", "static") else None)
-
-
-def read_digits(name: str, options: Options) -> Parts:
-    """scikit-learn's digits, by a permutation that is always the same."""
-    return _parts(published_files.read_digits(), (1197, 300, 300), seed=0)
-
-
-def read_grey(name: str, options: Options) -> Parts:
-    """MNIST and its kin, of which the last training rows validate."""
-    found = published_files.read_grey_images(name, data_dir=options.data_dir, download=options.download)
-    train, valid = (_take(found["train"], rows) for rows in (slice(None, -10_000), slice(-10_000, None)))
-    return {"train": train, "valid": valid, "test": found["test"]}
-
-
-def read_static(name: str, options: Options) -> Parts:
-    """Larochelle's bits."""
-    binarization, divisor = options.binarization, options.divisor
-    if binarization not in (None, "none", "static") or divisor not in (None, 1.0):
-        raise InputError(
-            f"mnist-static: expected neither binarization nor divisor, got {binarization!r} and {divisor}; "
-            'these rows are bits already: for another binarization load "mnist"'
-        )
-    return published_files.read_static_mnist(data_dir=options.data_dir)
-
-
-# ---------------------------------------------------------------------------------------------- load
 
 
 def load(
@@ -145,6 +61,21 @@ def load(
     return dataset(source, resolve(entry.path)(source, options), recipe)
 
 
+def _recipe(entry: NamedSet, options: Options) -> Recipe:
+    """What is done to the rows of a set."""
+    kind, divisor = options.binarization or entry.binarization, options.divisor
+    if entry.fixed:
+        return Recipe(entry.binarization, 1.0, None)
+    if kind == "none":
+        return Recipe(kind, float(divisor or entry.divisor), None)
+    if divisor is not None:
+        raise InputError(
+            f'expected divisor with binarization "none" only, got divisor={divisor:g} and '
+            f'binarization="{kind}"; leave out one of them'
+        )
+    return Recipe(kind, entry.probability, options.seed if kind in ("dynamic", "static") else None)
+
+
 def _existing(source: str | Path) -> Path:
     path = Path(source).expanduser()
     if path.exists():
@@ -163,7 +94,8 @@ def _own(path: Path, options: Options) -> Dataset:
     kind = options.binarization or "none"
     seed = options.seed if "all" in parts or kind in ("dynamic", "static") else None
     if "all" in parts:
-        parts = _parts(parts["all"], _sizes(len(parts["all"].x), options.splits), seed=options.seed)
+        rows = parts["all"]
+        parts = rows.permuted(_sizes(len(rows.x), options.splits), seed=options.seed)
     elif tuple(options.splits) != SPLITS:
         raise InputError(f"{name}: expected no splits, for the file has its own, got {options.splits}; leave them out")
     return dataset(name, parts, Recipe(kind, float(options.divisor or 1.0), seed))
@@ -176,17 +108,3 @@ def _sizes(num_data: int, splits: tuple[float, float, float]) -> tuple[int, int,
             f"expected rows enough for three splits of {splits}, got {num_data}; give more rows or other splits"
         )
     return num_data - valid - test, valid, test
-
-
-def _parts(rows: Rows, sizes: tuple[int, int, int], *, seed: int) -> Parts:
-    """A permutation cut in three. RandomState, because NumPy never changes its streams."""
-    order = np.random.RandomState(seed).permutation(len(rows.x))
-    chunks = np.split(order, np.cumsum(sizes)[:2])
-    return {part: _take(rows, chunk) for part, chunk in zip(("train", "valid", "test"), chunks, strict=True)}
-
-
-def _take(rows: Rows, index: Any) -> Rows:
-    """Some of the rows; those of a mapped array stay in their file."""
-    x: Any = rows.x
-    taken = Mapped(x, torch.arange(len(x))[index]) if lies_in_file(x) else x[index]
-    return Rows(taken, None if rows.labels is None else rows.labels[index])

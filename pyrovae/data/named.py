@@ -1,9 +1,15 @@
 """The data sets by name, each with what a fit of it is like; what reads a set is imported when it is loaded."""
 
+import math
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-_READERS = "pyrovae.data.datasets"
+from pyrovae.base.errors import InputError, nearest
+
+_READERS = "pyrovae.data.published_files"
+BINARIZATIONS = ("none", "dynamic", "static", "threshold")
+SPLITS = (0.8, 0.1, 0.1)
 
 
 @dataclass(frozen=True)
@@ -45,9 +51,38 @@ class NamedSet:
     fixed: bool = False
 
 
+@dataclass(frozen=True)
+class Options:
+    """The options of :func:`~pyrovae.data.load`, which says what each of them means.
+
+    Raises:
+        InputError: for an option that no data set could have.
+    """
+
+    binarization: str | None
+    divisor: float | None
+    seed: int
+    data_dir: str | Path | None
+    download: bool
+    splits: tuple[float, float, float]
+    mmap: bool | None
+
+    def __post_init__(self) -> None:
+        given, divisor, seed, splits = self.binarization, self.divisor, self.seed, self.splits
+        if given is not None and given not in BINARIZATIONS:
+            hint = nearest(str(given), BINARIZATIONS) or " choose one of them"
+            raise InputError(f"expected binarization one of {', '.join(BINARIZATIONS)}, got {given!r};{hint}")
+        if divisor is not None and not 0 < divisor < math.inf:
+            raise InputError(f"expected a finite divisor > 0, got {divisor}; give the value that becomes 1")
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+            raise InputError(f"expected an integer seed from 0 to 2**32 - 1, got {seed!r}; give another")
+        if len(splits) != 3 or not (min(splits) > 0 and abs(sum(splits) - 1) < 1e-6):
+            raise InputError(f"expected three positive fractions with the sum 1 as splits, got {splits}; e.g. {SPLITS}")
+
+
 DIGITS_FIT = FitDefaults(latent=16, epochs=300, batch_size=64, lr=2e-3, kl_warmup=30.0)
 MNIST_FIT = FitDefaults(latent=50, hidden=(400, 400), lr=2e-3, kl_warmup=10.0)
-GREY = (f"{_READERS}:read_grey", MNIST_FIT, "dynamic", 255.0, 255.0)
+GREY = (f"{_READERS}:read_grey_images", MNIST_FIT, "dynamic", 255.0, 255.0)
 DATASETS = {
     "digits": NamedSet(
         "scikit-learn's 8x8 digits, counts 0 to 16: 1,197 / 300 / 300; needs no network",
@@ -59,7 +94,7 @@ DATASETS = {
     "fashion-mnist": NamedSet("28x28 clothes, grey: 50,000 / 10,000 / 10,000", *GREY),
     "mnist-static": NamedSet(
         "28x28 digits as Larochelle binarized them once, test rows sorted by class; never downloaded",
-        f"{_READERS}:read_static",
+        f"{_READERS}:read_static_mnist",
         MNIST_FIT,
         binarization="static",
         fixed=True,

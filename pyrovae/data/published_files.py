@@ -5,18 +5,16 @@ Nothing is ever written next to the files that are read, and nothing is ever unp
 
 import gzip
 import hashlib
-import math
 import os
 import socket
-import struct
 import warnings
-import zlib
 from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
 
 from pyrovae.base.errors import InputError
+from pyrovae.data.named import Options
 from pyrovae.data.user_files import Array, Parts, Rows, arrays_of, content_of, demand_names
 
 # torchvision's folder, and the md5 of each file as its authors published it.
@@ -53,9 +51,9 @@ HOW_TO_GET = (
 )
 
 
-def data_folder(data_dir: str | Path | None) -> Path | None:
-    """The folder to look in first: the argument, else the environment's PYROVAE_DATA, else None."""
-    given = data_dir or os.environ.get("PYROVAE_DATA")
+def data_folder(options: Options) -> Path | None:
+    """The folder to look in first: the one given, else the environment's PYROVAE_DATA, else None."""
+    given = options.data_dir or os.environ.get("PYROVAE_DATA")
     return Path(given).expanduser() if given else None
 
 
@@ -64,93 +62,62 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pyrovae"
 
 
-def read_idx(path: str | Path, *, md5: str | None = None) -> Array:
-    """Reads an idx file of bytes (the format of MNIST), gzipped or not.
+def read_idx(path: Path, md5: str) -> Array:
+    """Reads a gzipped idx file of bytes (the format of MNIST) that is known by its md5.
 
     Four magic bytes (0, 0, 8 for uint8, the number of dimensions), one big-endian uint32 per dimension, then
-    the bytes.
-
-    Args:
-        path: the file; a name ending in `.gz` is unzipped in memory.
-        md5: of the file as it lies on disk; checked before anything is parsed.
-
-    Returns:
-        uint8 array of the shape that the file states.
+    the bytes: an array of uint8 of that shape.
 
     Raises:
-        InputError: a missing, altered or truncated file, or another format.
+        InputError: a missing, altered or truncated file.
     """
-    path = Path(path)
     content = content_of(path)
-    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    if md5 is not None and found != md5:
+    found = _md5(content)
+    if found != md5:
         raise InputError(
             f"{path}: expected md5 {md5}, found {found}; the file is altered or truncated: delete it, fetch it again"
         )
-    if path.suffix == ".gz":
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise InputError(f"{path}: expected a whole gzip file, got {error}; fetch it again") from error
-    return _parse_idx(path, content)
+    content = gzip.decompress(content)
+    shape = np.frombuffer(content, ">u4", count=content[3], offset=4).tolist()
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
 
 
-def _parse_idx(path: Path, content: bytes) -> Array:
-    if len(content) < 4 or content[:3] != b"\x00\x00\x08":
-        raise InputError(
-            f"{path}: expected an idx file of bytes (magic 00 00 08), got {content[:3].hex(' ')}; check the file"
-        )
-    start = 4 + 4 * content[3]
-    if len(content) < start:
-        raise InputError(f"{path}: expected an idx header of {start} bytes, got {len(content)}; fetch it again")
-    shape = struct.unpack(f">{content[3]}I", content[4:start])
-    if len(content) - start != math.prod(shape):
-        raise InputError(
-            f"{path}: expected {math.prod(shape)} bytes for shape {shape}, got {len(content) - start}; fetch it again"
-        )
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
-def read_grey_images(name: str, *, data_dir: str | Path | None = None, download: bool = True) -> Parts:
-    """Reads "mnist" or "fashion-mnist": from the given folder, else from the cache, else over the network.
-
-    Args:
-        name: a key of `IDX_FILES`.
-        data_dir: a folder in torchvision's layout, never written to; PYROVAE_DATA when None.
-        download: whether torchvision may download into the cache folder.
+def read_grey_images(name: str, options: Options) -> Parts:
+    """Reads "mnist" or "fashion-mnist": from the folder given, else from the cache, else over the network.
 
     Returns:
-        "train" with x of shape (60000, 28, 28) and "test" with (10000, 28, 28), uint8 grey values; labels.
+        "train" with x of shape (50000, 28, 28), "valid" (the last of the training rows) and "test" with
+        (10000, 28, 28), uint8 grey values; labels.
 
     Raises:
         InputError: files that are altered, or that are nowhere to be had.
     """
-    folder = _idx_folder(name, data_dir, download=download)
-    md5s = IDX_FILES[name][1]
-    arrays = [read_idx(folder / file, md5=md5) for file, md5 in md5s.items()]
-    return {"train": Rows(arrays[0], arrays[1]), "test": Rows(arrays[2], arrays[3])}
+    folder = _idx_folder(name, options)
+    arrays = [read_idx(folder / file, md5) for file, md5 in IDX_FILES[name][1].items()]
+    train, test = Rows(*arrays[:2]), Rows(*arrays[2:])
+    return {"train": train.take(slice(-10_000)), "valid": train.take(slice(-10_000, None)), "test": test}
 
 
-def _idx_folder(name: str, data_dir: str | Path | None, *, download: bool) -> Path:
+def _idx_folder(name: str, options: Options) -> Path:
     """Finds (or downloads) the folder that holds all four files of the set."""
     subfolder, md5s = IDX_FILES[name]
-    folders = [root / subfolder / "raw" for root in (data_folder(data_dir), cache_folder()) if root is not None]
+    folders = [root / subfolder / "raw" for root in (data_folder(options), cache_folder()) if root is not None]
     cached = folders[-1]
     if len(folders) > 1 and all((folders[0] / file).is_file() for file in md5s):
         return folders[0]
-    if all(_has_md5(cached / file, md5) for file, md5 in md5s.items()):
+    if all((cached / file).is_file() and _md5((cached / file).read_bytes()) == md5 for file, md5 in md5s.items()):
         return cached
     absent = f"{name}: expected {', '.join(md5s)} in one of: {', '.join(map(str, folders))}; not all are there"
-    if not download:
+    if not options.download:
         raise InputError(f"{absent}, and download=False; {HOW_TO_GET}")
     if len(folders) > 1:
         warnings.warn(f"{absent}: downloading to {cached}", stacklevel=2)
     _download(name, absent)
     return cached
-
-
-def _has_md5(path: Path, md5: str) -> bool:
-    return path.is_file() and hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == md5
 
 
 def _download(name: str, absent: str) -> None:
@@ -172,62 +139,81 @@ def _download(name: str, absent: str) -> None:
         socket.setdefaulttimeout(timeout)
 
 
-def read_digits() -> Rows:
-    """Reads scikit-learn's bundled digits: x of shape (1797, 8, 8), uint8 counts 0..16, and labels."""
+def read_digits(name: str, options: Options) -> Parts:
+    """Reads scikit-learn's bundled digits, by a permutation that is always the same.
+
+    Returns:
+        "train" with x of shape (1197, 8, 8), "valid" and "test" with (300, 8, 8), uint8 counts 0..16; labels.
+    """
     import sklearn.datasets
 
     bunch = sklearn.datasets.load_digits()
-    return Rows(bunch.images.astype(np.uint8), bunch.target)
+    return Rows(bunch.images.astype(np.uint8), bunch.target).permuted((1197, 300, 300), seed=0)
 
 
-def read_static_mnist(*, data_dir: str | Path | None = None) -> Parts:
+def read_static_mnist(name: str, options: Options) -> Parts:
     """Reads the fixed binarization of MNIST used in the literature, from packed bits or the original text.
 
     The rows are checked against the SHA-256 of the original text files. Train and valid are a permutation of
-    MNIST's training images; test rows are sorted by class, so shuffle before taking a subset of them.
-
-    Args:
-        data_dir: the folder that holds `binarized_mnist/`; PYROVAE_DATA, else the cache folder, when None.
+    MNIST's training images; test rows are sorted by class, so shuffle before taking a subset of them. They are looked
+    for in the folder `binarized_mnist` of the folder given, of PYROVAE_DATA, else of the cache.
 
     Returns:
         "train" (50000, 28, 28), "valid" and "test" (10000, 28, 28), uint8 0 or 1; labels where
         `binarized_mnist_derived_labels.npz` lies beside.
 
     Raises:
-        InputError: missing files, or other bits than the original's.
+        InputError: another binarization or a divisor; missing files, or other bits than the original's.
 
     Reference:
         Larochelle and Murray (2011), The neural autoregressive distribution estimator, AISTATS.
     """
-    folder = (data_folder(data_dir) or cache_folder()) / "binarized_mnist"
-    bits = _static_bits(folder)
-    labels = _static_labels(folder)
-    for part, expected in STATIC_SHA256.items():
-        _check_static(folder, part, bits[part], expected)
-    return {part: Rows(bits[part].reshape(-1, 28, 28), labels.get(f"{part}_label")) for part in STATIC_SHA256}
+    binarization, divisor = options.binarization, options.divisor
+    if binarization not in (None, "none", "static") or divisor not in (None, 1.0):
+        raise InputError(
+            f"mnist-static: expected neither binarization nor divisor, got {binarization!r} and {divisor}; "
+            'these rows are bits already: for another binarization load "mnist"'
+        )
+    folder = (data_folder(options) or cache_folder()) / "binarized_mnist"
+    texts, labels = _static_texts(folder), _static_labels(folder)
+    return {part: Rows(_bits(folder, part, texts[part]), labels.get(f"{part}_label")) for part in STATIC_SHA256}
 
 
-def _static_bits(folder: Path) -> dict[str, Array]:
+def _static_texts(folder: Path) -> dict[str, bytes]:
+    """The rows as the original text, "0 1 0 ..."."""
     packed = folder / "binarized_mnist_packed.npz"
     texts = {part: folder / f"binarized_mnist_{part}.amat" for part in STATIC_SHA256}
     if packed.is_file():
         arrays = arrays_of(packed)
         demand_names(packed, arrays, list(STATIC_SHA256))
-        return {part: _unpack(packed, arrays[part]) for part in STATIC_SHA256}
+        return {part: _unpacked(packed, arrays[part]) for part in STATIC_SHA256}
     if all(path.is_file() for path in texts.values()):
-        return {part: read_amat(path) for part, path in texts.items()}
+        return {part: content_of(path).replace(b"\r\n", b"\n") for part, path in texts.items()}
     raise InputError(
         f"mnist-static: expected {packed}, or {', '.join(path.name for path in texts.values())} in "
         f"{folder}; found neither, and this set is never downloaded: {HOW_TO_GET}"
     )
 
 
-def _unpack(path: Path, packed: Array) -> Array:
+def _unpacked(path: Path, packed: Array) -> bytes:
     if packed.dtype != np.uint8 or packed.ndim != 2 or packed.shape[1] != 98:
         raise InputError(
             f"{path}: expected uint8 rows of 98 bytes (784 bits), got {packed.dtype} {packed.shape}; check the file"
         )
-    return np.unpackbits(packed, axis=1)
+    text = np.full((len(packed), 2 * 784), ord(" "), np.uint8)
+    text[:, ::2] = np.unpackbits(packed, axis=1) + ord("0")
+    text[:, -1] = ord("\n")
+    return text.tobytes()
+
+
+def _bits(folder: Path, part: str, text: bytes) -> Array:
+    found = hashlib.sha256(text).hexdigest()
+    if found != STATIC_SHA256[part]:
+        raise InputError(
+            f"{folder}: expected the {part} rows of mnist-static with sha256 {STATIC_SHA256[part]} as text, "
+            f"found {found}; the file is altered or is another binarization: fetch it again"
+        )
+    return (np.frombuffer(text, np.uint8)[::2] - ord("0")).reshape(-1, 28, 28)
 
 
 def _static_labels(folder: Path) -> dict[str, Array]:
@@ -237,29 +223,3 @@ def _static_labels(folder: Path) -> dict[str, Array]:
     arrays = arrays_of(path)
     demand_names(path, arrays, [f"{part}_label" for part in STATIC_SHA256])
     return arrays
-
-
-def _check_static(folder: Path, part: str, bits: Array, expected: str) -> None:
-    """Writes the bits as the original text did, in memory, and compares the checksum."""
-    text = np.full((len(bits), 2 * 784), ord(" "), np.uint8)
-    text[:, ::2] = bits + ord("0")
-    text[:, -1] = ord("\n")
-    found = hashlib.sha256(text.data).hexdigest()
-    if found != expected:
-        raise InputError(
-            f"{folder}: expected the {part} rows of mnist-static with sha256 {expected} as text, "
-            f"found {found}; the file is altered or is another binarization: fetch it again"
-        )
-
-
-def read_amat(path: str | Path, *, width: int = 784) -> Array:
-    """Reads rows of text bits, "0 1 0 ...": uint8 array of shape (N, width)."""
-    path = Path(path)
-    characters = np.frombuffer(content_of(path), np.uint8)
-    bits = characters[~np.isin(characters, list(b" \t\r\n"))] - ord("0")
-    if (bits > 1).any() or bits.size == 0 or bits.size % width:
-        raise InputError(
-            f"{path}: expected rows of {width} bits, 0 or 1, set apart by blanks, "
-            f"got {bits.size} characters; fetch the file again"
-        )
-    return bits.reshape(-1, width)

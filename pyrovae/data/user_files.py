@@ -8,13 +8,14 @@ import math
 import zipfile
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from pyrovae.base.errors import InputError, nearest
 from pyrovae.base.memory import machine_memory
-from pyrovae.data.memmap import Array, Mapped, open_npy
+from pyrovae.data.memmap import Array, Mapped, lies_in_file, open_npy
 
 
 class Rows(NamedTuple):
@@ -22,6 +23,18 @@ class Rows(NamedTuple):
 
     x: Array | Mapped
     labels: Array | None = None
+
+    def take(self, index: Any) -> "Rows":
+        """Some of the rows; those of a mapped array stay in their file."""
+        x: Any = self.x
+        taken = Mapped(x, torch.arange(len(x))[index]) if lies_in_file(x) else x[index]
+        return Rows(taken, None if self.labels is None else self.labels[index])
+
+    def permuted(self, sizes: tuple[int, int, int], *, seed: int) -> "Parts":
+        """A permutation cut in three. RandomState, because NumPy never changes its streams."""
+        order = np.random.RandomState(seed).permutation(len(self.x))
+        chunks = np.split(order, np.cumsum(sizes)[:2])
+        return {part: self.take(chunk) for part, chunk in zip(("train", "valid", "test"), chunks, strict=True)}
 
 
 Parts = dict[str, Rows]  # {"train", "valid", "test"}, {"train", "test"} or {"all"}

@@ -113,24 +113,26 @@ def test_a_set_in_a_line():
 
 
 def test_mnist_validates_on_the_last_training_rows(real_data):
-    from pyrovae.data.published_files import read_grey_images
+    from pyrovae.data.published_files import IDX_FILES, read_idx
 
-    train = read_grey_images("mnist", data_dir=real_data)["train"]
+    folder, md5s = IDX_FILES["mnist"]
+    images, labels = (read_idx(real_data / folder / "raw" / file, md5) for file, md5 in [*md5s.items()][:2])
     dataset = load("mnist", binarization="none", divisor=1, data_dir=real_data)
     assert dataset.range == "counts 0..255"
-    np.testing.assert_array_equal(dataset.valid.labels, train.labels[-10000:])
-    np.testing.assert_array_equal(dataset.valid.x[::100], train.x[-10000::100])
-    np.testing.assert_array_equal(dataset.train.x[::500], train.x[:50000:500])
+    np.testing.assert_array_equal(dataset.valid.labels, labels[-10000:])
+    np.testing.assert_array_equal(dataset.valid.x[::100], images[-10000::100])
+    np.testing.assert_array_equal(dataset.train.x[::500], images[:50000:500])
 
 
 # ------------------------------------------------------------------------------------------- digits
 
 
 def test_digits_and_labels_stay_together():
-    from pyrovae.data.published_files import read_digits
+    from sklearn.datasets import load_digits
 
-    source = read_digits()
-    labels = {image.tobytes(): label for image, label in zip(source.x, source.labels, strict=True)}
+    source = load_digits()
+    images = source.images.astype(np.uint8)
+    labels = {image.tobytes(): label for image, label in zip(images, source.target, strict=True)}
     seen = 0
     for split in splits(load("digits", seed=5)).values():
         for image, label in zip(split.x.numpy().astype(np.uint8), split.labels.tolist(), strict=True):

@@ -8,8 +8,10 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 
+from pyrovae.base.choices import resolve
 from pyrovae.base.errors import InputError
 from pyrovae.data import published_files as readers
+from pyrovae.data.named import DATASETS, SPLITS, Options
 
 
 @pytest.fixture
@@ -26,8 +28,8 @@ def no_data(monkeypatch, tmp_path):
     return tmp_path
 
 
-def idx(array, magic=b"\x00\x00\x08"):
-    return magic + bytes([array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+def read(name, *, data_dir=None, download=True):
+    return resolve(DATASETS[name].path)(name, Options(None, None, 0, data_dir, download, SPLITS, None))
 
 
 def link(source, target):
@@ -44,50 +46,29 @@ IMAGES = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
 # ---------------------------------------------------------------------------------------------- idx
 
 
-@pytest.mark.parametrize("name", ["images.gz", "images"])
 @pytest.mark.parametrize("array", [IMAGES, IMAGES[0, 0]], ids=["images", "labels"])
-def test_idx_round_trip(tmp_path, name, array):
-    content = idx(array)
-    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
-    found = readers.read_idx(tmp_path / name)
+def test_idx_round_trip(tmp_path, array):
+    content = gzip.compress(
+        b"\x00\x00\x08" + struct.pack(f">B{array.ndim}I", array.ndim, *array.shape) + array.tobytes()
+    )
+    (tmp_path / "images.gz").write_bytes(content)
+    found = readers.read_idx(tmp_path / "images.gz", hashlib.md5(content).hexdigest())
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, array)
 
 
-DAMAGED_IDX = {
-    "empty": (b"", "empty file"),
-    "not zipped": (idx(IMAGES), "expected a whole gzip file"),
-    "zip cut": (gzip.compress(idx(IMAGES))[:-9], "expected a whole gzip file"),
-    "zip altered": (gzip.compress(idx(IMAGES))[:12] + bytes(30), "expected a whole gzip file"),
-    "other type": (gzip.compress(idx(IMAGES, magic=b"\x00\x00\x0d")), r"magic 00 00 08\), got 00 00 0d"),
-    "three bytes": (gzip.compress(b"\x00\x00\x08"), "expected an idx file"),
-    "header cut": (gzip.compress(idx(IMAGES)[:10]), "expected an idx header of 16 bytes, got 10"),
-    "rows cut": (gzip.compress(idx(IMAGES)[:-5]), r"expected 24 bytes for shape \(2, 3, 4\), got 19"),
-    "rows too many": (gzip.compress(idx(IMAGES) + b"!"), "expected 24 bytes .* got 25"),
-}
-
-
-@pytest.mark.parametrize(("content", "message"), DAMAGED_IDX.values(), ids=DAMAGED_IDX)
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"", "empty file"), (b"no idx", "expected md5 abc, found {md5}; the")]
+)
 def test_damaged_idx(tmp_path, content, message):
-    path = tmp_path / "images.gz"
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=f"images.gz.*{message}"):
-        readers.read_idx(path)
+    (tmp_path / "images.gz").write_bytes(content)
+    with pytest.raises(InputError, match=f"images.gz.*{message.format(md5=hashlib.md5(content).hexdigest())}"):
+        readers.read_idx(tmp_path / "images.gz", "abc")
 
 
 def test_missing_idx(tmp_path):
     with pytest.raises(InputError, match=r"none.gz: expected a readable file, got No such file"):
-        readers.read_idx(tmp_path / "none.gz")
-
-
-def test_idx_md5_is_checked_before_parsing(tmp_path):
-    path = tmp_path / "images.gz"
-    path.write_bytes(b"no idx at all")
-    found = hashlib.md5(b"no idx at all").hexdigest()
-    with pytest.raises(
-        InputError, match=f"images.gz: expected md5 abc, found {found}; the file is altered or truncated"
-    ):
-        readers.read_idx(path, md5="abc")
+        readers.read_idx(tmp_path / "none.gz", "abc")
 
 
 # ------------------------------------------------------------------------------------- grey images
@@ -96,13 +77,15 @@ def test_idx_md5_is_checked_before_parsing(tmp_path):
 @pytest.mark.parametrize("name", readers.IDX_FILES)
 def test_grey_images_are_read_where_they_lie(name, real_data, no_data):
     before = sorted(real_data.rglob("*"))
-    parts = readers.read_grey_images(name, data_dir=real_data, download=False)
+    parts = read(name, data_dir=real_data, download=False)
     assert {part: rows.x.shape for part, rows in parts.items()} == {
-        "train": (60000, 28, 28),
+        "train": (50000, 28, 28),
+        "valid": (10000, 28, 28),
         "test": (10000, 28, 28),
     }
     assert {part: (rows.labels.shape, rows.labels.max()) for part, rows in parts.items()} == {
-        "train": ((60000,), 9),
+        "train": ((50000,), 9),
+        "valid": ((10000,), 9),
         "test": ((10000,), 9),
     }
     assert sorted(real_data.rglob("*")) == before
@@ -110,7 +93,7 @@ def test_grey_images_are_read_where_they_lie(name, real_data, no_data):
 
 
 def test_mnist_label_counts(real_data):
-    labels = readers.read_grey_images("mnist", data_dir=real_data)["test"].labels
+    labels = read("mnist", data_dir=real_data)["test"].labels
     assert np.bincount(labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
 
 
@@ -122,12 +105,12 @@ def test_an_altered_file_is_named(real_data, tmp_path):
     path.unlink()
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"t10k-labels-idx1-ubyte\.gz: expected md5 ec29112dd5afa0611ce80d1b7f02629c"):
-        readers.read_grey_images("mnist", data_dir=tmp_path)
+        read("mnist", data_dir=tmp_path)
 
 
 def test_the_cache_is_read_without_asking_the_network(real_data, no_data):
     link(real_data / "MNIST" / "raw", no_data / "cache" / "pyrovae" / "MNIST" / "raw")
-    assert len(readers.read_grey_images("mnist", download=False)["test"].x) == 10000
+    assert len(read("mnist", download=False)["test"].x) == 10000
 
 
 def test_a_download_lands_in_the_cache(real_data, no_data, monkeypatch):
@@ -142,7 +125,7 @@ def test_a_download_lands_in_the_cache(real_data, no_data, monkeypatch):
     monkeypatch.setattr(torchvision.datasets.MNIST, "download", fetch)
     monkeypatch.setattr(torchvision.datasets.MNIST, "_check_exists", lambda self: True)
     monkeypatch.setattr(torchvision.datasets.MNIST, "_load_data", lambda self: (None, None))
-    assert len(readers.read_grey_images("mnist")["train"].x) == 60000
+    assert len(read("mnist")["train"].x) == 50000
     assert asked == [(no_data / "cache" / "pyrovae", readers.DOWNLOAD_TIMEOUT)]
     assert socket.getdefaulttimeout() is None
 
@@ -151,7 +134,7 @@ def test_a_download_lands_in_the_cache(real_data, no_data, monkeypatch):
 def test_without_files_and_network(name, no_data):
     message = f"{name}: expected train-images.*download failed .no network here.*PYROVAE_DATA, --data-dir.*digits"
     with pytest.raises(InputError, match=message):
-        readers.read_grey_images(name)
+        read(name)
     assert socket.getdefaulttimeout() is None
 
 
@@ -164,12 +147,12 @@ def test_every_failure_of_a_download_is_one_error(error, no_data, monkeypatch):
 
     monkeypatch.setattr(torchvision.datasets.MNIST, "download", fail)
     with pytest.raises(InputError, match="the download failed"):
-        readers.read_grey_images("mnist")
+        read("mnist")
 
 
 def test_download_false_asks_nobody(no_data):
     with pytest.raises(InputError, match="not all are there, and download=False; put the files there"):
-        readers.read_grey_images("mnist", download=False)
+        read("mnist", download=False)
     assert not (no_data / "cache").exists()
 
 
@@ -182,7 +165,7 @@ def test_the_folders_looked_at_are_said_before_downloading(by, no_data, monkeypa
         pytest.warns(UserWarning, match=f"one of: {given}/MNIST/raw, .*cache/pyrovae/MNIST/raw; .*: downloading to"),
         pytest.raises(InputError, match=f"{given}/MNIST/raw"),
     ):
-        readers.read_grey_images("mnist", data_dir=given if by == "argument" else None)
+        read("mnist", data_dir=given if by == "argument" else None)
 
 
 def test_stale_unzipped_files_do_not_stop_a_download(no_data):
@@ -190,7 +173,7 @@ def test_stale_unzipped_files_do_not_stop_a_download(no_data):
     raw.mkdir(parents=True)
     (raw / "train-images-idx3-ubyte").write_bytes(b"stale")
     with pytest.raises(InputError, match="the download failed"):
-        readers.read_grey_images("mnist")
+        read("mnist")
     assert list(raw.iterdir()) == []
 
 
@@ -198,7 +181,7 @@ def test_stale_unzipped_files_do_not_stop_a_download(no_data):
 
 
 def test_static_mnist(real_data):
-    parts = readers.read_static_mnist(data_dir=real_data)
+    parts = read("mnist-static", data_dir=real_data)
     assert [len(rows.x) for rows in parts.values()] == [50000, 10000, 10000]
     assert [round(float(rows.x.mean()), 5) for rows in parts.values()] == [0.13056, 0.13113, 0.13251]
     assert (np.diff(parts["test"].labels.astype(int)) >= 0).all()
@@ -207,13 +190,14 @@ def test_static_mnist(real_data):
 def test_static_mnist_from_the_original_text_without_labels(real_data, tmp_path):
     folder = tmp_path / "binarized_mnist"
     folder.mkdir()
-    packed = readers.read_static_mnist(data_dir=real_data)
+    packed = read("mnist-static", data_dir=real_data)
     for part, rows in packed.items():
         text = np.full((len(rows.x), 2 * 784), ord(" "), np.uint8)
         text[:, ::2] = rows.x.reshape(-1, 784) + ord("0")
         text[:, -1] = ord("\n")
-        text.tofile(folder / f"binarized_mnist_{part}.amat")
-    parts = readers.read_static_mnist(data_dir=tmp_path)
+        written = text.tobytes() if part != "test" else text.tobytes().replace(b"\n", b"\r\n")
+        (folder / f"binarized_mnist_{part}.amat").write_bytes(written)
+    parts = read("mnist-static", data_dir=tmp_path)
     for part, rows in parts.items():
         np.testing.assert_array_equal(rows.x, packed[part].x)
         assert rows.labels is None
@@ -222,7 +206,7 @@ def test_static_mnist_from_the_original_text_without_labels(real_data, tmp_path)
 def test_static_mnist_is_never_downloaded(no_data):
     message = "mnist-static: expected .*_packed.npz, or binarized_mnist_train.amat.*never downloaded: put"
     with pytest.raises(InputError, match=message):
-        readers.read_static_mnist()
+        read("mnist-static")
 
 
 def test_other_bits_than_larochelles(tmp_path):
@@ -231,7 +215,7 @@ def test_other_bits_than_larochelles(tmp_path):
     zeros = np.zeros((2, 98), np.uint8)
     np.savez(folder / "binarized_mnist_packed.npz", train=zeros, valid=zeros, test=zeros)
     with pytest.raises(InputError, match=r"expected the train rows of mnist-static with sha256 ad693b29.*found"):
-        readers.read_static_mnist(data_dir=tmp_path)
+        read("mnist-static", data_dir=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -250,25 +234,21 @@ def test_other_arrays_than_packed_bits(tmp_path, arrays, message):
     folder.mkdir()
     np.savez(folder / "binarized_mnist_packed.npz", **arrays)
     with pytest.raises(InputError, match=message):
-        readers.read_static_mnist(data_dir=tmp_path)
-
-
-def test_amat(tmp_path):
-    path = tmp_path / "bits.amat"
-    path.write_bytes(b"0 1 1\r\n1 0 0\r\n")
-    np.testing.assert_array_equal(readers.read_amat(path, width=3), [[0, 1, 1], [1, 0, 0]])
+        read("mnist-static", data_dir=tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"0 1 2\n", b"0 1\n", b"0.0 1.0 1.0\n", b"\n \n"])
 def test_damaged_amat(tmp_path, content):
-    path = tmp_path / "bits.amat"
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=r"bits\.amat: expected rows of 3 bits"):
-        readers.read_amat(path, width=3)
+    (tmp_path / "binarized_mnist").mkdir()
+    for part in readers.STATIC_SHA256:
+        (tmp_path / "binarized_mnist" / f"binarized_mnist_{part}.amat").write_bytes(content)
+    with pytest.raises(InputError, match=r"binarized_mnist: expected the train rows of mnist-static .* fetch it again"):
+        read("mnist-static", data_dir=tmp_path)
 
 
 def test_digits():
-    rows = readers.read_digits()
-    assert rows.x.shape == (1797, 8, 8)
-    assert (rows.x.dtype, rows.x.min(), rows.x.max()) == (np.uint8, 0, 16)
-    assert rows.labels.shape == (1797,)
+    parts = read("digits")
+    assert [rows.x.shape for rows in parts.values()] == [(1197, 8, 8), (300, 8, 8), (300, 8, 8)]
+    assert [rows.labels.shape for rows in parts.values()] == [(1197,), (300,), (300,)]
+    for rows in parts.values():
+        assert (rows.x.dtype, rows.x.min(), rows.x.max()) == (np.uint8, 0, 16)
