@@ -9,13 +9,13 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from pyrovae.base.errors import InputError
 from pyrovae.base.memory import blocks_of, of_device
 from pyrovae.base.random import preserve_rng_state, seed_of, stream
 from pyrovae.data.split import Split
 
 # Numbers that are decoded at once: one call for many small batches, and they stay in cache. Draws depend on them.
 AHEAD = {"cpu": 2**18, "cuda": 2**24}
+READY = 2  # batches of a file gathered ahead of their use
 Batch = tuple[Tensor, ...]
 
 
@@ -58,7 +58,7 @@ class Batches:
         """The batches of an epoch, from one on; those of a file are gathered ahead of their use."""
         pieces = self._order(number).split(self.ahead * self.batch_size)[first // self.ahead :]
         if self.split.mapped:
-            with prefetch(self.split, pieces, device=self.device, generator=self.generator) as coming:
+            with prefetch(self.split, pieces, self.generator) as coming:
                 yield self._batches(coming, number, first)
         else:
             yield self._batches((self.split.batch(rows, self.generator) for rows in pieces), number, first)
@@ -87,61 +87,46 @@ class Batches:
 
 @contextmanager
 def prefetch(
-    split: Split,
-    batches: Iterable[Tensor],
-    *,
-    device: torch.device | str,
-    generator: torch.Generator | None = None,
-    depth: int = 2,
-) -> Iterator[Iterator[tuple[Tensor, ...]]]:
+    split: Split, batches: Iterable[Tensor], generator: torch.Generator | None = None
+) -> Iterator[Iterator[Batch]]:
     """Gathers coming batches in one thread while the present one is used: `split.batch(rows, generator)` for each.
 
-    Rows travel as they are kept (bytes, where the file holds bytes), from pinned memory where the device is CUDA,
-    and are decoded and drawn on the device when they are taken, so that noise comes in the order of use.
-    Leaving the context ends the thread, after the gather that is under way.
+    Rows travel as they are kept (bytes, where the file holds bytes), from pinned memory where the split's device is
+    CUDA, and are decoded and drawn on the device when they are taken, so that noise comes in the order of use.
+    Leaving the context ends the thread, after the gather that is under way. What goes wrong in the thread is raised
+    where its batch is taken.
 
     Args:
-        split: its rows are gathered on the CPU.
-        batches: (B,) int64 row numbers for each batch, on the CPU; read `depth` batches ahead.
-        device: where batches are served.
+        split: its rows are gathered on the CPU, and served on its device.
+        batches: (B,) int64 row numbers for each batch, on the CPU; read `READY` batches ahead.
         generator: of draws, on that device; torch's own when None.
-        depth: batches to hold ready.
-
-    Yields:
-        An iterator over batches, each one tensor (B, ...) for each of the split's tensors; what goes wrong in
-        the thread is raised from it.
-
-    Raises:
-        InputError: for a depth below 1; from the iterator, for a file that was cut short meanwhile.
 
     Example:
         >>> from pyrovae.data import load
         >>> train, order = load("digits").train, torch.randperm(1197)
-        >>> with prefetch(train, order.split(500), device="cpu") as coming:
+        >>> with prefetch(train, order.split(500)) as coming:
         ...     print([len(x) for x, in coming])
         [500, 500, 197]
     """
-    if depth < 1:
-        raise InputError(f"depth must be at least 1, got {depth}; it is how many batches are held ready")
-    home, pinned, waiting = split.to("cpu"), torch.device(device).type == "cuda", iter(batches)
+    home, device, waiting = split.to("cpu"), split.device, iter(batches)
 
-    def gather(rows: Tensor) -> tuple[Tensor, ...]:
+    def gather(rows: Tensor) -> Batch:
         kept = home.gather(rows)
-        return tuple(part.pin_memory() for part in kept) if pinned else kept
+        return tuple(part.pin_memory() for part in kept) if device.type == "cuda" else kept
 
-    def coming() -> Iterator[tuple[Tensor, ...]]:
+    def ask(count: int) -> None:
+        pending.extend(thread.submit(gather, rows) for rows in islice(waiting, count))
+
+    def coming() -> Iterator[Batch]:
         while pending:
             kept = pending.popleft().result()
             ask(1)
             yield home.decode(tuple(part.to(device, non_blocking=True) for part in kept), generator)
 
-    def ask(count: int) -> None:
-        pending.extend(thread.submit(gather, rows) for rows in islice(waiting, count))
-
-    pending: deque[Future[tuple[Tensor, ...]]] = deque()
+    pending: deque[Future[Batch]] = deque()
     thread = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
     try:
-        ask(depth)
+        ask(READY)
         yield coming()
     finally:
         thread.shutdown(cancel_futures=True)

@@ -105,21 +105,17 @@ def _npy_files(path: Path) -> list[Path]:
 
 def _named_parts(path: Path, arrays: dict[str, Array]) -> Parts:
     if {"train", "valid", "test"} & set(arrays):
-        return _read_parts(path, arrays)
+        demand_names(path, arrays, ["train", "valid", "test"])
+        parts = {part: Rows(_numbers(path, part, arrays[part])) for part in ("train", "valid", "test")}
+        shapes = {part: rows.x.shape[1:] for part, rows in parts.items()}
+        if len(set(shapes.values())) > 1:
+            raise InputError(f"{path}: expected one shape of datum, got {shapes}; give all three the same")
+        return parts
     if len(arrays) == 1 and "y" not in arrays:
         return {"all": Rows(_numbers(path, *arrays.popitem()))}
     demand_names(path, arrays, ["x"], optional=["y"])
     x = _numbers(path, "x", arrays["x"])
     return {"all": Rows(x, _label_array(path, arrays["y"], len(x)) if "y" in arrays else None)}
-
-
-def _read_parts(path: Path, arrays: dict[str, Array]) -> Parts:
-    demand_names(path, arrays, ["train", "valid", "test"])
-    parts = {part: Rows(_numbers(path, part, arrays[part])) for part in ("train", "valid", "test")}
-    shapes = {part: rows.x.shape[1:] for part, rows in parts.items()}
-    if len(set(shapes.values())) > 1:
-        raise InputError(f"{path}: expected one shape of datum, got {shapes}; give all three the same")
-    return parts
 
 
 def read_npy(path: Path) -> Array:
@@ -202,32 +198,29 @@ def _csv_lines(path: Path, content: bytes) -> list[tuple[int, list[str]]]:
 
 def _is_header(cells: list[str]) -> bool:
     """A header has text in it and no number; a row of nothing but empty cells is a datum."""
-    return any(map(str.strip, cells)) and not any(map(_is_number, cells))
+    return any(map(str.strip, cells)) and all(_number(cell) is None for cell in cells)
 
 
-def _csv_row(path: Path, row: int, cells: list[str], first: list[str], header: list[str] | None) -> list[float]:
+def _csv_row(path: Path, row: int, cells: list[str], first: list[str], header: list[str] | None) -> list[float | None]:
     if len(cells) != len(first):
         raise InputError(f"{path}: expected {len(first)} cells in row {row}, got {len(cells)}; complete the row")
-    for column, cell in enumerate(cells):
-        if not (_is_missing(cell) or _is_number(cell)):
-            name = f' ("{header[column]}")' if header else ""
-            raise InputError(
-                f'{path}: expected a number in row {row}, column {column + 1}{name}, got "{cell}"; '
-                "encode text as numbers, or leave the cell empty where the value is missing"
-            )
-    return [math.nan if _is_missing(cell) else float(cell) for cell in cells]
+    values = [math.nan if cell.strip().lower() in {"", "na"} else _number(cell) for cell in cells]
+    if None in values:
+        column = values.index(None)
+        name = f' ("{header[column]}")' if header else ""
+        raise InputError(
+            f'{path}: expected a number in row {row}, column {column + 1}{name}, got "{cells[column]}"; '
+            "encode text as numbers, or leave the cell empty where the value is missing"
+        )
+    return values
 
 
-def _is_missing(cell: str) -> bool:
-    return cell.strip().lower() in {"", "na", "nan"}
-
-
-def _is_number(cell: str) -> bool:
+def _number(cell: str) -> float | None:
+    """None for text."""
     try:
-        float(cell)
+        return float(cell)
     except ValueError:
-        return False
-    return True
+        return None
 
 
 def read_image_folder(path: str | Path) -> Rows:

@@ -132,11 +132,12 @@ PREFETCHED = {
 
 @pytest.mark.parametrize("depth", [1, 2, 5])
 @pytest.mark.parametrize("options", PREFETCHED.values(), ids=PREFETCHED)
-def test_prefetched_batches_are_the_splits(options, depth, rows_file):
+def test_prefetched_batches_are_the_splits(options, depth, rows_file, monkeypatch):
+    monkeypatch.setattr(module, "READY", depth)
     split = load(rows_file(BYTES), **options).train
     order = torch.randperm(len(split), generator=generator()).split(7)
     ours, theirs = generator(1), generator(1)
-    with prefetch(split, iter(order), device="cpu", generator=ours, depth=depth) as coming:
+    with prefetch(split, iter(order), ours) as coming:
         for rows, batch in zip(order, coming, strict=True):
             (own,) = split.batch(rows, theirs)
             assert batch[0].dtype == own.dtype
@@ -146,7 +147,7 @@ def test_prefetched_batches_are_the_splits(options, depth, rows_file):
 
 def test_prefetched_with_labels():
     split = load("digits").train.with_labels()
-    with prefetch(split, [torch.tensor([5, 2])], device="cpu") as coming:
+    with prefetch(split, [torch.tensor([5, 2])]) as coming:
         assert all(map(torch.equal, next(coming), split.batch(torch.tensor([5, 2]))))
 
 
@@ -162,6 +163,10 @@ class Watched:
     @property
     def shape(self):
         return self.column.shape
+
+    @property
+    def device(self):
+        return self.column.device
 
     def decode(self, kept):
         return self.column.decode(kept)
@@ -183,7 +188,8 @@ def watched():
     return column, Split((column,), split.protocol)
 
 
-def test_batches_are_gathered_ahead_in_one_thread():
+def test_batches_are_gathered_ahead_in_one_thread(monkeypatch):
+    monkeypatch.setattr(module, "READY", 3)
     column, split = watched()
     asked = []
 
@@ -192,7 +198,7 @@ def test_batches_are_gathered_ahead_in_one_thread():
             asked.append(row)
             yield torch.tensor([row])
 
-    with prefetch(split, batches(), device="cpu", depth=3) as coming:
+    with prefetch(split, batches()) as coming:
         assert asked == [0, 1, 2]
         assert next(coming)[0].tolist() == [0.0]
         assert asked == [0, 1, 2, 3]
@@ -200,17 +206,11 @@ def test_batches_are_gathered_ahead_in_one_thread():
     assert {name for name, _ in column.gathered} == {"prefetch_0"}
 
 
-def test_a_depth_of_none():
-    with pytest.raises(InputError, match="depth must be at least 1, got 0"):
-        with prefetch(watched()[1], [], device="cpu", depth=0):
-            pass
-
-
 def test_an_error_in_the_thread_is_raised_where_the_batch_is_taken():
     _, split = watched()
     taken = []
     with pytest.raises(InputError, match="row 13 is not to be had"):
-        with prefetch(split, torch.arange(11, 20).split(1), device="cpu") as coming:
+        with prefetch(split, torch.arange(11, 20).split(1)) as coming:
             for (x,) in coming:
                 taken.append(x.item())
     assert not workers()
@@ -218,11 +218,12 @@ def test_an_error_in_the_thread_is_raised_where_the_batch_is_taken():
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, None])
-def test_leaving_ends_the_thread(error):
+def test_leaving_ends_the_thread(error, monkeypatch):
+    monkeypatch.setattr(module, "READY", 50)
     column, split = watched()
     column.seconds = 0.02
     try:
-        with prefetch(split, torch.arange(20, 90).split(1), device="cpu", depth=50) as coming:
+        with prefetch(split, torch.arange(20, 90).split(1)) as coming:
             next(coming)
             if error:
                 raise error

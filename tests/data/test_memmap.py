@@ -178,7 +178,7 @@ def test_prefetched_to_cuda(rows_file):
     split = load(rows_file(BYTES), divisor=255, binarization="dynamic", mmap=True).train
     noise, same = (torch.Generator("cuda").manual_seed(0) for _ in range(2))
     order = torch.arange(len(split)).split(7)
-    with prefetch(split, order, device="cuda", generator=noise) as coming:
+    with prefetch(split.to("cuda"), order, noise) as coming:
         for rows, (x,) in zip(order, coming, strict=True):
             assert torch.equal(x, split.to("cuda").batch(rows, same)[0])
 
@@ -264,7 +264,7 @@ def test_a_file_that_is_cut_short_while_in_use(offset, rows, left, tmp_path):
     )
     with pytest.raises(InputError, match=message):
         split.batch(slice(0, 3))
-    with prefetch(split, [torch.tensor([0])], device="cpu") as coming, pytest.raises(InputError, match=message):
+    with prefetch(split, [torch.tensor([0])]) as coming, pytest.raises(InputError, match=message):
         next(coming)
 
 
@@ -376,7 +376,7 @@ def test_a_split_of_ones_own_may_hold_mapped_rows(rows_file):
     array = np.load(rows_file(REALS), mmap_mode="r")
     split = as_split((array, torch.arange(60)))
     assert isinstance(split, Split)
-    with prefetch(split, [torch.tensor([59, 0])], device="cpu") as coming:
+    with prefetch(split, [torch.tensor([59, 0])]) as coming:
         x, numbers = next(coming)
     np.testing.assert_array_equal(x, REALS[[59, 0]])
     assert numbers.tolist() == [59, 0]
