@@ -1,17 +1,12 @@
 """Names that cost nothing to list: what stands behind each is imported when it is first used.
 
 So the command line's help reads the dicts of priors, families, objectives and data sets without importing torch.
+A path names a module, ``"pyrovae.data"``, or something in it, ``"pyrovae.data.datasets:load"``.
 """
 
 from collections.abc import Callable, Mapping
-from importlib import import_module
+from pkgutil import resolve_name as resolve
 from typing import Any
-
-
-def resolve(path: str) -> Any:
-    """What a path names: a module, ``"pyrovae.data"``, or something in it, ``"pyrovae.data.datasets:load"``."""
-    module, _, name = path.partition(":")
-    return getattr(import_module(module), name) if name else import_module(module)
 
 
 def handed_on(package: str, paths: Mapping[str, str]) -> Callable[[str], Any]:
@@ -30,7 +25,7 @@ class Choice:
 
     Args:
         about: one line on what it makes.
-        path: of the constructor, as :func:`resolve` takes it.
+        path: of the constructor.
         options: its keyword arguments.
 
     Example:

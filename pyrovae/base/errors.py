@@ -46,10 +46,6 @@ class UntrustedPosterior(UserWarning):
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Offers the choice nearest to a misspelt name, upper and lower case alike.
 
-    Args:
-        name: what the caller wrote.
-        choices: the names that exist.
-
     Returns:
         A question to append to an error message, with its leading space; empty if nothing is close.
 

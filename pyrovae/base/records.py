@@ -95,7 +95,7 @@ class Record(ABC):
     def to_dict(self) -> dict[str, Any]:
         """The account as plain values for JSON; an undefined number is None."""
         held = {name: value for name, value in _opened(self).items() if not _holds_tensor(value)}
-        return _plain(held | self.numbers())
+        return json.loads(json.dumps(held | self.numbers()), parse_constant=lambda _: None)
 
     def to_json(self) -> str:
         """:meth:`to_dict` as text; an undefined number is null."""
@@ -261,12 +261,3 @@ def _restored(hint: Any, value: Any) -> Any:
 def _holds_tensor(value: Any) -> bool:
     items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
     return isinstance(value, Tensor) or any(map(_holds_tensor, items))
-
-
-def _plain(value: Any) -> Any:
-    """A value without tensors as JSON takes it."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return number(value) if isinstance(value, float) else value

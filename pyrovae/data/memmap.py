@@ -44,9 +44,6 @@ class Mapped:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __repr__(self) -> str:
-        return f"Mapped({len(self)} rows of {self.path.name})"
-
     def __getitem__(self, index: slice | Tensor) -> Tensor:
         """Rows in memory, (B, *shape).
 

@@ -19,7 +19,7 @@ from pyrovae.base.progress import bar
 from pyrovae.base.random import stream
 from pyrovae.data.encoding import Column, require_room
 from pyrovae.data.memmap import Mapped, lies_in_file
-from pyrovae.data.protocol import in_blocks, num_missing, protocol_of
+from pyrovae.data.protocol import describe, in_blocks, num_missing
 from pyrovae.data.split import Dataset, Split
 from pyrovae.data.user_files import Parts, Rows
 
@@ -74,7 +74,7 @@ def _split(name: str, part: str, rows: Rows, recipe: Recipe, values: "_Values", 
                 binary.append(x.to(torch.uint8))
             yield x, found if recipe.changes else None
 
-    protocol = protocol_of(blocks(), column, dataset=name, split=part, **asdict(recipe))
+    protocol = describe([column], blocks=blocks(), dataset=name, split=part, **asdict(recipe))
     labels = None if rows.labels is None else torch.from_numpy(rows.labels.astype(np.int64))
     served = Column(torch.cat(binary), column.dtype) if once else column
     return Split((served,), protocol, labels, source if recipe.changes else None)

@@ -6,7 +6,7 @@ term, so that densities in different units can be compared.
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -78,49 +78,45 @@ class Protocol:
         return f"{self.dataset} {self.split}: {self.num_data} data, {values}{seed}, sha256 {self.sha256[:8]}"
 
 
-def protocol_of(
-    blocks: Iterable[tuple[Tensor, Tensor | None]],
-    column: Column,
-    others: Sequence[Column] = (),
+def describe(
+    columns: Sequence[Column],
     *,
+    blocks: Iterable[tuple[Tensor, Tensor | None]] | None = None,
+    source: Tensor | Mapped | None = None,
     dataset: str,
     split: str,
     binarization: str = "none",
     divisor: float = 1.0,
     seed: int | None = None,
 ) -> Protocol:
-    """The protocol of rows that pass by once, block after block.
+    """The protocol of columns, whose observations are read once, block after block.
 
     Args:
-        blocks: rows as they are served, and as they were found where that is something else.
-        column: one of the shape and dtype of all these rows.
-        others: columns beside them.
+        columns: the observations first; of them shape and dtype are enough where ``blocks`` are given.
+        blocks: of observations as they are served, and as they were found where that is something else.
+        source: the observations as they were found, where there are no ``blocks`` and that is something else.
         dataset, split, binarization, divisor, seed: as in the :class:`Protocol`.
     """
-    served, found = (hashlib.sha256(_head(column)) for _ in range(2))
-    rescaled, as_found, num_observed = binarization == "none" and divisor != 1.0, True, 0
-    for x, source in blocks:
-        served.update(_bytes(x))
-        if source is not None:
-            as_found = False
-            found.update(_bytes(source.to(x.dtype)))
-        if rescaled:
-            num_observed += x.numel() - num_missing(x)
-    hashes = [served, served.copy() if as_found else found]
-    for other in others:
-        for hashed in hashes:
-            _update(hashed, other)
-    jacobian = -num_observed / len(column) * math.log(divisor) if rescaled else 0.0
-    sha256, source_sha256 = (hashed.hexdigest() for hashed in hashes)
-    return Protocol(dataset, split, len(column), binarization, divisor, jacobian, seed, sha256, source_sha256)
-
-
-def describe(columns: Sequence[Column], *, source: Tensor | Mapped | None = None, **metadata: Any) -> Protocol:
-    """The protocol of columns at hand; what is ``metadata`` are the last arguments of :func:`protocol_of`."""
     check_rows(columns)
     x, *others = columns
-    blocks = ((x[rows], None if source is None else source[rows]) for rows in in_blocks(x))
-    return protocol_of(blocks, x, others, **metadata)
+    if blocks is None:
+        blocks = ((x[rows], None if source is None else source[rows]) for rows in in_blocks(x))
+    served, found = (hashlib.sha256(_head(x)) for _ in range(2))
+    rescaled, as_found, num_observed = binarization == "none" and divisor != 1.0, True, 0
+    for rows, unchanged in blocks:
+        served.update(_bytes(rows))
+        if unchanged is not None:
+            as_found = False
+            found.update(_bytes(unchanged.to(rows.dtype)))
+        if rescaled:
+            num_observed += rows.numel() - num_missing(rows)
+    found = served.copy() if as_found else found
+    for part in (part for other in others for part in _content(other)):
+        served.update(part)
+        found.update(part)
+    jacobian = -num_observed / len(x) * math.log(divisor) if rescaled else 0.0
+    hashes = served.hexdigest(), found.hexdigest()
+    return Protocol(dataset, split, len(x), binarization, divisor, jacobian, seed, *hashes)
 
 
 def check_rows(columns: Sequence[Tensor | Column]) -> None:
@@ -143,10 +139,9 @@ def num_missing(x: Tensor) -> int:
     return int(x.isnan().sum()) if x.sum().isnan() else 0
 
 
-def _update(hashed: Any, column: Column) -> None:
-    hashed.update(_head(column))
-    for rows in in_blocks(column):
-        hashed.update(_bytes(column[rows]))
+def _content(column: Column) -> Iterator[bytes | memoryview]:
+    yield _head(column)
+    yield from (_bytes(column[rows]) for rows in in_blocks(column))
 
 
 def _head(column: Column) -> bytes:

@@ -51,15 +51,11 @@ HOW_TO_GET = (
 )
 
 
-def data_folder(options: Options) -> Path | None:
-    """The folder to look in first: the one given, else the environment's PYROVAE_DATA, else None."""
+def folders(options: Options) -> list[Path]:
+    """Where files are looked for: in the folder given or PYROVAE_DATA, if any, and last in the cache of downloads."""
     given = options.data_dir or os.environ.get("PYROVAE_DATA")
-    return Path(given).expanduser() if given else None
-
-
-def cache_folder() -> Path:
-    """Where downloads go: $XDG_CACHE_HOME/pyrovae, or ~/.cache/pyrovae."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pyrovae"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pyrovae"
+    return [Path(given).expanduser(), cache] if given else [cache]
 
 
 def read_idx(path: Path, md5: str) -> Array:
@@ -105,22 +101,21 @@ def read_grey_images(name: str, options: Options) -> Parts:
 def _idx_folder(name: str, options: Options) -> Path:
     """Finds (or downloads) the folder that holds all four files of the set."""
     subfolder, md5s = IDX_FILES[name]
-    folders = [root / subfolder / "raw" for root in (data_folder(options), cache_folder()) if root is not None]
-    cached = folders[-1]
-    if len(folders) > 1 and all((folders[0] / file).is_file() for file in md5s):
-        return folders[0]
+    *given, cached = raw = [root / subfolder / "raw" for root in folders(options)]
+    if given and all((given[0] / file).is_file() for file in md5s):
+        return given[0]
     if all((cached / file).is_file() and _md5((cached / file).read_bytes()) == md5 for file, md5 in md5s.items()):
         return cached
-    absent = f"{name}: expected {', '.join(md5s)} in one of: {', '.join(map(str, folders))}; not all are there"
+    absent = f"{name}: expected {', '.join(md5s)} in one of: {', '.join(map(str, raw))}; not all are there"
     if not options.download:
         raise InputError(f"{absent}, and download=False; {HOW_TO_GET}")
-    if len(folders) > 1:
+    if given:
         warnings.warn(f"{absent}: downloading to {cached}", stacklevel=2)
-    _download(name, absent)
+    _download(name, cached, absent)
     return cached
 
 
-def _download(name: str, absent: str) -> None:
+def _download(name: str, cached: Path, absent: str) -> None:
     """Lets torchvision fetch a set into the cache folder, with its progress shown."""
     subfolder, md5s = IDX_FILES[name]
     timeout = socket.getdefaulttimeout()
@@ -129,9 +124,9 @@ def _download(name: str, absent: str) -> None:
 
         # Where torchvision finds the files unzipped, it does not look whether the .gz are whole.
         for file in md5s:
-            (cache_folder() / subfolder / "raw" / file.removesuffix(".gz")).unlink(missing_ok=True)
+            (cached / file.removesuffix(".gz")).unlink(missing_ok=True)
         socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)  # torchvision itself would wait for ever
-        getattr(torchvision.datasets, subfolder)(cache_folder(), download=True)
+        getattr(torchvision.datasets, subfolder)(cached.parents[1], download=True)
     except (ImportError, RuntimeError, OSError, HTTPException) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{absent}, and the download failed ({reason}); {HOW_TO_GET}") from error
@@ -174,7 +169,7 @@ def read_static_mnist(name: str, options: Options) -> Parts:
             f"mnist-static: expected neither binarization nor divisor, got {binarization!r} and {divisor}; "
             'these rows are bits already: for another binarization load "mnist"'
         )
-    folder = (data_folder(options) or cache_folder()) / "binarized_mnist"
+    folder = folders(options)[0] / "binarized_mnist"
     texts, labels = _static_texts(folder), _static_labels(folder)
     return {part: Rows(_bits(folder, part, texts[part]), labels.get(f"{part}_label")) for part in STATIC_SHA256}
 

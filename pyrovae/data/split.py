@@ -50,9 +50,7 @@ class Split:
         source: Tensor | Mapped | None = None,
     ) -> None:
         check_rows(columns if labels is None else (*columns, labels))
-        fields = {"columns": _columns(columns), "protocol": protocol, "labels": labels, "source": source}
-        for name, value in fields.items():
-            object.__setattr__(self, name, value)
+        vars(self).update(columns=_columns(columns), protocol=protocol, labels=labels, source=source)
 
     def __len__(self) -> int:
         return len(self.columns[0])

@@ -53,7 +53,7 @@ def content_of(path: Path) -> bytes:
     return content
 
 
-def read_path(path: str | Path, *, mapped: bool = False) -> Parts:
+def read_path(path: Path, *, mapped: bool = False) -> Parts:
     """Reads a user's file (.npy, .npz, .csv), folder of .npy files or folder of images.
 
     An archive, or a folder of .npy, holds arrays "train", "valid" and "test"; or "x", with labels "y" if any; or one.
@@ -68,14 +68,12 @@ def read_path(path: str | Path, *, mapped: bool = False) -> Parts:
     Raises:
         InputError: a file that is missing, empty, damaged, or of another kind.
     """
-    path = Path(path).expanduser()
     suffix, npy_files = path.suffix.lower(), _npy_files(path)
     if mapped and not npy_files:
         raise InputError(f"{path}: expected a .npy file or a folder of them to map, got neither; save the rows as .npy")
     if npy_files:
-        names = [file.stem if path.is_dir() else "the array" for file in npy_files]
-        arrays = [open_npy(file) if mapped else read_npy(file) for file in npy_files]
-        return _named_parts(path, dict(zip(names, arrays, strict=True)))
+        read, folder = open_npy if mapped else read_npy, path.is_dir()
+        return _named_parts(path, {file.stem if folder else "the array": read(file) for file in npy_files})
     if path.is_dir():
         return {"all": read_image_folder(path)}
     if suffix == ".npz":
@@ -88,9 +86,9 @@ def read_path(path: str | Path, *, mapped: bool = False) -> Parts:
     )
 
 
-def outgrows_memory(path: str | Path) -> bool:
+def outgrows_memory(path: Path) -> bool:
     """Whether the rows of .npy files, as float32, would take over a quarter of the machine's memory."""
-    found, limit = _npy_files(Path(path).expanduser()), machine_memory() // 4
+    found, limit = _npy_files(path), machine_memory() // 4
     if 4 * sum(file.stat().st_size for file in found) <= limit:  # a byte becomes a float32
         return False
     return 4 * sum(open_npy(file).size for file in found) > limit
@@ -223,14 +221,13 @@ def _number(cell: str) -> float | None:
         return None
 
 
-def read_image_folder(path: str | Path) -> Rows:
+def read_image_folder(path: Path) -> Rows:
     """Reads a folder of images of one size; the names of its subfolders, sorted, are the classes.
 
     Returns:
         x of shape (N, H, W) for grey images or (N, 3, H, W) for colour (transparency is dropped), in the
         order of the sorted file names.
     """
-    path = Path(path)
     loose = _images(path)
     classes = [found for folder in _visible(path) if folder.is_dir() and (found := _images(folder))]
     if not loose and not classes:
