@@ -15,7 +15,7 @@ import numpy as np
 
 from pyrovae.base.errors import InputError
 from pyrovae.data.named import Options
-from pyrovae.data.user_files import Array, Parts, Rows, arrays_of, content_of, demand_names
+from pyrovae.data.user_files import Array, Parts, Rows, arrays_of, content_of
 
 # torchvision's folder, and the md5 of each file as its authors published it.
 IDX_FILES = {
@@ -170,8 +170,9 @@ def read_static_mnist(name: str, options: Options) -> Parts:
             'these rows are bits already: for another binarization load "mnist"'
         )
     folder = folders(options)[0] / "binarized_mnist"
-    texts, labels = _static_texts(folder), _static_labels(folder)
-    return {part: Rows(_bits(folder, part, texts[part]), labels.get(f"{part}_label")) for part in STATIC_SHA256}
+    texts, beside = _static_texts(folder), folder / "binarized_mnist_derived_labels.npz"
+    labels = arrays_of(beside, [f"{part}_label" for part in texts]) if beside.is_file() else {}
+    return {part: Rows(_bits(folder, part, text), labels.get(f"{part}_label")) for part, text in texts.items()}
 
 
 def _static_texts(folder: Path) -> dict[str, bytes]:
@@ -179,8 +180,7 @@ def _static_texts(folder: Path) -> dict[str, bytes]:
     packed = folder / "binarized_mnist_packed.npz"
     texts = {part: folder / f"binarized_mnist_{part}.amat" for part in STATIC_SHA256}
     if packed.is_file():
-        arrays = arrays_of(packed)
-        demand_names(packed, arrays, list(STATIC_SHA256))
+        arrays = arrays_of(packed, list(STATIC_SHA256))
         return {part: _unpacked(packed, arrays[part]) for part in STATIC_SHA256}
     if all(path.is_file() for path in texts.values()):
         return {part: content_of(path).replace(b"\r\n", b"\n") for part, path in texts.items()}
@@ -209,12 +209,3 @@ def _bits(folder: Path, part: str, text: bytes) -> Array:
             f"found {found}; the file is altered or is another binarization: fetch it again"
         )
     return (np.frombuffer(text, np.uint8)[::2] - ord("0")).reshape(-1, 28, 28)
-
-
-def _static_labels(folder: Path) -> dict[str, Array]:
-    path = folder / "binarized_mnist_derived_labels.npz"
-    if not path.is_file():
-        return {}
-    arrays = arrays_of(path)
-    demand_names(path, arrays, [f"{part}_label" for part in STATIC_SHA256])
-    return arrays

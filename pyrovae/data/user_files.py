@@ -7,6 +7,7 @@ import csv
 import math
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,8 +73,9 @@ def read_path(path: Path, *, mapped: bool = False) -> Parts:
     if mapped and not npy_files:
         raise InputError(f"{path}: expected a .npy file or a folder of them to map, got neither; save the rows as .npy")
     if npy_files:
-        read, folder = open_npy if mapped else read_npy, path.is_dir()
-        return _named_parts(path, {file.stem if folder else "the array": read(file) for file in npy_files})
+        arrays = [open_npy(file) if mapped else arrays_of(file, ["x"])["x"] for file in npy_files]
+        names = [file.stem for file in npy_files] if path.is_dir() else ["the array"]
+        return _named_parts(path, dict(zip(names, arrays, strict=True)))
     if path.is_dir():
         return {"all": read_image_folder(path)}
     if suffix == ".npz":
@@ -103,7 +105,7 @@ def _npy_files(path: Path) -> list[Path]:
 
 def _named_parts(path: Path, arrays: dict[str, Array]) -> Parts:
     if {"train", "valid", "test"} & set(arrays):
-        demand_names(path, arrays, ["train", "valid", "test"])
+        _demand_names(path, arrays, ["train", "valid", "test"])
         parts = {part: Rows(_numbers(path, part, arrays[part])) for part in ("train", "valid", "test")}
         shapes = {part: rows.x.shape[1:] for part, rows in parts.items()}
         if len(set(shapes.values())) > 1:
@@ -111,38 +113,34 @@ def _named_parts(path: Path, arrays: dict[str, Array]) -> Parts:
         return parts
     if len(arrays) == 1 and "y" not in arrays:
         return {"all": Rows(_numbers(path, *arrays.popitem()))}
-    demand_names(path, arrays, ["x"], optional=["y"])
+    _demand_names(path, arrays, ["x"], ["y"])
     x = _numbers(path, "x", arrays["x"])
     return {"all": Rows(x, _label_array(path, arrays["y"], len(x)) if "y" in arrays else None)}
 
 
-def read_npy(path: Path) -> Array:
-    """Reads the one array of a .npy file."""
-    arrays = arrays_of(path)
-    demand_names(path, arrays, ["x"])
-    return arrays["x"]
-
-
-def arrays_of(path: Path) -> dict[str, Array]:
-    """All arrays of a .npy (named "x") or .npz file, without unpickling."""
+def arrays_of(path: Path, names: Sequence[str] = ()) -> dict[str, Array]:
+    """All arrays of a .npy (named "x") or .npz file, without unpickling; these names must be among them."""
     content_of(path)
     try:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
-            return {"x": loaded}
-        with loaded:
-            return {name: loaded[name] for name in loaded.files}
+            arrays = {"x": loaded}
+        else:
+            with loaded:
+                arrays = dict(loaded)
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         if "Object arrays" in str(error):
             raise InputError(f"{path}: expected numbers, got Python objects; save it with a numeric dtype") from error
         raise InputError(f"{path}: expected a whole {path.suffix} file, got {error}; write it again") from error
+    _demand_names(path, arrays, names)
+    return arrays
 
 
-def demand_names(path: Path, arrays: dict[str, Array], names: list[str], *, optional: list[str] | None = None) -> None:
-    """Raises InputError unless an archive holds these arrays, and beside them none but ``optional`` (None: any)."""
+def _demand_names(path: Path, arrays: dict[str, Array], names: Sequence[str], optional: Sequence[str] = ()) -> None:
+    """Raises InputError unless an archive holds these arrays, and beside them none but ``optional`` (if any is)."""
     if set(names) - set(arrays) or set(arrays) - set(names) - set(optional or arrays):
         raise InputError(
-            f'{path}: expected arrays {names}, got {sorted(arrays)}; name them "train", "valid" and "test", '
+            f'{path}: expected arrays {[*names]}, got {sorted(arrays)}; name them "train", "valid" and "test", '
             'or "x" (and "y" for labels)'
         )
 
