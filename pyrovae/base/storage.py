@@ -54,15 +54,15 @@ def write(folder: str | Path, content: Mapping[str, Any], files: Mapping[str, by
     _remove_unnamed(folder, {entry["file"] for entry in entries.values()})
 
 
-def update(folder: str | Path, files: Mapping[str, bytes], **content: Any) -> None:
-    """Adds files and values to a run, or replaces those of the same name.
+def update(folder: str | Path, files: Mapping[str, bytes]) -> None:
+    """Adds files to a run, or replaces those of the same name.
 
     Raises:
         InputError: if the run is being written by another process, or is damaged.
     """
     with locked(folder):
-        old_content, old_files = read(folder)
-        write(folder, {**old_content, **content}, {**old_files, **files})
+        content, others = read(folder)
+        write(folder, content, {**others, **files})
 
 
 def read(folder: str | Path) -> tuple[dict[str, Any], dict[str, bytes]]:

@@ -50,7 +50,8 @@ class Split:
         source: Tensor | Mapped | None = None,
     ) -> None:
         check_rows(columns if labels is None else (*columns, labels))
-        vars(self).update(columns=_columns(columns), protocol=protocol, labels=labels, source=source)
+        served = tuple(Column(one, one.dtype) if isinstance(one, Tensor) else one for one in columns)
+        vars(self).update(columns=served, protocol=protocol, labels=labels, source=source)
 
     def __len__(self) -> int:
         return len(self.columns[0])
@@ -105,7 +106,7 @@ class Split:
             raise InputError(
                 f"{self.protocol.dataset}: expected labels, but this set has none; give a tuple of tensors (x, labels)"
             )
-        return self._with(_columns((self.columns[0], self.labels)), self.labels, self.source)
+        return self._with((self.columns[0], _column(self.labels)), self.labels, self.source)
 
     def batch(self, index: Tensor | slice, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
         """Some of the rows as bare tensors; a dynamically binarized train split draws them anew at each call.
@@ -234,10 +235,6 @@ def _column(data: Any) -> Column:
         rows = Mapped(data, torch.arange(len(data)))
         return Column(rows, rows.dtype)
     return _column(torch.as_tensor(data if data.flags.writeable else data.copy()))
-
-
-def _columns(given: Sequence[Tensor | Column]) -> tuple[Column, ...]:
-    return tuple(Column(one, one.dtype) if isinstance(one, Tensor) else one for one in given)
 
 
 def _row_numbers(index: Any, num_data: int) -> Tensor:

@@ -58,10 +58,7 @@ def read_path(path: Path, *, mapped: bool = False) -> Parts:
     """Reads a user's file (.npy, .npz, .csv), folder of .npy files or folder of images.
 
     An archive, or a folder of .npy, holds arrays "train", "valid" and "test"; or "x", with labels "y" if any; or one.
-
-    Args:
-        path: what to read; it must exist.
-        mapped: leave observations in their .npy files, as `numpy.memmap`.
+    Where `mapped`, observations are left in their .npy files, as `numpy.memmap`.
 
     Returns:
         Either "train", "valid" and "test", or "all".

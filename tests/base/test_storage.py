@@ -45,9 +45,9 @@ def test_rewriting_leaves_only_what_is_named(folder):
 
 
 def test_update_keeps_the_rest(folder):
-    storage.update(folder, {"report.json": b"{}"}, note="added")
+    storage.update(folder, {"report.json": b"{}"})
     content, files = storage.read(folder)
-    assert content["note"] == "added" and content["value"] == 1.5
+    assert content == {"kind": "fit", "value": 1.5}
     assert files == {**FILES, "report.json": b"{}"}
 
 
