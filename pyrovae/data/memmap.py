@@ -79,10 +79,12 @@ class Mapped:
             self.buffer.madvise(mmap.MADV_WILLNEED, first, end - first)
 
 
-def lies_in_file(array: Any) -> bool:
-    """Whether an array is mapped, with its rows one after another, so that :class:`Mapped` can serve them."""
-    mapped = isinstance(array, np.memmap) and isinstance(_buffer(array), mmap.mmap)
-    return mapped and array.size > 0 and array.ndim > 0 and array.flags.c_contiguous
+def in_file(array: Any) -> Mapped | None:
+    """The rows of an array that is mapped, with its rows one after another; None for one that is in memory."""
+    if not isinstance(array, np.memmap) or not isinstance(_buffer(array), mmap.mmap):
+        return array if isinstance(array, Mapped) else None
+    rows = array.size > 0 and array.ndim > 0 and array.flags.c_contiguous
+    return Mapped(array, torch.arange(len(array))) if rows else None
 
 
 def open_npy(path: Path) -> Array:

@@ -1,4 +1,4 @@
-"""The data sets by name, each with what a fit of it is like; what reads a set is imported when it is loaded."""
+"""The data sets by name, each with what a fit of it is like, and what may be asked of one; read when it is loaded."""
 
 import math
 from dataclasses import asdict, dataclass

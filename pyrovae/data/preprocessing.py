@@ -18,7 +18,7 @@ from pyrovae.base.errors import InputError
 from pyrovae.base.progress import bar
 from pyrovae.base.random import stream
 from pyrovae.data.encoding import Column, require_room
-from pyrovae.data.memmap import Mapped, lies_in_file
+from pyrovae.data.memmap import Mapped, in_file
 from pyrovae.data.protocol import describe, in_blocks, num_missing
 from pyrovae.data.split import Dataset, Split
 from pyrovae.data.user_files import Parts, Rows
@@ -82,10 +82,8 @@ def _split(name: str, part: str, rows: Rows, recipe: Recipe, values: "_Values", 
 
 def _kept(rows: Rows) -> Tensor | Mapped:
     """The source rows in the least room: those of a file stay there, bytes stay bytes, all else is float32."""
-    if isinstance(rows.x, Mapped):
-        return rows.x
-    if lies_in_file(rows.x):
-        return Mapped(rows.x, torch.arange(len(rows.x)))
+    if (mapped := in_file(rows.x)) is not None:
+        return mapped
     with np.errstate(over="ignore"):
         dtype = np.uint8 if rows.x.dtype in (np.uint8, np.bool_) else np.float32
         return torch.from_numpy(np.array(rows.x, dtype=dtype, order="C"))

@@ -11,7 +11,7 @@ from torch import Tensor
 from pyrovae.base.errors import InputError
 from pyrovae.base.random import stream
 from pyrovae.data.encoding import Column, binarized, require_room
-from pyrovae.data.memmap import Mapped, lies_in_file
+from pyrovae.data.memmap import Mapped, in_file
 from pyrovae.data.protocol import Protocol, check_rows, describe, in_blocks
 
 
@@ -231,9 +231,8 @@ def _column(data: Any) -> Column:
     if not isinstance(data, np.ndarray) or data.dtype.kind not in "buif":
         what = f"an array of {data.dtype}" if isinstance(data, np.ndarray) else f"a {type(data).__name__}"
         raise InputError(f"expected a Split, a tensor (N, ...) or a tuple of tensors, got {what}; make it a tensor")
-    if lies_in_file(data):
-        rows = Mapped(data, torch.arange(len(data)))
-        return Column(rows, rows.dtype)
+    if (mapped := in_file(data)) is not None:
+        return Column(mapped, mapped.dtype)
     return _column(torch.as_tensor(data if data.flags.writeable else data.copy()))
 
 

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from pyrovae.base.errors import InputError, nearest
 from pyrovae.base.memory import machine_memory
-from pyrovae.data.memmap import Array, Mapped, lies_in_file, open_npy
+from pyrovae.data.memmap import Array, Mapped, in_file, open_npy
 
 
 class Rows(NamedTuple):
@@ -27,9 +26,9 @@ class Rows(NamedTuple):
 
     def take(self, index: Any) -> "Rows":
         """Some of the rows; those of a mapped array stay in their file."""
-        x: Any = self.x
-        taken = Mapped(x, torch.arange(len(x))[index]) if lies_in_file(x) else x[index]
-        return Rows(taken, None if self.labels is None else self.labels[index])
+        mapped = in_file(self.x)
+        x: Any = Mapped(mapped.array, mapped.rows[index]) if mapped is not None else self.x[index]
+        return Rows(x, None if self.labels is None else self.labels[index])
 
     def permuted(self, sizes: tuple[int, int, int], *, seed: int) -> "Parts":
         """A permutation cut in three. RandomState, because NumPy never changes its streams."""
