@@ -23,8 +23,7 @@ from pyrovae.base.tables import TextTable, text
 from pyrovae.data.protocol import Protocol
 from pyrovae.data.split import as_split
 from pyrovae.evidence import estimators
-from pyrovae.evidence.annealing.chains import Route, Walk, forward
-from pyrovae.evidence.annealing.paths import Path, from_guide
+from pyrovae.evidence.annealing.paths import Path, Route, Walk, from_guide, walk
 from pyrovae.evidence.annealing.tuning import num_transitions, tune
 from pyrovae.evidence.blocks import Block, Blocks, Pair, block_by_block
 from pyrovae.evidence.report import UNRELIABLE_FRACTION, effective_size, evidence_and_errors
@@ -62,14 +61,13 @@ class Plan:
         latents.require_bijection("annealed importance sampling")
         path = self.start(latents)
         seed_everything("annealing pilot", self.seed, block.index)
-        sizes = {"num_temperatures": self.num_temperatures, "num_leapfrog": self.num_leapfrog}
-        tuning = tune(path, **sizes, tick=block.tick)
-        return Route(path, tuning, tuning.schedule(self.num_temperatures))
+        tuning = tune(path, self.num_temperatures, self.num_leapfrog, block.tick)
+        return Route(path, tuning.kernel, tuning.schedule(self.num_temperatures))
 
     def forward(self, route: Route, block: Block) -> Walk:
         """The chains of one block, from the start to p(x, z)."""
         seed_everything("annealing chains", self.seed, block.index)
-        return forward(route, self.num_chains, block.tick)
+        return walk(route, route.path.draw(self.num_chains), block.tick)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -20,8 +20,7 @@ from pyrovae.base.tables import TextTable
 from pyrovae.data.split import as_split
 from pyrovae.evidence import estimators
 from pyrovae.evidence.annealing.ais import MEMORY, Plan, Start
-from pyrovae.evidence.annealing.chains import backward
-from pyrovae.evidence.annealing.paths import from_guide
+from pyrovae.evidence.annealing.paths import from_guide, walk
 from pyrovae.evidence.annealing.tuning import num_transitions
 from pyrovae.evidence.blocks import Block, Blocks, Pair, block_by_block
 from pyrovae.pairs.simulation import simulate
@@ -181,7 +180,8 @@ def _bounds(plan: Plan, pair: Pair, template: Sequence[Any], block: Block, num_p
     route = plan.route(latents, block)
     lower = plan.forward(route, block)
     seed_everything("annealing back", plan.seed, block.index)
-    upper = backward(route, exact.expand(plan.num_chains, -1, -1), block.tick)
+    back = route._replace(temperatures=route.temperatures[::-1])
+    upper = walk(back, exact.expand(plan.num_chains, -1, -1), block.tick)
     columns = {
         "lower": estimators.log_evidence(lower.log_weight),
         "upper": -estimators.log_evidence(upper.log_weight),

@@ -1,4 +1,4 @@
-r"""Geometric paths between two densities in unconstrained space, and Hamiltonian Monte Carlo along them.
+r"""Geometric paths between two densities in unconstrained space, and chains that walk them by Hamiltonian Monte Carlo.
 
 .. math:: \log f_t(u) = \log f_0(u) + t \, [\log f_1(u) - \log f_0(u)], \qquad 0 \le t \le 1
 
@@ -6,8 +6,10 @@ f_1 is the joint p(x, z) of each datum, f_0 a normalised density to start from: 
 each of n data move at once; each accepts or rejects its own proposal.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -115,3 +117,44 @@ def _where(accepted: Tensor, new: State, old: State) -> State:
         return torch.where(accepted[..., None] if a.dim() > accepted.dim() else accepted, a, b)
 
     return State(*map(chosen, new, old))
+
+
+class Route(NamedTuple):
+    """A path with frozen kernels, and the temperatures to walk it by."""
+
+    path: Path
+    kernel: Callable[[float], Kernel]  # of each temperature
+    temperatures: Sequence[float]  # 0 = t_0 < ... < t_T = 1; the other way round to walk back
+
+
+class Walk(NamedTuple):
+    """What K chains of n data brought back, (K, n) each, float64."""
+
+    log_weight: Tensor  # nats
+    acceptance: Tensor  # mean probability over the path
+
+
+def walk(route: Route, u: Tensor, tick: Callable[[], Any] = lambda: None) -> Walk:
+    r"""Moves K chains from points u, (K, n, D), along a route, and weighs them.
+
+    .. math:: \log w = \sum_{i=1}^{T} (t_i - t_{i-1}) \, [\log f_1(u_{i-1}) - \log f_0(u_{i-1})]
+
+    Forward from draws of f_0, E[w] = p(x). Back from exact posterior draws, by the same steps, E[w] = 1 / p(x).
+    """
+    state = state_at(route.path, u)
+    log_weight = torch.zeros_like(state.log_ratio, dtype=torch.float64)
+    acceptance = log_weight.clone()
+    for now, then in pairwise(route.temperatures):
+        log_weight += (then - now) * state.log_ratio.double()
+        if 0 < then < 1:  # what a transition at the end would do is not weighed any more
+            state, probability = transition(route.path, state, then, route.kernel(then))
+            acceptance += probability
+        tick()
+    undefined = log_weight.isnan().any(0)
+    if undefined.any():
+        raise FloatingPointError(
+            f"the annealed weights of {int(undefined.sum())} of {len(undefined)} data are NaN: a density of the model "
+            "or the guide is NaN somewhere on the way (evaluate names the site); look at supports and parameters there"
+        )
+    num_transitions = len(route.temperatures) - 2
+    return Walk(log_weight, acceptance / num_transitions if num_transitions else torch.full_like(acceptance, math.nan))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pyrovae.evidence.annealing.paths import Kernel, Path, State, state_at, transition
+from pyrovae.evidence.annealing.paths import Kernel, Path, state_at, transition
 
 NUM_CHAINS = 16  # of the pilot
 MOST_TEMPERATURES = 40  # of the pilot; fewer for a shorter run
@@ -42,12 +42,12 @@ class Tuning(NamedTuple):
         """
         widths = self.temperatures.diff()
         lengths = (self.spread[1:] + self.spread[:-1]) / 2 * widths
-        shares = 0.9 * lengths / lengths.sum().clamp(min=1e-300) + 0.1 / len(widths)
-        shares = shares / shares.sum()
-        reached = torch.cat([shares.new_zeros(1), shares.cumsum(0)])
+        fractions = 0.9 * lengths / lengths.sum().clamp(min=1e-300) + 0.1 / len(widths)
+        fractions = fractions / fractions.sum()
+        reached = torch.cat([fractions.new_zeros(1), fractions.cumsum(0)])
         wanted = torch.linspace(0, 1, num_temperatures + 1, dtype=torch.float64, device="cpu")[1:-1]
         right = torch.searchsorted(reached, wanted).clamp(1, len(widths))
-        part = (wanted - reached[right - 1]) / shares[right - 1]
+        part = (wanted - reached[right - 1]) / fractions[right - 1]
         inner = self.temperatures[right - 1] + part.clamp(0, 1) * widths[right - 1]
         return [0.0, *inner.tolist(), 1.0]
 
@@ -62,33 +62,23 @@ def num_pilot_temperatures(num_temperatures: int) -> int:
     return max(8, min(num_temperatures, MOST_TEMPERATURES))
 
 
-def tune(path: Path, *, num_temperatures: int, num_leapfrog: int, tick: Callable[[], Any] = lambda: None) -> Tuning:
+def tune(path: Path, num_temperatures: int, num_leapfrog: int, tick: Callable[[], Any] = lambda: None) -> Tuning:
     """Runs the pilot once along the path, for a run of T temperatures; ``tick`` is called after each transition."""
     size = num_pilot_temperatures(num_temperatures)
     temperatures = torch.linspace(0, 1, size, dtype=torch.float64, device="cpu") ** 4  # the start changes fastest
     state = state_at(path, path.draw(NUM_CHAINS))
     variance = state.u.var(0)
     step = torch.full(state.log_start.shape[1:], 0.5, dtype=torch.float64, device=state.u.device)
-    steps, scales, spreads = [], [], []
+    found = []
     for temperature in temperatures.tolist():
         scale = _scale(variance)
-        state, step = _settle(path, state, temperature, Kernel(step, scale, num_leapfrog), tick)
+        for _ in range(NUM_TRANSITIONS):
+            state, probability = transition(path, state, temperature, Kernel(step, scale, num_leapfrog))
+            step = step * (0.5 * (probability.double().mean(0) - ACCEPTANCE)).exp()
+            tick()
         variance = variance.lerp(state.u.var(0), 0.3)  # few chains tell it roughly, so a few temperatures together
-        steps += [step]
-        scales += [scale]
-        spreads += [_spread(state.log_ratio)]
-    return Tuning(temperatures, torch.stack(steps), torch.stack(scales), torch.stack(spreads), num_leapfrog)
-
-
-def _settle(
-    path: Path, state: State, temperature: float, kernel: Kernel, tick: Callable[[], Any]
-) -> tuple[State, Tensor]:
-    for _ in range(NUM_TRANSITIONS):
-        state, probability = transition(path, state, temperature, kernel)
-        change = 0.5 * (probability.double().mean(0) - ACCEPTANCE)
-        kernel = kernel._replace(step=kernel.step * change.exp())
-        tick()
-    return state, kernel.step
+        found.append((step, scale, _spread(state.log_ratio)))
+    return Tuning(temperatures, *map(torch.stack, zip(*found, strict=True)), num_leapfrog)
 
 
 def _spread(log_ratio: Tensor) -> Tensor:

@@ -4,8 +4,7 @@ import torch
 
 import pyrovae as pv
 from pyrovae.evidence.annealing.ais import annealed_evidence
-from pyrovae.evidence.annealing.chains import Route, forward
-from pyrovae.evidence.annealing.paths import from_prior
+from pyrovae.evidence.annealing.paths import Route, from_prior, walk
 from pyrovae.evidence.annealing.tuning import tune
 from pyrovae.pairs.context import isolated
 from pyrovae.pairs.latents import Latents
@@ -20,7 +19,8 @@ def test_the_pilot_is_apart_from_the_measured_chains():
         torch.manual_seed(0)
         tuning = tune(from_prior(latents), num_temperatures=20, num_leapfrog=3)
         before = [part.clone() for part in (tuning.step, tuning.scale)]
-        forward(Route(from_prior(latents), tuning, tuning.schedule(20)), 4)
+        path = from_prior(latents)
+        walk(Route(path, tuning.kernel, tuning.schedule(20)), path.draw(4))
     assert torch.equal(before[0], tuning.step) and torch.equal(before[1], tuning.scale)
     runs = [annealed_evidence(oracle.model, oracle.mean_field_guide(), x, num_temperatures=20) for _ in range(2)]
     assert torch.equal(runs[0].log_evidence, runs[1].log_evidence)
