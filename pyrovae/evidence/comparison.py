@@ -111,9 +111,11 @@ def compare(reports: Mapping[str, Report]) -> Comparison:
 
 def source_evidence(report: Report) -> Tensor:
     """log p(x) in the unit of the source rows, (N,) nats: rescaled densities get their log Jacobian."""
-    is_density = "density" in report.measure.values()
-    jacobian = report.protocol.log_jacobian if report.protocol and is_density else 0.0
-    return report.log_evidence + jacobian
+    return report.log_evidence + _log_jacobian(report)
+
+
+def _log_jacobian(report: Report) -> float:
+    return report.protocol.log_jacobian if report.protocol and "density" in report.measure.values() else 0.0
 
 
 def _row(name: str, evidence: dict[str, Tensor], best: str, reports: Mapping[str, Report]) -> Row:
@@ -136,10 +138,8 @@ def _split_of(report: Report) -> str:
 
 
 def _data(reports: Mapping[str, Report]) -> str:
-    protocols = [report.protocol for report in reports.values() if report.protocol]
-    rescaled = any(p.log_jacobian for p in protocols) and "density" in next(iter(reports.values())).measure.values()
-    unit = ", densities in the unit of the source rows" if rescaled else ""
-    return f"{protocols[0].dataset} {protocols[0].split}{unit}"
+    unit = ", densities in the unit of the source rows" if any(map(_log_jacobian, reports.values())) else ""
+    return f"{_split_of(next(iter(reports.values())))}{unit}"
 
 
 def _check_alike(name: str, report: Report, other_name: str, other: Report) -> None:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -68,8 +68,8 @@ def evaluate(
     """
     plan = Plan(num_particles, seed, batch_size, particle_batch, plate, vectorize, defensive, compile)
 
-    def build(found: Measured) -> Report:
-        return Report(found.columns, num_particles, seed, found.strategy, found.measure, found.protocol, defensive)
+    def build(columns: dict[str, Tensor], pair: Pair, protocol: Protocol) -> Report:
+        return Report(columns, num_particles, seed, pair.strategy, pair.measure, protocol, defensive)
 
     report = measure(model, guide, data, plan, account, build, progress=progress)
     if report.fraction_unreliable > UNRELIABLE_FRACTION:
@@ -90,26 +90,21 @@ def _untrusted(report: Report) -> UntrustedEvidence:
 Record = TypeVar("Record")
 
 
-class Measured(NamedTuple):
-    """What :func:`measure` gives: columns over all data, on the CPU, and how they came about."""
-
-    columns: dict[str, Tensor]  # each (..., N)
-    strategy: str
-    measure: dict[str, str]
-    protocol: Protocol
-
-
 def measure(
     model: Program,
     guide: Program,
     data: Any,
     plan: Plan,
     reduce: Callable[[Weights], dict[str, Tensor]],
-    build: Callable[[Measured], Record],
+    build: Callable[[dict[str, Tensor], Pair, Protocol], Record],
     *,
     progress: bool,
 ) -> Record:
-    """Draws the particles of all data, reduces the weights of each block to columns (..., n), and builds a record."""
+    """Draws the particles of all data, and reduces the weights of each block to columns (..., n).
+
+    Returns:
+        What ``build`` makes of the columns over all data, on the CPU, of the pair and of the protocol of the data.
+    """
     split = as_split(data).drawn(plan.seed)
 
     def begin(pair: Pair) -> Callable[[Block], dict[str, Tensor]]:
@@ -120,7 +115,7 @@ def measure(
     def record(done: Sequence[dict[str, Tensor]], pair: Pair) -> Record:
         whole = {name: torch.cat([block[name] for block in done], -1).cpu() for name in done[0]}
         num_data = next(iter(whole.values())).shape[-1]
-        return build(Measured(whole, pair.strategy, pair.measure, split[:num_data].protocol))
+        return build(whole, pair, split[:num_data].protocol)
 
     memory = f"{plan.num_particles} weights of {{num_data}} data: lower batch_size or num_particles"
     blocks = Blocks(len(split), plan.rows, ("evaluation", plan.seed), memory)

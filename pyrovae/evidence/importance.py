@@ -17,10 +17,10 @@ from torch import Tensor
 from pyrovae.base import memory
 from pyrovae.base.errors import InputError, NotCompiled, check_at_least_one
 from pyrovae.base.memory import of_device, out_of_memory
-from pyrovae.base.random import seed_of, seed_torch
+from pyrovae.base.random import seed_everything
 from pyrovae.evidence.blocks import Block, Pair
 from pyrovae.evidence.compiled import Replay, Replayed
-from pyrovae.evidence.proposals.defensive import Defended
+from pyrovae.evidence.proposals.defensive import defended
 from pyrovae.evidence.running_sums import Moments, Tally, Totals, tally
 from pyrovae.pairs.graphs import Untraceable, compiler_missing
 from pyrovae.pairs.particles import ONE_BY_ONE, Particles
@@ -148,27 +148,23 @@ class Evaluation:
 
     def _size(self, particles: Particles) -> int:
         """How many particles are drawn at once."""
-        if particles.num_data not in self.sizes:
-            chosen, num_particles = self.plan.particle_batch, self.plan.num_particles
-            size = min(chosen, num_particles) if chosen else even(num_particles, particles.at_once(self.elements))
-            self.sizes[particles.num_data] = size
-        return self.sizes[particles.num_data]
+        chosen, num_particles = self.plan.particle_batch, self.plan.num_particles
+        size = min(chosen, num_particles) if chosen else even(num_particles, particles.at_once(self.elements))
+        return self.sizes.setdefault(particles.num_data, size)
 
     def _draw(self, particles: Particles, index: int) -> Callable[[int, int], Tally]:
         """What draws, of these data, the block of particles of a number, so many of them."""
         propose, replays = self._proposal(particles), dict[int, Replay | None]()
-        blocks_of_particles = -(-self.plan.num_particles // self._size(particles))
-        seeds = [seed_of("evaluation", self.plan.seed, index, number) for number in range(blocks_of_particles)]
 
         def draw(number: int, count: int) -> Tally:
+            key = ("evaluation", self.plan.seed, index, number)
             if count not in replays:
                 replays[count] = self._replay(propose, particles, count)
-            replay = replays[count]
-            if replay is not None:
-                seed_torch(seeds[number])
+            if (replay := replays[count]) is not None:
+                seed_everything(*key)
                 if (found := replay()) is not None:
                     return found
-            seed_torch(seeds[number])
+            seed_everything(*key)
             sites = propose(particles.args, count)
             check_finite(sites)
             return tally(sites)
@@ -178,8 +174,8 @@ class Evaluation:
     def _proposal(self, particles: Particles) -> Proposal:
         """Data and K -> K draws: from the guide, or from its defensive mixture with the prior."""
         if self.plan.defensive:
-            mixture = Defended(particles, self.plan.defensive)
-            return lambda _, count: mixture.draw(count)
+            draw = defended(particles, self.plan.defensive)
+            return lambda _, count: draw(count)
         return lambda args, count: particles.on(args).log_terms(count)
 
     def _replay(self, propose: Proposal, particles: Particles, count: int) -> Replay | None:

@@ -110,13 +110,7 @@ class Totals:
         return self.merge()[8]
 
     @property
-    def extremes(self) -> tuple[Tensor, Tensor]:
-        """The least and the greatest log q(z|x) and log p(z), (2, n) each."""
-        least, greatest = self.merge()[4:8].split(2)
-        return least, greatest
-
-    @property
     def resolution_of_distinct(self) -> Tensor:
         """(n,) nats; NaN where neither log q nor log p(z) differs between draws: all may be one and the same value."""
-        low, high = self.extremes
+        low, high = self.merge()[4:8].split(2)
         return torch.where((high - low > self.resolution).any(0), self.resolution, math.nan)

@@ -8,7 +8,7 @@ import pyro.poutine as poutine
 import torch
 from torch import Tensor
 
-from pyrovae.base.errors import InputError, nearest
+from pyrovae.base.errors import InputError, check_at_least_one, nearest
 from pyrovae.base.random import seed_everything
 from pyrovae.base.records import Record
 from pyrovae.base.tables import TextTable
@@ -63,14 +63,11 @@ def sample(model: Program, *template: Any, num_samples: int, seed: int = 0) -> D
         ``values`` and ``means`` of every site, each (S, ...); ``draws.values["x"]`` is data, ``draws.means["x"]``
         the mean of p(x|z).
     """
-    if num_samples < 1:
-        raise InputError(f"num_samples must be at least 1, got {num_samples}")
+    check_at_least_one(num_samples=num_samples)
     args = as_split(template if len(template) != 1 else template[0]).tensors
-    args = tuple(_repeated(arg, num_samples) for arg in args)
     with isolated(model, model) as (model, _, device):
         seed_everything("drawing", seed)
-        drawn = sites_of(poutine.uncondition(model), *(arg.to(device) for arg in args))
-    return _draws(drawn)
+        return _draws(sites_of(poutine.uncondition(model), *_repeated(args, num_samples, device)))
 
 
 def posterior(model: Program, guide: Program, *data: Any, num_draws: int = 1, seed: int = 0) -> Draws:
@@ -86,8 +83,8 @@ def posterior(model: Program, guide: Program, *data: Any, num_draws: int = 1, se
     Returns:
         ``values`` of every latent site, (S, N, ...), and ``means`` of q, (S, N, ...).
     """
-    runs = _runs(model, guide, data, num_draws, seed)
-    return _stacked([_draws(run.drawn) for run in runs])
+    draws = [_draws(run.drawn) for run in _runs(model, guide, data, num_draws, seed)]
+    return Draws(_stacked([one.values for one in draws]), _stacked([one.means for one in draws]))
 
 
 def reconstruct(model: Program, guide: Program, *data: Any, num_draws: int = 16, seed: int = 0) -> Draws:
@@ -131,10 +128,9 @@ def decode(model: Program, template: Any, values: Mapping[str, Tensor], *, seed:
     """
     args = as_split(template).tensors
     num_samples = max((len(value) for value in values.values()), default=len(args[0]))
-    args = tuple(_repeated(arg, num_samples) for arg in args)
     with isolated(model, model) as (model, _, device):
         seed_everything("drawing", seed)
-        args, given = tuple(arg.to(device) for arg in args), {n: value.to(device) for n, value in values.items()}
+        args, given = _repeated(args, num_samples, device), {n: value.to(device) for n, value in values.items()}
         free = poutine.uncondition(model)
         _check_given(given, sites_of(free, *args))
         drawn = sites_of(poutine.condition(free, data=given), *args)
@@ -143,8 +139,7 @@ def decode(model: Program, template: Any, values: Mapping[str, Tensor], *, seed:
 
 def _runs(model: Program, guide: Program, data: Sequence[Any], num_draws: int, seed: int) -> Iterator[TracePair]:
     """One run after the other, none kept."""
-    if num_draws < 1:
-        raise InputError(f"num_draws must be at least 1, got {num_draws}")
+    check_at_least_one(num_draws=num_draws)
     split = as_split(tuple(data) if len(data) != 1 else data[0])
     with isolated(model, guide) as (model, guide, device):
         seed_everything("drawing", seed)
@@ -185,13 +180,10 @@ def _mean(site: dict) -> Tensor | None:
     return None if mean.isnan().all() else mean.expand(site["value"].shape)
 
 
-def _stacked(draws: list[Draws]) -> Draws:
-    def stack(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        return {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
-
-    return Draws(stack([d.values for d in draws]), stack([d.means for d in draws]))
+def _stacked(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
 
 
-def _repeated(rows: Tensor, num_samples: int) -> Tensor:
-    """The rows over and over, (num_samples, ...)."""
-    return rows[torch.arange(num_samples, device=rows.device) % len(rows)]
+def _repeated(args: Sequence[Tensor], num_samples: int, device: torch.device) -> tuple[Tensor, ...]:
+    """The rows over and over, (num_samples, ...) each."""
+    return tuple(rows.to(device)[torch.arange(num_samples, device=device) % len(rows)] for rows in args)

@@ -69,9 +69,7 @@ class Grid(NamedTuple):
 def on_grid(latents: Latents, plan: Plan) -> Answer:
     """The posterior of one datum with at most two real coordinates, by the trapezoid rule.
 
-    Args:
-        latents: of one datum.
-        plan: how many draws, and their seed. Draws are independent, from the interpolant between the nodes.
+    Draws are independent, from the interpolant between the nodes.
 
     Raises:
         FloatingPointError: where the density is NaN or infinite, or no box holds it.
@@ -110,17 +108,14 @@ class _Nodes(NamedTuple):
     def log_evidence(self) -> Tensor:
         return self.log_mass().logsumexp(0)
 
-    def change(self) -> float:
-        """What halving the spacing changed in log p(x)."""
-        return (self.log_evidence() - self.every_second().log_evidence()).abs().item()
+    def error(self) -> float:
+        """What halving the spacing has changed in log p(x), or rounding can change."""
+        return max((self.log_evidence() - self.every_second().log_evidence()).abs().item(), self.rounding())
 
     def rounding(self) -> float:
         """What rounding can change in log p(x)."""
         resolution = max(torch.finfo(value.dtype).eps for value in self.points.values.values())
         return 4 * resolution * self.points.log_density.max().abs().item()
-
-    def is_resolved(self) -> bool:
-        return self.change() <= max(TOLERANCE, self.rounding())
 
     def moments(self) -> Moments:
         return weighted_moments(self.points.values, self.points.log_density.softmax(0))
@@ -144,7 +139,7 @@ class _Nodes(NamedTuple):
             {name: value.unflatten(0, self.shape).cpu() for name, value in values.items()},
             (self.points.log_joint - evidence).reshape(self.shape).cpu(),
             (self.log_mass() - evidence).reshape(self.shape).cpu(),
-            max(self.change(), self.rounding()),
+            self.error(),
         )
 
 
@@ -171,7 +166,7 @@ def _resolved(line: UnconstrainedDensity, shown: Any) -> _Nodes:
             box = fitted
         elif len(broken):
             raise FloatingPointError(f"{nodes.points.describe(int(broken[0]))}; look at the model there")
-        elif level == levels.most or (level >= levels.least and nodes.is_resolved()):
+        elif level == levels.most or (level >= levels.least and nodes.error() <= max(TOLERANCE, nodes.rounding())):
             return nodes
         else:
             level += 1

@@ -71,10 +71,6 @@ def by_nuts(latents: Latents, plan: Plan) -> Answer:
     They start from the guide and from the prior by turns, so that a part of the posterior that the guide does not
     know of shows as a disagreement.
 
-    Args:
-        latents: of one datum, all continuous.
-        plan: numbers of chains, of their warm-up steps and of the draws of each; seed.
-
     Raises:
         FloatingPointError: where a chain cannot start, or log p(x, z) is NaN or infinite.
 

@@ -30,7 +30,7 @@ from pyrovae.pairs.traces import Program
 from pyrovae.posteriors.grid import MOST_COORDINATES, Grid, on_grid
 from pyrovae.posteriors.methods import Answer, Evidence, Moments, Plan, plain_moments
 from pyrovae.posteriors.nuts import Chains, by_nuts
-from pyrovae.posteriors.sir import Weights, by_resampling
+from pyrovae.posteriors.resampling import Weights, by_resampling
 from pyrovae.posteriors.unconstrained import of_one_datum
 
 METHODS: dict[str, Callable[[Latents, Plan], Answer]] = {

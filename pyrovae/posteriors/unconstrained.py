@@ -6,12 +6,12 @@ With z = T(u) the transform of each site's support:
 """
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from pyrovae.evidence.proposals.local import draw_unconstrained
 from pyrovae.pairs.latents import Latents, Values
 
 
@@ -52,10 +52,9 @@ class UnconstrainedDensity:
 
     def draws(self, num_draws: int) -> Tensor:
         """So many draws of the guide, then as many of the prior: (2 S, D), float64."""
-        sizes = self.latents.part_sizes(num_draws)
-        programs: list[Callable[[int], Values]] = [self.latents.draw, self.latents.draw_prior]
-        parts = [self.latents.unconstrain(draw(size)).squeeze(1) for draw in programs for size in sizes]
-        return torch.cat(parts).double()
+        programs = self.latents.draw, self.latents.draw_prior
+        parts = [draw_unconstrained(self.latents, draw, num_draws) for draw in programs]
+        return torch.cat(parts).squeeze(1).double()
 
     def at(self, u: Tensor, shown: Any = None) -> Points:
         """The density at points (K, D), part by part; ``shown`` is a bar that counts them."""

@@ -78,7 +78,8 @@ def tune(path: Path, num_temperatures: int, num_leapfrog: int, tick: Callable[[]
             tick()
         variance = variance.lerp(state.u.var(0), 0.3)  # few chains tell it roughly, so a few temperatures together
         found.append((step, scale, _spread(state.log_ratio)))
-    return Tuning(temperatures, *map(torch.stack, zip(*found, strict=True)), num_leapfrog)
+    step, scale, spread = map(torch.stack, zip(*found, strict=True))
+    return Tuning(temperatures, step, scale, spread, num_leapfrog)
 
 
 def _spread(log_ratio: Tensor) -> Tensor:

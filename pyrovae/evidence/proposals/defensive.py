@@ -5,6 +5,7 @@ r"""Defensive sampling: a few draws from the prior, so that no weight can run aw
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -14,12 +15,15 @@ from pyrovae.pairs.particles import Particles
 from pyrovae.pairs.terms import SiteTerms
 
 
-class Defended:
+def defended(particles: Particles, fraction: float) -> Callable[[int], SiteTerms]:
     """The mixture of a pair's guide and its prior as proposal for n data; for use inside ``isolated``.
 
     Args:
         particles: the pair on the data.
         fraction: alpha, the probability that a draw is from the prior, all its sites together.
+
+    Returns:
+        What draws the table of K draws, each density (K, n); that of the guide is the mixture's.
 
     Raises:
         InputError: naming the site, for a guide with auxiliary sites, and for one whose support misses the prior's.
@@ -29,23 +33,23 @@ class Defended:
         Technometrics 37:185.
         Owen and Zhou (2000), Safe and effective importance sampling, JASA 95:135.
     """
+    structure = particles.structure
+    latents = Latents(
+        particles.model, particles.guide, particles.args, plate=structure.plate, strategy=particles.strategy
+    )
+    latents.require_guide_density()
+    latents.check_guide_support()
 
-    def __init__(self, particles: Particles, fraction: float) -> None:
-        p, self.fraction = particles, fraction
-        self.latents = Latents(p.model, p.guide, p.args, plate=p.structure.plate, strategy=p.strategy)
-        self.latents.require_guide_density()
-        self.latents.check_guide_support()
-
-    def draw(self, num_particles: int) -> SiteTerms:
-        """The table of K draws, each density (K, n); that of the guide is the mixture's."""
-        latents = self.latents
+    def draw(num_particles: int) -> SiteTerms:
         from_guide, from_prior = latents.draw(num_particles), latents.draw_prior(num_particles)
-        is_prior = torch.rand(num_particles, latents.num_data) < self.fraction
+        is_prior = torch.rand(num_particles, latents.num_data) < fraction
         values = {name: _choose(is_prior, from_prior[name], from_guide[name]) for name in from_guide}
         joint, log_guide = latents.log_joint(values), latents.log_guide(values)
-        mixture = torch.logaddexp(math.log1p(-self.fraction) + log_guide, math.log(self.fraction) + joint.log_prior)
-        latent, observed = ", ".join(values), ", ".join(latents.structure.observed)
+        mixture = torch.logaddexp(math.log1p(-fraction) + log_guide, math.log(fraction) + joint.log_prior)
+        latent, observed = ", ".join(values), ", ".join(structure.observed)
         return SiteTerms({observed: joint.log_likelihood}, {latent: joint.log_prior}, {latent: mixture})
+
+    return draw
 
 
 def _choose(condition: Tensor, yes: Tensor, no: Tensor) -> Tensor:

@@ -83,14 +83,9 @@ def require_comparable(latents: Latents) -> None:
     run = latents.particles.example
     require_unmasked(run, latents.sites)
     for name in latents.sites:
-        _check_draws_in_support(name, run.latent[name], run.drawn[name])
-
-
-def _check_draws_in_support(name: str, prior: Any, drawn: Any) -> None:
-    """Demands that what the guide draws at a site is in the support of the prior."""
-    inside = prior["fn"].support.check(drawn["value"])
-    if not inside.all():
-        raise InputError(
-            f"site '{name}': {int((~inside).sum())} of {inside.numel()} values that the guide draws are outside the "
-            f"support of the prior; give '{name}' the prior's support in the guide"
-        )
+        inside = run.latent[name]["fn"].support.check(run.drawn[name]["value"])
+        if not inside.all():
+            raise InputError(
+                f"site '{name}': {int((~inside).sum())} of {inside.numel()} values that the guide draws are outside "
+                f"the support of the prior; give '{name}' the prior's support in the guide"
+            )

@@ -6,8 +6,6 @@ r"""Gaussian families in unconstrained space, one member per datum: with all cov
 Parameters are relative to the mean m and the standard deviations s of a distribution that is near already.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 from torch.distributions import Categorical, MultivariateNormal, Normal
@@ -19,30 +17,19 @@ NUM_COMPONENTS = 4  # of a mixture
 _NUM_DRAWS = 256  # for moments, and for places where the components of a mixture may start
 
 
-class Frame(NamedTuple):
-    """Mean and standard deviations of a distribution in unconstrained space, each (n, num_dims)."""
-
-    mean: Tensor
-    scale: Tensor
-
-
-def frame_of(u: Tensor) -> Frame:
-    """The moments of draws (K, n, num_dims)."""
-    return Frame(u.mean(0), u.std(0))
-
-
 # ------------------------------------------------------------------------------------------------ one Gaussian
 
 
 def full_covariance(latents: Latents, near: Local) -> Family:
     """One Gaussian over all coordinates together; it starts at the moments of ``near``, without covariances."""
-    frame = frame_of(draw_unconstrained(latents, near.sample, _NUM_DRAWS))
-    start = {"loc": torch.zeros_like(frame.mean), "scale_tril": torch.zeros_like(frame.mean).diag_embed()}
+    u = draw_unconstrained(latents, near.sample, _NUM_DRAWS)
+    mean, scale = u.mean(0), u.std(0)
+    start = {"loc": torch.zeros_like(mean), "scale_tril": torch.zeros_like(mean).diag_embed()}
 
     def build(parameters: Parameters) -> Local:
         free = parameters["scale_tril"]
         tril = free.tril(-1) + free.diagonal(dim1=-2, dim2=-1).exp().diag_embed()
-        return Gaussian(latents, frame.mean + frame.scale * parameters["loc"], frame.scale[..., None] * tril)
+        return Gaussian(latents, mean + scale * parameters["loc"], scale[..., None] * tril)
 
     return Family("full covariance", start, build)
 
@@ -51,8 +38,7 @@ class Gaussian(Local):
     """N(loc, scale_tril scale_tril'), of shapes (n, num_dims) and (n, num_dims, num_dims)."""
 
     def __init__(self, latents: Latents, loc: Tensor, scale_tril: Tensor) -> None:
-        super().__init__(single(latents))
-        self.loc, self.scale_tril = loc, scale_tril
+        self.weight, self.loc, self.scale_tril = single(latents), loc, scale_tril
 
     def draw(self, num_particles: int) -> Tensor:
         noise = torch.randn(num_particles, *self.loc.shape, dtype=self.loc.dtype)
@@ -68,14 +54,13 @@ class Gaussian(Local):
 def mixture(latents: Latents, near: Local) -> Family:
     """Gaussians without covariances, weighted; they start at :func:`centres`, with the spread of ``near``."""
     u = draw_unconstrained(latents, near.sample, _NUM_DRAWS)
-    frame = frame_of(u)
-    loc = torch.stack([(centre - frame.mean) / frame.scale for centre in centres(latents, near, u)], 1)
+    mean, spread = u.mean(0), u.std(0)
+    loc = torch.stack([(centre - mean) / spread for centre in centres(latents, near, u)], 1)
     start = {"logits": torch.zeros_like(loc[..., 0]), "loc": loc, "log_scale": torch.zeros_like(loc)}
 
     def build(parameters: Parameters) -> Local:
         loc, scale = parameters["loc"].movedim(1, 0), parameters["log_scale"].movedim(1, 0).exp()
-        log_share = parameters["logits"].log_softmax(-1).T
-        return Mixture(log_share, frame.mean + frame.scale * loc, frame.scale * scale)
+        return Mixture(parameters["logits"].log_softmax(-1).T, mean + spread * loc, spread * scale)
 
     return Family("mixture", start, build)
 
@@ -83,22 +68,21 @@ def mixture(latents: Latents, near: Local) -> Family:
 class Mixture(Local):
     """Log weights (C, n), locations and scales (C, n, num_dims)."""
 
-    def __init__(self, log_share: Tensor, loc: Tensor, scale: Tensor) -> None:
-        super().__init__(log_share.exp())
-        self.log_share, self.loc, self.scale = log_share, loc, scale
+    def __init__(self, log_weight: Tensor, loc: Tensor, scale: Tensor) -> None:
+        self.weight, self.log_weight, self.loc, self.scale = log_weight.exp(), log_weight, loc, scale
 
     def draw(self, num_particles: int) -> Tensor:
         noise = torch.randn(len(self.loc), num_particles, *self.loc.shape[1:], dtype=self.loc.dtype)
         return (self.loc[:, None] + self.scale[:, None] * noise).flatten(0, 1)
 
     def sample(self, num_particles: int) -> Tensor:
-        component = Categorical(logits=self.log_share.T).sample((num_particles,))
+        component = Categorical(logits=self.log_weight.T).sample((num_particles,))
         noise = torch.randn(num_particles, *self.loc.shape[1:], dtype=self.loc.dtype)
         return _rows(self.loc, component) + _rows(self.scale, component) * noise
 
     def log_prob(self, points: Points, joint: Joint) -> Tensor:
         of_each = Normal(self.loc, self.scale).log_prob(points[:, None]).sum(-1)
-        return (of_each + self.log_share).logsumexp(1)
+        return (of_each + self.log_weight).logsumexp(1)
 
 
 def centres(latents: Latents, near: Local, u: Tensor) -> list[Tensor]:
@@ -111,13 +95,13 @@ def centres(latents: Latents, near: Local, u: Tensor) -> list[Tensor]:
     References:
         Gonzalez (1985), Clustering to minimize the maximum intercluster distance, Theoretical Computer Science 38:293.
     """
-    frame, candidates = frame_of(u), torch.cat([u, draw_unconstrained(latents, latents.draw_prior, len(u))])
+    candidates = torch.cat([u, draw_unconstrained(latents, latents.draw_prior, len(u))])
     parts = candidates.split(latents.part_sizes(len(candidates)))
     log_weight = torch.cat([_defensive_weight(latents, near, part) for part in parts])
     candidates = _rows(candidates, Categorical(logits=log_weight.T).sample((len(u),)))
-    found = [frame.mean]
+    found, spread = [u.mean(0)], u.std(0)
     for _ in range(NUM_COMPONENTS - 1):
-        distance = torch.stack([((candidates - centre) / frame.scale).square().sum(-1) for centre in found]).amin(0)
+        distance = torch.stack([((candidates - centre) / spread).square().sum(-1) for centre in found]).amin(0)
         found.append(_rows(candidates, distance.argmax(0, keepdim=True))[0])
     return found
 

@@ -4,11 +4,12 @@ A guide says q(z|x) = f(z; encoder(x)). What the family f could do for one datum
 error of the family from the error of the encoder.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Transform, transform_to
+from torch.distributions import transform_to
 from torch.distributions.constraints import Constraint, is_dependent
 
 from pyrovae.base.errors import InputError
@@ -22,16 +23,7 @@ from pyrovae.pairs.traces import sites_of
 # Of two parameters that say the same, the one that is not used.
 _REDUNDANT = {"probs": "logits", "covariance_matrix": "scale_tril", "precision_matrix": "scale_tril"}
 _NUM_DRAWS = 64  # of the guide, which tell the unit of its locations
-
-
-class _Freed(NamedTuple):
-    """One site of the guide with free parameters: each is transform(origin + unit * what is free)."""
-
-    kind: type
-    event_dim: int
-    transforms: dict[str, Transform]  # parameter -> the map from unconstrained space to where it may be
-    origin: dict[str, Tensor]  # parameter -> what the guide says, unconstrained, (n, ...)
-    unit: dict[str, Tensor]
+Builder = Callable[[Parameters], Any]  # free parameters -> a site's distribution
 
 
 def own_family(latents: Latents, near: Local) -> Family:
@@ -52,21 +44,18 @@ def own_family(latents: Latents, near: Local) -> Family:
     spread = latents.split_sites(draw_unconstrained(latents, near.sample, _NUM_DRAWS).std((0, 1)))
     for name in first:
         _require_free_parameters(name, layers(first[name]["fn"])[-1], layers(second[name]["fn"])[-1])
-    freed = {name: _free(site["fn"], latents.structure, spread[name]) for name, site in first.items()}
-    start = {
-        _key(name, parameter): torch.zeros_like(origin)
-        for name, site in freed.items()
-        for parameter, origin in site.origin.items()
-    }
-    return Family("own", start, lambda parameters: _Own(latents, freed, parameters))
+    start, builders = dict[str, Tensor](), dict[str, Builder]()
+    for name, site in first.items():
+        zeros, builders[name] = _freed(name, site["fn"], latents.structure, spread[name])
+        start |= zeros
+    return Family("own", start, lambda parameters: _Own(latents, builders, parameters))
 
 
 class _Own(Local):
-    def __init__(self, latents: Latents, freed: dict[str, _Freed], parameters: Parameters) -> None:
-        super().__init__(single(latents))
-        self.structure = latents.structure
-        self.dim = self.structure.depth + self.structure.dim  # of the data, from the left
-        self.sites = {name: self._distribution(name, site, parameters) for name, site in freed.items()}
+    def __init__(self, latents: Latents, builders: dict[str, Builder], parameters: Parameters) -> None:
+        self.structure, self.weight = latents.structure, single(latents)
+        self.dim = _data_dim(self.structure)
+        self.sites = {name: build(parameters) for name, build in builders.items()}
 
     def draw(self, num_particles: int) -> Points:
         return {name: fn.rsample((num_particles,)).movedim(self.dim + 1, 1) for name, fn in self.sites.items()}
@@ -78,18 +67,6 @@ class _Own(Local):
             total = total + to_table(log_prob, self.structure, *total.shape)
         return total
 
-    def _distribution(self, name: str, site: _Freed, parameters: Parameters) -> Any:
-        values = {}
-        for parameter, transform in site.transforms.items():
-            real = site.origin[parameter] + site.unit[parameter] * parameters[_key(name, parameter)]
-            values[parameter] = transform(real.movedim(0, self.dim))
-        base = site.kind(**values)
-        return base.to_event(site.event_dim - len(base.event_shape))
-
-
-def _key(site: str, parameter: str) -> str:
-    return f"{site} {parameter}"
-
 
 def _parameters(base: Any) -> dict[str, Tensor]:
     """The parameters of a distribution, each said once."""
@@ -97,18 +74,39 @@ def _parameters(base: Any) -> dict[str, Tensor]:
     return {name: getattr(base, name) for name in names}
 
 
-def _free(fn: Any, structure: Structure, spread: Tensor) -> _Freed:
-    """A site's distribution with parameters (n, ...); its batch shape is given all dimensions of the plates."""
-    base = layers(fn)[-1]
+def _freed(name: str, fn: Any, structure: Structure, spread: Tensor) -> tuple[Parameters, Builder]:
+    """A site's distribution, each of its parameters transform(origin + unit * what is free).
+
+    Returns:
+        What is free, (n, ...) zeros for each parameter, and what makes the distribution of it; its batch shape has all
+        dimensions of the plates.
+    """
+    base, dim = layers(fn)[-1], _data_dim(structure)
     lacking = (1,) * (structure.depth - len(fn.batch_shape))
-    transforms, origin, unit = {}, {}, {}
-    for name, value in _parameters(base).items():
-        transforms[name] = transform_to(base.arg_constraints[name])
-        real = transforms[name].inv(value)
-        origin[name] = real.reshape(lacking + real.shape).movedim(structure.depth + structure.dim, 0)
-        is_location = name == "loc" and origin[name].shape[1:] == spread.shape
-        unit[name] = spread if is_location else torch.ones_like(spread.flatten()[0])
-    return _Freed(type(base), len(fn.event_shape), transforms, origin, unit)
+    start, places = {}, {}
+    for parameter, value in _parameters(base).items():
+        transform = transform_to(base.arg_constraints[parameter])
+        real = transform.inv(value)
+        origin = real.reshape(lacking + real.shape).movedim(dim, 0)  # what the guide says, unconstrained, (n, ...)
+        is_location = parameter == "loc" and origin.shape[1:] == spread.shape
+        unit = spread if is_location else torch.ones_like(spread.flatten()[0])
+        key = f"{name} {parameter}"
+        start[key], places[key] = torch.zeros_like(origin), (parameter, transform, origin, unit)
+
+    def build(parameters: Parameters) -> Any:
+        values = {
+            parameter: transform((origin + unit * parameters[key]).movedim(0, dim))
+            for key, (parameter, transform, origin, unit) in places.items()
+        }
+        freed = type(base)(**values)
+        return freed.to_event(len(fn.event_shape) - len(freed.event_shape))
+
+    return start, build
+
+
+def _data_dim(structure: Structure) -> int:
+    """Where the data are in a batch shape that has all dimensions of the plates, from the left."""
+    return structure.depth + structure.dim
 
 
 def _require_free_parameters(name: str, base: Any, again: Any) -> None:

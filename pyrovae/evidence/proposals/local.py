@@ -24,14 +24,9 @@ NUM_ROUNDS = 16  # in which the end of an optimisation is compared with its star
 
 
 class Local(ABC):
-    """A distribution of the latents for each of n data, a mixture of C components (most often of one).
+    """A distribution of the latents for each of n data, a mixture of C components (most often of one)."""
 
-    Args:
-        weight: (C, n), the weights of the components.
-    """
-
-    def __init__(self, weight: Tensor) -> None:
-        self.weight = weight
+    weight: Tensor  # (C, n), of the components
 
     @abstractmethod
     def draw(self, num_particles: int) -> Points:
@@ -50,8 +45,7 @@ class Guide(Local):
     """The guide as it is, nothing free; one without auxiliary draws."""
 
     def __init__(self, latents: Latents) -> None:
-        super().__init__(single(latents))
-        self.latents = latents
+        self.latents, self.weight = latents, single(latents)
 
     def draw(self, num_particles: int) -> Values:
         return self.latents.draw(num_particles)

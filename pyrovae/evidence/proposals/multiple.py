@@ -100,9 +100,9 @@ def account(table: Table) -> Account:
     log_weight = (table.log_joint - log_mixture).flatten(0, 1)  # (K J, n)
     log_evidence = estimators.log_evidence(log_weight)
     log_ratio = table.log_joint - table.log_density.diagonal(dim1=0, dim2=2).movedim(-1, 1)  # (K, J, n)
-    shares = estimators.relative_weight(log_weight).reshape(log_ratio.shape) / num_proposals
-    variance, elbo = estimators.mean_se(shares).square(), estimators.elbo(log_ratio)
-    together = estimators.mean_se(shares - log_ratio).square()
+    fractions = estimators.relative_weight(log_weight).reshape(log_ratio.shape) / num_proposals
+    variance, elbo = estimators.mean_se(fractions).square(), estimators.elbo(log_ratio)
+    together = estimators.mean_se(fractions - log_ratio).square()
     return Account(
         log_evidence=log_evidence,
         mc_se_log_evidence=variance.sum(0).sqrt(),

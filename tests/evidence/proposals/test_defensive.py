@@ -10,7 +10,7 @@ from examples.zoo import ZOO
 
 from pyrovae.base.errors import InputError
 from pyrovae.evidence.evaluate import evaluate
-from pyrovae.evidence.proposals.defensive import Defended
+from pyrovae.evidence.proposals.defensive import defended
 from pyrovae.evidence.proposals.widened import widened
 from pyrovae.evidence.report import Report
 from pyrovae.pairs.context import isolated
@@ -35,9 +35,7 @@ def account(guide, x=X, *, model=ORACLE.model, **options):
 def table(model, guide, x, share, *, num_particles=500, way="vectorized"):
     with isolated(model, guide) as (model, guide, _):
         torch.manual_seed(0)
-        return sum_by_role(
-            Defended(Particles(model, guide, (x,), plate="data", strategy=way), share).draw(num_particles)
-        )
+        return sum_by_role(defended(Particles(model, guide, (x,), plate="data", strategy=way), share)(num_particles))
 
 
 def far_guide(x):
