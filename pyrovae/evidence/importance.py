@@ -96,13 +96,7 @@ class Weights(NamedTuple):
 
 
 class Evaluation:
-    """One evaluation: what stays the same from block to block.
-
-    Args:
-        pair: as it is measured.
-        plan: how particles are drawn.
-        num_data: N, of all blocks together.
-    """
+    """One evaluation of N data: what stays the same from block to block."""
 
     def __init__(self, pair: Pair, plan: Plan, num_data: int) -> None:
         self.pair, self.plan = pair, plan

@@ -23,20 +23,14 @@ from pyrovae.posteriors.unconstrained import Points, UnconstrainedDensity
 MOST_COORDINATES = 2
 DEPTH = 30.0  # nats: what is so far below the highest density is negligible
 TOLERANCE = 1e-6  # nats of error in log p(x): more asks for a finer grid, while there is one
-DOUBTFUL = 1e-2  # nats of error that the caller is warned of
+UNRELIABLE = 1e-2  # nats of error that the caller is warned of
 SCOUTS = 1000  # draws of the guide, and as many of the prior, that show where to look
 ROUNDS = 200
 
 
-class Levels(NamedTuple):
-    """Fineness: 2 to the power of these many cells along an axis."""
-
-    search: int  # while the box is sought
-    least: int  # of the answer: the draws' jitter widens them by h^2 / 6 in variance
-    most: int
-
-
-LEVELS = {1: Levels(8, 10, 16), 2: Levels(6, 8, 10)}
+# Coordinates -> 2 to the power of these many cells along an axis: while the box is sought, and of the answer at least
+# (the jitter of draws widens them by h^2 / 6 in variance) and at most.
+LEVELS = {1: (8, 10, 16), 2: (6, 8, 10)}
 
 
 class Grid(NamedTuple):
@@ -49,7 +43,6 @@ class Grid(NamedTuple):
     error: float  # of log p(x), in nats
 
     def lines(self) -> list[str]:
-        """The diagnostics as text."""
         size = " x ".join(str(len(axis)) for axis in self.axes)
         return [
             f"grid of {size} nodes in unconstrained space; error of log p(x) by halving the spacing "
@@ -58,7 +51,7 @@ class Grid(NamedTuple):
 
     def doubts(self) -> list[str]:
         """Whether the finest grid was too coarse."""
-        if self.error <= DOUBTFUL:
+        if self.error <= UNRELIABLE:
             return []
         return [
             f"the finest grid leaves an error of at least {self.error:.1e} nats in log p(x): the posterior is too "
@@ -156,8 +149,8 @@ class _Box(NamedTuple):
 def _resolved(line: UnconstrainedDensity, shown: Any) -> _Nodes:
     """Widens, narrows and refines a grid until it holds the density and resolves it."""
     scouts = _scouted(line)
-    levels = LEVELS[line.latents.num_dims]
-    level, box = levels.search, _Box(scouts.u.amin(0), scouts.u.amax(0))
+    level, least, most = LEVELS[line.latents.num_dims]
+    box = _Box(scouts.u.amin(0), scouts.u.amax(0))
     for _ in range(ROUNDS):
         nodes = _scored(line, box, level, shown)
         fitted = _fitted(nodes, scouts, box)
@@ -166,7 +159,7 @@ def _resolved(line: UnconstrainedDensity, shown: Any) -> _Nodes:
             box = fitted
         elif len(broken):
             raise FloatingPointError(f"{nodes.points.describe(int(broken[0]))}; look at the model there")
-        elif level == levels.most or (level >= levels.least and nodes.error() <= max(TOLERANCE, nodes.rounding())):
+        elif level == most or (level >= least and nodes.error() <= max(TOLERANCE, nodes.rounding())):
             return nodes
         else:
             level += 1

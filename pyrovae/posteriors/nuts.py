@@ -42,7 +42,6 @@ class Chains(NamedTuple):
         return torch.stack([values.min() for values in self.ess.values()]).min().item()
 
     def lines(self) -> list[str]:
-        """The diagnostics as text."""
         return [
             f"NUTS, chains: {len(self.divergences)}; largest R-hat {self.worst_rhat:.3f}, least effective sample size "
             f"{self.least_ess:.0f}, divergences {sum(self.divergences)}"

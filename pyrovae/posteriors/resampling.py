@@ -33,7 +33,6 @@ class Weights(NamedTuple):
         return estimators.pareto_k_threshold(self.num_particles)
 
     def lines(self) -> list[str]:
-        """The diagnostics as text."""
         shape = {-math.inf: "the guide is exact", math.inf: "weights span more than doubles do"}.get(
             self.pareto_k, f"Pareto k-hat {self.pareto_k:.2f} (threshold {self.threshold:.2f})"
         )

@@ -26,8 +26,6 @@ from pyrovae.evidence.blocks import Block, Blocks, Pair, block_by_block
 from pyrovae.pairs.simulation import simulate
 from pyrovae.pairs.traces import Program
 
-QUANTITIES = ("lower", "upper", "width", "importance")
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Bidirectional(Record):
@@ -59,7 +57,7 @@ class Bidirectional(Record):
         return f"Bidirectional(N={len(self)}, T={self.num_temperatures}, width {self.width.mean():.3f} nats)"
 
     def table(self) -> dict[str, Tensor]:
-        return {name: getattr(self, name) for name in QUANTITIES}
+        return {name: getattr(self, name) for name in ("lower", "upper", "width", "importance")}
 
     def numbers(self) -> dict[str, Any]:
         """Means over data with their standard errors, in nats per datum."""

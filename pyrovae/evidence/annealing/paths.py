@@ -135,9 +135,7 @@ class Walk(NamedTuple):
 
 
 def walk(route: Route, u: Tensor, tick: Callable[[], Any] = lambda: None) -> Walk:
-    r"""Moves K chains from points u, (K, n, D), along a route, and weighs them.
-
-    .. math:: \log w = \sum_{i=1}^{T} (t_i - t_{i-1}) \, [\log f_1(u_{i-1}) - \log f_0(u_{i-1})]
+    """Moves K chains from points u, (K, n, D), along a route, and weighs them by sum_i (t_i - t_{i-1}) log (f_1 / f_0).
 
     Forward from draws of f_0, E[w] = p(x). Back from exact posterior draws, by the same steps, E[w] = 1 / p(x).
     """

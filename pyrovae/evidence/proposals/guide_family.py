@@ -32,10 +32,6 @@ def own_family(latents: Latents, near: Local) -> Family:
     Each site keeps the class of its distribution; its parameters move in unconstrained space, each under the transform
     of its constraint. A location moves in units of the spread that the guide's draws have over all data.
 
-    Args:
-        latents: of the data.
-        near: the guide, as every family gets what it starts near.
-
     Raises:
         InputError: naming the site, where the guide's parameters depend on another draw, its draws carry no gradient,
             or its distribution is not given by parameters (a flow).
@@ -54,7 +50,7 @@ def own_family(latents: Latents, near: Local) -> Family:
 class _Own(Local):
     def __init__(self, latents: Latents, builders: dict[str, Builder], parameters: Parameters) -> None:
         self.structure, self.weight = latents.structure, single(latents)
-        self.dim = _data_dim(self.structure)
+        self.dim = self.structure.depth + self.structure.dim  # of the data, from the left
         self.sites = {name: build(parameters) for name, build in builders.items()}
 
     def draw(self, num_particles: int) -> Points:
@@ -81,7 +77,7 @@ def _freed(name: str, fn: Any, structure: Structure, spread: Tensor) -> tuple[Pa
         What is free, (n, ...) zeros for each parameter, and what makes the distribution of it; its batch shape has all
         dimensions of the plates.
     """
-    base, dim = layers(fn)[-1], _data_dim(structure)
+    base, dim = layers(fn)[-1], structure.depth + structure.dim
     lacking = (1,) * (structure.depth - len(fn.batch_shape))
     start, places = {}, {}
     for parameter, value in _parameters(base).items():
@@ -104,11 +100,6 @@ def _freed(name: str, fn: Any, structure: Structure, spread: Tensor) -> tuple[Pa
     return start, build
 
 
-def _data_dim(structure: Structure) -> int:
-    """Where the data are in a batch shape that has all dimensions of the plates, from the left."""
-    return structure.depth + structure.dim
-
-
 def _require_free_parameters(name: str, base: Any, again: Any) -> None:
     """Demands parameters that can be moved, and that the datum alone decides; ``again`` is from another run."""
     kind = type(base).__name__
@@ -116,7 +107,7 @@ def _require_free_parameters(name: str, base: Any, again: Any) -> None:
         reason = f"draws of {kind} carry no gradient (it has no rsample)"
     elif not _is_rebuilt(base):
         reason = f"{kind} is not given by parameters that can be freed one by one (as a flow is not)"
-    elif not _has_one_support(type(base)):
+    elif not isinstance(type(base).support, Constraint) or is_dependent(type(base).support):
         reason = f"the support of {kind} depends on its parameters, so gradients do not tell how to move them"
     elif not all(
         torch.allclose(a, b) for a, b in zip(_parameters(base).values(), _parameters(again).values(), strict=True)
@@ -128,10 +119,6 @@ def _require_free_parameters(name: str, base: Any, again: Any) -> None:
         f"site '{name}' of the guide: {reason}; the gap cannot be split into approximation and amortization. "
         "Leave 'own' out of families: the total gap and richer families stay"
     )
-
-
-def _has_one_support(kind: type) -> bool:
-    return isinstance(kind.support, Constraint) and not is_dependent(kind.support)  # type: ignore[attr-defined]
 
 
 def _is_rebuilt(base: Any) -> bool:

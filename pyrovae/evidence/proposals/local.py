@@ -91,14 +91,7 @@ def best(
     draw where q is the posterior (Roeder et al. 2017). Each component of a mixture moves along the gradient of its
     own ELBO whatever its weight, as natural gradients do (Arenz et al. 2023): one that counts for little finds its
     place all the same. Where a datum ends worse than it started in each of 16 rounds of draws, the start is kept.
-
-    Args:
-        latents: of the data.
-        family: with its start.
-        key: of the random numbers.
-        num_steps: of Adam.
-        num_draws: of z for each datum in a step, all components together.
-        tick: called after each step.
+    Each of the steps, after which ``tick`` is called, takes ``num_draws`` of z for each datum, all components together.
 
     Raises:
         FloatingPointError: naming the family, if parameters of a datum are no longer finite.
