@@ -9,6 +9,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -107,15 +108,14 @@ class Evaluation:
 
     def block(self, args: Sequence[Any], block: Block) -> Weights:
         """The weights of one block of data."""
-        vectorize = self.plan.vectorize
-        particles = self.pair.particles(args, None if vectorize else ONE_BY_ONE)
-        if vectorize:
+        particles = self.pair.particles(args, None if self.plan.vectorize else ONE_BY_ONE)
+        if self.plan.vectorize:
             check_guide_support(particles.example, particles.structure)
         totals, structure = self._totals(particles, block), particles.structure
         # Discrete draws may all be equal, and so their weights, however wrong the guide is.
         nats = totals.resolution_of_distinct if structure.has_discrete else totals.resolution
         kl = torch.full((block.num_data,), math.nan)
-        if vectorize and not self.plan.defensive:
+        if self.plan.vectorize and not self.plan.defensive:
             kl = analytic_kl(particles.example, structure, block.num_data)
         return Weights(totals.log_weight, totals.terms, nats, kl.double())
 
@@ -127,8 +127,9 @@ class Evaluation:
             try:
                 draw = self._draw(particles, block.index)
                 for number, start in enumerate(range(0, num_particles, size)):
-                    totals.add(draw(number, min(size, num_particles - start)))
-                    block.tick(num_data * min(size, num_particles - start) / num_particles)
+                    count = min(size, num_particles - start)
+                    totals.add(draw(number, count))
+                    block.tick(num_data * count / num_particles)
                 return totals
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
@@ -148,13 +149,12 @@ class Evaluation:
 
     def _draw(self, particles: Particles, index: int) -> Callable[[int, int], Tally]:
         """What draws, of these data, the block of particles of a number, so many of them."""
-        propose, replays = self._proposal(particles), dict[int, Replay | None]()
+        propose = self._proposal(particles)
+        replay_of = cache(partial(self._replay, propose, particles))
 
         def draw(number: int, count: int) -> Tally:
             key = ("evaluation", self.plan.seed, index, number)
-            if count not in replays:
-                replays[count] = self._replay(propose, particles, count)
-            if (replay := replays[count]) is not None:
+            if (replay := replay_of(count)) is not None:
                 seed_everything(*key)
                 if (found := replay()) is not None:
                     return found

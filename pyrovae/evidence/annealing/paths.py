@@ -61,13 +61,11 @@ class State(NamedTuple):
     slope_start: Tensor
     slope_ratio: Tensor
 
-    def log_density(self, temperature: float) -> Tensor:
-        """log f_t, (K, n)."""
-        return self.log_start + temperature * self.log_ratio if temperature else self.log_start  # 0 times -inf is NaN
-
-    def slope(self, temperature: float) -> Tensor:
-        """Gradient of log f_t, (K, n, D)."""
-        return self.slope_start + temperature * self.slope_ratio if temperature else self.slope_start
+    def at(self, temperature: float) -> tuple[Tensor, Tensor]:
+        """log f_t, (K, n), and its gradient, (K, n, D)."""
+        if temperature == 0:  # 0 times -inf is NaN
+            return self.log_start, self.slope_start
+        return self.log_start + temperature * self.log_ratio, self.slope_start + temperature * self.slope_ratio
 
 
 class Kernel(NamedTuple):
@@ -99,14 +97,15 @@ def transition(path: Path, state: State, temperature: float, kernel: Kernel) -> 
     jitter = 0.8 + 0.4 * torch.rand_like(state.log_start)
     step = (kernel.step * jitter).to(state.u)[..., None]
     momentum = torch.randn_like(state.u)
-    energy = state.log_density(temperature) - momentum.square().sum(-1) / 2
-    end = state
-    momentum = momentum + step / 2 * kernel.scale * state.slope(temperature)
+    log_density, slope = state.at(temperature)
+    energy, end = log_density - momentum.square().sum(-1) / 2, state
+    momentum = momentum + step / 2 * kernel.scale * slope
     for i in range(kernel.num_leapfrog):
         end = state_at(path, end.u + step * kernel.scale * momentum)
+        log_density, slope = end.at(temperature)
         last = i == kernel.num_leapfrog - 1
-        momentum = momentum + (step / 2 if last else step) * kernel.scale * end.slope(temperature)
-    change = end.log_density(temperature) - momentum.square().sum(-1) / 2 - energy
+        momentum = momentum + (step / 2 if last else step) * kernel.scale * slope
+    change = log_density - momentum.square().sum(-1) / 2 - energy
     probability = change.nan_to_num(nan=-torch.inf).clamp(max=0).exp()  # a trajectory that left all bounds is rejected
     accepted = torch.rand_like(probability) < probability
     return _where(accepted, end, state), probability

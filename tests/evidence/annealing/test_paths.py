@@ -23,7 +23,7 @@ def test_gradients_on_the_path_are_those_of_the_formula():
         state = state_at(from_prior(Latents(model, guide, (x,))), u)
     torch.testing.assert_close(state.slope_start, -u)
     residual = x - oracle.bias - u @ oracle.loadings.T
-    torch.testing.assert_close(state.slope(0.3), -u + 0.3 * residual / oracle.noise_scale**2 @ oracle.loadings)
+    torch.testing.assert_close(state.at(0.3)[1], -u + 0.3 * residual / oracle.noise_scale**2 @ oracle.loadings)
 
 
 def test_a_trajectory_that_leaves_all_bounds_is_rejected():
