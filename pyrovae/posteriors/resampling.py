@@ -89,7 +89,7 @@ def _particles(latents: Latents, num_particles: int) -> tuple[Values, LogTerms]:
     """Draws of the guide, site -> (K, *event), and their table of densities, (K, 1) each."""
     parts = [_drawn(latents, size) for size in latents.part_sizes(num_particles)]
     values = {name: torch.cat([part[name] for part, _ in parts]) for name in latents.sites}
-    return values, LogTerms(*(torch.cat(columns) for columns in zip(*(terms for _, terms in parts), strict=True)))
+    return values, LogTerms(*map(torch.cat, zip(*(terms for _, terms in parts), strict=True)))
 
 
 def _drawn(latents: Latents, num_particles: int) -> tuple[Values, LogTerms]:

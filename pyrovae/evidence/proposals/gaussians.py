@@ -17,9 +17,6 @@ NUM_COMPONENTS = 4  # of a mixture
 _NUM_DRAWS = 256  # for moments, and for places where the components of a mixture may start
 
 
-# ------------------------------------------------------------------------------------------------ one Gaussian
-
-
 def full_covariance(latents: Latents, near: Local) -> Family:
     """One Gaussian over all coordinates together; it starts at the moments of ``near``, without covariances."""
     u = draw_unconstrained(latents, near.sample, _NUM_DRAWS)
@@ -46,9 +43,6 @@ class Gaussian(Local):
 
     def log_prob(self, points: Points, joint: Joint) -> Tensor:
         return MultivariateNormal(self.loc, scale_tril=self.scale_tril).log_prob(points)
-
-
-# --------------------------------------------------------------------------------------------------- a mixture
 
 
 def mixture(latents: Latents, near: Local) -> Family:

@@ -44,13 +44,9 @@ class Account(NamedTuple):
 
 
 def score(latents: Latents, proposals: Mapping[str, Local], num_particles: int, key: Key) -> Table:
-    """K draws from each proposal, scored under the model and under every proposal.
+    """K draws from each proposal, scored under the model and under every proposal; for use inside ``isolated``.
 
-    Args:
-        latents: of the data, inside ``isolated``.
-        proposals: by name.
-        num_particles: K.
-        key: of the random numbers, to which proposal and block of particles are added.
+    To the key of the random numbers, proposal and block of particles are added.
 
     Raises:
         FloatingPointError: naming the proposal at whose draws a log density is NaN.
