@@ -7,13 +7,13 @@ memory flat.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from pyrovae.base.memory import ELEMENTS_AT_ONCE, explain_out_of_memory
+from pyrovae.base.memory import ELEMENTS_AT_ONCE, blocks_of, explain_out_of_memory
 from pyrovae.base.random import seed_everything
 from pyrovae.data.split import Split
 from pyrovae.diagnostics.factorization import GUIDE, Drawn, Factors, draw, join, listed
@@ -89,75 +89,53 @@ class Aggregation:
             FloatingPointError: naming the sites, if it is NaN at some draw.
         """
         values = {name: value.flatten(0, 1).unsqueeze(1) for name, value in drawn.values.items()}
-        sums, means = _Sums(drawn.log_guide), []
-        for start in range(0, len(self.source), batch_size):
-            rows = slice(start, min(start + batch_size, len(self.source)))
+        each = torch.full_like(drawn.log_guide.flatten(0, 1), -math.inf)  # sums over data of each factor's density
+        total, means = each[:, 0].clone(), []  # and of all factors together
+        for rows in blocks_of(len(self.source), batch_size):
             with explain_out_of_memory(f"what the guide says of {batch_size} data: lower batch_size"):
-                block = _Block(self.pair.latents(self.source.batch(rows)), drawn)
-                for part in self._parts(drawn, block.num_data):
-                    sums.add(part, block.log_factors({name: value[part] for name, value in values.items()}))
-            means.append(block.means)
-            tick(block.num_data)
-        sums.check(values)
-        return Aggregate(*sums.log_mean(len(self.source)), _joined(means))
+                latents = self.pair.latents(self.source.batch(rows))
+                once = Factors(latents.particles.example.drawn, latents.structure, GUIDE)
+                for part in self._parts(drawn, latents.num_data):
+                    placed = {name: value[part] for name, value in values.items()}
+                    log_factors = _log_factors(latents, once, drawn, placed)
+                    together = log_factors.sum(-1, dtype=torch.float64).logsumexp(1)
+                    total[part] = torch.logaddexp(total[part], together)
+                    each[part] = torch.logaddexp(each[part], log_factors.logsumexp(1).double())
+                means.append(once.means())
+            tick(latents.num_data)
+        _check_defined(total, values)
+        log_num_data, shape = math.log(len(self.source)), drawn.log_guide.shape
+        averages = (total - log_num_data).view(shape[:2]), (each - log_num_data).view(shape)
+        return Aggregate(*averages, {name: _joined([block[name] for block in means]) for name in means[0]})
 
-    def _parts(self, drawn: Drawn, num_data: int) -> Iterator[slice]:
+    def _parts(self, drawn: Drawn, num_data: int) -> list[slice]:
         """Slices of the draws, so many that n data can score them at once."""
         width = sum(value[0, 0].numel() for value in drawn.values.values())
         at_once = ELEMENTS_AT_ONCE // max(self.width, width) if drawn.reruns else IN_CACHE // width
-        size = max(1, at_once // num_data)
-        return (slice(start, start + size) for start in range(0, drawn.log_likelihood.numel(), size))
+        return blocks_of(drawn.log_likelihood.numel(), max(1, at_once // num_data))
 
 
-class _Block:
-    """What the guide says of n data."""
-
-    def __init__(self, latents: Latents, drawn: Drawn) -> None:
-        self.latents, self.num_data, self.drawn = latents, latents.num_data, drawn
-        self.once = Factors(latents.particles.example.drawn, latents.structure, GUIDE)
-        self.means = self.once.means()
-
-    def log_factors(self, values: Values) -> Tensor:
-        """Log density of each of K latents given each of the data: (K, 1, ...) -> (K, n, F) nats."""
-        beside = {name: value.expand(-1, self.num_data, *value.shape[2:]) for name, value in values.items()}
-        if self.drawn.reruns:
-            return self.latents.log_guide(beside)[..., None]
-        log_factors = self.once.log_coordinates(beside)
-        return log_factors.sum(-1, keepdim=True, dtype=torch.float64) if self.drawn.reason else log_factors
+def _log_factors(latents: Latents, once: Factors, drawn: Drawn, values: Values) -> Tensor:
+    """Log density of each of K latents given each of n data: (K, 1, ...) -> (K, n, F) nats."""
+    beside = {name: value.expand(-1, latents.num_data, *value.shape[2:]) for name, value in values.items()}
+    if drawn.reruns:
+        return latents.log_guide(beside)[..., None]
+    log_factors = once.log_coordinates(beside)
+    return log_factors.sum(-1, keepdim=True, dtype=torch.float64) if drawn.reason else log_factors
 
 
-class _Sums:
-    """Sums over data of their densities at the draws (S, M): of all factors together, and of each by itself."""
-
-    def __init__(self, like: Tensor) -> None:
-        self.shape = like.shape
-        self.each = torch.full_like(like.flatten(0, 1), -math.inf)
-        self.total = self.each[:, 0].clone()
-
-    def add(self, part: slice, log_factors: Tensor) -> None:
-        """Adds the densities (K, n, F) of n data at K of the draws."""
-        together = log_factors.sum(-1, dtype=torch.float64).logsumexp(1)
-        self.total[part] = torch.logaddexp(self.total[part], together)
-        self.each[part] = torch.logaddexp(self.each[part], log_factors.logsumexp(1).double())
-
-    def check(self, names: Iterable[str]) -> None:
-        """Raises FloatingPointError, naming the sites, where a sum is NaN."""
-        undefined = int(self.total.isnan().sum())
-        if undefined:
-            raise FloatingPointError(
-                f"{listed(names)}: the guide's log density is NaN for {undefined} of {len(self.total)} draws, given "
-                "data that they were not drawn for; look at its support there"
-            )
-
-    def log_mean(self, num_data: int) -> tuple[Tensor, Tensor]:
-        """Of the density, (S, M), and of its factors, (S, M, F)."""
-        log_num_data = math.log(num_data)
-        return (self.total - log_num_data).view(self.shape[:2]), (self.each - log_num_data).view(self.shape)
+def _check_defined(total: Tensor, names: Iterable[str]) -> None:
+    undefined = int(total.isnan().sum())
+    if undefined:
+        raise FloatingPointError(
+            f"{listed(names)}: the guide's log density is NaN for {undefined} of {len(total)} draws, given "
+            "data that they were not drawn for; look at its support there"
+        )
 
 
-def _joined(blocks: Sequence[Means]) -> Means:
-    columns = {name: [block[name] for block in blocks] for name in blocks[0]}
-    return {n: None if any(part is None for part in column) else torch.cat(column) for n, column in columns.items()}  # type: ignore[arg-type]
+def _joined(means: Sequence[Tensor | None]) -> Tensor | None:
+    known = [mean for mean in means if mean is not None]
+    return torch.cat(known) if len(known) == len(means) else None
 
 
 MEAN_DRAWS = 100  # where a mean is not known in closed form; the noise taken away is so small against a variance of 1
@@ -172,25 +150,15 @@ def mean_variances(run: Aggregation, rows: Tensor, means: Means, *, reruns: bool
         means: of the sites as one run of the guide shows them, over all N data.
         reruns: whether sites of the guide depend on each other's draws, so that these are not their means given x.
     """
-    needed = reruns or any(mean is None for mean in means.values())
-    from_draws = _from_draws(run, rows) if needed else {}
-    return torch.cat([_variance(mean, from_draws.get(name), reruns) for name, mean in means.items()])
-
-
-def _variance(mean: Tensor | None, from_draws: Any, reruns: bool) -> Tensor:
-    if mean is None:
-        return from_draws
-    return from_draws.masked_fill(mean.isnan().any(0), math.nan) if reruns else mean.double().var(0)
-
-
-def _from_draws(run: Aggregation, rows: Tensor) -> dict[str, Tensor]:
-    """The variances of all sites without the noise of draws: site -> (D of the site,)."""
-    blocks = run.each_block(rows, _moments, at_once=MEAN_DRAWS, key=(1,))
-    variances = {}
-    for name in blocks[0]:
-        mean, noise = (torch.cat(parts) for parts in zip(*(block[name] for block in blocks), strict=True))
-        variances[name] = mean.var(0) - noise.mean(0)
-    return variances
+    variances = {} if reruns else {name: mean.double().var(0) for name, mean in means.items() if mean is not None}
+    if len(variances) < len(means):
+        blocks = run.each_block(rows, _moments, at_once=MEAN_DRAWS, key=(1,))
+        for name in means.keys() - variances.keys():
+            mean, noise = (torch.cat(parts) for parts in zip(*(block[name] for block in blocks), strict=True))
+            variances[name] = mean.var(0) - noise.mean(0)
+            if (once := means[name]) is not None:
+                variances[name] = variances[name].masked_fill(once.isnan().any(0), math.nan)
+    return torch.cat([variances[name] for name in means])
 
 
 def _moments(latents: Latents) -> dict[str, tuple[Tensor, Tensor]]:

@@ -169,16 +169,15 @@ def calibrate(
         raise InputError(f"num_particles must be at least num_draws, got {num_particles} and {num_draws}")
     check_level(level)
     split = as_split(template)
-    names: list[str] = []
 
-    def begin(pair: Pair) -> Callable[[Block], Tables]:
+    def begin(pair: Pair) -> Callable[[Block], Ranked]:
         given = split.to(pair.device).tensors
-        return lambda block: _ranked(pair, given, block, num_draws, num_particles, names)
+        return lambda block: _ranked(pair, given, block, num_draws, num_particles)
 
-    def record(done: Sequence[Tables], pair: Pair) -> Calibration:
+    def record(done: Sequence[Ranked], pair: Pair) -> Calibration:
         generator = stream("calibration", seed)
-        tables = [torch.cat(parts, 1) for parts in zip(*done, strict=True)]
-        tests = [rank_test(table, names, level=level, generator=generator) for table in tables]
+        tables = (torch.cat(parts, 1) for parts in zip(*(block.tables for block in done), strict=True))
+        tests = [rank_test(table, done[0].names, level=level, generator=generator) for table in tables]
         return Calibration(tests[0], tests[1], num_particles, seed, pair.strategy)
 
     memory = f"{num_particles} particles of {{num_data}} data: lower batch_size or num_particles"
@@ -190,73 +189,51 @@ def _claim(subject: str, verb: str, test: RankTest) -> str:
     return f"{subject}: {test.verdict}" if test.passed else f"{subject} {verb} {test.verdict}"
 
 
-class Tables(NamedTuple):
+class Ranked(NamedTuple):
     """Ranks of the members of n simulations, (L + 1, n, D) for each kind of draws; the truth is the first member."""
 
-    guide: Tensor
-    resampled: Tensor
+    names: list[str]  # of the D quantities
+    tables: tuple[Tensor, Tensor]  # of the guide's draws, and of the resampled
 
 
-class _Members(NamedTuple):
-    """What is ranked in n simulations: the truth at a random row among K particles, so that no rounding marks it."""
-
-    quantities: Tensor  # (K + 1, n, D)
-    log_weight: Tensor  # (K + 1, n)
-    truth: Tensor  # (n,): its row
-
-    def others(self) -> Tensor:
-        """The rows of the particles, (K, n)."""
-        rows = torch.arange(len(self.quantities) - 1, device=self.truth.device)[:, None]
-        return rows + (rows >= self.truth)
-
-    def ranks(self, rows: Tensor) -> Tensor:
-        """Ranks of the truth, first, and of the members at rows (L, n): (L + 1, n, D)."""
-        chosen = torch.cat([self.truth[None], rows])[..., None].expand(-1, -1, self.quantities.shape[-1])
-        return rank_members(self.quantities.gather(0, chosen).cpu()).int()
-
-
-def _ranked(
-    pair: Pair, template: Sequence[Tensor], block: Block, num_draws: int, num_particles: int, names: list[str]
-) -> Tables:
-    """Simulates, draws and ranks; the quantities that are ranked are told by ``names``."""
-    args, truth = simulate(pair.model, template, block.rows)
+def _ranked(pair: Pair, template: Sequence[Tensor], block: Block, num_draws: int, num_particles: int) -> Ranked:
+    """Simulates, draws and ranks: the truth hides at a random row among K particles, so that no rounding marks it."""
+    args, simulated = simulate(pair.model, template, block.rows)
     latents = pair.latents(args)
     require_unmasked(latents.particles.example, latents.sites)
-    members = _members(latents, latents.lifted(truth), num_particles, names)
-    others = members.others()
-    chosen = others.gather(0, resample(members.log_weight.gather(0, others), num_draws))
-    block.tick(block.num_data)
-    return Tables(members.ranks(others[:num_draws]), members.ranks(chosen))
-
-
-def _members(latents: Latents, truth: Values, num_particles: int, names: list[str]) -> _Members:
-    sizes = latents.part_sizes(num_particles + 1)
+    sizes, known = latents.part_sizes(num_particles + 1), latents.lifted(simulated)
     parts = [latents.draw(size) for size in sizes]
-    values = {name: torch.cat([part[name] for part in parts]) for name in truth}
-    row = torch.randint(num_particles + 1, (latents.num_data,), device=latents.args[0].device)
-    for name, value in truth.items():
-        values[name][row, torch.arange(latents.num_data, device=row.device)] = value[0]
-    log_joint, log_weight = _scored(latents, values, sizes)
-    names[:] = [*coordinates({name: value.shape[2:] for name, value in values.items()}), LOG_JOINT]
-    columns = [value.reshape(*log_joint.shape, -1).double() for value in values.values()]
-    quantities = torch.cat([*columns, log_joint[..., None]], -1)
-    _check_defined(quantities, names)
-    return _Members(quantities, log_weight, row)
+    values = {name: torch.cat([part[name] for part in parts]) for name in known}
+    truth = torch.randint(num_particles + 1, (latents.num_data,), device=latents.args[0].device)
+    for name, value in known.items():
+        values[name][truth, torch.arange(latents.num_data, device=truth.device)] = value[0]
+    names, quantities, log_weight = _scored(latents, values, sizes)
+
+    def ranks(rows: Tensor) -> Tensor:
+        chosen = torch.cat([truth[None], rows])[..., None].expand(-1, -1, len(names))
+        return rank_members(quantities.gather(0, chosen).cpu()).int()
+
+    others = torch.arange(num_particles, device=truth.device)[:, None]
+    others = others + (others >= truth)  # the rows of the particles, (K, n)
+    resampled = others.gather(0, resample(log_weight.gather(0, others), num_draws))
+    block.tick(block.num_data)
+    return Ranked(names, (ranks(others[:num_draws]), ranks(resampled)))
 
 
-def _scored(latents: Latents, values: Values, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """log p(x, z) and log p(x, z) - log q(z|x) of latents (K, n, ...), so many particles at once: (K, n) each."""
+def _scored(latents: Latents, values: Values, sizes: Sequence[int]) -> tuple[list[str], Tensor, Tensor]:
+    """Names of what is ranked, its values (K, n, D), and log p(x, z) - log q(z|x), (K, n), of latents (K, n, ...)."""
     split = {name: value.split(sizes) for name, value in values.items()}
     parts = [{name: value[number] for name, value in split.items()} for number in range(len(sizes))]
     joints = [latents.log_joint(part) for part in parts]
     log_joint = torch.cat([joint.log_likelihood.double() + joint.log_prior.double() for joint in joints])
-    return log_joint, log_joint - torch.cat([latents.log_guide(part).double() for part in parts])
-
-
-def _check_defined(quantities: Tensor, names: Sequence[str]) -> None:
-    undefined = quantities.isnan().any(0)
-    for name, column in zip(names, undefined.unbind(-1), strict=True):
-        if column.any():
+    log_weight = log_joint - torch.cat([latents.log_guide(part).double() for part in parts])
+    names = [*coordinates({name: value.shape[2:] for name, value in values.items()}), LOG_JOINT]
+    columns = [value.reshape(*log_joint.shape, -1).double() for value in values.values()]
+    quantities = torch.cat([*columns, log_joint[..., None]], -1)
+    for name, undefined in zip(names, quantities.isnan().any(0).unbind(-1), strict=True):
+        if undefined.any():
             raise FloatingPointError(
-                f"'{name}' is NaN for {int(column.sum())} of {len(column)} simulations; look at its parameters there"
+                f"'{name}' is NaN for {int(undefined.sum())} of {len(undefined)} simulations; "
+                "look at its parameters there"
             )
+    return names, quantities, log_weight

@@ -131,14 +131,10 @@ def join(blocks: Sequence[Drawn]) -> Drawn:
     reason = next((block.reason for block in blocks if block.reason), None)
     if reason:
         blocks = [block._replace(log_guide=_sum(block.log_guide), log_prior=_sum(block.log_prior)) for block in blocks]
-    return Drawn(
-        values={name: torch.cat([block.values[name] for block in blocks], 1) for name in blocks[0].values},
-        log_likelihood=torch.cat([block.log_likelihood for block in blocks], 1),
-        log_guide=torch.cat([block.log_guide for block in blocks], 1),
-        log_prior=torch.cat([block.log_prior for block in blocks], 1),
-        reruns=any(block.reruns for block in blocks),
-        reason=reason,
-    )
+    values, *tables, reruns, _ = map(list, zip(*blocks, strict=True))
+    joined: list[Any] = [torch.cat(table, 1) for table in tables]
+    by_site = {name: torch.cat([block[name] for block in values], 1) for name in values[0]}
+    return Drawn(by_site, *joined, any(reruns), reason)
 
 
 def listed(names: Iterable[str]) -> str:

@@ -23,7 +23,7 @@ from pyrovae.base.records import Record, number
 from pyrovae.base.tables import TextTable
 from pyrovae.data.protocol import Protocol
 from pyrovae.data.split import as_split
-from pyrovae.diagnostics.replications import KINDS, Checked, Checking, Part
+from pyrovae.diagnostics.replications import KINDS, Checked, Part, Replicator, check_block
 from pyrovae.diagnostics.statistics import Statistic, ks_band, ks_distance, ks_p_value, p_value
 from pyrovae.evidence.blocks import Block, Blocks, Pair, block_by_block
 from pyrovae.pairs.traces import Program
@@ -193,7 +193,13 @@ def predictive_check(
     check_at_least_one(batch_size=batch_size, num_draws=num_draws)
 
     def begin(pair: Pair) -> Callable[[Block], Checked]:
-        return Checking(pair, split.to(pair.device), statistics, num_draws, seed, site).block
+        source = split.to(pair.device)
+
+        def check(block: Block) -> Checked:
+            replicator = Replicator(pair.particles(source.batch(block.rows)), site=site)
+            return check_block(replicator, block, statistics, num_draws, seed)
+
+        return check
 
     def record(done: Sequence[Checked], pair: Pair) -> PredictiveCheck:
         pit = torch.cat([block.pit for block in done]).cpu()
@@ -220,7 +226,7 @@ def predictive_check(
 
 def _comparison(name: str, blocks: Sequence[Checked]) -> Comparison:
     observed = torch.cat([block.observed[name] for block in blocks]).cpu()
-    prior, posterior = (_joined([block.kinds[kind][name] for block in blocks], observed) for kind in range(2))
+    prior, posterior = (_joined([block.parts[kind][name] for block in blocks], observed) for kind in KINDS)
     return Comparison(observed, prior, posterior)
 
 

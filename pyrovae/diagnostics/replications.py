@@ -6,8 +6,7 @@ A program is run without its observations, for many particles of each datum at o
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import pyro.poutine as poutine
@@ -17,9 +16,8 @@ from torch import Tensor
 from pyrovae.base.errors import InputError, nearest
 from pyrovae.base.memory import ELEMENTS_AT_ONCE, explain_out_of_memory
 from pyrovae.base.random import seed_everything
-from pyrovae.data.split import Split
 from pyrovae.diagnostics.statistics import Statistic, apply_statistics, default_statistics, p_value, randomised_pit
-from pyrovae.evidence.blocks import Block, Pair
+from pyrovae.evidence.blocks import Block
 from pyrovae.pairs.particles import Particles
 from pyrovae.pairs.supports import layers, scored, support_of
 
@@ -124,70 +122,31 @@ class Part(NamedTuple):
 class Checked(NamedTuple):
     """What one block of n data gives."""
 
-    observed: dict[str, Tensor]  # statistic -> (n,)
-    kinds: tuple[dict[str, Part], dict[str, Part]]  # prior, posterior
-    pit: Tensor  # (n, *event)
     site: str  # which was checked
+    observed: dict[str, Tensor]  # statistic -> (n,)
+    parts: dict[str, dict[str, Part]]  # kind -> statistic -> part
+    pit: Tensor  # (n, *event)
 
 
-@dataclass
-class Checking:
-    """One check: what stays the same from block to block."""
-
-    pair: Pair
-    source: Split
-    statistics: Mapping[str, Statistic] | None
-    num_draws: int
-    seed: int
-    site: str | None
-
-    def block(self, block: Block) -> Checked:
-        """What one block of data gives."""
-        source = Replicator(self.pair.particles(self.source.batch(block.rows)), site=self.site)
-        self.site = source.site
-        statistics = self.statistics
-        if statistics is None:
-            statistics = default_statistics(source.support, source.values[0].numel())
-        observed, ranks = apply_statistics(statistics, source.values), _Ranks(source.values)
-        draws = [self._shown(source.draws(kind, self.num_draws, self.seed, block.index), block.tick) for kind in KINDS]
-        prior = _parts(ranks.counted(draws[0]), statistics, observed)
-        posterior = _parts(draws[1], statistics, observed)
-        seed_everything("checks", self.seed, block.index)
-        return Checked(observed, (prior, posterior), ranks.pit(), source.site)
-
-    def _shown(self, draws: Iterator[Tensor], tick: Callable[..., Any]) -> Iterator[Tensor]:
-        for replicated in draws:
-            yield replicated
-            tick(replicated.shape[1] * len(replicated) / (len(KINDS) * self.num_draws))
-
-
-class _Ranks:
-    """Counts, coordinate by coordinate, how many replications are below the observed values, and how many equal."""
-
-    def __init__(self, values: Tensor) -> None:
-        self.values, self.num_draws = values, 0
-        self.less = self.tied = torch.zeros_like(values)
-
-    def counted(self, draws: Iterator[Tensor]) -> Iterator[Tensor]:
-        """Passes the draws on."""
-        for replicated in draws:
-            self.num_draws += len(replicated)
-            self.less = self.less + (replicated < self.values).sum(0)
-            self.tied = self.tied + (replicated == self.values).sum(0)
-            yield replicated
-
-    def pit(self) -> Tensor:
-        """(n, *event), NaN where masked."""
-        u = randomised_pit(self.less, self.tied, self.num_draws)
-        return u.masked_fill(self.values.isnan(), math.nan)
-
-
-def _parts(
-    draws: Iterator[Tensor], statistics: Mapping[str, Statistic], observed: Mapping[str, Tensor]
-) -> dict[str, Part]:
-    tables: dict[str, list[Tensor]] = {name: [] for name in statistics}
-    for replicated in draws:
-        for name, values in apply_statistics(statistics, replicated.flatten(0, 1)).items():
-            tables[name].append(values.unflatten(0, replicated.shape[:2]))
-    whole = {name: torch.cat(table) for name, table in tables.items()}  # (S, n) each
-    return {name: Part(t.mean(0), p_value(t, observed[name]), t.nansum(1)) for name, t in whole.items()}
+def check_block(
+    source: Replicator, block: Block, statistics: Mapping[str, Statistic] | None, num_draws: int, seed: int
+) -> Checked:
+    """Compares a block of data with S replications of each kind; without statistics, by those of its support."""
+    values, parts = source.values, {}
+    if statistics is None:
+        statistics = default_statistics(source.support, values[0].numel())
+    observed = apply_statistics(statistics, values)
+    less = tied = torch.zeros_like(values)  # replications from the prior predictive below the observed, and equal to it
+    for kind in KINDS:
+        tables: dict[str, list[Tensor]] = {name: [] for name in statistics}
+        for replicated in source.draws(kind, num_draws, seed, block.index):
+            if kind == "prior":
+                less, tied = less + (replicated < values).sum(0), tied + (replicated == values).sum(0)
+            for name, found in apply_statistics(statistics, replicated.flatten(0, 1)).items():
+                tables[name].append(found.unflatten(0, replicated.shape[:2]))
+            block.tick(source.num_data * len(replicated) / (len(KINDS) * num_draws))
+        whole = {name: torch.cat(table) for name, table in tables.items()}  # (S, n) each
+        parts[kind] = {name: Part(t.mean(0), p_value(t, observed[name]), t.nansum(1)) for name, t in whole.items()}
+    seed_everything("checks", seed, block.index)
+    pit = randomised_pit(less, tied, num_draws).masked_fill(values.isnan(), math.nan)
+    return Checked(source.site, observed, parts, pit)
