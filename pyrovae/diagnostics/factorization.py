@@ -132,9 +132,8 @@ def join(blocks: Sequence[Drawn]) -> Drawn:
     if reason:
         blocks = [block._replace(log_guide=_sum(block.log_guide), log_prior=_sum(block.log_prior)) for block in blocks]
     values, *tables, reruns, _ = map(list, zip(*blocks, strict=True))
-    joined: list[Any] = [torch.cat(table, 1) for table in tables]
     by_site = {name: torch.cat([block[name] for block in values], 1) for name in values[0]}
-    return Drawn(by_site, *joined, any(reruns), reason)
+    return Drawn._make([by_site, *(torch.cat(table, 1) for table in tables), any(reruns), reason])
 
 
 def listed(names: Iterable[str]) -> str:

@@ -79,9 +79,8 @@ class RankTest(Record):
     @property
     def verdicts(self) -> dict[str, str]:
         """What is wrong with the draws, by quantity; of those that leave their bands alone."""
-        mean, spread = _deviations(self.ranks, self.num_draws)
         failed = (self.gamma < self.threshold).nonzero().flatten().tolist()
-        return {self.names[d]: _direction(mean[d].item(), spread[d].item()) for d in failed}
+        return {self.names[d]: _direction(self.ranks[:, d].double(), self.num_draws) for d in failed}
 
     @property
     def verdict(self) -> str:
@@ -241,17 +240,12 @@ def _moments(num_draws: int) -> tuple[float, float]:
     return (square - 1) / 12, (square - 1) * (3 * square - 7) / 240
 
 
-def _deviations(ranks: Tensor, num_draws: int) -> tuple[Tensor, Tensor]:
-    """Mean and variance of the ranks against those of uniform ones, in standard errors: (S, D) -> (D,) each."""
+def _direction(ranks: Tensor, num_draws: int) -> str:
+    """What is wrong by mean and variance of the ranks (S,) against those of uniform ones, in standard errors."""
     second, fourth = _moments(num_draws)
-    ranks, root = ranks.double(), math.sqrt(len(ranks))
-    mean = (ranks.mean(0) - num_draws / 2) * root / math.sqrt(second)
-    if num_draws == 1:  # of two values, the mean says all
-        return mean, torch.zeros_like(mean)
-    return mean, (ranks.var(0, correction=0) - second) * root / math.sqrt(fourth - second**2)
-
-
-def _direction(mean: float, spread: float) -> str:
+    root, error = math.sqrt(len(ranks)), math.sqrt(fourth - second**2)  # which is 0 for L = 1, where the mean says all
+    mean = (ranks.mean().item() - num_draws / 2) * root / math.sqrt(second)
+    spread = (ranks.var(correction=0).item() - second) * root / error if num_draws > 1 else 0.0
     if max(abs(mean), abs(spread)) < 2:
         return "of another shape"
     if abs(spread) >= abs(mean):
@@ -259,5 +253,5 @@ def _direction(mean: float, spread: float) -> str:
     return "shifted down" if mean > 0 else "shifted up"  # a truth above its draws: they lie too low
 
 
-def _listed(names: Sequence[str], most: int = 8) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
