@@ -7,7 +7,7 @@ import pyro.distributions as dist
 from torch import Tensor
 
 import pyrovae as pv
-from pyrovae.apps import fit, recipes, runs
+from pyrovae.apps import fit, loading, runs
 from pyrovae.apps.draw import run_figures
 from pyrovae.base.errors import InputError
 from pyrovae.data.split import Dataset
@@ -74,10 +74,8 @@ def no_latents(x: Tensor) -> None:
 
 def _fit(digits: Dataset, prior: str, folder: Path, epochs: int | None) -> Fit:
     record = fit.record(data="digits", prior=prior, epochs=epochs)
-    record |= {**recipes.complete(record, digits), "program": None}
-    vae = recipes.build(record, digits)
-    options = {**fit.training(record), "out": folder, "record": record}
-    return pv.fit(vae.model, vae.guide, digits.train, valid=digits.valid, **options)
+    model, guide, record = loading.pair_of(record, digits, None)
+    return pv.fit(model, guide, digits.train, valid=digits.valid, **fit.training(record), out=folder, record=record)
 
 
 def _pixels(mean: Tensor) -> dist.TorchDistribution:

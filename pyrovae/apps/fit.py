@@ -94,11 +94,9 @@ def record(**given: Any) -> dict[str, Any]:
     source = given.get("data", SETTINGS["data"].default)
     of_data = DATASETS[source].fit if source in DATASETS else FitDefaults()
     settings = _filled({**of_data.to_dict(), **given})
-    for kind in ("prior", "guide", "network", "objective"):
-        choose(kind, settings[kind])
-    choose("schedule", settings["schedule"], SCHEDULES)
-    if settings["likelihood"] is not None:
-        choose("likelihood", settings["likelihood"])
+    for kind, choices in {**CHOICES, "schedule": SCHEDULES}.items():
+        if settings.get(kind) is not None:
+            choose(kind, settings[kind], choices)
     if not settings["lr"] > 0:
         raise InputError(f"--lr must be positive, got {settings['lr']}")
     if settings["kl_warmup"] < 0:

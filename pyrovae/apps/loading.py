@@ -55,9 +55,7 @@ def load_program(path: str, dataset: Dataset) -> tuple[Program, Program, str]:
     Raises:
         InputError: if the file is missing, fails, or defines neither.
     """
-    source = Path(path)
-    if not source.is_file():
-        raise InputError(f"{path}: no such file; give a Python file that defines model and guide")
+    source, digest = Path(path), _sha256(path)
     spec = importlib.util.spec_from_file_location(f"pyrovae_program_{source.stem}", source)
     if spec is None or spec.loader is None:
         raise InputError(f"{path}: not a Python file; it must end in .py")
@@ -78,22 +76,24 @@ def load_program(path: str, dataset: Dataset) -> tuple[Program, Program, str]:
         sys.path.remove(str(source.resolve().parent))
     if not (callable(model) and callable(guide)):
         raise InputError(f"{path}: defines neither model and guide nor build() that returns them")
-    return model, guide, hashlib.sha256(source.read_bytes()).hexdigest()
+    return model, guide, digest
+
+
+def _sha256(path: str) -> str:
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file; give a Python file that defines model and guide")
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def check_program(run: str | Path, record: dict[str, Any], program: str | None) -> None:
     """Raises InputError where a run was fitted with another file of programs, or with none."""
     stored = record["program"]
-    if stored is None:
-        if program is not None:
-            raise InputError(f"{run}: is a run of a built-in recipe; leave --program out")
-        return
-    if program is None:
+    if stored is None and program is not None:
+        raise InputError(f"{run}: is a run of a built-in recipe; leave --program out")
+    if stored is not None and program is None:
         how = f"give --program {stored['path']}; in Python, runs.load(folder, model, guide)"
         raise InputError(f"{run}: is a run of your own programs; {how}")
-    if not Path(program).is_file():
-        raise InputError(f"{program}: no such file")
-    if hashlib.sha256(Path(program).read_bytes()).hexdigest() != stored["sha256"]:
+    if program is not None and _sha256(program) != stored["sha256"]:
         raise InputError(
             f"{program}: is not the file that was fitted (its SHA-256 differs from that of {stored['path']})"
         )
