@@ -60,18 +60,13 @@ class Aggregation:
     def draw(self, rows: Tensor, num_draws: int, *, key: int = 0) -> Drawn:
         """S draws z ~ q(z|x) for the data in M rows, in random order; raises as ``factorization.draw`` does."""
         # Each block is scored twice: for its own data, and for one another's.
-        return join(
-            self.each_block(rows, lambda latents: draw(latents, num_draws), at_once=2 * num_draws, key=(0, key))
-        )
+        blocks = self.each_block(rows, lambda latents: draw(latents, num_draws), at_once=2 * num_draws, key=(0, key))
+        return join(blocks)
 
     def each_block(self, rows: Tensor, work: Callable[[Latents], T], *, at_once: int, key: tuple[int, ...]) -> list[T]:
-        """What ``work`` makes of the data in M rows, in small blocks, each with random numbers of its own.
+        """What ``work``, which holds so many draws of each datum, makes of the data in M rows.
 
-        Args:
-            rows: of the data.
-            work: what is done with the latents of one block.
-            at_once: draws for each datum that it holds in memory.
-            key: of the random numbers.
+        It is done in small blocks, each with random numbers of its own.
         """
         size = min(DATA_AT_ONCE, max(2, ELEMENTS_AT_ONCE // (at_once * self.width)))
         done = []

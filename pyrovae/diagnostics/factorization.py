@@ -129,11 +129,11 @@ def draw(latents: Latents, num_draws: int) -> Drawn:
 def join(blocks: Sequence[Drawn]) -> Drawn:
     """The draws of all blocks; what holds for one that does not factorise holds for all."""
     reason = next((block.reason for block in blocks if block.reason), None)
+    values, likelihoods, *factors, reruns, _ = zip(*blocks, strict=True)
     if reason:
-        blocks = [block._replace(log_guide=_sum(block.log_guide), log_prior=_sum(block.log_prior)) for block in blocks]
-    values, *tables, reruns, _ = map(list, zip(*blocks, strict=True))
+        factors = [tuple(table.sum(-1, keepdim=True) for table in tables) for tables in factors]
     by_site = {name: torch.cat([block[name] for block in values], 1) for name in values[0]}
-    return Drawn._make([by_site, *(torch.cat(table, 1) for table in tables), any(reruns), reason])
+    return Drawn._make([by_site, *(torch.cat(parts, 1) for parts in (likelihoods, *factors)), any(reruns), reason])
 
 
 def listed(names: Iterable[str]) -> str:
@@ -167,10 +167,8 @@ def _check_densities(latents: Latents, joint: Joint, log_guide: Mapping[str, Ten
 def _check_prior(once: Mapping[str, Tensor], log_prior: Tensor, num_draws: int) -> str | None:
     """Demands one prior for all data, and tells whether its sites depend on each other's draws.
 
-    Args:
-        once: log density of each site as one run shows it, (2 S, n); the second S are foreign latents.
-        log_prior: of the same latents, the model run on them.
-        num_draws: S.
+    Each site's log density as one run shows it, and ``log_prior`` of the model run on the same latents, are (2 S, n);
+    the second S are foreign latents.
     """
     together = torch.stack([*once.values()]).sum(0)
     own, foreign = log_prior.to(together).split(num_draws)
@@ -195,7 +193,3 @@ def _hanging(once: Mapping[str, Tensor], again: Mapping[str, Tensor]) -> str | N
 def _close(a: Tensor, b: Tensor) -> bool:
     tolerance = 1e-8 if a.dtype == torch.float64 else 1e-4  # as it is between the ways to run a program
     return torch.allclose(a, b.to(a), rtol=tolerance, atol=10 * tolerance, equal_nan=True)
-
-
-def _sum(table: Tensor) -> Tensor:
-    return table.sum(-1, keepdim=True)

@@ -67,16 +67,6 @@ class RankTest(Record):
         return _counts(self.ranks[None], self.num_draws + 1)[0].T.double() / len(self.ranks)
 
     @property
-    def centre(self) -> Tensor:
-        """Mean of rank / L, half if calibrated: (D,)."""
-        return self.ranks.double().mean(0) / self.num_draws
-
-    @property
-    def spread(self) -> Tensor:
-        """Standard deviation of the ranks relative to that of uniform ones: above 1, truth falls in the tails: (D,)."""
-        return self.ranks.double().std(0, correction=0) / math.sqrt(_moments(self.num_draws)[0])
-
-    @property
     def verdicts(self) -> dict[str, str]:
         """What is wrong with the draws, by quantity; of those that leave their bands alone."""
         failed = (self.gamma < self.threshold).nonzero().flatten().tolist()
@@ -96,8 +86,14 @@ class RankTest(Record):
         return self.names
 
     def table(self) -> dict[str, Tensor]:
-        """Mean rank, spread and p-value of each quantity, (D,) each."""
-        return {"mean_rank": self.centre, "spread": self.spread, "p_value": self.p_values}
+        """Of each quantity, (D,) each: mean rank, spread and p-value.
+
+        A mean of rank / L is half if calibrated; a spread, the standard deviation of the ranks relative to that of
+        uniform ones, is above 1 where the truth falls in the tails.
+        """
+        ranks, uniform = self.ranks.double(), math.sqrt(_moments(self.num_draws)[0])
+        columns = {"mean_rank": ranks.mean(0) / self.num_draws, "spread": ranks.std(0, correction=0) / uniform}
+        return columns | {"p_value": self.p_values}
 
     def numbers(self) -> dict[str, Any]:
         """The verdict, and the numbers of each quantity."""
