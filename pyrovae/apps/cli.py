@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Carries out one command: 0 done, 2 bad input, 1 any other failure, 130 after Ctrl-C."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:
-        return _fail(f"no command '{words[0]}':{nearest(words[0], COMMANDS)} there are {', '.join(COMMANDS)}", 2)
+        return _fail(f"error: no command '{words[0]}':{nearest(words[0], COMMANDS)} there are {', '.join(COMMANDS)}", 2)
     given = parser().parse_args(words)
     try:
         with warnings.catch_warnings():
@@ -68,9 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.showwarning = lambda message, *where: print(f"pyrovae: {message}", file=sys.stderr)
             return given.action(given)
     except InputError as error:
-        return _fail(str(error), 2)
+        return _fail(f"error: {error}", 2)
     except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+        return _fail("interrupted, with nothing finished to keep", 130)
     except BrokenPipeError:  # the reader of a pipe had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -78,10 +78,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.environ.get("PYROVAE_TRACEBACK"):
             raise
         text = " ".join(str(error).split()) or type(error).__name__
-        return _fail(f"{text} (set PYROVAE_TRACEBACK=1 to see where)", 1)
+        return _fail(f"error: {text} (set PYROVAE_TRACEBACK=1 to see where)", 1)
 
 
 def _fail(message: str, status: int) -> int:
-    told = "interrupted, with nothing finished to keep" if status == 130 else f"error: {message}"
-    print(f"pyrovae: {told}", file=sys.stderr)
+    print(f"pyrovae: {message}", file=sys.stderr)
     return status

@@ -65,11 +65,7 @@ def baselines(digits: Dataset) -> dict[str, Report]:
     best = max(valid, key=lambda c: valid[c])
     print(f"\nbaseline  mixture of {best} components, best on the validation data of {GRID}")
     chosen: dict[str, FiniteMixture] = {"independent-pixels": mixtures[1], f"mixture-of-{best}": mixtures[best]}
-    return {name: pv.evaluate(m.marginal, no_latents, digits.test, num_particles=25) for name, m in chosen.items()}
-
-
-def no_latents(x: Tensor) -> None:
-    """The guide of a program without latents."""
+    return {name: pv.evaluate(m.marginal, lambda x: None, digits.test, num_particles=25) for name, m in chosen.items()}
 
 
 def _fit(digits: Dataset, prior: str, folder: Path, epochs: int | None) -> Fit:

@@ -10,7 +10,6 @@ from pyrovae.diagnostics.aggregate_posterior import Aggregate
 from pyrovae.diagnostics.factorization import Drawn
 from pyrovae.pairs.latents import coordinates
 
-TERMS = ("kl_prior", "mutual_information", "marginal_kl", "total_correlation", "dimension_wise_kl", "distortion")
 COLLAPSED = 0.01  # nats: an inactive dimension with less KL than this has collapsed
 
 
@@ -38,18 +37,17 @@ class Dimension(NamedTuple):
 
 
 def terms(drawn: Drawn, aggregate: Aggregate) -> dict[str, Tensor]:
-    """Each of ``TERMS`` at each draw: (S, M) nats."""
+    """Each term of a :class:`~pyrovae.Surgery` at each draw: (S, M) nats."""
     log_guide, log_prior, log_aggregate = drawn.log_guide.sum(-1), drawn.log_prior.sum(-1), aggregate.log_density
     log_product = aggregate.log_factors.sum(-1) if drawn.reason is None else torch.full_like(log_guide, math.nan)
-    columns = (
-        log_guide - log_prior,
-        log_guide - log_aggregate,
-        log_aggregate - log_prior,
-        log_aggregate - log_product,
-        log_product - log_prior,
-        -drawn.log_likelihood,
-    )
-    return dict(zip(TERMS, columns, strict=True))
+    return {
+        "kl_prior": log_guide - log_prior,
+        "mutual_information": log_guide - log_aggregate,
+        "marginal_kl": log_aggregate - log_prior,
+        "total_correlation": log_aggregate - log_product,
+        "dimension_wise_kl": log_product - log_prior,
+        "distortion": -drawn.log_likelihood,
+    }
 
 
 def estimates(values: Tensor, num_data: int) -> list[Estimate]:

@@ -194,12 +194,9 @@ def predictive_check(
 
     def begin(pair: Pair) -> Callable[[Block], Checked]:
         source = split.to(pair.device)
-
-        def check(block: Block) -> Checked:
-            replicator = Replicator(pair.particles(source.batch(block.rows)), site=site)
-            return check_block(replicator, block, statistics, num_draws, seed)
-
-        return check
+        return lambda block: check_block(
+            Replicator(pair.particles(source.batch(block.rows)), site=site), block, statistics, num_draws, seed
+        )
 
     def record(done: Sequence[Checked], pair: Pair) -> PredictiveCheck:
         pit = torch.cat([block.pit for block in done]).cpu()

@@ -71,8 +71,8 @@ class Replicator:
             yield replicated.masked_fill(masked, math.nan)
 
     def _run(self, kind: str, count: int) -> Tensor:
-        model, guide = poutine.uncondition(self.particles.model), self.particles.guide
-        free = self.particles.of(model, guide if kind == "posterior" else _no_guide)
+        guide = self.particles.guide if kind == "posterior" else lambda *args: None
+        free = self.particles.of(poutine.uncondition(self.particles.model), guide)
         drawn = [run.joint[self.site] for run in free.traces(count)]
         value = torch.cat([self._placed(free, site["value"], site["fn"]) for site in drawn])
         return value.reshape(count, *self.values.shape).double()
@@ -80,10 +80,6 @@ class Replicator:
     def _placed(self, particles: Particles, value: Tensor, fn: Any) -> Tensor:
         """A value of one run of the site -> (K, n, ..., *event)."""
         return particles.from_program(value.expand(fn.batch_shape + fn.event_shape), len(fn.batch_shape))
-
-
-def _no_guide(*args: Any) -> None:
-    """A guide that draws nothing: the model draws its own latents."""
 
 
 def _chosen(observed: dict[str, str], site: str | None) -> str:
