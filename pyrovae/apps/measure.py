@@ -1,6 +1,6 @@
 """The commands that measure a run: load it, measure, print the account, write JSON and a figure.
 
-To add one: its function here, and its line in ``COMMANDS``; its figure is found by the type of its record. An interrupt
+To add one: its function here, and its name in ``COMMANDS``; its figure is found by the type of its record. An interrupt
 keeps what is done: the account of the data that were finished is printed and written like a whole one, and says of how
 many data it is.
 """
@@ -143,14 +143,7 @@ def compare(p: ArgumentParser) -> Action:
     return run
 
 
-COMMANDS = {
-    "evaluate": evaluate,
-    "gaps": gaps,
-    "anatomy": anatomy,
-    "calibrate": calibrate,
-    "check": check,
-    "compare": compare,
-}
+COMMANDS = {command.__name__: command for command in (evaluate, gaps, anatomy, calibrate, check, compare)}
 
 
 # ------------------------------------------------------------------------------------------- what all share

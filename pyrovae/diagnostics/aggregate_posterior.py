@@ -23,7 +23,6 @@ from pyrovae.pairs.latents import Latents, Values
 DATA_AT_ONCE = 100  # whose latents are drawn together, at most: a draw depends on no batch size
 IN_CACHE = 2**18  # densities summed at once, few enough for a processor's cache
 T = TypeVar("T")
-Means = dict[str, Tensor | None]  # latent site -> (N, D of the site), as of Factors.means
 
 
 class Aggregate(NamedTuple):
@@ -31,7 +30,7 @@ class Aggregate(NamedTuple):
 
     log_density: Tensor  # (S, M)
     log_factors: Tensor  # (S, M, F), each factor averaged over the data by itself
-    means: Means  # of the N data
+    means: dict[str, Tensor]  # latent site whose mean is known -> (N, D of the site), of the N data
 
 
 def join_aggregates(blocks: Sequence[Aggregate]) -> Aggregate:
@@ -101,7 +100,8 @@ class Aggregation:
         _check_defined(total, values)
         log_num_data, shape = math.log(len(self.source)), drawn.log_guide.shape
         averages = (total - log_num_data).view(shape[:2]), (each - log_num_data).view(shape)
-        return Aggregate(*averages, {name: _joined([block[name] for block in means]) for name in means[0]})
+        known = [name for name in values if all(name in block for block in means)]
+        return Aggregate(*averages, {name: torch.cat([block[name] for block in means]) for name in known})
 
     def _parts(self, drawn: Drawn, num_data: int) -> list[slice]:
         """Slices of the draws, so many that n data can score them at once."""
@@ -128,32 +128,30 @@ def _check_defined(total: Tensor, names: Iterable[str]) -> None:
         )
 
 
-def _joined(means: Sequence[Tensor | None]) -> Tensor | None:
-    known = [mean for mean in means if mean is not None]
-    return torch.cat(known) if len(known) == len(means) else None
-
-
 MEAN_DRAWS = 100  # where a mean is not known in closed form; the noise taken away is so small against a variance of 1
 
 
-def mean_variances(run: Aggregation, rows: Tensor, means: Means, *, reruns: bool) -> Tensor:
+def mean_variances(
+    run: Aggregation, rows: Tensor, sites: Iterable[str], means: dict[str, Tensor], *, reruns: bool
+) -> Tensor:
     """Variance over data of the mean of each coordinate: (D,), NaN for one that has no mean, such as a class.
 
     Args:
         run: the pair on its data.
         rows: M data to draw for, where means are not known in closed form.
-        means: of the sites as one run of the guide shows them, over all N data.
+        sites: latent ones.
+        means: of those where it is known, as one run of the guide shows them, over all N data.
         reruns: whether sites of the guide depend on each other's draws, so that these are not their means given x.
     """
-    variances = {} if reruns else {name: mean.double().var(0) for name, mean in means.items() if mean is not None}
-    if len(variances) < len(means):
+    variances = {} if reruns else {name: mean.double().var(0) for name, mean in means.items()}
+    if missing := [name for name in sites if name not in variances]:
         blocks = run.each_block(rows, _moments, at_once=MEAN_DRAWS, key=(1,))
-        for name in means.keys() - variances.keys():
+        for name in missing:
             mean, noise = (torch.cat(parts) for parts in zip(*(block[name] for block in blocks), strict=True))
             variances[name] = mean.var(0) - noise.mean(0)
-            if (once := means[name]) is not None:
-                variances[name] = variances[name].masked_fill(once.isnan().any(0), math.nan)
-    return torch.cat([variances[name] for name in means])
+            if name in means:
+                variances[name] = variances[name].masked_fill(means[name].isnan().any(0), math.nan)
+    return torch.cat([variances[name] for name in sites])
 
 
 def _moments(latents: Latents) -> dict[str, tuple[Tensor, Tensor]]:

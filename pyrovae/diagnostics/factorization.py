@@ -8,6 +8,7 @@ shows then holds at all latents; whether it does is told by scoring the draws of
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -64,21 +65,19 @@ class Factors:
         parts = [self._log_prob(_scalar(fn), values[name]) for name, fn in self.distributions.items()]
         return torch.cat(parts, -1) if len(parts) > 1 else parts[0]
 
-    def means(self) -> dict[str, Tensor | None]:
-        """Mean of each site, (n, D of the site), NaN where it has none; None where it is not known in closed form."""
-        return {name: self._mean(fn) for name, fn in self.distributions.items()}
+    def means(self) -> dict[str, Tensor]:
+        """Mean of each site where it is known in closed form: (n, D of the site), NaN where it has none."""
+        known = {}
+        for name, fn in self.distributions.items():
+            with suppress(NotImplementedError, AttributeError):
+                mean = fn.mean.movedim(len(fn.batch_shape) + self.structure.dim, 0)
+                known[name] = mean.reshape(len(mean), -1)
+        return known
 
     def _log_prob(self, fn: Any, value: Tensor) -> Tensor:
         dim = 1 + self.structure.depth + self.structure.dim  # of the data in the program, behind that of the draws
         log_prob = fn.log_prob(value.movedim(1, dim)).movedim(dim, 1)
         return log_prob.reshape(*value.shape[:2], -1)
-
-    def _mean(self, fn: Any) -> Tensor | None:
-        try:
-            mean = fn.mean.movedim(len(fn.batch_shape) + self.structure.dim, 0)
-        except (NotImplementedError, AttributeError):
-            return None
-        return mean.reshape(len(mean), -1)
 
 
 def _scalar(fn: Any) -> Any:

@@ -27,8 +27,6 @@ from pyrovae.evidence.proposals.multiple import Account
 from pyrovae.evidence.report import effective_size, evidence_and_errors, fraction_unreliable
 from pyrovae.pairs.traces import Program
 
-# ------------------------------------------------------------------------------------------------ the record
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Gaps(Record):
@@ -175,9 +173,6 @@ class Gaps(Record):
 
 def _column(kind: str, family: str) -> str:
     return f"{kind}_{family}".replace(" ", "_")
-
-
-# ------------------------------------------------------------------------------------------------- measuring
 
 
 def gaps(

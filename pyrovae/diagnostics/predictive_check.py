@@ -87,18 +87,13 @@ class PredictiveCheck(Record):
         """The per-datum columns by name, (N,) each: every statistic and its two p-values."""
         columns: dict[str, Tensor] = {}
         for name, one in self.statistics.items():
-            p_values = {f"{name}_p_prior": one.prior.p_value, f"{name}_p_posterior": one.posterior.p_value}
-            columns |= {name: one.observed, **p_values}
+            columns |= {name: one.observed} | {f"{name}_p_{kind}": getattr(one, kind).p_value for kind in KINDS}
         return columns
 
     def numbers(self) -> dict[str, Any]:
         """Means over data, and the PIT's distance from uniformity."""
         statistics = {
-            name: {
-                "observed": one.observed.nanmean().item(),
-                "prior": one.prior.to_dict(),
-                "posterior": one.posterior.to_dict(),
-            }
+            name: {"observed": one.observed.nanmean().item()} | {kind: getattr(one, kind).to_dict() for kind in KINDS}
             for name, one in self.statistics.items()
         }
         return {"num_data": len(self), "statistics": statistics, "pit": self._pit()}
@@ -223,8 +218,7 @@ def predictive_check(
 
 def _comparison(name: str, blocks: Sequence[Checked]) -> Comparison:
     observed = torch.cat([block.observed[name] for block in blocks]).cpu()
-    prior, posterior = (_joined([block.parts[kind][name] for block in blocks], observed) for kind in KINDS)
-    return Comparison(observed, prior, posterior)
+    return Comparison(observed, *(_joined([block.parts[kind][name] for block in blocks], observed) for kind in KINDS))
 
 
 def _joined(parts: Sequence[Part], observed: Tensor) -> Replicated:

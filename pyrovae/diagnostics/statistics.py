@@ -20,9 +20,6 @@ Statistic = Callable[[Tensor], Tensor]  # (N, *event) float64, NaN where masked 
 _COLUMNS_AT_ONCE = 2**21  # numbers sorted at once
 
 
-# ------------------------------------------------------------------------------------------------ statistics
-
-
 def mean(x: Tensor) -> Tensor:
     """Mean of each datum, (N,), for x of shape (N, *event); as all statistics here, without its NaN."""
     return _flat(x).nanmean(1)

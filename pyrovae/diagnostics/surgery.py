@@ -249,7 +249,7 @@ def surgery(
         drawn, aggregate = join([block for block, _ in done]), join_aggregates([block for _, block in done])
         queried = rows[: drawn.log_likelihood.shape[1]].to(pair.device)
         run = Aggregation(pair, split.to(pair.device), seed=seed)
-        mean_variance = mean_variances(run, queried, aggregate.means, reruns=drawn.reruns)
+        mean_variance = mean_variances(run, queried, drawn.values, aggregate.means, reruns=drawn.reruns)
         columns, order = terms(drawn, aggregate), queried.argsort()
         return Surgery(
             **{name: estimates(column[..., None], len(split))[0] for name, column in columns.items()},

@@ -55,8 +55,7 @@ def test_variance_of_means_from_draws_is_free_of_their_noise(monkeypatch):
     x = doubles(1000, 2)
     with isolated(two_sites_model, hanging) as (program, guide, device):
         run = Aggregation(Pair(program, guide, device, None), as_split(x), seed=0)
-        means = {"a": None, "b": None}
-        variances = posterior_means.mean_variances(run, torch.arange(1000), means, reruns=True)
+        variances = posterior_means.mean_variances(run, torch.arange(1000), ["a", "b"], {}, reruns=True)
     exact = (x @ A.T + SHIFT).var(0)
     assert (variances - exact).abs().max() < 0.1
 
