@@ -243,8 +243,7 @@ def gaps(
     def record(done: Sequence[Account], pair: Pair) -> Gaps:
         columns = _columns(done, plan.names)
         protocol = split[: len(columns["ess"])].protocol
-        seen: Any = {"strategy": pair.strategy, "measure": pair.measure}
-        return Gaps(**columns, **plan.settings(), **seen, protocol=protocol)
+        return Gaps(**columns, **plan.settings(), strategy=pair.strategy, measure=pair.measure, protocol=protocol)
 
     memory = "{num_data} data at once: lower batch_size"
     blocks = Blocks(len(split), batch_size, ("gaps", seed), memory, plan.num_ticks)

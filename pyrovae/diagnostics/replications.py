@@ -42,7 +42,7 @@ class Replicator:
         self.site = _chosen(particles.structure.observed, site)
         found = particles.example.observed[self.site]
         self.support = support_of(layers(found["fn"])[-1])
-        self.values = self._placed(particles.by("looped"), _seen_values(found), found["fn"])[0]
+        self.values = self._placed(particles.by("looped"), _seen_values(found, self.support), found["fn"])[0]
 
     def draws(self, kind: str, num_draws: int, *key: int) -> Iterator[Tensor]:
         """Replications of the values, (S_i, n, *event) float64, NaN where the data are masked; S_i add up to S.
@@ -95,10 +95,9 @@ def _chosen(observed: dict[str, str], site: str | None) -> str:
     return site
 
 
-def _seen_values(site: Any) -> Tensor:
+def _seen_values(site: Any, support: Any) -> Tensor:
     """The values of an observed site, float64, NaN where they are masked."""
-    value, support = site["value"], support_of(layers(site["fn"])[-1])
-    event_dim = support.event_dim if support is not None else 0
+    value, event_dim = site["value"], support.event_dim if support is not None else 0
     like = value.flatten(value.dim() - event_dim).select(-1, 0) if event_dim else value
     counts = scored(site, like, event_dim)
     return torch.where(counts.reshape(counts.shape + (1,) * event_dim), value.double(), math.nan)

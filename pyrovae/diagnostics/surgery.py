@@ -111,14 +111,8 @@ class Surgery(Record):
 
     def numbers(self) -> dict[str, Any]:
         """What else the numbers say of the code, in nats per datum."""
-        return {
-            "unit": "nats per datum",
-            "num_queries": self.num_queries,
-            "log_num_data": self.log_num_data,
-            "saturated": self.saturated,
-            "active_units": self.active_units,
-            "collapsed": list(self.collapsed),
-        }
+        names = ("num_queries", "log_num_data", "saturated", "active_units", "collapsed")
+        return {"unit": "nats per datum"} | {name: getattr(self, name) for name in names}
 
     def lines(self) -> list[str | TextTable]:
         queries = "" if self.num_queries == self.num_data else f", of M = {self.num_queries} of them"
