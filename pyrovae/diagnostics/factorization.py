@@ -128,11 +128,12 @@ def draw(latents: Latents, num_draws: int) -> Drawn:
 def join(blocks: Sequence[Drawn]) -> Drawn:
     """The draws of all blocks; what holds for one that does not factorise holds for all."""
     reason = next((block.reason for block in blocks if block.reason), None)
-    values, likelihoods, *factors, reruns, _ = zip(*blocks, strict=True)
+    values, likelihoods, guides, priors, reruns, _ = zip(*blocks, strict=True)
     if reason:
-        factors = [tuple(table.sum(-1, keepdim=True) for table in tables) for tables in factors]
+        guides, priors = (tuple(table.sum(-1, keepdim=True) for table in tables) for tables in (guides, priors))
     by_site = {name: torch.cat([block[name] for block in values], 1) for name in values[0]}
-    return Drawn._make([by_site, *(torch.cat(parts, 1) for parts in (likelihoods, *factors)), any(reruns), reason])
+    tables = (torch.cat(parts, 1) for parts in (likelihoods, guides, priors))
+    return Drawn._make([by_site, *tables, any(reruns), reason])
 
 
 def listed(names: Iterable[str]) -> str:
