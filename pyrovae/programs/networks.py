@@ -137,7 +137,8 @@ def conv_decoder(
             afters = (*channels[1:], num_outputs // (height * width))
             for before, after in zip(channels, afters, strict=True):
                 layers += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1), activation()]
-            layers[-1] = Crop(height, width)  # in the place of the last activation
+            cut = (0, width - w * 2 ** len(channels), 0, height - h * 2 ** len(channels))
+            layers[-1] = nn.ZeroPad2d(cut)  # by less than nothing, in the place of the last activation
             return OnEvents(nn.Sequential(*layers, nn.Flatten()), shape)
 
     return build
@@ -172,17 +173,6 @@ class OnEvents(nn.Module):
         rows = c.reshape(-1, self.in_shape.numel()).to(next(self.parameters()).dtype)
         out = self.network(rows)
         return out.reshape(*c.shape[:lead], out.shape[-1])
-
-
-class Crop(nn.Module):
-    """Cuts images (..., H', W') to their first ``height`` rows and ``width`` columns."""
-
-    def __init__(self, height: int, width: int) -> None:
-        super().__init__()
-        self.height, self.width = height, width
-
-    def forward(self, images: Tensor) -> Tensor:
-        return images[..., : self.height, : self.width]
 
 
 def _size(shape: int | tuple[int, ...]) -> Size:

@@ -1,4 +1,4 @@
-"""What the modules of this folder share: seeded draws, tensors and weights registered, arguments checked."""
+"""What the modules of this folder share: seeded draws, numbers that are fixed or learned, arguments checked."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,46 +8,38 @@ import torch
 from torch import Tensor, nn
 
 from pyrovae.base.errors import InputError
+from pyrovae.base.random import preserve_rng_state, seed_torch
 
 
 @contextmanager
-def seeded(seed: int | None, device: torch.device | None = None) -> Iterator[None]:
-    """Draws inside come from ``seed``, and the global generator is put back afterwards; None changes nothing.
-
-    Args:
-        seed: of the draws.
-        device: whose generator is meant; None is torch's default device. No other one is touched.
-    """
+def seeded(seed: int | None) -> Iterator[None]:
+    """Draws inside come from ``seed``, and the global generators are put back afterwards; None changes nothing."""
     if seed is None:
         yield
         return
-    device, generator = device or torch.get_default_device(), torch.default_generator
-    if cuda := device.type == "cuda":
-        index = torch.cuda.current_device() if device.index is None else device.index
-        generator = torch.cuda.default_generators[index]
-    with torch.random.fork_rng(devices=[device] if cuda else []):
-        generator.manual_seed(seed)
+    torch.empty(0)  # starts CUDA where that is the default device, so that its generators are there
+    with preserve_rng_state():
+        seed_torch(seed)
         yield
 
 
-def register_tensors(module: nn.Module, shape: torch.Size, **tensors: Tensor) -> None:
-    """Registers tensors of one shape (or scalars) on the module: a parameter as such, any other as a buffer.
+def learned_or_fixed(name: str, tensor: Tensor, shape: torch.Size, *, positive: bool = False) -> Tensor:
+    """What a module holds of a tensor of one shape or a scalar: a parameter as it is, any other as a buffer.
 
     Args:
-        module: whose attributes they become.
-        shape: of each of them; a buffer is a copy of this shape, of a scalar too.
-        tensors: by the name of the attribute.
+        name: what an error calls it.
+        tensor: its value.
+        shape: that it must have; a buffer is a copy of this shape, of a scalar too.
+        positive: whether it must be positive everywhere.
 
     Raises:
-        InputError: by its name, for a tensor of another shape.
+        InputError: by its name, for a tensor of another shape, or one that is not positive.
     """
-    for name, tensor in tensors.items():
-        if tensor.shape not in (shape, torch.Size([])):
-            raise InputError(f"expected {name} of shape {tuple(shape)}; got {tuple(tensor.shape)}")
-        if isinstance(tensor, nn.Parameter):
-            module.register_parameter(name, tensor)
-        else:
-            module.register_buffer(name, tensor.detach().expand(shape).clone())
+    if positive and not bool((tensor > 0).all()):
+        raise InputError(f"{name} must be positive everywhere; got {float(tensor.min()):g}")
+    if tensor.shape not in (shape, torch.Size([])):
+        raise InputError(f"expected {name} of shape {tuple(shape)}; got {tuple(tensor.shape)}")
+    return tensor if isinstance(tensor, nn.Parameter) else nn.Buffer(tensor.detach().expand(shape).clone())
 
 
 def register_module(module: nn.Module) -> None:
@@ -61,13 +53,6 @@ def check_rows(x: Tensor, event_shape: torch.Size) -> None:
     if x.ndim == 0 or x.shape[1:] != event_shape:
         expected = ", ".join(["N", *map(str, event_shape)])
         raise InputError(f"expected data of shape ({expected}); got {tuple(x.shape)}")
-
-
-def check_positive(**tensors: Tensor) -> None:
-    """Raises InputError, by its name, for a tensor that is not positive everywhere."""
-    for name, tensor in tensors.items():
-        if not bool((tensor > 0).all()):
-            raise InputError(f"{name} must be positive everywhere; got {float(tensor.min()):g}")
 
 
 def check_proportions(weights: Tensor) -> None:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from pyrovae.base.errors import InputError
-from pyrovae.programs.networks import Crop, OnEvents, conv_decoder, conv_encoder, mlp
+from pyrovae.programs.networks import OnEvents, conv_decoder, conv_encoder, mlp
 
 IMAGES = {"28x28": (28, 28), "8x8": (8, 8), "3x32x32": (3, 32, 32), "odd": (7, 9), "one-pixel": (1, 1, 1)}
 # name -> (builder of a seed, shape of one input, number of outputs)
@@ -118,9 +118,10 @@ def test_a_decoder_ends_without_a_nonlinearity():
     assert (outputs < 0).any() and (outputs > 0).any()
 
 
-def test_crop_keeps_the_upper_left_corner():
-    images = torch.arange(24).reshape(2, 3, 4)
-    assert torch.equal(Crop(2, 3)(images), images[:, :2, :3])
+def test_a_decoder_of_an_odd_image_keeps_the_upper_left_corner():
+    odd, even = (conv_decoder(2, (rows, 8), channels=(4, 3), seed=0)(rows * 8) for rows in (7, 8))
+    z = torch.randn(5, 2)
+    assert torch.equal(odd(z), even(z)[:, : 7 * 8])
 
 
 @pytest.mark.parametrize(

@@ -8,24 +8,14 @@ import torch
 from torch import nn
 
 from pyrovae.base.errors import InputError
-from pyrovae.programs.parameters import (
-    check_positive,
-    check_proportions,
-    check_rows,
-    register_module,
-    register_tensors,
-    seeded,
-)
+from pyrovae.programs.parameters import check_proportions, check_rows, learned_or_fixed, register_module, seeded
 
 
-def test_the_tensor_that_is_not_positive_is_named():
-    check_positive(rate=torch.ones(2), scale=torch.tensor(1e-300, dtype=torch.float64))
-    with pytest.raises(InputError, match="scale must be positive everywhere; got -1"):
-        check_positive(rate=torch.ones(2), scale=torch.tensor([1.0, -1.0]))
-    with pytest.raises(InputError, match="scale must be positive everywhere; got 0"):
-        check_positive(scale=torch.tensor([1.0, 0.0]))
-    with pytest.raises(InputError, match="rate must be positive everywhere; got nan"):
-        check_positive(rate=torch.tensor([1.0, math.nan]))
+@pytest.mark.parametrize(("value", "written"), [([1.0, -1.0], "-1"), ([1.0, 0.0], "0"), ([1.0, math.nan], "nan")])
+def test_the_tensor_that_is_not_positive_is_named(value, written):
+    learned_or_fixed("scale", torch.tensor(1e-300, dtype=torch.float64), torch.Size([2]), positive=True)
+    with pytest.raises(InputError, match=f"scale must be positive everywhere; got {written}"):
+        learned_or_fixed("scale", torch.tensor(value), torch.Size([2]), positive=True)
 
 
 @pytest.mark.parametrize("weights", [[0.5, 0.6], [1.5, -0.5], [[1.0]], [math.nan, 1.0]], ids=str)
@@ -38,12 +28,15 @@ def test_what_is_no_proportion_is_refused(weights):
 def test_tensors_become_buffers_of_the_full_shape_and_parameters_stay_parameters():
     module, learned = nn.Module(), nn.Parameter(torch.tensor(2.0))
     given = torch.ones(3)
-    register_tensors(module, given.shape, loc=given, scale=torch.tensor(0.5), learned=learned)
+    values = {"loc": given, "scale": torch.tensor(0.5), "learned": learned}
+    for name, value in values.items():
+        setattr(module, name, learned_or_fixed(name, value, given.shape))
+    assert list(module.state_dict()) == ["learned", "loc", "scale"]
     assert dict(module.named_buffers())["scale"].tolist() == [0.5] * 3
     assert module.loc.data_ptr() != given.data_ptr()  # a copy
     assert dict(module.named_parameters()) == {"learned": learned}
     with pytest.raises(InputError, match=r"expected other of shape \(3,\); got \(2,\)"):
-        register_tensors(module, given.shape, loc=given, other=torch.ones(2))
+        learned_or_fixed("other", torch.ones(2), given.shape)
 
 
 def test_a_program_has_the_weights_of_a_module_that_has_any():

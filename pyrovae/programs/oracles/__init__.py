@@ -1,18 +1,17 @@
 """Programs whose evidence and posterior are known exactly: rulers to hold a measurement against.
 
-Each is a module of float64 numbers with the same few methods (:class:`Oracle`)::
-
-    oracle.model(x), oracle.guide(x)    programs; the guide is the exact posterior, so log w = log p(x)
-    oracle.log_evidence(x)              log p(x) in nats, (N,), in closed form
-    oracle.posterior(x)                 p(z | x), or site -> p(site | x) where there are several sites
-    oracle.draw(num_data, seed)         x and the z that it came from
+Each is a module of float64 numbers with the methods of an :class:`Oracle`; its guide is the exact posterior::
 
     log p(x, z) - log q(z | x) = log p(x)  for every z, if and only if  q(z | x) = p(z | x)
 
 ``pv.widened(oracle.guide, 1.3, shift=0.3)`` is a guide of known error, whose weights have finite variance.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor
 
 from pyrovae.programs.oracles.conjugate import BetaBinomial, GammaPoisson, beta_binomial, gamma_poisson
 from pyrovae.programs.oracles.hierarchies import Hierarchy, hierarchy
@@ -20,7 +19,6 @@ from pyrovae.programs.oracles.linear_gaussian import LinearGaussian, factor_anal
 from pyrovae.programs.oracles.missing_entries import MissingEntries, missing_entries
 from pyrovae.programs.oracles.mixture_prior import MixturePrior, mixture_prior
 from pyrovae.programs.oracles.mixtures import FiniteMixture, bernoulli_mixture, gaussian_mixture
-from pyrovae.programs.oracles.oracle import Oracle
 from pyrovae.programs.oracles.single_latent import SingleLatent
 from pyrovae.programs.oracles.state_space import StateSpace, state_space
 
@@ -47,6 +45,26 @@ __all__ = [
     "ppca",
     "state_space",
 ]
+
+
+class Oracle(Protocol):
+    """What every exact program offers."""
+
+    def model(self, x: Tensor) -> None:
+        """The program of p(x, z) for x of shape (N, ...), in one plate "data" over the N data."""
+
+    def guide(self, x: Tensor) -> None:
+        """The exact posterior p(z | x) as a program."""
+
+    def posterior(self, x: Tensor) -> TorchDistributionMixin | Mapping[str, TorchDistributionMixin]:
+        """p(z | x); with several sites the margin of each, by name, in the batch shape of the site."""
+
+    def log_evidence(self, x: Tensor) -> Tensor:
+        """Exact log p(x) in nats, shape (N,)."""
+
+    def draw(self, num_data: int, seed: int) -> tuple[Tensor, Tensor | dict[str, Tensor]]:
+        """x (N, ...) and its latents: the value of the one site, or site -> value, as the program shapes them."""
+
 
 # Name -> a small instance: every ruler here, for tests and for teaching.
 EXAMPLES: dict[str, Callable[[], Oracle]] = {

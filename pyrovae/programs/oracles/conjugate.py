@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pyrovae.base.errors import check_at_least_one
 from pyrovae.programs.oracles.single_latent import SingleLatent
-from pyrovae.programs.parameters import check_positive, check_rows, register_tensors, seeded
+from pyrovae.programs.parameters import check_rows, learned_or_fixed, seeded
 
 
 class GammaPoisson(SingleLatent):
@@ -35,13 +35,11 @@ class GammaPoisson(SingleLatent):
         tensor([0.5000, 0.2500, 0.1250])
     """
 
-    concentration: Tensor
-    rate: Tensor
-
     def __init__(self, concentration: Tensor, rate: Tensor) -> None:
         super().__init__()
-        check_positive(concentration=concentration, rate=rate)
-        register_tensors(self, concentration.shape, concentration=concentration, rate=rate)
+        shape = concentration.shape
+        self.concentration = learned_or_fixed("concentration", concentration, shape, positive=True)
+        self.rate = learned_or_fixed("rate", rate, shape, positive=True)
 
     def prior(self) -> TorchDistributionMixin:
         return dist.Gamma(self.concentration, self.rate).to_event(1)
@@ -74,15 +72,12 @@ class BetaBinomial(SingleLatent):
         tensor([0.2500, 0.2500, 0.2500, 0.2500])
     """
 
-    concentration1: Tensor
-    concentration0: Tensor
-
     def __init__(self, concentration1: Tensor, concentration0: Tensor, num_trials: int) -> None:
         super().__init__()
-        check_positive(concentration1=concentration1, concentration0=concentration0)
         check_at_least_one(num_trials=num_trials)
-        register_tensors(self, concentration1.shape, concentration1=concentration1, concentration0=concentration0)
-        self.num_trials = num_trials
+        shape, self.num_trials = concentration1.shape, num_trials
+        self.concentration1 = learned_or_fixed("concentration1", concentration1, shape, positive=True)
+        self.concentration0 = learned_or_fixed("concentration0", concentration0, shape, positive=True)
 
     def prior(self) -> TorchDistributionMixin:
         return dist.Beta(self.concentration1, self.concentration0).to_event(1)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pyrovae.base.errors import check_at_least_one
-from pyrovae.programs.parameters import check_positive, check_rows, register_module, register_tensors, seeded
+from pyrovae.programs.parameters import check_rows, learned_or_fixed, register_module, seeded
 
 
 class Hierarchy(nn.Module):
@@ -37,17 +37,13 @@ class Hierarchy(nn.Module):
         {'mu': torch.Size([7]), 'theta': torch.Size([4, 7])}
     """
 
-    group_scale: Tensor
-    member_scale: Tensor
-    noise_scale: Tensor
-
     def __init__(self, num_members: int, group_scale: Tensor, member_scale: Tensor, noise_scale: Tensor) -> None:
         super().__init__()
         check_at_least_one(num_members=num_members)
         self.num_members = num_members
-        scales = {"group_scale": group_scale, "member_scale": member_scale, "noise_scale": noise_scale}
-        check_positive(**scales)
-        register_tensors(self, torch.Size([]), **scales)
+        self.group_scale = learned_or_fixed("group_scale", group_scale, torch.Size([]), positive=True)
+        self.member_scale = learned_or_fixed("member_scale", member_scale, torch.Size([]), positive=True)
+        self.noise_scale = learned_or_fixed("noise_scale", noise_scale, torch.Size([]), positive=True)
 
     def model(self, x: Tensor) -> None:
         """The program p(mu) p(theta | mu) p(x | theta) for x of shape (N, J)."""
@@ -82,7 +78,7 @@ class Hierarchy(nn.Module):
 
     def draw(self, num_data: int, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
         """x (N, J) and its latents mu (N,) and theta (J, N) drawn from the model; the generator is restored."""
-        with torch.no_grad(), seeded(seed, self.group_scale.device):
+        with torch.no_grad(), seeded(seed):
             mu = dist.Normal(0.0, self.group_scale).sample((num_data,))
             theta = dist.Normal(mu, self.member_scale).sample((self.num_members,))
             return dist.Normal(theta, self.noise_scale).sample().T.contiguous(), {"mu": mu, "theta": theta}

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pyrovae.base.errors import InputError
 from pyrovae.programs.oracles.single_latent import SingleLatent
-from pyrovae.programs.parameters import check_positive, check_rows, register_module, register_tensors, seeded
+from pyrovae.programs.parameters import check_rows, learned_or_fixed, register_module, seeded
 
 
 class LinearGaussian(SingleLatent):
@@ -42,17 +42,13 @@ class LinearGaussian(SingleLatent):
         tensor([[3.]])
     """
 
-    loadings: Tensor
-    bias: Tensor
-    noise_scale: Tensor
-
     def __init__(self, loadings: Tensor, bias: Tensor, noise_scale: Tensor) -> None:
         super().__init__()
         if loadings.ndim != 2:
             raise InputError(f"loadings must have shape (D, Z); got {tuple(loadings.shape)}")
-        check_positive(noise_scale=noise_scale)
-        register_tensors(self, loadings.shape, loadings=loadings)
-        register_tensors(self, loadings.shape[:1], bias=bias, noise_scale=noise_scale)
+        self.loadings = learned_or_fixed("loadings", loadings, loadings.shape)
+        self.bias = learned_or_fixed("bias", bias, loadings.shape[:1])
+        self.noise_scale = learned_or_fixed("noise_scale", noise_scale, loadings.shape[:1], positive=True)
 
     def prior(self) -> TorchDistributionMixin:
         return dist.Normal(torch.zeros_like(self.loadings[0]), 1.0).to_event(1)
@@ -168,9 +164,8 @@ def precision_root(precision: Tensor) -> Tensor:
         >>> precision_root(torch.tensor([[4.0]]))
         tensor([[0.5000]])
     """
-    flipped = torch.linalg.cholesky(precision.flip(-2, -1)).flip(-2, -1).mT
-    identity = torch.ones_like(precision[..., 0]).diag_embed()
-    return torch.linalg.solve_triangular(flipped, identity, upper=False)
+    centre = torch.zeros_like(precision[..., 0])
+    return dist.MultivariateNormal(centre, precision_matrix=precision, validate_args=False).scale_tril
 
 
 def information_normal(precision: Tensor, information: Tensor) -> dist.MultivariateNormal:

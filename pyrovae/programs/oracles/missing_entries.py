@@ -81,7 +81,7 @@ class MissingEntries(nn.Module):
     def draw(self, num_data: int, seed: int) -> tuple[Tensor, Tensor]:
         """x (N, D), NaN where missing, and its latents z (N, Z); the global generator is left alone."""
         x, z = self.complete.draw(num_data, seed)
-        with seeded(seed + 1, x.device):
+        with seeded(seed + 1):
             missing = torch.rand(x.shape, device=x.device) < self.missing
         return x.masked_fill(missing, math.nan), z
 

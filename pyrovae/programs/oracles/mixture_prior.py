@@ -15,7 +15,7 @@ from torch import Tensor
 from pyrovae.programs.oracles.linear_gaussian import LinearGaussian, information_normal
 from pyrovae.programs.oracles.mixtures import log_components
 from pyrovae.programs.oracles.single_latent import SingleLatent
-from pyrovae.programs.parameters import check_positive, check_proportions, register_tensors, seeded
+from pyrovae.programs.parameters import check_proportions, learned_or_fixed, seeded
 
 
 class MixturePrior(SingleLatent):
@@ -35,17 +35,13 @@ class MixturePrior(SingleLatent):
         torch.Size([7])
     """
 
-    weights: Tensor
-    means: Tensor
-    scales: Tensor
-
     def __init__(self, linear: LinearGaussian, weights: Tensor, means: Tensor, scales: Tensor) -> None:
         super().__init__()
         check_proportions(weights)
-        check_positive(scales=scales)
         shape = torch.Size([len(weights), linear.loadings.shape[1]])
-        register_tensors(self, weights.shape, weights=weights)
-        register_tensors(self, shape, means=means, scales=scales)
+        self.weights = learned_or_fixed("weights", weights, weights.shape)
+        self.means = learned_or_fixed("means", means, shape)
+        self.scales = learned_or_fixed("scales", scales, shape, positive=True)
         self.linear = linear
 
     def prior(self) -> dist.MixtureSameFamily:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pyrovae.base.errors import InputError, check_at_least_one
 from pyrovae.programs.oracles.single_latent import SingleLatent
-from pyrovae.programs.parameters import check_proportions, check_rows, register_module, register_tensors, seeded
+from pyrovae.programs.parameters import check_proportions, check_rows, learned_or_fixed, register_module, seeded
 
 MeanFamily = Callable[[Tensor], TorchDistributionMixin]
 
@@ -40,8 +40,6 @@ class FiniteMixture(SingleLatent):
     """
 
     site = "k"
-    weights: Tensor
-    means: Tensor
 
     def __init__(self, weights: Tensor, means: Tensor, family: MeanFamily) -> None:
         super().__init__()
@@ -54,8 +52,8 @@ class FiniteMixture(SingleLatent):
                 f"family must give the event shape {tuple(means.shape[1:])} of its means; got {event_shape}; "
                 "declare the event dimensions with .to_event"
             )
-        register_tensors(self, weights.shape, weights=weights)
-        register_tensors(self, means.shape, means=means)
+        self.weights = learned_or_fixed("weights", weights, weights.shape)
+        self.means = learned_or_fixed("means", means, means.shape)
         self.family = family
 
     def prior(self) -> dist.Categorical:

@@ -60,7 +60,6 @@ class SingleLatent(nn.Module, ABC):
 
     def draw(self, num_data: int, seed: int) -> tuple[Tensor, Tensor]:
         """x (N, *event) and its latents z (N, ...) drawn from the model; the global generator is left as it was."""
-        prior = self.prior()
-        with torch.no_grad(), seeded(seed, prior.mean.device):
-            z = prior.sample((num_data,))
+        with torch.no_grad(), seeded(seed):
+            z = self.prior().sample((num_data,))
             return self.likelihood(z).sample(), z

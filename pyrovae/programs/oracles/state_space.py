@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pyrovae.base.errors import InputError, check_at_least_one
-from pyrovae.programs.parameters import check_positive, check_rows, register_module, register_tensors, seeded
+from pyrovae.programs.parameters import check_rows, learned_or_fixed, register_module, seeded
 
 
 class _Gaussian(NamedTuple):
@@ -53,12 +53,6 @@ class StateSpace(nn.Module):
         (torch.Size([5, 3, 2]), ['z_0', 'z_1', 'z_2'], torch.Size([5, 1]))
     """
 
-    transition: Tensor
-    emission: Tensor
-    initial_scale: Tensor
-    process_scale: Tensor
-    noise_scale: Tensor
-
     def __init__(
         self,
         num_steps: int,
@@ -73,13 +67,13 @@ class StateSpace(nn.Module):
         check_at_least_one(num_steps=num_steps)
         if emission.ndim != 2:
             raise InputError(f"emission must have shape (D, S); got {tuple(emission.shape)}")
-        check_positive(initial_scale=initial_scale, process_scale=process_scale, noise_scale=noise_scale)
         self.num_steps, self.event_shape = num_steps, torch.Size([num_steps, len(emission)])
         features, states = emission.shape[:1], emission.shape[1:]
-        register_tensors(self, states * 2, transition=transition)
-        register_tensors(self, emission.shape, emission=emission)
-        register_tensors(self, states, initial_scale=initial_scale, process_scale=process_scale)
-        register_tensors(self, features, noise_scale=noise_scale)
+        self.transition = learned_or_fixed("transition", transition, torch.Size([*states, *states]))
+        self.emission = learned_or_fixed("emission", emission, emission.shape)
+        self.initial_scale = learned_or_fixed("initial_scale", initial_scale, states, positive=True)
+        self.process_scale = learned_or_fixed("process_scale", process_scale, states, positive=True)
+        self.noise_scale = learned_or_fixed("noise_scale", noise_scale, features, positive=True)
 
     def model(self, x: Tensor) -> None:
         """The program p(z_0) p(x_0 | z_0) p(z_1 | z_0) p(x_1 | z_1) ... for x of shape (N, T, D)."""
@@ -119,7 +113,7 @@ class StateSpace(nn.Module):
 
     def draw(self, num_data: int, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
         """x (N, T, D) and its latents, each (N, S), drawn from the model; the global generator is restored."""
-        with torch.no_grad(), seeded(seed, self.transition.device):
+        with torch.no_grad(), seeded(seed):
             states = [dist.Normal(0.0, self.initial_scale).sample((num_data,))]
             for _ in range(1, self.num_steps):
                 states.append(dist.Normal(states[-1] @ self.transition.T, self.process_scale).sample())

@@ -2,7 +2,7 @@
 
 import pyro.distributions as dist
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pyrovae.base.errors import check_at_least_one
 
@@ -18,14 +18,11 @@ class StandardNormal(nn.Module):
         torch.Size([3])
     """
 
-    loc: Tensor
-    scale: Tensor
-
     def __init__(self, num_latents: int) -> None:
         super().__init__()
         check_at_least_one(num_latents=num_latents)
-        self.register_buffer("loc", torch.zeros(num_latents), persistent=False)
-        self.register_buffer("scale", torch.ones(num_latents), persistent=False)
+        self.loc = nn.Buffer(torch.zeros(num_latents), persistent=False)
+        self.scale = nn.Buffer(torch.ones(num_latents), persistent=False)
 
     def forward(self) -> dist.TorchDistribution:
         return dist.Normal(self.loc, self.scale).to_event(1)

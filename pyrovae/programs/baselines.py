@@ -1,4 +1,4 @@
-"""Finite mixtures fitted by expectation-maximisation: a baseline without an encoder."""
+"""What a VAE is to be compared with: finite mixtures fitted by expectation-maximisation, without an encoder."""
 
 import math
 
