@@ -138,7 +138,7 @@ def conv_decoder(
             for before, after in zip(channels, afters, strict=True):
                 layers += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1), activation()]
             cut = (0, width - w * 2 ** len(channels), 0, height - h * 2 ** len(channels))
-            layers[-1] = nn.ZeroPad2d(cut)  # by less than nothing, in the place of the last activation
+            layers[-1] = nn.ZeroPad2d(cut)  # negative, it cuts; in the place of the last activation
             return OnEvents(nn.Sequential(*layers, nn.Flatten()), shape)
 
     return build

@@ -114,11 +114,10 @@ class Binomial(Trials, _NaturalFamily):
         n = self.total_count
         return math.lgamma(n + 1) - torch.lgamma(value + 1) - torch.lgamma(n + 1 - value)
 
+    @torch.no_grad()
     def sample(self, sample_shape: Any = ()) -> Tensor:
-        shape = self._extended_shape(Size(sample_shape))
-        with torch.no_grad():
-            probs = self.logits.sigmoid().expand(shape).contiguous()
-            return torch.binomial(torch.full_like(probs, self.total_count), probs)
+        probs = self.logits.sigmoid().expand(self._extended_shape(sample_shape)).contiguous()
+        return torch.binomial(torch.full_like(probs, self.total_count), probs)
 
 
 class Poisson(_NaturalFamily):
@@ -149,9 +148,9 @@ class Poisson(_NaturalFamily):
     def log_base(self, value: Tensor) -> Tensor:
         return -torch.lgamma(value + 1)
 
+    @torch.no_grad()
     def sample(self, sample_shape: Any = ()) -> Tensor:
-        with torch.no_grad():
-            return torch.poisson(self.mean.expand(self._extended_shape(Size(sample_shape))))
+        return torch.poisson(self.mean.expand(self._extended_shape(sample_shape)))
 
 
 class ContinuousBernoulli(_NaturalFamily):
@@ -204,7 +203,7 @@ class ContinuousBernoulli(_NaturalFamily):
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Draws that are differentiable in the logits, by the inverse CDF."""
-        shape = self._extended_shape(Size(sample_shape))
+        shape = self._extended_shape(sample_shape)
         tiny = torch.finfo(self.logits.dtype).eps
         uniform = torch.rand(shape, dtype=self.logits.dtype, device=self.logits.device).clamp_min(tiny)
         # log(1 + u (e^t - 1)) is the cumulant generating function of a Bernoulli(u): near 0 its series is known.

@@ -7,14 +7,7 @@ from torch import Tensor
 
 from pyrovae.base.errors import InputError
 from pyrovae.programs.distributions.exponential import ContinuousBernoulli
-from pyrovae.programs.families.family import (
-    Family,
-    Learned,
-    elementwise,
-    learned,
-    positive,
-    positive_inverse,
-)
+from pyrovae.programs.families.family import Family, Learned, elementwise, learned, positive, positive_inverse
 
 
 def continuous_bernoulli() -> Family:

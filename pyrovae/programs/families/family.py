@@ -1,6 +1,5 @@
-"""Families: parameters -> Distribution. A likelihood and a variational family are the same kind of thing.
+"""A family says which parameters a network must produce for one datum, and builds the distribution from them.
 
-A family says which parameters a network must produce for one datum, and builds the distribution from them.
 A user's own family is a few lines::
 
     def build(event_dim, loc, raw_scale):

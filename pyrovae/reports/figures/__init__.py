@@ -9,11 +9,10 @@ from pyrovae.reports.figures.decompositions import anatomy, gaps
 from pyrovae.reports.figures.evidence import account, comparison, evidence_histogram
 from pyrovae.reports.figures.posterior import posterior_of_one
 from pyrovae.reports.figures.programs import interpolation, latent_means, manifold, prior_samples, reconstructions
-from pyrovae.reports.figures.style import UNDATED, draw, save
+from pyrovae.reports.figures.style import draw, save
 from pyrovae.reports.figures.training import training_curves
 
 __all__ = [
-    "UNDATED",
     "account",
     "anatomy",
     "annealed",

@@ -49,8 +49,12 @@ def convergence(record: Convergence, *, annealed: Annealed | None = None) -> Fig
     if annealed is not None:
         require_finite("the annealed evidence", log_evidence=annealed.log_evidence)
         _check_same_rows(record, annealed)
-        _draw_annealed(panels[0], annealed)
-        _draw_shortfall(panels[1], record, annealed)
+        account = annealed.to_dict()["log_evidence"]
+        mean, error = account["mean"], 2 * (account["mc_se"] or 0.0)  # one chain does not tell it
+        label = f"annealed, T = {annealed.num_temperatures}, ± 2 MC SE"
+        panels[0].axhspan(mean - error, mean + error, color=RED, alpha=0.25, linewidth=0)
+        panels[0].axhline(mean, color=RED, label=label)
+        _draw_shortfall(panels[1], record, mean, error)
     panels[0].legend(loc="lower right")
     return figure
 
@@ -68,26 +72,14 @@ def _draw_curve(axes: Axes, record: Convergence) -> None:
     axes.set_title(f"{source(record.protocol)}\n{about}".strip())
 
 
-def _draw_annealed(axes: Axes, annealed: Annealed) -> None:
-    mean, error = annealed.log_evidence.mean().item(), 2 * _mc_se(annealed)
-    label = f"annealed, T = {annealed.num_temperatures}, ± 2 MC SE"
-    axes.axhspan(mean - error, mean + error, color=RED, alpha=0.25, linewidth=0)
-    axes.axhline(mean, color=RED, label=label)
-
-
-def _draw_shortfall(axes: Axes, record: Convergence, annealed: Annealed) -> None:
+def _draw_shortfall(axes: Axes, record: Convergence, mean: float, error: float) -> None:
+    """What the curve lacks of a mean that has an error of its own."""
     table = {name: column.numpy() for name, column in record.table().items()}
-    lacking = annealed.log_evidence.mean().item() - table["log_evidence"]
-    error = 2 * np.hypot(np.nan_to_num(table["mc_se"]), _mc_se(annealed))
-    draw_positive(axes, table["num_particles"], lacking, error)
+    both = np.hypot(2 * np.nan_to_num(table["mc_se"]), error)
+    draw_positive(axes, table["num_particles"], mean - table["log_evidence"], both)
     axes.xaxis.set_major_formatter(plainly)
     axes.set(xlabel="number of particles K", ylabel=f"{UNIT} (whiskers: 2 MC SE)")
     axes.set_title("what importance sampling lacks\nof the annealed log p(x)")
-
-
-def _mc_se(annealed: Annealed) -> float:
-    """Of the mean over data; 0 where one chain does not tell it."""
-    return annealed.mc_se_log_evidence.nan_to_num().square().sum().sqrt().item() / len(annealed)
 
 
 def _check_same_rows(record: Convergence, annealed: Annealed) -> None:

@@ -65,9 +65,7 @@ def _draw_ranks(axes: Axes, test: RankTest, colors: Mapping[str, str]) -> None:
         width, order = (1.4, 3) if label else (0.7, 2)
         axes.plot(x, _between(ecdf - grid), color=color, linewidth=width, zorder=order, label=label)
         outside = (ecdf < low) | (ecdf > high)
-        axes.plot(
-            grid[outside], (ecdf - grid)[outside], linestyle="", marker=".", markersize=3, color=color, zorder=order
-        )
+        axes.plot(grid[outside], (ecdf - grid)[outside], ".", markersize=3, color=color, zorder=order)
     unnamed = len(verdicts.keys() - colors.keys())
     if unnamed:
         axes.plot([], [], color=INK, linewidth=0.7, label=f"and {unnamed} more")
@@ -144,10 +142,8 @@ def _ecdf(columns: Tensor, grid: Tensor) -> Tensor:
 
 def _draw_statistic(axes: Axes, name: str, one: Comparison) -> None:
     """The mean over data of one statistic: histograms of the replicated, a line for the observed."""
-    for label, replicated, color in (
-        ("prior predictive", one.prior, BLUE),
-        ("posterior predictive", one.posterior, GREEN),
-    ):
+    compared = {"prior predictive": (one.prior, BLUE), "posterior predictive": (one.posterior, GREEN)}
+    for label, (replicated, color) in compared.items():
         axes.hist(replicated.data_set.numpy(), bins=20, color=color, alpha=0.6, label=label)
     axes.axvline(one.observed.nanmean().item(), color=INK, linewidth=1.4, label="observed")
     p_values = [one.prior.data_set_p_value, one.posterior.data_set_p_value]

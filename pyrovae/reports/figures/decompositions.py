@@ -99,9 +99,8 @@ def anatomy(record: Surgery) -> Figure:
 
 def _draw_split(panels: Sequence[Axes], record: Surgery) -> None:
     shown = {name: getattr(record, name) for name in _LABELS if math.isfinite(getattr(record, name).mean)}
-    information = record.mutual_information.mean
-    starts = {"marginal_kl": information, "total_correlation": information}
-    starts["dimension_wise_kl"] = information + record.total_correlation.mean
+    starts = dict.fromkeys(("marginal_kl", "total_correlation"), record.mutual_information.mean)
+    starts["dimension_wise_kl"] = record.mutual_information.mean + record.total_correlation.mean
     parts = [
         Part(label, name, starts.get(name, 0.0), starts.get(name, 0.0) + shown[name].mean, color)
         for name, (label, color) in _LABELS.items()

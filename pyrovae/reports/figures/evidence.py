@@ -10,23 +10,16 @@ from matplotlib.figure import Figure
 from pyrovae.base.errors import InputError
 from pyrovae.evidence import estimators
 from pyrovae.evidence.comparison import Comparison
-from pyrovae.evidence.report import QUANTITIES, UNRELIABLE_FRACTION, Report
+from pyrovae.evidence.report import UNRELIABLE_FRACTION, Report
 from pyrovae.reports.figures.style import BLUE, GREEN, INK, QUIET, RED, UNIT, draws, new_figure, number, source, styled
 from pyrovae.reports.figures.waterfall import Group, Part, waterfall
 
-# What the account consists of: label, quantity, the sums that its bar runs between (None is 0), colour.
-LEDGER = (
-    ("reconstruction $\\mathrm{E}_q$ log p(x|z)", "reconstruction", None, "reconstruction", BLUE),
-    ("− KL(q ‖ prior)", "kl_prior", "reconstruction", "elbo", RED),
-    ("= ELBO", "elbo", None, "elbo", QUIET),
-    ("+ KL(q ‖ posterior)", "kl_posterior", "elbo", "log_evidence", GREEN),
-    ("= log p(x)", "log_evidence", None, "log_evidence", INK),
-)
-OF_MIXTURE = {  # with defensive draws, q is not the guide
-    "reconstruction": "reconstruction by mixture",
-    "kl_prior": "− KL(mixture ‖ prior)",
-    "elbo": "= ELBO of the mixture",
-    "kl_posterior": "+ KL(mixture ‖ posterior)",
+LEDGER = {  # quantity -> its label, its label where defensive draws make q a mixture that is not the guide, its colour
+    "reconstruction": ("reconstruction $\\mathrm{E}_q$ log p(x|z)", "reconstruction by mixture", BLUE),
+    "kl_prior": ("− KL(q ‖ prior)", "− KL(mixture ‖ prior)", RED),
+    "elbo": ("= ELBO", "= ELBO of the mixture", QUIET),
+    "kl_posterior": ("+ KL(q ‖ posterior)", "+ KL(mixture ‖ posterior)", GREEN),
+    "log_evidence": ("= log p(x)", "= log p(x)", INK),
 }
 
 
@@ -51,15 +44,14 @@ def account(reports: Report | Mapping[str, Report]) -> Figure:
 
 
 def _group(name: str, account: Mapping[str, Any]) -> Group:
-    at: dict[str | None, float] = {None: 0.0}
-    for quantity in QUANTITIES:
-        at[quantity] = account[quantity]["mean"]
-        if at[quantity] is None:
+    at = {quantity: account[quantity]["mean"] for quantity in LEDGER}
+    for quantity, mean in at.items():
+        if mean is None:
             raise InputError(f"report '{name}': the mean of {quantity} is not finite; look at its table for the data")
-    labels = OF_MIXTURE if account["defensive"] else {}
+    spans = {"kl_prior": (at["reconstruction"], at["elbo"]), "kl_posterior": (at["elbo"], at["log_evidence"])}
     parts = [
-        Part(labels.get(quantity, label), quantity, at[start], at[end], color)
-        for label, quantity, start, end, color in LEDGER
+        Part(mixture if account["defensive"] else label, quantity, *spans.get(quantity, (0.0, at[quantity])), color)
+        for quantity, (label, mixture, color) in LEDGER.items()
     ]
     unreliable = account["pareto_k"]["fraction_above"] + account["pareto_k"]["fraction_undefined"]
     bias = number(account["log_evidence"]["bias"], 4) + " or worse" * (unreliable > UNRELIABLE_FRACTION)

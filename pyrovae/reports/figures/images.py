@@ -11,7 +11,9 @@ from torch import Tensor
 
 from pyrovae.base.errors import InputError, nearest
 from pyrovae.posteriors.draws import Draws
-from pyrovae.reports.figures.style import FAINT, MISSING, Range, new_figure
+from pyrovae.reports.figures.style import FAINT, MISSING, new_figure
+
+GAP = 0.3  # between two grids, in widths of an image
 
 
 def image_site(values: Mapping[str, Tensor], site: str | None) -> str:
@@ -55,43 +57,49 @@ def image_means(draws: Draws, site: str) -> Tensor:
     return draws.means[site]
 
 
-def range_of(images: Tensor) -> Range:
+def range_of(images: Tensor) -> tuple[float, float]:
     """The smallest and the largest finite value: white and black."""
     finite = images[images.isfinite()]
     return (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
 
 
-def grid_figure(
-    images: Tensor, *, extra_columns: float = 0.0, room: tuple[float, float] = (0.7, 0.6)
-) -> tuple[Figure, Axes]:
-    """A figure for images (R, C, *shape) with ``room`` in inches for what stands beside them: bare axes, no frame."""
-    rows, columns, (height, width) = len(images), images.shape[1] + extra_columns, images.shape[-2:]
+def grid_figure(*grids: Tensor, like: Tensor, room: tuple[float, float] = (0.7, 0.6)) -> tuple[Figure, Axes]:
+    """Grids of images (R, C, *shape) side by side, a cell 1 x 1 in the units of bare axes, whose rows count downwards.
+
+    Args:
+        grids: with the same number of rows.
+        like: images whose smallest and largest values are white and black.
+        room: inches for what stands beside them, (width, height).
+    """
+    rows, (height, width) = len(grids[0]), grids[0].shape[-2:]
+    columns = sum(grid.shape[1] for grid in grids) + GAP * (len(grids) - 1)
     cell = min(0.6, 7.0 / columns, 7.0 / rows * width / height)
     figure, (axes,) = new_figure(max(columns * cell + room[0], 2.6), rows * cell * height / width + room[1])
     figure.set_layout_engine("compressed")  # the one that knows of a fixed aspect
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    axes.set(xticks=[], yticks=[])
+    left, limits = 0.0, range_of(like)
+    for grid in grids:
+        _show_grid(axes, grid, limits, left)
+        left += grid.shape[1] + GAP
+    axes.set(xticks=[], yticks=[], xlim=(0, columns))
     return figure, axes
 
 
-def show_grid(axes: Axes, images: Tensor, limits: Range, *, left: float = 0.0) -> None:
-    """Draws images (R, C, *shape) as one picture; a cell is 1 x 1 in the units of the axes, rows count downwards."""
+def _show_grid(axes: Axes, images: Tensor, limits: tuple[float, float], left: float) -> None:
+    """Draws images (R, C, *shape) as one picture, from ``left`` on."""
     rows, columns, (height, width) = len(images), images.shape[1], images.shape[-2:]
     empty = images.flatten(2).isnan().all(-1).numpy()
     pixels = _pixels(images, limits)
     pixels[empty] = 1.0
     scale = max(1, round(64 / max(height, width)))  # thin gaps, however few the pixels
-    pixels = np.pad(
-        pixels.repeat(scale, 2).repeat(scale, 3),
-        ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)),
-        constant_values=to_rgb(FAINT)[0],
-    )
+    pixels = pixels.repeat(scale, 2).repeat(scale, 3)
+    pixels = np.pad(pixels, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)), constant_values=to_rgb(FAINT)[0])
     mosaic = pixels.transpose(0, 2, 1, 3, 4).reshape(rows * pixels.shape[2], columns * pixels.shape[3], 3)
     axes.imshow(mosaic, extent=(left, left + columns, rows, 0), aspect=height / width)
 
 
-def _pixels(images: Tensor, limits: Range) -> np.ndarray:
+def _pixels(images: Tensor, limits: tuple[float, float]) -> np.ndarray:
     """(R, C, *shape) -> (R, C, H, W, 3) in [0, 1]; one channel is ink on white, three are colours."""
     low, high = limits
     unit = ((images.detach().cpu().double() - low) / (high - low or 1.0)).clamp(0, 1)
@@ -99,17 +107,3 @@ def _pixels(images: Tensor, limits: Range) -> np.ndarray:
     unit = 1 - unit.expand(-1, -1, 3, -1, -1) if unit.shape[2] == 1 else unit
     pixels = unit.movedim(2, -1)
     return torch.where(pixels.isnan(), torch.tensor(to_rgb(MISSING), dtype=pixels.dtype), pixels).numpy()
-
-
-def lines_figure(first: Tensor, decoded: Tensor, last: Tensor, weight: list[float]) -> Figure:
-    """Rows of decoded images (R, C, *shape) between the data at their ends, (R, *shape) each; one weight a column."""
-    steps, gap = decoded.shape[1], 0.3
-    figure, axes = grid_figure(decoded, extra_columns=2 + 2 * gap)
-    limits = range_of(torch.cat([first, last]))
-    for images, start in ((first[:, None], 0.0), (decoded, 1 + gap), (last[:, None], 1 + 2 * gap + steps)):
-        show_grid(axes, images, limits, left=start)
-    axes.set_xlim(0, steps + 2 + 2 * gap)
-    centres = [0.5, *(1.5 + gap + i for i in range(steps)), 1.5 + 2 * gap + steps]
-    axes.set_xticks(centres, ["x", *(f"{t:.3g}" for t in weight), "x′"])
-    axes.set_xlabel("means of p(x|z),  z = (1 − t) E[z|x] + t E[z|x′],  at t")
-    return figure

@@ -31,7 +31,8 @@ def posterior_of_one(record: PosteriorDraws) -> Figure:
     Args:
         record: what :func:`~pyrovae.reference_posterior` returned.
     """
-    exact, guide = (_columns(values) for values in (_flat(record.values), record.guide_values))
+    all_chains = {name: value.flatten(0, 1) for name, value in record.values.items()}
+    exact, guide = _columns(all_chains), _columns(record.guide_values)
     if len(record.names) == 2 and not _is_whole(exact):
         figure, (axes,) = new_figure(6.8, 5.4)
         _draw_plane(axes, record, exact, guide)
@@ -44,11 +45,6 @@ def posterior_of_one(record: PosteriorDraws) -> Figure:
         panels[0].set_ylabel(("probability" if _is_whole(exact) else "density") + missing)
     _write(figure, record)
     return figure
-
-
-def _flat(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Draws of all chains together."""
-    return {name: value.flatten(0, 1) for name, value in values.items()}
 
 
 def _columns(values: Mapping[str, Tensor]) -> np.ndarray:
@@ -87,17 +83,14 @@ def _draw_plane(axes: Axes, record: PosteriorDraws, exact: np.ndarray, guide: np
 
 def _draw_contours(axes: Axes, grid: Grid) -> None:
     """The smallest regions that hold so much of the mass."""
-    x, y = torch.cat([value.double().reshape(*grid.log_mass.shape, -1) for value in grid.values.values()], -1).unbind(
-        -1
-    )
+    points = torch.cat([value.double().reshape(*grid.log_mass.shape, -1) for value in grid.values.values()], -1)
     order = grid.log_density.flatten().argsort(descending=True)
     inside = grid.log_mass.flatten()[order].exp().cumsum(0)
     last = torch.searchsorted(inside, torch.tensor(_SHARES, dtype=inside.dtype)).clamp_max(len(order) - 1)
     density = (grid.log_density - grid.log_density.max()).exp()
     levels = sorted(set(density.flatten()[order[last]].tolist()))
-    axes.contour(
-        x.numpy(), y.numpy(), density.numpy(), levels=levels, colors=BLUE, linewidths=(0.8, 1.2, 1.8), zorder=2
-    )
+    grids = (*points.unbind(-1), density)
+    axes.contour(*map(np.asarray, grids), levels=levels, colors=BLUE, linewidths=(0.8, 1.2, 1.8), zorder=2)
     axes.plot([], [], color=BLUE, label="posterior: 50, 90 and 99% inside")
 
 

@@ -14,8 +14,10 @@ from pyrovae.base.errors import InputError
 from pyrovae.data.split import Split, as_split
 from pyrovae.pairs.traces import Program
 from pyrovae.posteriors.draws import decode, posterior, reconstruct, sample
-from pyrovae.reports.figures.images import grid_figure, image_means, image_site, lines_figure, range_of, show_grid
-from pyrovae.reports.figures.style import CLASSES, MARKERS, ROWS_AT_ONCE, in_rows, new_figure, number, styled
+from pyrovae.reports.figures.images import GAP, grid_figure, image_means, image_site
+from pyrovae.reports.figures.style import CLASSES, MARKERS, in_rows, new_figure, number, styled
+
+ROWS_AT_ONCE = 500
 
 
 @styled
@@ -37,8 +39,7 @@ def reconstructions(
     draws = reconstruct(model, guide, as_split(data)[:num], seed=seed)
     name = image_site(draws.values, site)
     images = torch.stack([draws.values[name], image_means(draws, name)])
-    figure, axes = grid_figure(images, room=(1.4, 0.15))
-    show_grid(axes, images, range_of(draws.values[name]))
+    figure, axes = grid_figure(images, like=draws.values[name], room=(1.4, 0.15))
     axes.set_yticks([0.5, 1.5], ["data", "mean of p(x|z)"])
     return figure
 
@@ -63,9 +64,7 @@ def prior_samples(
     name = image_site(decode(model, as_split(template)[:1], {}).values, site)
     drawn = sample(model, template, num_samples=num, seed=seed)
     images = drawn.values[name] if draws else image_means(drawn, name)
-    grid = in_rows(images)
-    figure, axes = grid_figure(grid)
-    show_grid(axes, grid, range_of(images))
+    figure, axes = grid_figure(in_rows(images), like=images)
     axes.set_title("draws of p(x|z), z ~ p(z)" if draws else "means of p(x|z), z ~ p(z)")
     return figure
 
@@ -96,8 +95,7 @@ def manifold(
     draws = decode(model, template, {latent: z})
     name = image_site(draws.values, site)
     images = image_means(draws, name).unflatten(0, (num, num))
-    figure, axes = grid_figure(images)
-    show_grid(axes, images, range_of(images))
+    figure, axes = grid_figure(images, like=images)
     shown = np.arange(0, num, math.ceil(num / 15))
     axes.set_xticks(shown + 0.5, [number(float(across[i]), 2) for i in shown])
     axes.set_yticks(num - 0.5 - shown, [number(float(up[i]), 2) for i in shown])
@@ -137,7 +135,12 @@ def interpolation(
     originals = [reconstruct(model, guide, end, num_draws=1, seed=seed).values for end in (left, right)]
     name = image_site(draws.values, site)
     decoded = image_means(draws, name).unflatten(0, (pairs, steps))
-    return lines_figure(originals[0][name], decoded, originals[1][name], weight)
+    first, last = (original[name] for original in originals)
+    figure, axes = grid_figure(first[:, None], decoded, last[:, None], like=torch.cat([first, last]))
+    centres = [0.5, *(1.5 + GAP + i for i in range(steps)), 1.5 + 2 * GAP + steps]
+    axes.set_xticks(centres, ["x", *(f"{t:.3g}" for t in weight), "x′"])
+    axes.set_xlabel("means of p(x|z),  z = (1 − t) E[z|x] + t E[z|x′],  at t")
+    return figure
 
 
 @styled
@@ -155,9 +158,8 @@ def latent_means(model: Program, guide: Program, data: Any, *, seed: int = 0) ->
     """
     split = as_split(data)
     points, names = plane(posterior_means(model, guide, split, seed))
-    classes, index = np.unique(
-        np.zeros(len(split)) if split.labels is None else split.labels.cpu(), return_inverse=True
-    )
+    labels = np.zeros(len(split)) if split.labels is None else split.labels.cpu()
+    classes, index = np.unique(labels, return_inverse=True)
     figure, (axes,) = new_figure(5.8, 4.6)
     if points.shape[1] == 1:
         points = np.stack([points[:, 0], index + np.random.default_rng(seed).uniform(-0.35, 0.35, len(split))], 1)
@@ -187,41 +189,33 @@ def posterior_means(model: Program, guide: Program, data: Split, seed: int) -> d
         draws = posterior(model, guide, rows, seed=seed)
         if len(draws.values) > 1 or not draws.means:
             draws = posterior(model, guide, rows, num_draws=32, seed=seed)
-        blocks.append({name: draws.means.get(name, value).mean(0) for name, value in _real(draws.values).items()})
+        for name, value in draws.values.items():
+            if not value.is_floating_point():
+                raise InputError(f"site '{name}' holds whole numbers, which have no posterior mean to draw")
+        blocks.append({name: draws.means.get(name, value).mean(0) for name, value in draws.values.items()})
     return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
 
 
-def _real(values: dict[str, Tensor]) -> dict[str, Tensor]:
-    for name, value in values.items():
-        if not value.is_floating_point():
-            raise InputError(f"site '{name}' holds whole numbers, which have no posterior mean to draw")
-    return values
-
-
-def plane(means: Mapping[str, Tensor]) -> tuple[np.ndarray, tuple[str, str]]:
-    """Latent sites (N, ...) -> coordinates (N, 1 or 2) and the names of the axes."""
+def plane(means: Mapping[str, Tensor]) -> tuple[np.ndarray, list[str]]:
+    """Latent sites (N, ...) -> coordinates (N, 1 or 2) and the labels of the two axes."""
     flat = {name: mean.flatten(1) if mean.dim() > 1 else mean[:, None] for name, mean in means.items()}
     names = [f"{name}[{i}]" if m.shape[1] > 1 else name for name, m in flat.items() for i in range(m.shape[1])]
-    every = torch.cat(list(flat.values()), 1).double()
-    if len(names) == 1:
-        return every.numpy(), (f"posterior mean of {names[0]}", "spread at random")
-    if len(names) == 2:
-        return every.numpy(), (f"posterior mean of {names[0]}", f"posterior mean of {names[1]}")
-    points, fraction = _principal_components(every)
-    first, second = (
-        f"principal component {i + 1} of {len(names)} latents ({fraction[i]:.0%} of variance)" for i in (0, 1)
-    )
-    return points, (first, second)
+    points = torch.cat(list(flat.values()), 1).double()
+    if len(names) <= 2:
+        return points.numpy(), [*(f"posterior mean of {name}" for name in names), "spread at random"][:2]
+    points, fractions = _principal_components(points)
+    shown = (f"{i} of {len(names)} latents ({fraction:.0%} of variance)" for i, fraction in enumerate(fractions, 1))
+    return points.numpy(), [f"principal component {text}" for text in shown]
 
 
-def _principal_components(rows: Tensor) -> tuple[np.ndarray, list[float]]:
+def _principal_components(rows: Tensor) -> tuple[Tensor, list[float]]:
     """The first two, (N, 2), and each one's fraction of the variance."""
     if len(rows) < 3:
         raise InputError(f"principal components of the latents need at least three data, got {len(rows)}")
     u, s, vt = torch.linalg.svd(rows - rows.mean(0), full_matrices=False)
     largest = vt[:2].gather(1, vt[:2].abs().argmax(1, keepdim=True))  # made positive: the same sign on every machine
     fraction = s.square() / s.square().sum().clamp_min(1e-300)
-    return (u[:, :2] * s[:2] * largest.flatten().sign()).numpy(), fraction[:2].tolist()
+    return u[:, :2] * s[:2] * largest.flatten().sign(), fraction[:2].tolist()
 
 
 def scatter(axes: Axes, points: np.ndarray, index: np.ndarray, classes: Sequence[Any] | None) -> None:

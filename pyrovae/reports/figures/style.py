@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import matplotlib
-import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -50,8 +50,6 @@ CLASSES = (  # Petroff (2021), arXiv:2107.02270: ten colours that stay apart und
 )
 HUES = (*CLASSES[:3], *CLASSES[4:8], CLASSES[9])  # without the two greys
 MARKERS = "o^sDvP"  # the next one after each five classes
-ROWS_AT_ONCE = 500
-Range = tuple[float, float]
 F = TypeVar("F", bound=Callable[..., Figure])
 UNDATED: dict[str, dict[str, None]] = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 
@@ -103,7 +101,7 @@ def number(value: float | None, digits: int) -> str:
     """A number as text, with a true minus sign; a dash if it is undefined."""
     if value is None or not math.isfinite(value):
         return "–"
-    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")  # + 0.0: no minus before a zero
+    return f"{value:z.{digits}f}".replace("-", "−")
 
 
 def source(protocol: Protocol | None) -> str:
@@ -113,11 +111,9 @@ def source(protocol: Protocol | None) -> str:
 
 def in_rows(images: Tensor) -> Tensor:
     """(S, *shape) in rows of a near-square grid, (R, C, *shape); what is left of the last row stays NaN."""
-    columns = int(np.ceil(np.sqrt(len(images))))
-    rows = -(-len(images) // columns)
-    grid = images.double().new_full((rows * columns, *images.shape[1:]), float("nan"))
-    grid[: len(images)] = images
-    return grid.unflatten(0, (rows, columns))
+    columns = math.ceil(math.sqrt(len(images)))
+    rest = images.double().new_full((-len(images) % columns, *images.shape[1:]), math.nan)
+    return torch.cat([images.double(), rest]).unflatten(0, (-1, columns))
 
 
 @styled

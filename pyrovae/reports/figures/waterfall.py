@@ -105,12 +105,7 @@ def _break_marks(axes: Axes, edge: float) -> None:
     """Two white slashes through every bar that starts at 0, near the edge where it is cut."""
     long = [bar for bar in axes.patches if isinstance(bar, Rectangle) and bar.get_x() == 0]
     centres = [bar.get_y() + bar.get_height() / 2 for bar in long]
-    slash: dict[str, Any] = {
-        "marker": [(-0.4, -1.0), (0.4, 1.0)],
-        "markersize": 15,
-        "markeredgecolor": "white",
-        "markeredgewidth": 1.5,
-    }
+    slash: Any = [(-0.4, -1.0), (0.4, 1.0)]
     for inset in (0.025, 0.04):
-        x = [abs(edge - inset)] * len(long)
-        axes.plot(x, centres, linestyle="", transform=axes.get_yaxis_transform(), zorder=4, **slash)
+        x, across = [abs(edge - inset)] * len(long), axes.get_yaxis_transform()
+        axes.plot(x, centres, marker=slash, ms=15, mec="white", mew=1.5, linestyle="", transform=across, zorder=4)
