@@ -24,16 +24,12 @@ def seeded(seed: int | None) -> Iterator[None]:
 
 
 def learned_or_fixed(name: str, tensor: Tensor, shape: torch.Size, *, positive: bool = False) -> Tensor:
-    """What a module holds of a tensor of one shape or a scalar: a parameter as it is, any other as a buffer.
+    """What a module holds of a tensor of some shape, or a scalar: a parameter as it is, any other as a buffer.
 
-    Args:
-        name: what an error calls it.
-        tensor: its value.
-        shape: that it must have; a buffer is a copy of this shape, of a scalar too.
-        positive: whether it must be positive everywhere.
+    A buffer is a copy of the full shape, of a scalar too.
 
     Raises:
-        InputError: by its name, for a tensor of another shape, or one that is not positive.
+        InputError: by its name, for a tensor of another shape, or one that must be positive and is not.
     """
     if positive and not bool((tensor > 0).all()):
         raise InputError(f"{name} must be positive everywhere; got {float(tensor.min()):g}")

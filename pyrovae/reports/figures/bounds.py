@@ -4,7 +4,6 @@ Whiskers and bands are two standard errors to each side; every figure says of wh
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,7 +16,7 @@ from pyrovae.evidence import estimators
 from pyrovae.evidence.annealing.ais import Annealed
 from pyrovae.evidence.annealing.bdmc import CERTIFICATE, Bidirectional
 from pyrovae.evidence.convergence import Convergence
-from pyrovae.reports.figures.style import BLUE, GREEN, INK, QUIET, RED, UNIT, draws, new_figure, number, source
+from pyrovae.reports.figures.style import BLUE, GREEN, INK, PLAIN, QUIET, RED, UNIT, draws, new_figure, number, source
 
 ROUNDING = 1e-9  # nats: what is smaller is nothing
 
@@ -66,7 +65,7 @@ def _draw_curve(axes: Axes, record: Convergence) -> None:
     axes.plot(x, mean, color=BLUE, marker="o", markersize=4, label="importance sampling ± 2 MC SE")
     axes.plot(x, table["jackknife"], color=GREEN, linestyle="--", marker="s", markersize=3, label="jackknife-corrected")
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(plainly)
+    axes.xaxis.set_major_formatter(PLAIN)
     axes.set(xlabel="number of particles K (K = 1: the ELBO)", ylabel=f"log p(x), {UNIT}")
     about = f"N = {len(record):,}; k-hat bad for {record.fraction_unreliable:.0%} at K = {record.num_particles[-1]:,}"
     axes.set_title(f"{source(record.protocol)}\n{about}".strip())
@@ -77,7 +76,7 @@ def _draw_shortfall(axes: Axes, record: Convergence, mean: float, error: float) 
     table = {name: column.numpy() for name, column in record.table().items()}
     both = np.hypot(2 * np.nan_to_num(table["mc_se"]), error)
     draw_positive(axes, table["num_particles"], mean - table["log_evidence"], both)
-    axes.xaxis.set_major_formatter(plainly)
+    axes.xaxis.set_major_formatter(PLAIN)
     axes.set(xlabel="number of particles K", ylabel=f"{UNIT} (whiskers: 2 MC SE)")
     axes.set_title("what importance sampling lacks\nof the annealed log p(x)")
 
@@ -88,11 +87,6 @@ def _check_same_rows(record: Convergence, annealed: Annealed) -> None:
             f"expected the annealed evidence of the same rows, {record.protocol}; got {annealed.protocol}: measure "
             "both on the same data"
         )
-
-
-def plainly(value: float, _: Any) -> str:
-    """A tick's number without powers of ten."""
-    return f"{value:,.10g}".replace("-", "−")
 
 
 def draw_positive(axes: Axes, x: np.ndarray, mean: np.ndarray, error: np.ndarray) -> None:
@@ -111,7 +105,7 @@ def draw_positive(axes: Axes, x: np.ndarray, mean: np.ndarray, error: np.ndarray
     axes.plot(x[~above], top[~above], color=INK, linestyle="", marker=r"$\downarrow$", markersize=9)
     axes.set_ylim(floor, 1.4 * top.max())
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.yaxis.set_major_formatter(plainly)
+    axes.yaxis.set_major_formatter(PLAIN)
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
@@ -213,13 +207,11 @@ def _check_records(named: Mapping[int, Bidirectional]) -> None:
 
 
 def _same_data(first: Bidirectional, other: Bidirectional) -> bool:
-    return len(first.data) == len(other.data) and all(map(_same, first.data, other.data))
-
-
-def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())  # NaN is a missing entry
-    return a is b or a == b
+    """Whether all numbers are equal, and missing entries (NaN) in the same places."""
+    pairs = zip(first.data, other.data, strict=False)
+    return len(first.data) == len(other.data) and all(
+        np.array_equal(one.double(), same.double(), equal_nan=True) for one, same in pairs
+    )
 
 
 def _mean_and_error(values: Tensor) -> tuple[float, float]:

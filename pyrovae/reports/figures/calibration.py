@@ -56,14 +56,14 @@ def _colors(tests: Sequence[RankTest]) -> dict[str, str]:
 def _draw_ranks(axes: Axes, test: RankTest, colors: Mapping[str, str]) -> None:
     """The band and every curve, with dots where it is outside."""
     grid, low, high = (column.numpy() for column in (test.grid, test.low, test.high))
-    x, verdicts = _between(grid, 0.0, 1.0), test.verdicts
-    axes.fill_between(x, _between(low - grid), _between(high - grid), color=FAINT, alpha=0.7, linewidth=0, zorder=0)
+    x, verdicts = np.pad(grid, 1, constant_values=(0, 1)), test.verdicts
+    axes.fill_between(x, np.pad(low - grid, 1), np.pad(high - grid, 1), color=FAINT, alpha=0.7, linewidth=0, zorder=0)
     axes.axhline(0, color=QUIET, linewidth=0.8, zorder=1)
     for name, ecdf in zip(test.names, test.ecdf.T.numpy(), strict=True):
         color = colors.get(name, INK) if name in verdicts else QUIET
         label = f"{name}: {verdicts[name]}" if name in verdicts and name in colors else None
         width, order = (1.4, 3) if label else (0.7, 2)
-        axes.plot(x, _between(ecdf - grid), color=color, linewidth=width, zorder=order, label=label)
+        axes.plot(x, np.pad(ecdf - grid, 1), color=color, linewidth=width, zorder=order, label=label)
         outside = (ecdf < low) | (ecdf > high)
         axes.plot(grid[outside], (ecdf - grid)[outside], ".", markersize=3, color=color, zorder=order)
     unnamed = len(verdicts.keys() - colors.keys())
@@ -71,10 +71,6 @@ def _draw_ranks(axes: Axes, test: RankTest, colors: Mapping[str, str]) -> None:
         axes.plot([], [], color=INK, linewidth=0.7, label=f"and {unnamed} more")
     if verdicts:
         _legend_below(axes)
-
-
-def _between(values: np.ndarray, first: float = 0.0, last: float = 0.0) -> np.ndarray:
-    return np.concatenate([[first], values, [last]])
 
 
 def _legend_below(axes: Axes) -> None:

@@ -14,8 +14,7 @@ from pyrovae.base.errors import InputError
 from pyrovae.diagnostics.decomposition import COLLAPSED, Dimension
 from pyrovae.diagnostics.gaps import Gaps
 from pyrovae.diagnostics.surgery import Surgery
-from pyrovae.reports.figures.bounds import plainly
-from pyrovae.reports.figures.style import BLUE, GREEN, INK, QUIET, RED, UNIT, draws, new_figure, number, source
+from pyrovae.reports.figures.style import BLUE, GREEN, INK, PLAIN, QUIET, RED, UNIT, draws, new_figure, number, source
 from pyrovae.reports.figures.waterfall import Group, Part, draw_groups, waterfall
 
 PALE = "#eaa776"  # of the parts of what is RED
@@ -153,5 +152,5 @@ def _fit_dimension_axes(axes: Axes, names: Sequence[str], threshold: float) -> N
         axes.set_xlabel("rank of the dimension")
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, 0.0) if low < -threshold / 5 else -threshold / 5, high)
-    axes.yaxis.set_major_formatter(plainly)
+    axes.yaxis.set_major_formatter(PLAIN)
     axes.legend(loc="best")

@@ -47,11 +47,7 @@ def _is_image(shape: torch.Size) -> bool:
 
 
 def image_means(draws: Draws, site: str) -> Tensor:
-    """The means of p(x|z) at an observed site, (S, *shape).
-
-    Raises:
-        InputError: if its distribution has none.
-    """
+    """The means of p(x|z) at an observed site, (S, *shape). Raises InputError if its distribution has none."""
     if site not in draws.means:
         raise InputError(f"the distribution of site '{site}' has no mean to show; look at draws from it instead")
     return draws.means[site]
@@ -66,10 +62,7 @@ def range_of(images: Tensor) -> tuple[float, float]:
 def grid_figure(*grids: Tensor, like: Tensor, room: tuple[float, float] = (0.7, 0.6)) -> tuple[Figure, Axes]:
     """Grids of images (R, C, *shape) side by side, a cell 1 x 1 in the units of bare axes, whose rows count downwards.
 
-    Args:
-        grids: with the same number of rows.
-        like: images whose smallest and largest values are white and black.
-        room: inches for what stands beside them, (width, height).
+    The smallest and the largest value of ``like`` are white and black; ``room`` is for what stands beside, in inches.
     """
     rows, (height, width) = len(grids[0]), grids[0].shape[-2:]
     columns = sum(grid.shape[1] for grid in grids) + GAP * (len(grids) - 1)

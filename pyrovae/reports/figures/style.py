@@ -23,6 +23,7 @@ from pyrovae.data.protocol import Protocol
 
 DPI = 150
 UNIT = "nats per datum"
+PLAIN = "{x:,.10g}"  # how an axis writes its numbers without powers of ten
 INK, QUIET, FAINT = "#222222", "#8a8a8a", "#d9d9d9"
 MISSING = "#f5dcc0"  # of a pixel that is NaN
 BLUE, RED, GREEN = "#0072b2", "#d55e00", "#009e73"  # Okabe and Ito's, apart for every kind of colour vision
