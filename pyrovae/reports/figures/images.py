@@ -53,16 +53,10 @@ def image_means(draws: Draws, site: str) -> Tensor:
     return draws.means[site]
 
 
-def range_of(images: Tensor) -> tuple[float, float]:
-    """The smallest and the largest finite value: white and black."""
-    finite = images[images.isfinite()]
-    return (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
-
-
 def grid_figure(*grids: Tensor, like: Tensor, room: tuple[float, float] = (0.7, 0.6)) -> tuple[Figure, Axes]:
     """Grids of images (R, C, *shape) side by side, a cell 1 x 1 in the units of bare axes, whose rows count downwards.
 
-    The smallest and the largest value of ``like`` are white and black; ``room`` is for what stands beside, in inches.
+    The least and the greatest finite value of ``like`` are white and black; ``room``, in inches, is beside the grids.
     """
     rows, (height, width) = len(grids[0]), grids[0].shape[-2:]
     columns = sum(grid.shape[1] for grid in grids) + GAP * (len(grids) - 1)
@@ -71,7 +65,8 @@ def grid_figure(*grids: Tensor, like: Tensor, room: tuple[float, float] = (0.7, 
     figure.set_layout_engine("compressed")  # the one that knows of a fixed aspect
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    left, limits = 0.0, range_of(like)
+    finite, left = like[like.isfinite()], 0.0
+    limits = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
     for grid in grids:
         _show_grid(axes, grid, limits, left)
         left += grid.shape[1] + GAP

@@ -22,10 +22,12 @@ def training_curves(history: Sequence[Mapping[str, float]], *, best_epoch: int |
     if not history:
         raise InputError("expected a history of at least one epoch, got an empty one")
     titles = {"elbo": "ELBO", "reconstruction": "reconstruction", "kl_prior": "KL(q ‖ prior)"}
+    objectives = [(row.get("objective", row["elbo"]), row["elbo"]) for row in history]
+    other_objective = not all(math.isclose(*pair, rel_tol=1e-6) for pair in objectives)
     figure, panels = new_figure(9, 3.2, columns=3)
     for axes, (name, title) in zip(panels, titles.items(), strict=True):
         lines = {"training": (name, BLUE, "-"), "validation": (f"valid_{name}", RED, "-")}
-        if name == "elbo" and objective_differs(history):
+        if name == "elbo" and other_objective:
             lines["objective"] = ("objective", QUIET, "--")
         curves(axes, history, lines)
         if best_epoch is not None:
@@ -36,11 +38,6 @@ def training_curves(history: Sequence[Mapping[str, float]], *, best_epoch: int |
     panels[0].set_ylabel(UNIT + fitted)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
-
-
-def objective_differs(history: Sequence[Mapping[str, float]]) -> bool:
-    """Whether something else than the ELBO was optimized at some epoch."""
-    return any(not math.isclose(row.get("objective", row["elbo"]), row["elbo"], rel_tol=1e-6) for row in history)
 
 
 def curves(axes: Axes, history: Sequence[Mapping[str, float]], lines: dict[str, tuple[str, str, str]]) -> None:
