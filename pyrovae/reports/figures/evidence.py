@@ -48,9 +48,10 @@ def _group(name: str, account: Mapping[str, Any]) -> Group:
     for quantity, mean in at.items():
         if mean is None:
             raise InputError(f"report '{name}': the mean of {quantity} is not finite; look at its table for the data")
-    spans = {"kl_prior": (at["reconstruction"], at["elbo"]), "kl_posterior": (at["elbo"], at["log_evidence"])}
+    spans = {quantity: (0.0, mean) for quantity, mean in at.items()}
+    spans |= {"kl_prior": (at["reconstruction"], at["elbo"]), "kl_posterior": (at["elbo"], at["log_evidence"])}
     parts = [
-        Part(mixture if account["defensive"] else label, quantity, *spans.get(quantity, (0.0, at[quantity])), color)
+        Part(mixture if account["defensive"] else label, quantity, *spans[quantity], color)
         for quantity, (label, mixture, color) in LEDGER.items()
     ]
     unreliable = account["pareto_k"]["fraction_above"] + account["pareto_k"]["fraction_undefined"]
