@@ -19,7 +19,7 @@ from pyrovae.base.errors import InputError
 from pyrovae.pairs.handlers import Placed, Unconstrained, masked_filled
 from pyrovae.pairs.particles import Particles
 from pyrovae.pairs.structure import Structure, check_guide_support
-from pyrovae.pairs.supports import layers, to_support
+from pyrovae.pairs.supports import base_measure, layers, to_support
 from pyrovae.pairs.terms import sum_by_role
 from pyrovae.pairs.traces import Program, Sites, site_log_prob
 
@@ -30,7 +30,6 @@ class Site(NamedTuple):
     """One latent site, as a plain run of the model shows it."""
 
     batch_dim: int  # dimensions of plates that its values have
-    event_dim: int
     shape: torch.Size  # of one particle of one datum in unconstrained space: (*plates inside a datum, *event)
     has_bijection: bool  # whether there is a transform from unconstrained space
     is_discrete: bool
@@ -53,25 +52,15 @@ class Latents:
         model: program of p(x, z).
         guide: program of q(z|x).
         args: what both are called with, n rows.
-        plate: name of the data plate, where several plates hold all sites.
-        strategy: how the programs take particles ("vectorized", "tiled" or "looped"), where it is known from a block of
-            the same size; None finds out.
+        known: ``plate`` and ``strategy``, as :class:`~pyrovae.pairs.particles.Particles` takes them.
 
     Raises:
-        InputError: naming the site, if the pair has no per-datum weights or cannot be run on several particles.
+        InputError: as it does, and for a model without latent sites.
     """
 
-    def __init__(
-        self,
-        model: Program,
-        guide: Program,
-        args: Sequence[Any],
-        *,
-        plate: str | None = None,
-        strategy: str | None = None,
-    ) -> None:
+    def __init__(self, model: Program, guide: Program, args: Sequence[Any], **known: str | None) -> None:
         model = masked_filled(model)  # or NaN gradients under masks
-        self.particles = Particles(model, guide, args, plate=plate, strategy=strategy)
+        self.particles = Particles(model, guide, args, **known)
         self.model, self.guide, self.args, self.num_data = model, guide, args, self.particles.num_data
         self.structure: Structure = self.particles.structure
         self.sites = {n: _describe(site, self.structure) for n, site in self.particles.example.latent.items()}
@@ -82,11 +71,11 @@ class Latents:
 
     def draw(self, num_particles: int) -> Values:
         """z ~ q(z|x), site -> (K, n, ...)."""
-        return self._values(self.guide, num_particles)
+        return self._at({}, self.guide, lambda found, *_: self._of_run(found), num_particles=num_particles)
 
     def draw_prior(self, num_particles: int) -> Values:
         """z ~ p(z), site -> (K, n, ...)."""
-        return self._values(self.model, num_particles)
+        return self._at({}, self.model, lambda found, *_: self._of_run(found), num_particles=num_particles)
 
     def log_weight(self, num_particles: int) -> Tensor:
         """log p(x|z) + log p(z) - log q(z|x) of draws from the guide: (K, n) nats, float64; not all scored at once."""
@@ -105,7 +94,7 @@ class Latents:
 
     def log_joint(self, values: Values) -> Joint:
         """log p(x|z) and log p(z) at any latents (K, n, ...)."""
-        return self._score_model(values, Placed)
+        return self._score_model(values)
 
     def log_guide(self, values: Values) -> Tensor:
         """log q(z|x) at any latents: (K, n, ...) -> (K, n) nats.
@@ -122,7 +111,7 @@ class Latents:
         def read(found: Sites, _: Any, count: int) -> dict[str, Tensor]:
             return {name: self.particles.table(site_log_prob(site), count) for name, site in found.items()}
 
-        return self._at(values, self.guide, Placed, read)
+        return self._at(values, self.guide, read)
 
     # ----------------------------------------------------------------------------------------- in unconstrained space
 
@@ -134,12 +123,10 @@ class Latents:
     def unconstrain(self, values: Values) -> Tensor:
         """Latents as one real vector each: (K, n, ...) -> (K, n, num_dims)."""
 
-        def read(found: Sites, _: Any, __: int) -> Values:
-            return {
-                name: self._of_run(to_support(found[name]["fn"]).inv(found[name]["value"]), name) for name in self.sites
-            }
+        def read(found: Sites, *_: Any) -> Values:
+            return self._of_run(found, lambda site: to_support(site["fn"]).inv(site["value"]))
 
-        moved = self._at(values, self.model, Placed, read)
+        moved = self._at(values, self.model, read)
         return torch.cat([moved[name].reshape(len(moved[name]), self.num_data, -1) for name in self.sites], -1)
 
     def split_sites(self, u: Tensor) -> Values:
@@ -179,23 +166,18 @@ class Latents:
 
     # --------------------------------------------------------------------------------------------------------- inside
 
-    def _values(self, program: Program, num_particles: int) -> Values:
-        def read(found: Sites, _: Any, __: int) -> Values:
-            return {name: self._of_run(found[name]["value"], name) for name in self.sites}
-
-        return self._at({}, program, Placed, read, num_particles)
-
-    def _score_model(self, given: Values, handler: type[Placed]) -> Joint:
+    def _score_model(self, given: Values, handler: type[Placed] = Placed) -> Joint:
         def read(found: Sites, log_jacobians: list[Tensor], count: int) -> dict[str, Tensor]:
-            table = {"likelihood": self.zeros(count), "prior": self.zeros(count), "jacobian": self.zeros(count)}
+            log_probs = {"likelihood": list[Tensor](), "prior": list[Tensor](), "jacobian": log_jacobians}
             for site in found.values():
-                role = "likelihood" if site["is_observed"] else "prior"
-                table[role] = table[role] + self.particles.table(site_log_prob(site), count)
-            for log_jacobian in log_jacobians:
-                table["jacobian"] = table["jacobian"] + self.particles.table(log_jacobian, count)
-            return table | {f"value {name}": self._of_run(found[name]["value"], name) for name in self.sites}
+                log_probs["likelihood" if site["is_observed"] else "prior"].append(site_log_prob(site))
+            tables = {
+                role: sum((self.particles.table(each, count) for each in parts), start=self.zeros(count))
+                for role, parts in log_probs.items()
+            }
+            return tables | {f"value {name}": value for name, value in self._of_run(found).items()}
 
-        table = self._at(given, self.model, handler, read)
+        table = self._at(given, self.model, read, handler)
         values = {name: table[f"value {name}"] for name in self.sites}
         return Joint(table["likelihood"], table["prior"], table["jacobian"], values)
 
@@ -203,8 +185,8 @@ class Latents:
         self,
         values: Values,
         program: Program,
-        handler: type[Placed],
         read: Callable[[Sites, list[Tensor], int], dict[str, Tensor]],
+        handler: type[Placed] = Placed,
         num_particles: int | None = None,
     ) -> dict[str, Tensor]:
         """What ``read`` makes of one run with these latents, or of K runs of one particle where they are looped."""
@@ -220,8 +202,11 @@ class Latents:
         parts = [run({name: value[k : k + 1] for name, value in values.items()}, 1) for k in range(count)]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
-    def _of_run(self, value: Tensor, name: str) -> Tensor:
-        return self.particles.from_program(value, self.sites[name].batch_dim)
+    def _of_run(self, found: Sites, read: Callable[[Any], Tensor] = lambda site: site["value"]) -> Values:
+        """What a run holds at the latent sites, their values say -> (K, n, ...)."""
+        return {
+            name: self.particles.from_program(read(found[name]), site.batch_dim) for name, site in self.sites.items()
+        }
 
     def zeros(self, num_particles: int) -> Tensor:
         """A table (K, n) of zeros, float64, where the data are."""
@@ -236,13 +221,11 @@ def _describe(site: Any, structure: Structure) -> Site:
         real, has_bijection = to_support(fn).inv(value), True
     except NotImplementedError:
         real, has_bijection = value, False
-    event_dim = len(fn.event_shape)
-    batch_dim = value.dim() - event_dim
+    batch_dim = value.dim() - len(fn.event_shape)
     shape = list(real.shape)
     del shape[batch_dim + structure.dim]
     inner = torch.Size([1] * (structure.depth - batch_dim) + shape)
-    is_discrete = bool(getattr(fn.support, "is_discrete", False))
-    return Site(batch_dim, event_dim, inner, has_bijection, is_discrete, type(layers(fn)[-1]).__name__)
+    return Site(batch_dim, inner, has_bijection, base_measure(fn) == "mass", type(layers(fn)[-1]).__name__)
 
 
 def coordinates(shapes: Mapping[str, Sequence[int]]) -> list[str]:

@@ -1,6 +1,5 @@
 """What one run of a pair shows, its data plate and its sites; a pair without per-datum weights is refused by name."""
 
-from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
@@ -9,7 +8,7 @@ from pyro.poutine.util import site_is_subsample
 
 from pyrovae.base.errors import InputError
 from pyrovae.pairs.supports import base_measure, check_support, layers, support_of, support_text
-from pyrovae.pairs.traces import Program, TracePair, num_rows, plain_traces
+from pyrovae.pairs.traces import TracePair
 
 
 class Structure(NamedTuple):
@@ -22,27 +21,21 @@ class Structure(NamedTuple):
     drawn: dict[str, bool]  # site of the guide, in its order -> whether its draws carry gradients (rsample)
     has_discrete: bool  # whether a latent or auxiliary site has a discrete support
     observed: dict[str, str]  # site -> base measure of its density: "mass", "density" or "factor"
+    plate_scale: float  # how many data a row stands for
 
 
-def inspect_pair(model: Program, guide: Program, args: Sequence[Any], *, plate: str | None = None) -> Structure:
-    """Runs a pair once on ``args`` and tells its structure.
+def describe(run: TracePair, rows: int, *, plate: str | None = None) -> Structure:
+    """The structure that one run of a pair on ``rows`` data shows.
 
     Args:
-        model: program of the joint p(x, z).
-        guide: program of q(z|x).
-        args: what both are called with; the first dimension of the first tensor is the datum.
+        run: of the pair.
+        rows: how many data it was on.
         plate: name of the data plate, where several plates are shared by all sites.
 
     Raises:
         InputError: naming the site and the cause, for a pair whose per-datum weights are not defined and for
             data outside the support of the likelihood.
     """
-    rows = num_rows(args)
-    return describe(plain_traces(model, guide, args), rows, plate=plate)
-
-
-def describe(run: TracePair, rows: int, *, plate: str | None = None) -> Structure:
-    """The structure that one run of a pair on ``rows`` data shows; refuses as :func:`inspect_pair` says."""
     model_sites, guide_sites = run.joint, run.drawn
     _check_sites_match(model_sites, guide_sites)
     _check_no_subsampling(run)
@@ -51,8 +44,7 @@ def describe(run: TracePair, rows: int, *, plate: str | None = None) -> Structur
     frame = _data_frame(every, rows, plate)
     _check_dimensions_owned(every)
     _check_guide_spread(guide_sites)
-    _check_events_match(model_sites, guide_sites)
-    _check_plates_match(model_sites, guide_sites)
+    _check_shapes_match(model_sites, guide_sites)
     observed = {name: site for name, site in model_sites.items() if site["is_observed"]}
     for name, site in observed.items():
         _check_data_match(name, site)
@@ -63,13 +55,10 @@ def describe(run: TracePair, rows: int, *, plate: str | None = None) -> Structur
         depth=max(-f.dim for site in every.values() for f in site["cond_indep_stack"] if f.vectorized),
         latents=tuple(name for name, site in model_sites.items() if not site["is_observed"]),
         drawn={name: bool(getattr(site["fn"], "has_rsample", False)) for name, site in guide_sites.items()},
-        has_discrete=any(_is_discrete(site) for site in every.values() if not site["is_observed"]),
+        has_discrete=any(base_measure(s["fn"]) == "mass" for s in every.values() if not s["is_observed"]),
         observed={name: base_measure(site["fn"]) for name, site in observed.items()},
+        plate_scale=frame.full_size / frame.size,
     )
-
-
-def _is_discrete(site: dict) -> bool:
-    return bool(getattr(support_of(site["fn"]), "is_discrete", False))
 
 
 # ------------------------------------------------------------------------------------------ sites and plates
@@ -171,20 +160,16 @@ def _check_guide_spread(guide_sites: dict) -> None:
 # -------------------------------------------------------------------------------------- shapes and supports
 
 
-def _check_events_match(model_sites: dict, guide_sites: dict) -> None:
-    for name in model_sites.keys() & guide_sites.keys():
-        expected, given = model_sites[name]["fn"].event_shape, guide_sites[name]["fn"].event_shape
-        if given != expected:
+def _check_shapes_match(model_sites: dict, guide_sites: dict) -> None:
+    for name in (name for name in guide_sites if name in model_sites):
+        model, guide = model_sites[name]["fn"], guide_sites[name]["fn"]
+        if guide.event_shape != model.event_shape:
             raise InputError(
-                f"site '{name}': the model's distribution is over events of shape {tuple(expected)}, "
-                f"the guide's over {tuple(given)}"
+                f"site '{name}': the model's distribution is over events of shape {tuple(model.event_shape)}, "
+                f"the guide's over {tuple(guide.event_shape)}"
             )
-
-
-def _check_plates_match(model_sites: dict, guide_sites: dict) -> None:
-    for name in model_sites.keys() & guide_sites.keys():
-        shapes = [tuple(found[name]["fn"].batch_shape) for found in (model_sites, guide_sites)]
-        if any(a != b for a, b in zip_longest(*(reversed(shape) for shape in shapes), fillvalue=1)):
+        shapes = tuple(model.batch_shape), tuple(guide.batch_shape)
+        if any(a != b for a, b in zip_longest(*map(reversed, shapes), fillvalue=1)):
             raise InputError(
                 f"site '{name}': its plates make a batch of shape {shapes[0]} in the model and of {shapes[1]} in the "
                 "guide; draw it in the same plates"
@@ -216,7 +201,7 @@ def check_guide_support(run: TracePair, structure: Structure) -> None:
         InputError: naming the site, both families, and how many data have such draws.
     """
     prior, drawn = run.latent, run.drawn
-    for name in (name for name in structure.latents if name in drawn):
+    for name in structure.latents:
         fn = prior[name]["fn"]
         ours, theirs = layers(drawn[name]["fn"])[-1], layers(fn)[-1]
         support = support_of(ours)

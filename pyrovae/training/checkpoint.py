@@ -4,10 +4,10 @@ import csv
 import io
 import platform
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import pyro
@@ -83,14 +83,13 @@ def save(
     record: Mapping[str, Any],
     modules: Sequence[nn.Module],
     optimizer: PyroOptim,
-    device: torch.device,
 ) -> None:
     """Writes a checkpoint: the folder then holds this state, whole."""
     tensors = {f"weights/{name}": value for name, value in weights(modules).items()}
     tensors |= {f"best/{name}": value for name, value in state.best_weights.items()}
     tensors["rng/torch"] = torch.get_rng_state()
-    if device.type == "cuda":
-        tensors["rng/cuda"] = torch.cuda.get_rng_state(device)
+    if torch.cuda.is_initialized():
+        tensors["rng/cuda"] = torch.cuda.get_rng_state()
     optimizer_state = storage.flatten(optimizer.get_state(), tensors, "optimizer")
     progress = {name: value for name, value in vars(state).items() if name not in ("history", "best_weights")}
     content = {
@@ -109,13 +108,7 @@ def save(
     )
 
 
-def restore(
-    folder: Path,
-    settings: Mapping[str, Any],
-    modules: Sequence[nn.Module],
-    optimizer: PyroOptim,
-    device: torch.device,
-) -> Progress:
+def restore(folder: Path, settings: Mapping[str, Any], modules: Sequence[nn.Module], optimizer: PyroOptim) -> Progress:
     """Puts weights, optimizer and random state back as :func:`save` found them.
 
     Raises:
@@ -127,12 +120,10 @@ def restore(
     set_weights(modules, part(tensors, "weights/"), str(folder))
     restore_optimizer(optimizer, storage.unflatten(content["optimizer"], tensors))
     torch.set_rng_state(tensors["rng/torch"])
-    if "rng/cuda" in tensors and device.type == "cuda":
-        torch.cuda.set_rng_state(tensors["rng/cuda"], device)
-    state = Progress(**content["progress"], history=read_history(files["history.csv"].decode()))
-    state.best_weights = {name: value.to(device) for name, value in part(tensors, "best/").items()}
-    state.interrupted = False
-    return state
+    if "rng/cuda" in tensors and torch.cuda.is_initialized():
+        torch.cuda.set_rng_state(tensors["rng/cuda"])
+    history, best = read_history(files["history.csv"].decode()), part(tensors, "best/")
+    return Progress(**content["progress"] | {"interrupted": False}, history=history, best_weights=best)
 
 
 def restore_optimizer(optimizer: PyroOptim, state: dict) -> None:
@@ -210,7 +201,7 @@ def set_rng_state(state: Sequence[Tensor]) -> None:
         torch.cuda.set_rng_state_all(state[1:])
 
 
-class Snapshot:
+class Snapshot(AbstractContextManager):
     """Copies of tensors, and torch's random state on every device; as a context it is returned to at the end.
 
     Args:
@@ -240,10 +231,7 @@ class Snapshot:
         _copy(self.values, self.tensors)
         set_rng_state(self.noise)
 
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type | None, error: BaseException | None, where: TracebackType | None) -> None:
+    def __exit__(self, *error: Any) -> None:
         self.restore()
 
 

@@ -14,7 +14,8 @@ from pyrovae.base.errors import InputError
 from pyrovae.base.memory import blocks_of, explain_out_of_memory, out_of_memory
 from pyrovae.data.split import Split
 from pyrovae.pairs.context import evaluation_mode
-from pyrovae.pairs.structure import Structure, inspect_pair
+from pyrovae.pairs.particles import Particles
+from pyrovae.pairs.structure import Structure
 from pyrovae.pairs.traces import Program
 
 
@@ -92,7 +93,7 @@ def check_pair(
 def _inspect(model: Program, guide: Program, split: Split, rows: slice, plate: str | None, name: str) -> Structure:
     batch = split.batch(rows)
     try:
-        return inspect_pair(model, guide, batch, plate=plate)
+        return Particles(model, guide, batch, plate=plate, strategy="looped").structure
     except InputError:
         raise
     except (ValueError, RuntimeError) as error:

@@ -59,7 +59,7 @@ class CompiledSteps:
     meter: Meter
     modules: list[nn.Module]  # of the programs
     batches: Batches
-    plate: str | None  # name of the data plate, where several plates hold all sites
+    settings: dict[str, Any]  # of the fit; "compile" becomes False where steps are eager
     may_be_eager: bool  # whether steps that no graph can hold are taken eagerly, with a warning
     interrupted: Callable[[], bool]  # whether Ctrl-C was pressed
 
@@ -68,31 +68,26 @@ class CompiledSteps:
     checks: int = 0
     unchecked: int = 0  # steps since the last one
 
-    def compile(self) -> bool:
+    def compile(self) -> None:
         """Makes the step one graph, and checks it on other data than it was traced on.
 
-        Returns:
-            Whether it did; where steps may be eager it warns if not.
-
         Raises:
-            InputError: saying why not.
+            InputError: saying why not; where steps may be eager, a warning says it.
         """
-        return self._or_eager(self._trace)
+        self._or_eager(self._trace)
 
-    def epoch(self, take_steps: Callable[[Take, Callable[[], bool]], None], state: Progress) -> bool:
+    def epoch(self, take_steps: Callable[[Take, Callable[[], bool]], None], state: Progress) -> None:
         """Takes the steps of an epoch; again from its start and eagerly, where one of them was not finite or failed.
 
         Args:
             take_steps: takes the steps that are left by a function of batches, until another says to stop.
             state: where the fit stands, as ``take_steps`` moves it.
-
-        Returns:
-            Whether steps are compiled.
         """
-        compiled = self.replay is not None and self._or_eager(lambda: self._check_at_times(state.epoch))
+        if self.replay is not None:
+            self._or_eager(lambda: self._check_at_times(state.epoch))
         if self.replay is None:
             take_steps(self.take, self.interrupted)
-            return compiled
+            return
         first, start = state.step, self._begin(self.replay)
         try:
             take_steps(self._take_replayed, self.interrupted)
@@ -104,11 +99,11 @@ class CompiledSteps:
             reached, state.step = state.step, first
             start.restore()
             take_steps(self.take, lambda: self.interrupted() and state.step >= reached)
-        return True
 
-    def final_check(self) -> bool:
-        """Checks a last time that the programs are as traced; whether steps were replayed."""
-        return self.replay is not None and (not self.unchecked or self._or_eager(lambda: self._check(0)))
+    def final_check(self) -> None:
+        """Checks a last time that the programs are as traced."""
+        if self.replay is not None and self.unchecked:
+            self._or_eager(lambda: self._check(0))
 
     def _begin(self, replay: "Replay") -> "Snapshot":
         """Makes a replay ready for an epoch; the state to come back to."""
@@ -146,7 +141,7 @@ class CompiledSteps:
 
     def _trace(self) -> None:
         batches, other = self.batches.of_each_size(), self.batches.of_last_rows()
-        objective = without_synchronisation(self.step.objective, self.plate)
+        objective = without_synchronisation(self.step.objective, self.settings["plate"])
         model, guide = self.step.model, self.step.guide
         with explain_out_of_memory(f"a batch of {len(other[0])}, compiled: lower batch_size"):
             for batch in batches:
@@ -160,18 +155,17 @@ class CompiledSteps:
             replay.check(*other)
         self.replay = replay
 
-    def _or_eager(self, act: Callable[[], None]) -> bool:
+    def _or_eager(self, act: Callable[[], None]) -> None:
         try:
             act()
         except Untraceable as error:
             self.replay = self.start = None
             if self.interrupted():  # Ctrl-C went to the compiler too: nothing is wrong with the step
-                return True
+                return
             if not self.may_be_eager:
                 raise InputError(f"the step cannot be compiled: {error}; use compile=False") from error
             warnings.warn(f"the step is not compiled, and so slower: {error}", NotCompiled, stacklevel=2)
-            return False
-        return True
+            self.settings["compile"] = False
 
 
 def without_synchronisation(objective: ELBO, plate: str | None) -> Objective:

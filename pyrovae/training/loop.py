@@ -100,16 +100,16 @@ class Loop:
             meter=self.meter,
             modules=self.modules,
             batches=self.batches,
-            plate=self.settings["plate"],
+            settings=self.settings,
             may_be_eager=self.may_be_eager,
             interrupted=self.interrupted,
         )
-        self.settings["compile"] = self.compiled.compile()
+        self.compiled.compile()
 
     def _epoch(self) -> None:
         state, started = self.state, time.monotonic()
         if state.step == 0:
-            self.meter.restore([])
+            self.meter.sums.zero_()
             seed_everything("fit", self.settings["seed"], state.epoch)
         self.step.rate = self.schedule(state.epoch / self.epochs)
         for module in self.modules:
@@ -117,7 +117,7 @@ class Loop:
         if self.compiled is None:
             self._steps(self._take, self.interrupted)
         else:
-            self.settings["compile"] = self.compiled.epoch(self._steps, state)
+            self.compiled.epoch(self._steps, state)
         state.seconds += time.monotonic() - started
         if state.step == self.steps:
             self._end_epoch()
@@ -156,7 +156,7 @@ class Loop:
         if self.settings["patience"] and state.epoch >= self.warmup:
             self._watch(row["valid_elbo"], self.settings["patience"])
         if self.compiled and (state.stopped or state.epoch == self.epochs):
-            self.settings["compile"] = self.compiled.final_check()
+            self.compiled.final_check()
         self.after_epoch(state.epoch)
         if time.monotonic() - self.saved_at > CHECKPOINT_SECONDS:
             self._save()
@@ -174,14 +174,14 @@ class Loop:
     def _save(self) -> None:
         if self.folder is None:
             return
-        self.state.sums = self.meter.save()
-        save(self.folder, self.state, self.settings, self.record, self.modules, self.step.optim, self.device)
+        self.state.sums = self.meter.sums.tolist()
+        save(self.folder, self.state, self.settings, self.record, self.modules, self.step.optim)
         self.saved_at = time.monotonic()
 
     def _restore(self) -> None:
         assert self.folder is not None
-        self.state = restore(self.folder, self.settings, self.modules, self.step.optim, self.device)
-        self.meter.restore(self.state.sums)
+        self.state = restore(self.folder, self.settings, self.modules, self.step.optim)
+        self.meter.sums.copy_(torch.tensor(self.state.sums, dtype=torch.float64))
 
     def _show(self) -> None:
         now = time.monotonic()

@@ -16,8 +16,6 @@ from pyrovae.pairs.traces import Program, TracePair, plain_traces, site_log_prob
 from pyrovae.training.objectives import bounds
 from pyrovae.training.objectives.bounds import Bound
 
-NAMES = ("elbo", "reconstruction", "kl_prior", "objective")
-
 
 class Meter:
     """Sums over the data of an epoch, on their device.
@@ -39,15 +37,7 @@ class Meter:
         """Means over the data seen in this epoch, in nats per datum; waits for the device."""
         *sums, num_data = self.sums.tolist()
         reconstruction, kl, objective = (total / num_data if num_data else math.nan for total in sums)
-        return dict(zip(NAMES, (reconstruction - kl, reconstruction, kl, objective), strict=True))
-
-    def save(self) -> list[float]:
-        """The sums as plain numbers, for a checkpoint."""
-        return self.sums.tolist()
-
-    def restore(self, state: Sequence[float]) -> None:
-        """Makes them what :meth:`save` gave; nothing makes them zero."""
-        self.sums.copy_(torch.tensor(state or [0.0] * 4, dtype=torch.float64))
+        return _account(reconstruction, kl) | {"objective": objective}
 
 
 # ------------------------------------------------------------------------------------ objectives of Pyro's own
@@ -104,7 +94,10 @@ def validation_terms(model: Program, guide: Program, data: Split, batch_size: in
         seed_everything("validation", 0, start)
         batch = data.batch(slice(start, min(start + batch_size, len(data))))
         sums += _sampled_terms(model, guide, batch).cpu()
-    reconstruction, kl = (sums / len(data)).tolist()
+    return _account(*(sums / len(data)).tolist())
+
+
+def _account(reconstruction: float, kl: float) -> dict[str, float]:
     return {"elbo": reconstruction - kl, "reconstruction": reconstruction, "kl_prior": kl}
 
 

@@ -10,12 +10,16 @@ import torch
 
 from pyrovae.base.errors import InputError
 from pyrovae.evidence.evaluate import evaluate
-from pyrovae.pairs.particles import log_terms
-from pyrovae.pairs.structure import Structure, inspect_pair
+from pyrovae.pairs.particles import Particles, log_terms
+from pyrovae.pairs.structure import Structure
 from pyrovae.programs.oracles import ppca
 
 X = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
 UNIT = dist.Normal(torch.zeros(2), 1.0)
+
+
+def inspect_pair(model, guide, args, plate=None):
+    return Particles(model, guide, args, plate=plate, strategy="looped").structure
 
 
 def pair(likelihood=lambda z: dist.Normal(z.sum(-1, keepdim=True).expand(6, 3), 1.0).to_event(1), inside=None):
@@ -294,7 +298,7 @@ def test_structure():
     oracle = ppca(5, 2)
     x, _ = oracle.draw(7, seed=0)
     found = inspect_pair(oracle.model, oracle.guide, (x,))
-    assert found == Structure("data", -1, 1, ("z",), {"z": True}, False, {"x": "density"})
+    assert found == Structure("data", -1, 1, ("z",), {"z": True}, False, {"x": "density"}, 1.0)
 
 
 def test_structure_of_a_rescaled_plate_with_three_kinds_of_sites():
@@ -315,7 +319,7 @@ def test_structure_of_a_rescaled_plate_with_three_kinds_of_sites():
 
     found = inspect_pair(program(True), program(False), (X,))
     assert found.observed == {"x": "density", "label": "mass", "penalty": "factor"}
-    assert found.depth == 1
+    assert (found.depth, found.plate_scale) == (1, 10.0)
 
 
 @pytest.mark.parametrize("name, dim", [("plate_0", -1), ("plate_1", -2)])

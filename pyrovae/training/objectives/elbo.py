@@ -53,7 +53,7 @@ class AnalyticKLELBO(Objective):
         """The ELBO of one batch, its KL in closed form."""
         return bounds.mean([bounds.closed_form(run) for run in self.runs(model, guide, *args)], self.num_particles)
 
-    def _demand(self, structure: Structure, run: TracePair) -> None:
+    def _require_condition(self, structure: Structure, run: TracePair) -> None:
         if tuple(structure.drawn) != structure.latents:
             raise InputError(
                 f"AnalyticKLELBO needs the guide to draw the latents in the model's order, {list(structure.latents)}, "

@@ -48,15 +48,15 @@ class IWAE(Objective):
     @pyro.validation_enabled(False)
     def bound(self, model: Program, guide: Program, *args: Any) -> Bound:
         """The importance-weighted bound of one batch."""
-        particles, plate_scale = self.prepare(model, guide, *args)
+        particles = self.prepare(model, guide, *args)
         runs = [run.score() for run in self.runs(model, guide, *args)]
         table = partial(particles.table, num_particles=self.num_particles)
-        scale = scale_of_data(runs[0], table) if self._scales_all_alike else plate_scale
+        scale = scale_of_data(runs[0], table) if self._scales_all_alike else particles.structure.plate_scale
         log_weight = torch.cat([bounds.log_weight(run, table) for run in runs]) / scale  # (K, N)
         per_datum = log_weight.logsumexp(0) - math.log(self.num_particles)
         terms = torch.stack([bounds.terms(run) for run in runs]).sum(0) / self.num_particles
         return Bound(-(scale * per_datum).sum(), *terms)
 
-    def _demand(self, structure: Structure, run: TracePair) -> None:
+    def _require_condition(self, structure: Structure, run: TracePair) -> None:
         require_gradients(type(self).__name__, run)
         self._scales_all_alike = scales_all_alike(structure, run)

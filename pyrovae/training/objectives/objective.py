@@ -18,7 +18,7 @@ particles can be run, is found out once, by :meth:`Objective.prepare`.
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple, final
+from typing import Any, final
 
 import pyro
 import torch
@@ -26,20 +26,14 @@ from pyro.infer import ELBO
 from pyro.util import warn_if_nan
 from torch import Tensor
 
+from pyrovae.base.errors import check_at_least_one
 from pyrovae.base.random import preserve_rng_state
 from pyrovae.pairs.context import evaluation_mode, modules_of
-from pyrovae.pairs.particles import Particles, check_at_least_one
+from pyrovae.pairs.particles import Particles
 from pyrovae.pairs.structure import Structure
 from pyrovae.pairs.traces import Program, TracePair, num_rows, plain_traces
 from pyrovae.training.objectives.bounds import Bound
-from pyrovae.training.objectives.scales import differs_by_datum, require_drawn, rescaled, scale_of_plate
-
-
-class Prepared(NamedTuple):
-    """What a look at a pair has found."""
-
-    particles: Particles
-    plate_scale: float  # how many data a row stands for
+from pyrovae.training.objectives.scales import differs_by_datum, require_drawn, rescaled
 
 
 class Objective(ELBO):
@@ -56,7 +50,7 @@ class Objective(ELBO):
         super().__init__(num_particles=num_particles, vectorize_particles=vectorize_particles)
         self.plate = plate
         self._pair: tuple[Program, Program] | None = None
-        self._prepared: dict[int, Prepared] = {}  # of that pair, by the number of rows
+        self._prepared: dict[int, Particles] = {}  # of that pair, by the number of rows
 
     @abstractmethod
     def bound(self, model: Program, guide: Program, *args: Any) -> Bound:
@@ -72,7 +66,7 @@ class Objective(ELBO):
         """
 
     @final
-    def prepare(self, model: Program, guide: Program, *args: Any) -> Prepared:
+    def prepare(self, model: Program, guide: Program, *args: Any) -> Particles:
         """Looks at a pair, once for each number of rows; to be called before :meth:`bound` is traced.
 
         Random state, parameters and buffers are left as they were.
@@ -92,9 +86,8 @@ class Objective(ELBO):
     @final
     def runs(self, model: Program, guide: Program, *args: Any) -> list[TracePair]:
         """Runs of the pair on one batch: K of one particle where they are looped, else one of all K."""
-        particles, scale = self.prepare(model, guide, *args)
-        traces = particles.on(args).traces(self.num_particles)
-        return [rescaled(run, particles.structure, scale) for run in traces]
+        particles = self.prepare(model, guide, *args).on(args)
+        return [rescaled(run, particles.structure) for run in particles.traces(self.num_particles)]
 
     @final
     def differentiable_loss(self, model: Program, guide: Program, *args: Any) -> Tensor:
@@ -115,25 +108,22 @@ class Objective(ELBO):
             loss.backward(retain_graph=self.retain_graph)
         return _number(loss)
 
-    def _demand(self, structure: Structure, run: TracePair) -> None:
+    def _require_condition(self, structure: Structure, run: TracePair) -> None:
         """Refuses a pair for which this bound would be wrong; called once for each pair."""
 
-    def _look(self, model: Program, guide: Program, args: Sequence[Any]) -> Prepared:
+    def _look(self, model: Program, guide: Program, args: Sequence[Any]) -> Particles:
         require_drawn(plain_traces(model, guide, args))
         loops = self.num_particles == 1 or not self.vectorize_particles
         with pyro.validation_enabled(False):  # it would refuse values under a mask
             particles = Particles(model, guide, args, plate=self.plate, strategy="looped" if loops else None)
             if not self._prepared:
-                self._demand(particles.structure, particles.example)
-        every = particles.example.every_site
-        if particles.strategy == "tiled" and any(differs_by_datum(site["scale"]) for site in every):
-            particles = particles.by("looped")  # a scale for each row does not fit K copies of the batch
-        return Prepared(particles, scale_of_plate(every[0], particles.structure))
+                self._require_condition(particles.structure, particles.example)
+        scales = [site["scale"] for site in particles.example.every_site]
+        if particles.strategy == "tiled" and any(map(differs_by_datum, scales)):
+            return particles.by("looped")  # a scale for each row does not fit K copies of the batch
+        return particles
 
-    def _one_run(self, model: Program, guide: Program, args: Sequence[Any], kwargs: Any) -> TracePair:
-        return plain_traces(model, guide, args)
-
-    _get_trace = _one_run  # abstract in Pyro's class
+    _get_trace: Any = None  # abstract in Pyro's class; runs are made by ``runs``
 
 
 def _number(loss: Tensor) -> float:

@@ -12,23 +12,18 @@ from pyrovae.pairs.structure import Structure
 from pyrovae.pairs.traces import TracePair
 
 
-def scale_of_plate(site: Any, structure: Structure) -> float:
-    """How many data a row stands for, by the data plate that holds a site."""
-    frame = next(frame for frame in site["cond_indep_stack"] if frame.name == structure.plate)
-    return frame.full_size / frame.size
-
-
 def differs_by_datum(scale: float | Tensor) -> bool:
     """Whether a scale is a weight for each datum."""
     return isinstance(scale, Tensor) and scale.numel() > 1
 
 
-def rescaled(run: TracePair, structure: Structure, plate_scale: float) -> TracePair:
+def rescaled(run: TracePair, structure: Structure) -> TracePair:
     """Lets each of K copies of a row stand for as many data as the row did."""
     for site in run.every_site:
-        found = scale_of_plate(site, structure)
-        if found != plate_scale:
-            site["scale"] = site["scale"] * (plate_scale / found)
+        frame = next(frame for frame in site["cond_indep_stack"] if frame.name == structure.plate)
+        found = frame.full_size / frame.size
+        if found != structure.plate_scale:
+            site["scale"] = site["scale"] * (structure.plate_scale / found)
     return run
 
 
@@ -48,10 +43,9 @@ def scales_all_alike(structure: Structure, run: TracePair) -> bool:
     latent = [site["scale"] for site in every if not site["is_observed"]]
     if not all(alike(scales[0], scale) for scales in (observed, latent) for scale in scales):
         return False
-    plate = scale_of_plate(every[0], structure)
     if not latent or alike(observed[0], latent[0]):
         return True
-    if not (alike(observed[0], plate) or alike(latent[0], plate)):
+    if not any(alike(scales[0], structure.plate_scale) for scales in (observed, latent)):
         raise InputError(
             f"site '{next(iter(structure.observed))}' has one scale and the latents have another, neither that of "
             f"plate '{structure.plate}': a rescaled loss, or powers within the weights of IWAE? Rescale the loss by "

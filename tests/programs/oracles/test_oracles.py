@@ -11,7 +11,7 @@ from torch import nn
 
 import pyrovae as pv
 from pyrovae.base.errors import InputError
-from pyrovae.pairs.structure import inspect_pair
+from pyrovae.pairs.particles import Particles
 from pyrovae.programs.oracles import EXAMPLES
 
 # Gate figures for 200 data and 1,000 particles of a guide 1.3 times as wide, shifted by 0.3 standard deviations.
@@ -59,7 +59,7 @@ def sites(oracle, x, z):
     """Site -> value of the latents that `draw` gives."""
     if isinstance(z, dict):
         return z
-    (site,) = inspect_pair(oracle.model, oracle.guide, (x,)).latents
+    (site,) = Particles(oracle.model, oracle.guide, (x,), strategy="looped").structure.latents
     return {site: z}
 
 

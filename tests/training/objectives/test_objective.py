@@ -121,10 +121,10 @@ def test_batches_of_several_sizes_and_other_pairs_each_have_their_plan():
             objective.bound(counted, trained_guide, x)
             runs = len(calls) - before
         assert runs == 1  # no look at a size that was seen
-        assert [objective.prepare(counted, trained_guide, x).particles.num_data for x in (X, X[:3])] == [5, 3]
+        assert [objective.prepare(counted, trained_guide, x).num_data for x in (X, X[:3])] == [5, 3]
     case = built("convolution")
     with own_scope(case.model, case.guide):
-        assert objective.prepare(case.model, case.guide, *case.args).particles.strategy == "tiled"
+        assert objective.prepare(case.model, case.guide, *case.args).strategy == "tiled"
     for rows in (N, 2, 4):
         part = built("trained-on-a-part")._replace(args=(X[:rows],))
         assert_same(evaluated(SampledELBO(), part), evaluated(Trace_ELBO(), part))
@@ -134,9 +134,7 @@ def test_batches_of_several_sizes_and_other_pairs_each_have_their_plan():
 def test_the_way_is_that_of_the_evaluation(name):
     case = built(name)
     with own_scope(case.model, case.guide):
-        assert (
-            SampledELBO(2, plate=case.plate).prepare(case.model, case.guide, *case.args).particles.strategy == case.way
-        )
+        assert SampledELBO(2, plate=case.plate).prepare(case.model, case.guide, *case.args).strategy == case.way
 
 
 def test_preparing_leaves_random_state_modes_and_buffers():
@@ -227,7 +225,7 @@ def test_a_second_plate_must_be_told_from_that_of_the_data():
     case, square = ZOO["latents-in-an-inner-plate"](), doubles(Z, Z)
     with pytest.raises(InputError, match="name the data plate with plate="):
         IWAE(K).prepare(case.model, case.guide, square)
-    assert IWAE(K, plate="data").prepare(case.model, case.guide, square).particles.structure.plate == "data"
+    assert IWAE(K, plate="data").prepare(case.model, case.guide, square).structure.plate == "data"
 
 
 @pytest.mark.parametrize("make", [SampledELBO, AnalyticKLELBO, IWAE])
