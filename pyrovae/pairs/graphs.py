@@ -13,7 +13,8 @@ import shutil
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ContextDecorator, contextmanager
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +79,9 @@ def trace(function: Callable[..., Any], *inputs: Tensor) -> Graph:
         Untraceable: naming the line, if the function looks at the value of a tensor.
     """
     try:
-        module = make_fx(_watched(function), tracing_mode="real")(*inputs)
-    except Untraceable:
-        raise
+        module = make_fx(_Unseen()(function))(*inputs)
     except Exception as error:
-        if out_of_memory(error):
+        if isinstance(error, Untraceable) or out_of_memory(error):
             raise
         raise Untraceable(f"{_line(error)}: {_first_line(error)}") from error
     return _lift(module)
@@ -123,22 +122,19 @@ def captured(run: Callable[..., Any], *inputs: Tensor) -> Callable[..., None]:
 def _kernels(module: GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
     """What the inductor compiler makes of a module.
 
-    torch's private names: ``compile_fx`` takes a graph as it is, where ``torch.compile`` would trace it anew and guard
+    torch's private names: ``compile`` takes a graph as it is, where ``torch.compile`` would trace it anew and guard
     each call, for 3 to 14 % of a step (test_a_graph_is_compiled_as_it_is); ``fallback_random`` draws as torch draws
     (test_a_compiled_graph_draws_the_same_noise); the compiler's cache asks for fake tensors with a ``ShapeEnv``
     (test_what_this_machine_compiled_once_is_found_again).
     """
-    from torch._inductor import config
-    from torch._inductor.compile_fx import compile_fx
+    from torch._inductor import compile
     from torch._subclasses import FakeTensorMode
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
     fake = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
     shapes = [fake.from_tensor(tensor, static_shapes=True) for tensor in inputs]
     # Shapes are those of the trace; to assert them at each call would cost 2 us.
-    with config.patch(fallback_random=True, size_asserts=False, alignment_asserts=False):
-        kernels: Any = compile_fx(module, shapes)
-    return kernels
+    return compile(module, shapes, {"fallback_random": True, "size_asserts": False, "alignment_asserts": False})
 
 
 def compiler_missing(device: torch.device) -> str | None:
@@ -157,7 +153,7 @@ def _lift(module: GraphModule) -> Graph:
     first = next(iter(graph.nodes))
     for node in list(graph.nodes):
         if node.op == "get_attr":
-            tensor = _attribute(module, node.target)
+            tensor = attrgetter(node.target)(module)
             key = (tensor.device, tensor.dtype, tensor.data_ptr(), tensor.shape, tensor.stride())
             if key not in live:
                 with graph.inserting_before(first):
@@ -169,16 +165,10 @@ def _lift(module: GraphModule) -> Graph:
     return Graph(GraphModule(torch.nn.Module(), graph), tensors, 5e-3 if rounded else 1e-4)
 
 
-def _attribute(module: Any, name: str) -> Any:
-    for part in name.split("."):
-        module = getattr(module, part)
-    return module
-
-
 # ------------------------------------------------------------------------------------------ what is refused
 
 
-class _Unseen(TorchDispatchMode):
+class _Unseen(TorchDispatchMode, ContextDecorator):
     """Refuses every look at the value of a tensor.
 
     The tracer itself lets one at a parameter pass (test_a_look_at_a_value_is_refused_by_its_line, "of a live tensor").
@@ -195,14 +185,6 @@ def _looks(func: Any, args: Sequence[Any]) -> bool:
     if func is torch.ops.aten.index.Tensor:
         return any(index is not None and index.dtype == torch.bool for index in args[1])
     return torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags
-
-
-def _watched(function: Callable[..., Any]) -> Callable[..., Any]:
-    def run(*inputs: Tensor) -> Any:
-        with _Unseen():
-            return function(*inputs)
-
-    return run
 
 
 def _line(error: BaseException | None) -> str:

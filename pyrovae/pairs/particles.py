@@ -139,7 +139,9 @@ class Particles:
         return pyro.plate("_particles", num_particles, dim=-self.structure.depth - 1)(program)
 
     def _tiled(self, num_particles: int) -> Sequence[Any]:
-        return tiled_args(self.args, num_particles) if self.strategy == "tiled" else self.args
+        if self.strategy != "tiled":
+            return self.args
+        return each_batched(self.args, lambda arg: arg.repeat(num_particles, *[1] * (arg.dim() - 1)))
 
     def fastest(self) -> "Particles":
         """The same by the first strategy by which two particles can be run.
@@ -181,12 +183,12 @@ class Particles:
                 return False
         return True
 
-    def _in_one_run(self, num_particles: int) -> SiteTerms:
-        (run,) = self.traces(num_particles)
-        return read_terms(run, lambda log_prob: self.table(log_prob, num_particles))
-
-    def _looped(self, num_particles: int) -> SiteTerms:
-        runs = [read_terms(run, lambda log_prob: self.table(log_prob, 1)) for run in self.traces(num_particles)]
+    def _in_runs(self, num_particles: int) -> SiteTerms:
+        runs = [
+            read_terms(run, lambda log_prob: self.table(log_prob, num_particles)) for run in self.traces(num_particles)
+        ]
+        if len(runs) == 1:
+            return runs[0]
         return SiteTerms(
             *({name: torch.cat([run[role][name] for run in runs]) for name in runs[0][role]} for role in range(3))
         )
@@ -206,9 +208,7 @@ class Particles:
 
 
 STRATEGIES: dict[str, Callable[[Particles, int], SiteTerms]] = {  # from the fastest to the slowest
-    "vectorized": Particles._in_one_run,
-    "tiled": Particles._in_one_run,
-    "looped": Particles._looped,
+    **dict.fromkeys(("vectorized", "tiled", "looped"), Particles._in_runs),
     ONE_BY_ONE: Particles._one_by_one,
 }
 
@@ -259,18 +259,13 @@ def log_terms(
 
 def one_row(args: Sequence[Any], row: int) -> list[Any]:
     """The arguments for one datum: batches of one."""
+    return each_batched(args, lambda arg: arg[row : row + 1])
+
+
+def each_batched(args: Sequence[Any], act: Callable[[Tensor], Tensor]) -> list[Any]:
+    """The arguments, changed where their first dimension is the datum."""
     rows = num_rows(args)
-    return [arg[row : row + 1] if _batched(arg, rows) else arg for arg in args]
-
-
-def tiled_args(args: Sequence[Any], num_particles: int) -> list[Any]:
-    """The arguments for K copies of the batch, one after the other, as one batch."""
-    rows = num_rows(args)
-    return [arg.repeat(num_particles, *[1] * (arg.dim() - 1)) if _batched(arg, rows) else arg for arg in args]
-
-
-def _batched(arg: Any, rows: int) -> bool:
-    return isinstance(arg, Tensor) and arg.dim() > 0 and len(arg) == rows
+    return [act(arg) if isinstance(arg, Tensor) and arg.shape[:1] == (rows,) else arg for arg in args]
 
 
 def _close(a: Tensor, b: Tensor) -> bool:

@@ -75,19 +75,19 @@ def check_pair(
     Raises:
         InputError: naming the site or the row, or what the objective cannot be used for.
     """
-    structure, size = None, max(batch_size, 500)
+    size, splits = max(batch_size, 500), {"validation data": valid, "training data": train}
     with (
         torch.no_grad(),
         explain_out_of_memory(f"{size} data at once, even without gradients"),
         evaluation_mode(modules),
     ):
-        for split, name in ((valid, "validation data"), (train, "training data")):
-            if split is None:
-                continue
-            for rows in blocks_of(len(split), size):
-                structure = _inspect(model, guide, split, rows, plate, name)
-    assert structure is not None
-    check_objective(objective, structure)
+        found = [
+            _inspect(model, guide, split, rows, plate, name)
+            for name, split in splits.items()
+            if split is not None
+            for rows in blocks_of(len(split), size)
+        ]
+    check_objective(objective, found[-1])
 
 
 def _inspect(model: Program, guide: Program, split: Split, rows: slice, plate: str | None, name: str) -> Structure:
@@ -99,7 +99,7 @@ def _inspect(model: Program, guide: Program, split: Split, rows: slice, plate: s
     except (ValueError, RuntimeError) as error:
         if out_of_memory(error):
             raise
-        missing = ~batch[0].isfinite().flatten(1).all(1) if batch[0].dim() > 1 else ~batch[0].isfinite()
+        missing = ~batch[0].isfinite().reshape(len(batch[0]), -1).all(1)
         if not missing.any():
             raise InputError(f"the programs do not run on the data: {str(error).splitlines()[0]}") from error
         raise InputError(

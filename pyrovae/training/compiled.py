@@ -25,7 +25,6 @@ from pyrovae.base.random import preserve_rng_state
 from pyrovae.data.batches import Batch, Batches
 from pyrovae.pairs.graphs import Untraceable, captured, compiler_missing, trace
 from pyrovae.training.checkpoint import Progress, Snapshot, weights
-from pyrovae.training.meter import Meter
 from pyrovae.training.objectives.elbo import AnalyticKLELBO, SampledELBO
 from pyrovae.training.objectives.objective import Objective
 from pyrovae.training.optimizers import Adam, as_function, unconstrained_parameters
@@ -41,10 +40,10 @@ Take = Callable[[Batch], None]
 
 def is_compiled(choice: bool | str, num_steps: int, device: torch.device, folder: str | Path | None) -> bool:
     """Whether a step is compiled: as was said, as it was in the run that goes on, or as it is worth it."""
-    if not isinstance(choice, bool) and choice != "auto":
-        raise InputError(f'compile is True, False or "auto", got {choice!r}')
     if isinstance(choice, bool):
         return choice
+    if choice != "auto":
+        raise InputError(f'compile is True, False or "auto", got {choice!r}')
     if folder is not None and storage.holds_run(folder):
         return bool(storage.read(folder)[0]["settings"].get("compile"))
     return device.type == "cuda" or (num_steps >= REPAID and compiler_missing(device) is None)
@@ -54,9 +53,7 @@ def is_compiled(choice: bool | str, num_steps: int, device: torch.device, folder
 class CompiledSteps:
     """The steps of a fit as replays of one graph, and eager ones where no graph can stand for them."""
 
-    step: Step
-    take: Take  # takes the step eagerly, and counts it by the meter
-    meter: Meter
+    step: Step  # as it is taken eagerly
     modules: list[nn.Module]  # of the programs
     batches: Batches
     settings: dict[str, Any]  # of the fit; "compile" becomes False where steps are eager
@@ -86,7 +83,7 @@ class CompiledSteps:
         if self.replay is not None:
             self._or_eager(lambda: self._check_at_times(state.epoch))
         if self.replay is None:
-            take_steps(self.take, self.interrupted)
+            take_steps(self.step.take, self.interrupted)
             return
         first, start = state.step, self._begin(self.replay)
         try:
@@ -98,7 +95,7 @@ class CompiledSteps:
         except Exception:  # what was not finite is named now; any other error comes again
             reached, state.step = state.step, first
             start.restore()
-            take_steps(self.take, lambda: self.interrupted() and state.step >= reached)
+            take_steps(self.step.take, lambda: self.interrupted() and state.step >= reached)
 
     def final_check(self) -> None:
         """Checks a last time that the programs are as traced."""
@@ -151,7 +148,7 @@ class CompiledSteps:
             with Snapshot(weights(self.modules).values()), torch.no_grad():
                 objective.bound(model, guide, *batches[0])  # makes parameters that exist in training alone
             update = as_function(self.step.optim, [p for p in unconstrained_parameters() if p.requires_grad])
-            replay = Replay(self.step, objective, update, self.meter, self.modules, batches[0])
+            replay = Replay(self.step, objective, update, self.modules, batches[0])
             replay.check(*other)
         self.replay = replay
 
@@ -191,15 +188,14 @@ class Replay:
         Untraceable: saying why, for a step that no graph can hold.
     """
 
-    step: Step  # for its programs
+    step: Step  # for its programs, and its meter
     objective: Objective
     update: Adam
-    meter: Meter
     modules: list[nn.Module]
     example: InitVar[Batch]  # of what it will be called with; a batch of another size is taken untraced
 
     def __post_init__(self, example: Batch) -> None:
-        self.rate = torch.ones_like(self.meter.sums[0])  # factor on the learning rates, which each replay reads
+        self.rate = torch.ones_like(self.step.meter.sums[0])  # factor on the learning rates, which each replay reads
         self.rows, self.live = len(example[0]), list[Tensor]()
         with self.snapshot():  # runs that tracing needs are undone
             self.graph = trace(self._take, *example).compiled(*example)
@@ -219,12 +215,12 @@ class Replay:
 
     def _count(self, *batch: Tensor) -> Tensor:
         bound = self.objective.bound(self.step.model, self.step.guide, *batch)
-        self.meter.add(bound, len(batch[0]), self.step.scales[len(batch[0])])
+        self.step.count(bound, len(batch[0]))
         return bound.loss
 
     def snapshot(self) -> "Snapshot":
         """All that a step changes, as it is now."""
-        return Snapshot([*weights(self.modules).values(), *self.update.state(), self.meter.sums, *self.live])
+        return Snapshot([*weights(self.modules).values(), *self.update.state(), self.step.meter.sums, *self.live])
 
     def begin(self) -> None:
         """Goes on where the eager step and its optimizer are."""
@@ -238,7 +234,7 @@ class Replay:
 
     def require_finite(self) -> None:
         """Raises NonFiniteLoss unless every loss and gradient was finite: their sums keep what was not. Waits."""
-        tensors = [self.meter.sums[2], *(slot.state["exp_avg_sq"] for slot in self.update.slots)]
+        tensors = [self.step.meter.sums[2], *(slot.state["exp_avg_sq"] for slot in self.update.slots)]
         if any(torch.stack([(tensor * 0).sum() for tensor in tensors]).tolist()):  # NaN of NaN and infinity
             raise NonFiniteLoss("a loss or a gradient since the epoch began is not finite")
 
@@ -277,6 +273,6 @@ class Replay:
     def _sums(self, run: Callable[..., Any], batch: Batch) -> Tensor:
         """What a run adds to the sums, (4,); all that it changes is put back."""
         with self.snapshot():
-            self.meter.sums.zero_()
+            self.step.meter.sums.zero_()
             run(*batch)
-            return self.meter.sums.clone()
+            return self.step.meter.sums.clone()

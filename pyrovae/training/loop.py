@@ -26,7 +26,7 @@ from pyrovae.pairs.traces import Program
 from pyrovae.training.checkpoint import Progress, restore, save, set_weights, weights
 from pyrovae.training.checks import check_pair
 from pyrovae.training.compiled import CompiledSteps
-from pyrovae.training.meter import Meter, validation_terms
+from pyrovae.training.meter import validation_terms
 from pyrovae.training.optimizers import OptimizerMaker, forget_gradients, unconstrained_parameters
 from pyrovae.training.step import NonFiniteLoss, Step, numerics_of_training
 
@@ -63,7 +63,7 @@ class Loop:
         if self.warmup > 0:
             trained = tempered(trained[0], self.beta), tempered(trained[1], self.beta)
         self.step = Step(*trained, self.optimizer, self.objective)
-        self.meter, self.state = Meter(self.device), Progress()
+        self.meter, self.state = self.step.meter, Progress()
         self.compiled: CompiledSteps | None = None
         self.saved_at = self.shown_at = time.monotonic()
 
@@ -96,8 +96,6 @@ class Loop:
         self.shown.set_description("compiling the step")
         self.compiled = CompiledSteps(
             step=self.step,
-            take=self._take,
-            meter=self.meter,
             modules=self.modules,
             batches=self.batches,
             settings=self.settings,
@@ -115,7 +113,7 @@ class Loop:
         for module in self.modules:
             module.train()
         if self.compiled is None:
-            self._steps(self._take, self.interrupted)
+            self._steps(self.step.take, self.interrupted)
         else:
             self.compiled.epoch(self._steps, state)
         state.seconds += time.monotonic() - started
@@ -137,11 +135,6 @@ class Loop:
                 state.step += 1
                 self.shown.update(done + 1 - self.shown.n)
                 self._show()
-
-    def _take(self, batch: Batch) -> None:
-        """One step of Pyro's SVI, and what is logged of it."""
-        bound = self.step.step(*batch)
-        self.meter.add(bound, len(batch[0]), self.step.scales[len(batch[0])])
 
     def _end_epoch(self) -> None:
         state = self.state

@@ -18,14 +18,14 @@ from pyrovae.training.objectives.bounds import Bound
 
 
 class Meter:
-    """Sums over the data of an epoch, on their device.
+    """Sums over the data of an epoch, on the device that a fit makes its tensors on.
 
     Attributes:
         sums: float64, (4,): reconstruction, KL and objective, in nats, and the number of data.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.sums = torch.zeros(4, dtype=torch.float64, device=device)
+    def __init__(self) -> None:
+        self.sums = torch.zeros(4, dtype=torch.float64)
 
     def add(self, bound: Bound, num_data: int, scale: float) -> None:
         """Counts one step on so many rows, each of which stands for ``scale`` data in the loss."""

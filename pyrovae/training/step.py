@@ -18,7 +18,7 @@ from pyrovae.pairs.context import evaluation_mode
 from pyrovae.pairs.traces import Program
 from pyrovae.training import optimizers
 from pyrovae.training.checkpoint import rng_state, set_rng_state
-from pyrovae.training.meter import Recorded, not_finite_sites, plate_scale
+from pyrovae.training.meter import Meter, Recorded, not_finite_sites, plate_scale
 from pyrovae.training.objectives.bounds import Bound
 from pyrovae.training.objectives.objective import Objective
 from pyrovae.training.optimizers import OptimizerMaker, forget_gradients, unconstrained_parameters
@@ -40,6 +40,7 @@ class Step(SVI):
     Attributes:
         rate: factor on every learning rate.
         scales: rows of a batch -> how many data a row stands for.
+        meter: of what :meth:`take` took.
     """
 
     def __init__(self, model: Program, guide: Program, optimizer: PyroOptim | OptimizerMaker, objective: ELBO) -> None:
@@ -49,6 +50,7 @@ class Step(SVI):
         super().__init__(model, guide, optimizer, self.objective)
         self.rate = 1.0
         self.scales: dict[int, float] = {}
+        self.meter = Meter()
 
     def prime(self, batches: Sequence[tuple[Tensor, ...]], modules: Sequence[nn.Module]) -> None:
         """Lets the objective guess its plates now, so that no step draws numbers for it; clears old gradients.
@@ -87,6 +89,14 @@ class Step(SVI):
             self.optim(parameters)
         forget_gradients(parameter for group in groups for parameter in group["params"])
         return bound
+
+    def take(self, batch: Sequence[Tensor]) -> None:
+        """Takes one step, and counts it."""
+        self.count(self.step(*batch), len(batch[0]))
+
+    def count(self, bound: Bound, num_data: int) -> None:
+        """Adds what is logged of a step on so many rows."""
+        self.meter.add(bound, num_data, self.scales[num_data])
 
     def _loss_and_grads(self, *batch: Tensor) -> Bound:
         """The loss, its gradients left on the parameters, and the terms of the ELBO."""

@@ -1,18 +1,6 @@
-r"""Training bounds that look at no value of a tensor, so that a whole step of training can be one graph.
+"""Training bounds that look at no value of a tensor, so that a whole step of training can be one graph.
 
-With particles :math:`z_{nk} \sim q(z \mid x_n)`, k = 1..K, of data n = 1..N and
-
-.. math:: \log w_{nk} = \log p(x_n \mid z_{nk}) + \log p(z_{nk}) - \log q(z_{nk} \mid x_n)
-
-they are
-
-.. math::
-    \mathrm{SampledELBO} &= \textstyle\sum_n \frac{1}{K} \sum_k \log w_{nk} \\
-    \mathrm{AnalyticKLELBO} &= \textstyle\sum_n \frac{1}{K} \sum_k \log p(x_n \mid z_{nk})
-        - \mathrm{KL}\big(q(z \mid x_n) \,\|\, p(z)\big) \\
-    \mathrm{IWAE} &= \textstyle\sum_n \log \frac{1}{K} \sum_k w_{nk}
-
-in expectation ELBO <= IWAE <= log p(x). What has to compare values, the structure of the pair and the way its
+In expectation ELBO <= IWAE <= log p(x). What has to compare values, the structure of the pair and the way its
 particles can be run, is found out once, by :meth:`Objective.prepare`.
 """
 
