@@ -132,7 +132,7 @@ def _kernels(module: GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
     fake = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
-    shapes = [fake.from_tensor(tensor, static_shapes=True) for tensor in inputs]
+    shapes: list[Any] = [fake.from_tensor(tensor, static_shapes=True) for tensor in inputs]
     # Shapes are those of the trace; to assert them at each call would cost 2 us.
     return compile(module, shapes, {"fallback_random": True, "size_asserts": False, "alignment_asserts": False})
 

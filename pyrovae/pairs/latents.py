@@ -48,14 +48,11 @@ class Joint(NamedTuple):
 class Latents:
     """The latents of a pair for the n data in ``args``; for use inside ``isolated``.
 
-    Args:
-        model: program of p(x, z).
-        guide: program of q(z|x).
-        args: what both are called with, n rows.
-        known: ``plate`` and ``strategy``, as :class:`~pyrovae.pairs.particles.Particles` takes them.
+    What it is made of is what :class:`~pyrovae.pairs.particles.Particles` are made of.
 
     Raises:
-        InputError: as it does, and for a model without latent sites.
+        InputError: naming the site, if the pair has no per-datum weights or cannot be run on several particles; for a
+            model without latent sites.
     """
 
     def __init__(self, model: Program, guide: Program, args: Sequence[Any], **known: str | None) -> None:

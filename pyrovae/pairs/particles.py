@@ -56,7 +56,8 @@ class Particles:
         looked_at = one_row(args, 0) if strategy == ONE_BY_ONE else args
         self.example = plain_traces(model, guide, looked_at)
         self.structure: Structure = describe(self.example, num_rows(looked_at), plate=plate)
-        self.strategy: str = strategy or self.fastest().strategy
+        with pyro.validation_enabled(False):  # Pyro would refuse the masked values that the look let through
+            self.strategy: str = strategy or self.fastest().strategy
 
     def on(self, args: Sequence[Any]) -> "Particles":
         """The same for other data, as many of them, without another look."""
@@ -249,12 +250,9 @@ def log_terms(
     """
     check_at_least_one(num_particles=num_particles)
     with own_scope(model, guide) as (model, guide, _), on_device(home_device(model, guide)):
-        # The look is validated; afterwards Pyro would refuse the masked values that it let through.
-        strategy = "looped" if vectorize else ONE_BY_ONE
-        particles = Particles(model, guide, args, plate=plate, strategy=strategy)
+        particles = Particles(model, guide, args, plate=plate, strategy=None if vectorize else ONE_BY_ONE)
         with pyro.validation_enabled(False):
-            found = particles.fastest() if vectorize else particles
-            return sum_by_role(found.log_terms(num_particles))
+            return sum_by_role(particles.log_terms(num_particles))
 
 
 def one_row(args: Sequence[Any], row: int) -> list[Any]:

@@ -1,19 +1,17 @@
 """What cannot be fitted is refused before a first step, by argument, site or row: the pair is run over all data."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import torch
 from pyro.infer import ELBO, RenyiELBO, TraceMeanField_ELBO
-from torch import nn
 
 from pyrovae.base import storage
 from pyrovae.base.errors import InputError
 from pyrovae.base.memory import blocks_of, explain_out_of_memory, out_of_memory
 from pyrovae.data.split import Split
-from pyrovae.pairs.context import evaluation_mode
 from pyrovae.pairs.particles import Particles
 from pyrovae.pairs.structure import Structure
 from pyrovae.pairs.traces import Program
@@ -60,29 +58,17 @@ def check_parts(objective: Any, optimizer: Any, schedule: Any) -> None:
 
 
 def check_pair(
-    model: Program,
-    guide: Program,
-    modules: Sequence[nn.Module],
-    train: Split,
-    valid: Split | None,
-    objective: ELBO,
-    *,
-    batch_size: int,
-    plate: str | None,
+    pair: tuple[Program, Program], train: Split, valid: Split | None, objective: ELBO, settings: Mapping[str, Any]
 ) -> None:
-    """Runs the pair once over all data: every ``pyro.param`` exists afterwards, and every value is in support.
+    """Runs a pair once over all data: every ``pyro.param`` exists afterwards, and every value is in support.
 
     Raises:
         InputError: naming the site or the row, or what the objective cannot be used for.
     """
-    size, splits = max(batch_size, 500), {"validation data": valid, "training data": train}
-    with (
-        torch.no_grad(),
-        explain_out_of_memory(f"{size} data at once, even without gradients"),
-        evaluation_mode(modules),
-    ):
+    size, splits = max(settings["batch_size"], 500), {"validation data": valid, "training data": train}
+    with torch.no_grad(), explain_out_of_memory(f"{size} data at once, even without gradients"):
         found = [
-            _inspect(model, guide, split, rows, plate, name)
+            _inspect(pair, split, rows, settings["plate"], name)
             for name, split in splits.items()
             if split is not None
             for rows in blocks_of(len(split), size)
@@ -90,10 +76,10 @@ def check_pair(
     check_objective(objective, found[-1])
 
 
-def _inspect(model: Program, guide: Program, split: Split, rows: slice, plate: str | None, name: str) -> Structure:
+def _inspect(pair: tuple[Program, Program], split: Split, rows: slice, plate: str | None, name: str) -> Structure:
     batch = split.batch(rows)
     try:
-        return Particles(model, guide, batch, plate=plate, strategy="looped").structure
+        return Particles(*pair, batch, plate=plate, strategy="looped").structure
     except InputError:
         raise
     except (ValueError, RuntimeError) as error:

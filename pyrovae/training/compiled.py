@@ -11,6 +11,7 @@ on Adam's state for good, and an epoch that ends so is taken again from its star
 import warnings
 from collections.abc import Callable
 from dataclasses import InitVar, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,6 @@ class CompiledSteps:
     replay: "Replay | None" = None  # None where steps are eager
     start: Snapshot | None = None  # of the epoch
     checks: int = 0
-    unchecked: int = 0  # steps since the last one
 
     def compile(self) -> None:
         """Makes the step one graph, and checks it on other data than it was traced on.
@@ -80,15 +80,15 @@ class CompiledSteps:
             take_steps: takes the steps that are left by a function of batches, until another says to stop.
             state: where the fit stands, as ``take_steps`` moves it.
         """
-        if self.replay is not None:
-            self._or_eager(lambda: self._check_at_times(state.epoch))
-        if self.replay is None:
+        if self.replay:
+            self._or_eager(partial(self._check_at_times, self.replay, state.epoch))
+        if not self.replay:
             take_steps(self.step.take, self.interrupted)
             return
-        first, start = state.step, self._begin(self.replay)
+        replay, first, start = self.replay, state.step, self._begin(self.replay)
         try:
-            take_steps(self._take_replayed, self.interrupted)
-            self.replay.end()
+            take_steps(replay.take, self.interrupted)
+            replay.end()
         except (InputError, KeyboardInterrupt):  # bad data, or Ctrl-C for the second time
             start.restore()
             raise
@@ -99,8 +99,8 @@ class CompiledSteps:
 
     def final_check(self) -> None:
         """Checks a last time that the programs are as traced."""
-        if self.replay is not None and self.unchecked:
-            self._or_eager(lambda: self._check(0))
+        if self.replay and self.replay.unchecked:
+            self._or_eager(partial(self._check, self.replay, 0))
 
     def _begin(self, replay: "Replay") -> "Snapshot":
         """Makes a replay ready for an epoch; the state to come back to."""
@@ -110,28 +110,19 @@ class CompiledSteps:
             self.start.save()
         return self.start
 
-    def _take_replayed(self, batch: Batch) -> None:
-        assert self.replay is not None
-        self.replay(*batch)
-        self.unchecked += 1
-        if self.unchecked % STEPS_UNSEEN == 0 and not batch[0].is_cuda:
-            self.replay.require_finite()
-
-    def _check_at_times(self, epoch: int) -> None:
+    def _check_at_times(self, replay: "Replay", epoch: int) -> None:
         """The tensors of the programs each time, once in a while a run of them."""
-        assert self.replay is not None
         self.checks += 1
-        if self.checks > FIRST_CHECKS and self.unchecked < STEPS_UNCHECKED:
-            self.replay.check_parts()
+        if self.checks > FIRST_CHECKS and replay.unchecked < STEPS_UNCHECKED:
+            replay.check_parts()
         else:
-            self._check(epoch)
+            self._check(replay, epoch)
 
-    def _check(self, epoch: int) -> None:
-        assert self.replay is not None
-        steps, self.unchecked = self.unchecked, 0
+    def _check(self, replay: "Replay", epoch: int) -> None:
+        steps, replay.unchecked = replay.unchecked, 0
         try:
-            self.replay.check_parts()
-            self.replay.check(*self.batches.example(epoch))
+            replay.check_parts()
+            replay.check(*self.batches.example(epoch))
         except Untraceable as error:
             since = f"; up to {steps} steps before this was seen were taken as traced" if steps else ""
             raise Untraceable(f"{error}{since}") from error
@@ -201,10 +192,14 @@ class Replay:
             self.graph = trace(self._take, *example).compiled(*example)
             self.run = captured(self.graph, *example) if example[0].is_cuda else self.graph
         self.live, self.parts = self.graph.live, self._parts()
+        self.unchecked = 0  # steps since the last check
 
-    def __call__(self, *batch: Tensor) -> None:
+    def take(self, batch: Batch) -> None:
         """Takes one step."""
         (self.run if len(batch[0]) == self.rows else self._take)(*batch)
+        self.unchecked += 1
+        if self.unchecked % STEPS_UNSEEN == 0 and not batch[0].is_cuda:
+            self.require_finite()
 
     def _take(self, *batch: Tensor) -> tuple[()]:
         loss = self._count(*batch)

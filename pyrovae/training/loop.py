@@ -70,8 +70,8 @@ class Loop:
     def run(self, *, resume: bool, visible: bool) -> None:
         """Trains to the end, to the end of patience or to Ctrl-C, whichever comes first."""
         seed_everything("fit", self.settings["seed"])
-        data, plate = (self.train, self.valid), self.settings["plate"]
-        check_pair(*self.pair, self.modules, *data, self.objective, batch_size=self.batch_size, plate=plate)
+        with evaluation_mode(self.modules):
+            check_pair(self.pair, self.train, self.valid, self.objective, self.settings)
         self.step.prime(self.batches.of_each_size(), self.modules)
         with numerics_of_training(), _interruptible() as self.interrupted:
             if resume:

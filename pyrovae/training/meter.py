@@ -62,7 +62,7 @@ class Recorded:
             self.objective = copy.copy(objective)
             self.objective._get_trace = self._remembering(self.objective._get_trace)
 
-    def loss_and_grads(self, model: Program, guide: Program, *batch: Tensor) -> Bound:
+    def bound_and_grads(self, model: Program, guide: Program, *batch: Tensor) -> Bound:
         """The loss, its gradients added to those of the parameters, and the terms of the ELBO."""
         self.seen.clear()
         loss = self.objective.loss_and_grads(model, guide, *batch)

@@ -79,7 +79,7 @@ class Step(SVI):
             NonFiniteLoss: naming site or parameter; the parameters and the random state are as before.
         """
         noise = rng_state()
-        bound = self._loss_and_grads(*batch)
+        bound = (self.recorded or self.objective).bound_and_grads(self.model, self.guide, *batch)
         parameters = unconstrained_parameters()
         if fault := _not_finite(bound.loss, parameters):
             set_rng_state(noise)
@@ -97,15 +97,6 @@ class Step(SVI):
     def count(self, bound: Bound, num_data: int) -> None:
         """Adds what is logged of a step on so many rows."""
         self.meter.add(bound, num_data, self.scales[num_data])
-
-    def _loss_and_grads(self, *batch: Tensor) -> Bound:
-        """The loss, its gradients left on the parameters, and the terms of the ELBO."""
-        if self.recorded:
-            return self.recorded.loss_and_grads(self.model, self.guide, *batch)
-        bound = self.objective.bound(self.model, self.guide, *batch)
-        if bound.loss.requires_grad:
-            bound.loss.backward()
-        return bound._replace(loss=bound.loss.detach())
 
     def _diagnosis(self, batch: Sequence[Tensor], fault: str) -> str:
         """What is not finite on a batch: the site if one can be found, else the fault that was seen."""

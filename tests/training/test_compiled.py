@@ -432,14 +432,14 @@ def test_an_epoch_that_failed_is_taken_again_eagerly_and_the_next_one_compiled(m
     expected = fit(eager, points(), False)
 
     def failing_once(take, batch):
-        taken.append(take.__name__)
+        taken.append(type(take.__self__).__name__)
         if len(taken) == 5:  # the second of three steps in the second epoch
             raise RuntimeError("a passing failure")
         take(batch)
 
     at_each_step(monkeypatch, failing_once)
     fitted = fit(compiled, points(), True)
-    assert taken == ["_take_replayed"] * 5 + ["take"] * 3 + ["_take_replayed"] * 6
+    assert taken == ["Replay"] * 5 + ["Step"] * 3 + ["Replay"] * 6
     assert fitted.settings["compile"] is True
     for a, b in zip(without_time(expected.history), without_time(fitted.history), strict=True):
         assert a == pytest.approx(b, rel=1e-5)

@@ -30,7 +30,6 @@ class SampledELBO(Objective):
 
     @pyro.validation_enabled(False)
     def bound(self, model: Program, guide: Program, *args: Any) -> Bound:
-        """The sampled ELBO of one batch."""
         return bounds.mean([bounds.sampled(run) for run in self.runs(model, guide, *args)], self.num_particles)
 
 
@@ -50,7 +49,6 @@ class AnalyticKLELBO(Objective):
 
     @pyro.validation_enabled(False)
     def bound(self, model: Program, guide: Program, *args: Any) -> Bound:
-        """The ELBO of one batch, its KL in closed form."""
         return bounds.mean([bounds.closed_form(run) for run in self.runs(model, guide, *args)], self.num_particles)
 
     def _require_condition(self, structure: Structure, run: TracePair) -> None:

@@ -47,7 +47,6 @@ class IWAE(Objective):
 
     @pyro.validation_enabled(False)
     def bound(self, model: Program, guide: Program, *args: Any) -> Bound:
-        """The importance-weighted bound of one batch."""
         particles = self.prepare(model, guide, *args)
         runs = [run.score() for run in self.runs(model, guide, *args)]
         table = partial(particles.table, num_particles=self.num_particles)

@@ -91,10 +91,15 @@ class Objective(ELBO):
     @final
     def loss_and_grads(self, model: Program, guide: Program, *args: Any) -> float:
         """The loss as a number; its gradients are added to those of the parameters."""
-        loss = self.bound(model, guide, *args).loss
-        if loss.requires_grad:
-            loss.backward(retain_graph=self.retain_graph)
-        return _number(loss)
+        return _number(self.bound_and_grads(model, guide, *args).loss)
+
+    @final
+    def bound_and_grads(self, model: Program, guide: Program, *args: Any) -> Bound:
+        """The bound without gradients; those of its loss are added to those of the parameters."""
+        bound = self.bound(model, guide, *args)
+        if bound.loss.requires_grad:
+            bound.loss.backward(retain_graph=self.retain_graph)
+        return bound._replace(loss=bound.loss.detach())
 
     def _require_condition(self, structure: Structure, run: TracePair) -> None:
         """Refuses a pair for which this bound would be wrong; called once for each pair."""

@@ -62,12 +62,10 @@ def alike(a: Any, b: Any) -> bool:
 
 def require_drawn(run: TracePair) -> None:
     """Demands that every latent is drawn."""
-    drawn = run.drawn
-    summed = {name: site for name, site in run.latent.items() if name not in drawn}
-    for name, site in (drawn | summed).items():
+    for site in [*run.drawn.values(), *run.latent.values()]:
         if (site["infer"] or {}).get("enumerate"):
             raise InputError(
-                f"site '{name}' is enumerated, but this bound draws every latent; "
+                f"site '{site['name']}' is enumerated, but this bound draws every latent; "
                 "use pyro.infer.TraceEnum_ELBO, which runs eagerly"
             )
 
