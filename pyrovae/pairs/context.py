@@ -141,12 +141,9 @@ def quiet_numerics() -> Iterator[None]:
 
 def home_device(model: Program, guide: Program) -> torch.device:
     """Where a pair lives: the device of the first parameter or buffer it has, else the CPU."""
-    for module in modules_of(model, guide):
-        for tensor in (*module.parameters(), *module.buffers()):
-            return tensor.device
-    for _, tensor in pyro.get_param_store().named_parameters():
-        return tensor.device
-    return torch.device("cpu")
+    own = (t for module in modules_of(model, guide) for t in (*module.parameters(), *module.buffers()))
+    stored = (t for _, t in pyro.get_param_store().named_parameters())
+    return next((t.device for t in (*own, *stored)), torch.device("cpu"))
 
 
 def on_device(device: torch.device) -> AbstractContextManager:

@@ -14,6 +14,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ContextDecorator, contextmanager
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -35,18 +36,17 @@ class Untraceable(InputError):
     """A function cannot be a graph; the message says why, and where."""
 
 
+@dataclass(frozen=True)
 class Graph:
     """What a function does to tensors, ``(*inputs) -> outputs``; its live tensors are read and written in place.
 
-    Args:
-        module: the graph, ``(*live, *inputs) -> outputs``: torch.fx's, or what a compiler made of it.
-        live: tensors that the function reached by itself.
-        tolerance: by which, relative to its size, a compiled result may differ: kernels sum in an order of their own,
-            and where a sum is rounded to bfloat16 it may come out as its neighbour.
+    A compiled result may differ, relative to its size, by ``tolerance``: kernels sum in an order of their own, and
+    where a sum is rounded to bfloat16 it may come out as its neighbour.
     """
 
-    def __init__(self, module: Any, live: list[Tensor], tolerance: float = 1e-4) -> None:
-        self.module, self.live, self.tolerance = module, live, tolerance
+    module: Any  # (*live, *inputs) -> outputs: torch.fx's graph, or what a compiler made of it
+    live: list[Tensor]  # that the function reached by itself
+    tolerance: float = 1e-4
 
     def __call__(self, *inputs: Tensor) -> Any:
         return self.module(*self.live, *inputs)
@@ -69,7 +69,7 @@ class Graph:
                 kernels = _kernels(self.module, [*self.live, *inputs])
         except Exception as error:
             raise Untraceable(f"the compiler failed: {_first_line(error)}") from error
-        return Graph(kernels, self.live, self.tolerance)
+        return replace(self, module=kernels)
 
 
 def trace(function: Callable[..., Any], *inputs: Tensor) -> Graph:

@@ -77,10 +77,7 @@ def _is_masked(msg: Any) -> bool:
 
 def _inside(support: Any, value: Tensor) -> float | None:
     """Some number in the support of values like this; None where none is known."""
-    for candidate in (0.0, 0.5, 1.0):
-        if support.check(torch.full_like(value, candidate)).all():
-            return candidate
-    return None
+    return next((some for some in (0.0, 0.5, 1.0) if support.check(torch.full_like(value, some)).all()), None)
 
 
 PRECISIONS = ("float32", "bfloat16")

@@ -202,9 +202,8 @@ class Particles:
         return SiteTerms(*({"all sites": column} for column in columns))
 
     def _one_draw(self, datum: Sequence[Any]) -> Tensor:
-        run = plain_traces(self.model, self.guide, datum)
-        dim = describe(run, 1, plate=self.structure.plate).dim
-        terms = sum_by_role(read_terms(run, lambda log_prob: to_rows(log_prob, dim)[None]))
+        one = Particles(self.model, self.guide, datum, plate=self.structure.plate, strategy="looped")
+        terms = sum_by_role(read_terms(one.example, lambda log_prob: one.table(log_prob, 1)))
         return torch.stack([term.reshape(()) for term in terms])
 
 

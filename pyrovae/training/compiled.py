@@ -210,7 +210,7 @@ class Replay:
 
     def _count(self, *batch: Tensor) -> Tensor:
         bound = self.objective.bound(self.step.model, self.step.guide, *batch)
-        self.step.count(bound, len(batch[0]))
+        self.step.meter.add(bound, len(batch[0]))
         return bound.loss
 
     def snapshot(self) -> "Snapshot":

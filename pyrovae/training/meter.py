@@ -12,7 +12,7 @@ from torch import Tensor
 from pyrovae.base.random import seed_everything
 from pyrovae.data.split import Split
 from pyrovae.pairs.context import quiet_numerics
-from pyrovae.pairs.traces import Program, TracePair, plain_traces, site_log_prob, sites
+from pyrovae.pairs.traces import Program, TracePair, plain_traces, site_log_prob
 from pyrovae.training.objectives import bounds
 from pyrovae.training.objectives.bounds import Bound
 
@@ -22,14 +22,16 @@ class Meter:
 
     Attributes:
         sums: float64, (4,): reconstruction, KL and objective, in nats, and the number of data.
+        scales: rows of a batch -> how many data a row stands for in the loss.
     """
 
     def __init__(self) -> None:
         self.sums = torch.zeros(4, dtype=torch.float64)
+        self.scales: dict[int, float] = {}
 
-    def add(self, bound: Bound, num_data: int, scale: float) -> None:
-        """Counts one step on so many rows, each of which stands for ``scale`` data in the loss."""
-        objective = -bound.loss.detach().double() / scale
+    def add(self, bound: Bound, num_data: int) -> None:
+        """Counts one step on so many rows."""
+        objective = -bound.loss.detach().double() / self.scales[num_data]
         count = torch.full_like(objective, num_data)
         self.sums.add_(torch.stack([bound.reconstruction, bound.kl_prior, objective, count]))
 
@@ -112,14 +114,13 @@ def _sampled_terms(model: Program, guide: Program, batch: Sequence[Tensor]) -> T
 
 def plate_scale(model: Program, guide: Program, batch: Sequence[Tensor]) -> float:
     """How many data a row stands for: the size of plates that rescale a batch, over that of the batch."""
-    model_trace, _ = plain_traces(model, guide, batch)
-    site = next(site for site in sites(model_trace).values() if site["is_observed"])
+    site = next(iter(plain_traces(model, guide, batch).observed.values()))
     return math.prod(frame.full_size / frame.size for frame in site["cond_indep_stack"])
 
 
 def not_finite_sites(model: Program, guide: Program, batch: Sequence[Tensor]) -> list[str]:
     """Sites whose log density is NaN or infinite when the pair is run now, the guide's first."""
     with quiet_numerics():
-        traces = plain_traces(model, guide, batch)
-        every = [pair for trace in reversed(traces) for pair in sites(trace).items()]
-        return [name for name, site in every if not site_log_prob(site).sum().isfinite()]
+        run = plain_traces(model, guide, batch)
+        every = [*run.drawn.values(), *run.joint.values()]
+        return [site["name"] for site in every if not site_log_prob(site).sum().isfinite()]

@@ -39,7 +39,6 @@ class Step(SVI):
 
     Attributes:
         rate: factor on every learning rate.
-        scales: rows of a batch -> how many data a row stands for.
         meter: of what :meth:`take` took.
     """
 
@@ -49,7 +48,6 @@ class Step(SVI):
         optimizer = optimizer if isinstance(optimizer, PyroOptim) else optimizers.Joint(optimizer)
         super().__init__(model, guide, optimizer, self.objective)
         self.rate = 1.0
-        self.scales: dict[int, float] = {}
         self.meter = Meter()
 
     def prime(self, batches: Sequence[tuple[Tensor, ...]], modules: Sequence[nn.Module]) -> None:
@@ -62,7 +60,7 @@ class Step(SVI):
         for batch in batches:
             advice = explain_out_of_memory(f"a batch of {len(batch[0])}: lower batch_size")
             with preserve_rng_state(), torch.no_grad(), evaluation_mode(modules), numerics_of_training(), advice:
-                self.scales[len(batch[0])] = plate_scale(self.model, self.guide, batch)
+                self.meter.scales[len(batch[0])] = plate_scale(self.model, self.guide, batch)
                 self.loss(self.model, self.guide, *batch)
         forget_gradients(unconstrained_parameters())
 
@@ -92,11 +90,7 @@ class Step(SVI):
 
     def take(self, batch: Sequence[Tensor]) -> None:
         """Takes one step, and counts it."""
-        self.count(self.step(*batch), len(batch[0]))
-
-    def count(self, bound: Bound, num_data: int) -> None:
-        """Adds what is logged of a step on so many rows."""
-        self.meter.add(bound, num_data, self.scales[num_data])
+        self.meter.add(self.step(*batch), len(batch[0]))
 
     def _diagnosis(self, batch: Sequence[Tensor], fault: str) -> str:
         """What is not finite on a batch: the site if one can be found, else the fault that was seen."""

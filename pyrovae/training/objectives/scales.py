@@ -38,9 +38,8 @@ def scale_of_data(run: TracePair, table: Callable[[Tensor], Tensor]) -> float | 
 
 def scales_all_alike(structure: Structure, run: TracePair) -> bool:
     """Whether all sites have one scale; scales that could be meant inside or outside of the logarithm are refused."""
-    every = run.every_site
-    observed = [site["scale"] for site in every if site["is_observed"]]
-    latent = [site["scale"] for site in every if not site["is_observed"]]
+    observed = [site["scale"] for site in run.observed.values()]
+    latent = [site["scale"] for site in (*run.latent.values(), *run.drawn.values())]
     if not all(alike(scales[0], scale) for scales in (observed, latent) for scale in scales):
         return False
     if not latent or alike(observed[0], latent[0]):
