@@ -62,7 +62,6 @@ class CompiledSteps:
     interrupted: Callable[[], bool]  # whether Ctrl-C was pressed
 
     replay: "Replay | None" = None  # None where steps are eager
-    start: Snapshot | None = None  # of the epoch
     checks: int = 0
 
     def compile(self) -> None:
@@ -85,7 +84,9 @@ class CompiledSteps:
         if not self.replay:
             take_steps(self.step.take, self.interrupted)
             return
-        replay, first, start = self.replay, state.step, self._begin(self.replay)
+        replay, first = self.replay, state.step
+        with explain_out_of_memory("a copy of the weights, compiled: use compile=False"):
+            start = replay.begin()
         try:
             take_steps(replay.take, self.interrupted)
             replay.end()
@@ -101,14 +102,6 @@ class CompiledSteps:
         """Checks a last time that the programs are as traced."""
         if self.replay and self.replay.unchecked:
             self._or_eager(partial(self._check, self.replay, 0))
-
-    def _begin(self, replay: "Replay") -> "Snapshot":
-        """Makes a replay ready for an epoch; the state to come back to."""
-        with explain_out_of_memory("a copy of the weights, compiled: use compile=False"):
-            replay.begin()
-            self.start = self.start or replay.snapshot()
-            self.start.save()
-        return self.start
 
     def _check_at_times(self, replay: "Replay", epoch: int) -> None:
         """The tensors of the programs each time, once in a while a run of them."""
@@ -147,7 +140,7 @@ class CompiledSteps:
         try:
             act()
         except Untraceable as error:
-            self.replay = self.start = None
+            self.replay = None
             if self.interrupted():  # Ctrl-C went to the compiler too: nothing is wrong with the step
                 return
             if not self.may_be_eager:
@@ -193,6 +186,7 @@ class Replay:
             self.run = captured(self.graph, *example) if example[0].is_cuda else self.graph
         self.live, self.parts = self.graph.live, self._parts()
         self.unchecked = 0  # steps since the last check
+        self.start: Snapshot | None = None  # of the epoch
 
     def take(self, batch: Batch) -> None:
         """Takes one step."""
@@ -213,14 +207,17 @@ class Replay:
         self.step.meter.add(bound, len(batch[0]))
         return bound.loss
 
-    def snapshot(self) -> "Snapshot":
+    def snapshot(self) -> Snapshot:
         """All that a step changes, as it is now."""
         return Snapshot([*weights(self.modules).values(), *self.update.state(), self.step.meter.sums, *self.live])
 
-    def begin(self) -> None:
-        """Goes on where the eager step and its optimizer are."""
+    def begin(self) -> Snapshot:
+        """Goes on where the eager step and its optimizer are; the state to come back to."""
         self.rate.fill_(self.step.rate)
         self.update.read_counters()
+        self.start = self.start or self.snapshot()
+        self.start.save()
+        return self.start
 
     def end(self) -> None:
         """Lets these go on from here, if every step since was finite."""
