@@ -72,6 +72,9 @@ class Aggregation:
         for index, part in enumerate(rows.split(size)):
             with explain_out_of_memory(f"{at_once} latents for each of {size} data: lower num_draws"):
                 latents = self.pair.latents(self.source.batch(part))
+                if index == 0:
+                    latents.particles.check_edges()
+                    latents.particles.require_exchangeable("ELBO surgery")
                 seed_everything("surgery", self.seed, *key, index)
                 done.append(work(latents))
         return done

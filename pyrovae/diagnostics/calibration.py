@@ -201,12 +201,14 @@ def _ranked(pair: Pair, template: Sequence[Tensor], block: Block, num_draws: int
     args, simulated = simulate(pair.model, template, block.rows)
     latents = pair.latents(args)
     require_unmasked(latents.particles.example, latents.sites)
+    if block.index == 0:
+        latents.particles.require_exchangeable("calibration")
     sizes, known = latents.part_sizes(num_particles + 1), latents.lifted(simulated)
     parts = [latents.draw(size) for size in sizes]
     values = {name: torch.cat([part[name] for part in parts]) for name in known}
     truth = torch.randint(num_particles + 1, (latents.num_data,), device=latents.args[0].device)
     for name, value in known.items():
-        values[name][truth, torch.arange(latents.num_data, device=truth.device)] = value[0]
+        values[name][truth, torch.arange(latents.num_data, device=truth.device)] = value[0].to(values[name])
     names, quantities, log_weight = _scored(latents, values, sizes)
 
     def ranks(rows: Tensor) -> Tensor:

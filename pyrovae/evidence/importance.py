@@ -25,7 +25,6 @@ from pyrovae.evidence.proposals.defensive import defended
 from pyrovae.evidence.running_sums import Moments, Tally, Totals, tally
 from pyrovae.pairs.graphs import Untraceable, compiler_missing
 from pyrovae.pairs.particles import ONE_BY_ONE, Particles
-from pyrovae.pairs.structure import check_guide_support
 from pyrovae.pairs.terms import SiteTerms, analytic_kl, check_finite
 
 MEMORY = "lower particle_batch, then batch_size (the number of particles itself need not change)"
@@ -110,7 +109,7 @@ class Evaluation:
         """The weights of one block of data."""
         particles = self.pair.particles(args, None if self.plan.vectorize else ONE_BY_ONE)
         if self.plan.vectorize:
-            check_guide_support(particles.example, particles.structure)
+            particles.check_supports()
         totals, structure = self._totals(particles, block), particles.structure
         # Discrete draws may all be equal, and so their weights, however wrong the guide is.
         nats = totals.resolution_of_distinct if structure.has_discrete else totals.resolution

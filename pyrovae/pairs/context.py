@@ -1,9 +1,11 @@
 """What a pair of programs is made of, its modules and its parameters' scope; and how it is left as it was."""
 
 import functools
+import threading
 import types
+import weakref
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pyro
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from pyrovae.base.errors import InputError
 from pyrovae.base.random import preserve_rng_state
@@ -125,11 +128,44 @@ def preserve_modes(modules: Sequence[nn.Module]) -> Iterator[None]:
 
 @contextmanager
 def evaluation_mode(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Eval mode inside (dropout off, batch-norm statistics fixed); afterwards each part as it was."""
-    with preserve_modes(modules):
+    """Eval mode inside (dropout off, batch-norm statistics fixed); afterwards each part as it was.
+
+    Modules that programs call without naming them, from another file or out of a container, follow at their first call.
+    """
+    with preserve_modes(modules), called_modules():
         for module in modules:
             module.eval()
         yield
+
+
+@contextmanager
+def called_modules() -> Iterator[Mapping[nn.Module, bool]]:
+    """Puts every module that is called inside into eval mode, and back; yields (module or part -> mode) so far."""
+    modes: weakref.WeakKeyDictionary[nn.Module, bool] = (
+        weakref.WeakKeyDictionary()
+    )  # programs may make some at each run
+    thread = threading.get_ident()
+
+    def look(module: nn.Module, _: Any) -> None:
+        if module not in modes and threading.get_ident() == thread:
+            modes.update((part, part.training) for part in module.modules() if part not in modes)
+            module.eval()
+
+    handle = register_module_forward_pre_hook(look)
+    try:
+        yield modes
+    finally:
+        handle.remove()
+        for part, training in modes.items():
+            part.training = training
+
+
+def every_module(named: Sequence[nn.Module], called: Iterable[nn.Module]) -> list[nn.Module]:
+    """The modules that were found by name, then the outermost of those that were called besides."""
+    known = {id(part) for module in named for part in module.modules()}
+    others = [module for module in called if id(module) not in known]
+    inner = {id(part) for module in others for part in module.modules() if part is not module}
+    return [*named, *(module for module in others if id(module) not in inner)]
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+import pyro.distributions as dist
 import torch
 from pyro.distributions import MaskedDistribution
 from pyro.poutine.messenger import Messenger
@@ -14,7 +15,7 @@ from torch.utils._pytree import tree_map
 
 from pyrovae.base.errors import InputError
 from pyrovae.pairs.supports import layers, scored, support_of, to_support
-from pyrovae.pairs.traces import Program
+from pyrovae.pairs.traces import MOVED, Program
 
 
 class _Tempered(Messenger):
@@ -58,7 +59,8 @@ class _FilledUnderMask(Messenger):
         if name not in self.fillers:
             self.fillers[name] = _inside(support, value)
         filler = self.fillers[name]
-        msg["value"] = torch.where(counts, value, value.nan_to_num() if filler is None else filler)
+        harmless = value.nan_to_num() if filler is None else torch.full_like(value, filler)
+        msg["value"] = torch.where(counts, value, harmless)
 
 
 def masked_filled(program: Program) -> Program:
@@ -78,6 +80,38 @@ def _is_masked(msg: Any) -> bool:
 def _inside(support: Any, value: Tensor) -> float | None:
     """Some number in the support of values like this; None where none is known."""
     return next((some for some in (0.0, 0.5, 1.0) if support.check(torch.full_like(value, some)).all()), None)
+
+
+class _Moved(Messenger):
+    def __init__(self, moves: Mapping[str, tuple[str, Any]]) -> None:
+        super().__init__()
+        self.moves, self.drawn = moves, dict[str, Any]()
+        self.extra = {draw for draw, _ in moves.values()}
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] in self.extra:
+            msg["infer"] = {**(msg["infer"] or {}), MOVED: True}
+        elif msg["name"] in self.moves:
+            draw, prior = self.moves[msg["name"]]
+            move, base = to_support(prior), self.drawn[draw]
+            msg["fn"], msg["value"] = dist.TransformedDistribution(base["fn"], [move]), move(base["value"])
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if msg["name"] in self.extra:
+            self.drawn[msg["name"]] = msg
+
+
+def moved(guide: Program, moves: Mapping[str, tuple[str, Any]]) -> Program:
+    """The guide with latents drawn from transformed distributions where it moves auxiliary draws by a Delta.
+
+    Pyro's AutoNormal draws u on the real line and calls z = T(u) a point with a Jacobian; as a distribution of z it has
+    a density everywhere.
+
+    Args:
+        guide: program of q(z|x).
+        moves: latent -> (its auxiliary draw, the model's distribution, onto whose support it is moved).
+    """
+    return _Moved(moves)(guide)
 
 
 PRECISIONS = ("float32", "bfloat16")

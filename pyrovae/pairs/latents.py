@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from pyrovae.base.errors import InputError
-from pyrovae.pairs.handlers import Placed, Unconstrained, masked_filled
+from pyrovae.pairs.checks.coverage import check_guide_inside
+from pyrovae.pairs.handlers import Placed, Unconstrained
 from pyrovae.pairs.particles import Particles
-from pyrovae.pairs.structure import Structure, check_guide_support
+from pyrovae.pairs.structure import Structure
 from pyrovae.pairs.supports import base_measure, layers, to_support
-from pyrovae.pairs.terms import sum_by_role
+from pyrovae.pairs.terms import latent_log_prob, sum_by_role
 from pyrovae.pairs.traces import Program, Sites, site_log_prob
 
 Values = dict[str, Tensor]  # latent site -> (K, n, *plates inside a datum, *event)
@@ -56,9 +57,9 @@ class Latents:
     """
 
     def __init__(self, model: Program, guide: Program, args: Sequence[Any], **known: str | None) -> None:
-        model = masked_filled(model)  # or NaN gradients under masks
         self.particles = Particles(model, guide, args, **known)
-        self.model, self.guide, self.args, self.num_data = model, guide, args, self.particles.num_data
+        self.model, self.guide = self.particles.model, self.particles.guide
+        self.args, self.num_data = args, self.particles.num_data
         self.structure: Structure = self.particles.structure
         self.sites = {n: _describe(site, self.structure) for n, site in self.particles.example.latent.items()}
         if not self.sites:
@@ -149,8 +150,9 @@ class Latents:
                 )
 
     def check_guide_support(self) -> None:
-        """Raises InputError, naming the site, if the guide cannot draw all that the prior can."""
-        check_guide_support(self.particles.example, self.structure)
+        """Raises InputError, naming the site, if guide and prior do not draw in the same places."""
+        self.particles.check_supports()
+        check_guide_inside(self.particles.example, self.structure)
 
     def require_guide_density(self) -> None:
         """Raises InputError, naming the site, if the guide has no density that is a function of the latents alone."""
@@ -167,7 +169,8 @@ class Latents:
         def read(found: Sites, log_jacobians: list[Tensor], count: int) -> dict[str, Tensor]:
             log_probs = {"likelihood": list[Tensor](), "prior": list[Tensor](), "jacobian": log_jacobians}
             for site in found.values():
-                log_probs["likelihood" if site["is_observed"] else "prior"].append(site_log_prob(site))
+                role, log_prob = ("likelihood", site_log_prob) if site["is_observed"] else ("prior", latent_log_prob)
+                log_probs[role].append(log_prob(site))
             tables = {
                 role: sum((self.particles.table(each, count) for each in parts), start=self.zeros(count))
                 for role, parts in log_probs.items()

@@ -17,10 +17,22 @@ from torch import Tensor
 from pyrovae.base import memory
 from pyrovae.base.errors import InputError, check_at_least_one
 from pyrovae.base.memory import out_of_memory
-from pyrovae.pairs.context import home_device, on_device, own_scope
+from pyrovae.base.random import preserve_rng_state
+from pyrovae.pairs.checks.coverage import check_guide_covers, check_off_edges
+from pyrovae.pairs.checks.runs import (
+    Looks,
+    check_moves,
+    check_repeatable,
+    check_rows_exchangeable,
+    check_rows_independent,
+    look_across_rows,
+)
+from pyrovae.pairs.checks.weights import moves_of
+from pyrovae.pairs.context import evaluation_mode, home_device, modules_of, on_device, own_scope
+from pyrovae.pairs.handlers import masked_filled, moved
 from pyrovae.pairs.structure import Structure, describe
 from pyrovae.pairs.terms import LogTerms, SiteTerms, read_terms, sum_by_role, to_rows, to_table
-from pyrovae.pairs.traces import Program, Sites, TracePair, num_rows, plain_traces, sites_of
+from pyrovae.pairs.traces import Program, Sites, TracePair, each_batched, num_rows, plain_traces, sites_of
 
 ONE_BY_ONE = "one by one"
 
@@ -52,11 +64,17 @@ class Particles:
         plate: str | None = None,
         strategy: str | None = None,
     ) -> None:
-        self.model, self.guide, self.args, self.num_data = model, guide, args, num_rows(args)
+        model, self.args, self.num_data = masked_filled(model), args, num_rows(args)
         looked_at = one_row(args, 0) if strategy == ONE_BY_ONE else args
         self.example = plain_traces(model, guide, looked_at)
+        if moves := moves_of(self.example):
+            guide = moved(guide, {name: (draw, self.example.latent[name]["fn"]) for name, draw in moves.items()})
+            self.example = plain_traces(model, guide, looked_at)
+        self.model, self.guide = model, guide
         self.structure: Structure = describe(self.example, num_rows(looked_at), plate=plate)
         with pyro.validation_enabled(False):  # Pyro would refuse the masked values that the look let through
+            if strategy is None:
+                self.check_weights()
             self.strategy: str = strategy or self.fastest().strategy
 
     def on(self, args: Sequence[Any]) -> "Particles":
@@ -70,6 +88,32 @@ class Particles:
     def by(self, strategy: str) -> "Particles":
         """The same by another strategy."""
         return self._with(strategy=strategy)
+
+    def check_weights(self) -> None:
+        """Runs the pair a few times more to see that log w is the log weight of a draw, for each datum.
+
+        Raises:
+            InputError: naming the site, if a density changes from run to run or with the other rows of a batch.
+        """
+        check_repeatable(self.model, self.guide, self.args, self.example, self.structure)
+        check_moves(self.guide, self.args, self.example, self.structure)
+        check_rows_independent(self._across_rows())
+
+    def check_supports(self) -> None:
+        """Raises InputError, naming the site, if the guide cannot draw all that the prior can, or draws on an edge."""
+        self.check_edges()
+        check_guide_covers(self.model, self.args, self.example, self.structure)
+
+    def check_edges(self) -> None:
+        """Raises InputError, naming the site, if draws of the guide pile up on the edge of their support."""
+        check_off_edges(self.example, self.structure)
+
+    def require_exchangeable(self, purpose: str) -> None:
+        """Raises InputError, naming the site, if programs know a row by its place in the batch."""
+        check_rows_exchangeable(self._across_rows(), purpose)
+
+    def _across_rows(self) -> Looks:
+        return look_across_rows(self.model, self.guide, self.args, self.example, self.structure)
 
     def at_once(self, elements: int | None = None) -> int:
         """How many particles of all N data to run at once, so that no more numbers than these are drawn or scored."""
@@ -234,7 +278,7 @@ def log_terms(
 
     Returns:
         log p(x|z), log p(z) and log q(z|x), each (K, N), differentiable. ``poutine.scale`` is ignored (a tempered
-        density is not evidence), ``poutine.mask`` is honoured.
+        density is not evidence), ``poutine.mask`` is honoured; modules keep their modes (dropout that is on stays on).
 
     Raises:
         InputError: naming the site, if the pair has no per-datum weights.
@@ -249,7 +293,10 @@ def log_terms(
     """
     check_at_least_one(num_particles=num_particles)
     with own_scope(model, guide) as (model, guide, _), on_device(home_device(model, guide)):
-        particles = Particles(model, guide, args, plate=plate, strategy=None if vectorize else ONE_BY_ONE)
+        with torch.no_grad(), evaluation_mode(modules_of(model, guide)), preserve_rng_state():
+            plain_traces(masked_filled(model), guide, args if vectorize else one_row(args, 0))  # validated
+            with pyro.validation_enabled(False):
+                particles = Particles(model, guide, args, plate=plate, strategy=None if vectorize else ONE_BY_ONE)
         with pyro.validation_enabled(False):
             return sum_by_role(particles.log_terms(num_particles))
 
@@ -257,12 +304,6 @@ def log_terms(
 def one_row(args: Sequence[Any], row: int) -> list[Any]:
     """The arguments for one datum: batches of one."""
     return each_batched(args, lambda arg: arg[row : row + 1])
-
-
-def each_batched(args: Sequence[Any], act: Callable[[Tensor], Tensor]) -> list[Any]:
-    """The arguments, changed where their first dimension is the datum."""
-    rows = num_rows(args)
-    return [act(arg) if isinstance(arg, Tensor) and arg.shape[:1] == (rows,) else arg for arg in args]
 
 
 def _close(a: Tensor, b: Tensor) -> bool:

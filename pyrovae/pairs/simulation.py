@@ -1,7 +1,7 @@
 """Data simulated from a model with the latents that made them: (z, x) ~ p(z) p(x|z), x in the place of the observed.
 
 Whatever is asked of the truth behind data (calibration, bounds from above) starts here. Programs take their data as
-arguments, so the drawn x is written back into them: a probe with numbered entries shows which entry is seen where.
+arguments, so the drawn x is written back into them: probes of 0 and 1 show which entry is seen where.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,15 @@ from torch import Tensor
 
 from pyrovae.base.errors import InputError
 from pyrovae.base.random import preserve_rng_state
+from pyrovae.pairs.checks.runs import CHANGES
+from pyrovae.pairs.handlers import masked_filled
 from pyrovae.pairs.supports import scored
 from pyrovae.pairs.traces import Program, site_log_prob, sites_of
+
+_COMPUTED = (
+    "site '{name}' observes something computed from the arguments: data simulated from the model cannot be handed back "
+    "to the programs. Give what '{name}' observes as an argument of its own"
+)
 
 
 class Simulated(NamedTuple):
@@ -48,31 +55,45 @@ def simulate(model: Program, template: Sequence[Any], rows: slice) -> Simulated:
         if isinstance(found[name]["fn"], dist.Unit):
             raise InputError(f"site '{name}' is a factor: a model with factors cannot be simulated from")
     with preserve_rng_state(), pyro.validation_enabled(False):  # missing entries and numbers are no data to validate
-        for name in observed:
-            number, index = _seen_by(model, args, name)
-            args[number] = _written(args[number], index, found[name]["value"])
-        _check_data_independence(model, args, found, latents)
+        for name, (number, index) in _seen_by(model, args, observed).items():
+            args[number] = _written(name, args[number], index, found[name])
+        _check_data_independence(masked_filled(model), args, found, latents)
     return Simulated(tuple(args), latents)
 
 
-def _written(arg: Tensor, index: Tensor, value: Tensor) -> Tensor:
-    """An argument with a site's value at the entries that the site shows; what is missing stays missing."""
-    written = arg.clone().flatten()
-    written[index.flatten()] = value.to(written).expand(index.shape).flatten()
-    return torch.where(arg.isnan(), arg, written.reshape(arg.shape))
+def _written(name: str, arg: Tensor, index: Tensor, site: Any) -> Tensor:
+    """An argument with a site's draws at the entries that the site shows; what is missing stays missing."""
+    value, written, shown = site["value"], arg.clone().flatten(), index >= 0
+    value = value.expand(index.shape)
+    written[index[shown]] = value[shown].to(written)
+    written = torch.where(arg.isnan(), arg, written.reshape(arg.shape))
+    kept = written.flatten()[index.clamp(min=0)].to(value)
+    if bool((scored(site, value, 0) & ((kept != value) & ~kept.isnan() | ~shown)).any()):
+        raise InputError(_COMPUTED.format(name=name))
+    return written
 
 
 def _check_data_independence(
     model: Program, args: Sequence[Any], found: dict[str, Any], latents: dict[str, Tensor]
 ) -> None:
     """Demands that on the simulated data each site has the distribution that it was drawn from."""
-    again = sites_of(poutine.condition(model, data=latents), *args)
+    again, twice = (sites_of(poutine.condition(model, data=latents), *args) for _ in range(2))
     for name, site in found.items():
+        if name in again and name not in latents and not _same_value(site, again[name]):
+            raise InputError(_COMPUTED.format(name=name))
         if name not in again or not _same_distribution(site, again[name]):
+            if name in again and name in twice and not _same_distribution(again[name], twice[name]):
+                raise InputError(CHANGES.format(name=name, program="model"))
             raise InputError(
                 f"site '{name}': its distribution depends on the data themselves, so data simulated in one run are not "
                 f"the model's; let '{name}' read latents, covariates and what pyro.sample returns for other sites"
             )
+
+
+def _same_value(site: Any, other: Any) -> bool:
+    """Whether a site observes what was drawn there, wherever it counts in both runs."""
+    counts = scored(site, site["value"], 0) & scored(other, site["value"], 0)
+    return torch.equal(torch.where(counts, site["value"], 0), torch.where(counts, other["value"].to(site["value"]), 0))
 
 
 def _same_distribution(site: Any, other: Any) -> bool:
@@ -85,53 +106,54 @@ def _same_distribution(site: Any, other: Any) -> bool:
     return torch.allclose(first, second, rtol=tolerance, atol=10 * tolerance, equal_nan=True)
 
 
-def _seen_by(model: Program, args: Sequence[Any], name: str) -> tuple[int, Tensor]:
-    """Which argument an observed site shows, and which of its entries stands at each place of the site's value."""
-    value = sites_of(model, *args)[name]["value"]
-    for number, arg in enumerate(args):
-        if _may_hold(arg, value):
-            first, second = (_probe(model, args, number, name, seed) for seed in range(2))
-            if first is not None and second is not None and torch.equal(first, second):
-                return number, first
-    raise InputError(
-        f"site '{name}' observes something computed from the arguments: data simulated from the model cannot be "
-        f"handed back to the programs. Give what '{name}' observes as an argument of its own"
-    )
+def _seen_by(model: Program, args: Sequence[Any], names: Sequence[str]) -> dict[str, tuple[int, Tensor]]:
+    """For each observed site: which argument it shows, and which entry stands at each place of its value (-1: none)."""
+    found: dict[str, tuple[int, Tensor]] = {}
+    values = _values_at(model, args, names).values()
+    numbers = [number for number, arg in enumerate(args) if isinstance(arg, Tensor)]
+    for number in sorted(numbers, key=lambda number: not any(_is_like(args[number], value) for value in values)):
+        if len(found) < len(names):
+            shown = _entries_of(model, args, number, [name for name in names if name not in found])
+            found |= {name: (number, index) for name, index in shown.items()}
+    for name in names:
+        if name not in found:
+            raise InputError(_COMPUTED.format(name=name))
+    return found
 
 
-def _may_hold(arg: Any, value: Any) -> bool:
-    """Whether a site's value can be entries of an argument; others are not probed, labels out of range fail on CUDA."""
-    tensors = isinstance(arg, Tensor) and isinstance(value, Tensor)
-    return tensors and arg.dtype == value.dtype and arg.numel() >= value.numel() > 0
+def _is_like(arg: Tensor, value: Tensor) -> bool:
+    """Whether a value is likely from an argument; others come last, as labels out of range are fatal on CUDA."""
+    return arg.dtype == value.dtype and arg.numel() >= value.numel()
 
 
-def _probe(model: Program, args: Sequence[Any], number: int, name: str, seed: int) -> Tensor | None:
-    """The entries of one argument that a site shows, found by numbering them in an order of no meaning."""
+def _entries_of(model: Program, args: Sequence[Any], number: int, names: Sequence[str]) -> dict[str, Tensor]:
+    """The entries of one argument that sites show, spelled in binary: values of 0 and 1 are at home in every dtype."""
     arg = args[number]
-    order = torch.randperm(arg.numel(), generator=torch.Generator().manual_seed(seed)).to(arg.device)
-    numbered = order.reshape(arg.shape).to(arg.dtype)
-    seen = _value_at(model, [*args[:number], numbered, *args[number + 1 :]], name)
-    index = _as_index(seen, torch.arange(arg.numel(), device=arg.device).to(arg.dtype))
-    return None if index is None else order.argsort()[index]
+    entries = torch.arange(arg.numel(), device=arg.device).reshape(arg.shape)
+
+    def shown(values: Tensor) -> dict[str, Tensor]:
+        return _values_at(model, [*args[:number], values.to(arg.dtype), *args[number + 1 :]], names)
+
+    low, high = shown(torch.zeros_like(entries)), shown(torch.ones_like(entries))
+    places = {name: (low[name] == 0) & (high[name] == 1) for name in low if name in high}
+    places = {name: place for name, place in places.items() if place.any()}
+    index = {name: torch.zeros(place.shape, dtype=torch.long, device=arg.device) for name, place in places.items()}
+    for bit in range((arg.numel() - 1).bit_length() if places else 0):
+        digits = shown(entries >> bit & 1)
+        if places.keys() - digits.keys():
+            return {}
+        index = {name: whole + (digits[name] == 1).long() * 2**bit for name, whole in index.items()}
+    once = {name: whole[places[name]].unique().numel() == places[name].sum() for name, whole in index.items()}
+    return {name: torch.where(places[name], whole, -1) for name, whole in index.items() if once[name]}
 
 
-def _value_at(model: Program, args: Sequence[Any], name: str) -> Tensor | None:
+def _values_at(model: Program, args: Sequence[Any], names: Sequence[str]) -> dict[str, Tensor]:
     try:
-        site = sites_of(model, *args)[name]
+        found = sites_of(model, *args)
     except (RuntimeError, ValueError, IndexError, KeyError):
-        return None  # numbers in the place of labels, say: then this argument is no observation
-    return site["value"] if site["is_observed"] and isinstance(site["value"], Tensor) else None
-
-
-def _as_index(seen: Tensor | None, numbers: Tensor) -> Tensor | None:
-    """The entries that a value consists of, or None where it holds anything but numbers of entries, each once."""
-    if seen is None or seen.dtype != numbers.dtype or not seen.isfinite().all():
-        return None
-    index = seen.long()
-    inside = (index >= 0) & (index < len(numbers))
-    if not inside.all() or not torch.equal(numbers[index], seen) or len(index.unique()) != index.numel():
-        return None
-    return index
+        return {}  # 0 and 1 cannot stand in this argument: then it is no observation
+    seen = {name: found[name]["value"] for name in names if name in found and found[name]["is_observed"]}
+    return {name: value for name, value in seen.items() if isinstance(value, Tensor)}
 
 
 def _repeated(arg: Any, rows: slice) -> Any:

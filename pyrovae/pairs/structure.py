@@ -5,9 +5,11 @@ from typing import Any, NamedTuple
 
 import pyro.distributions as dist
 from pyro.poutine.util import site_is_subsample
+from torch.distributions import TransformedDistribution
 
 from pyrovae.base.errors import InputError
-from pyrovae.pairs.supports import base_measure, check_support, layers, support_of, support_text
+from pyrovae.pairs.checks.weights import check_auxiliary, check_masks_match, check_measures_match
+from pyrovae.pairs.supports import base_measure, check_support, layers
 from pyrovae.pairs.traces import TracePair
 
 
@@ -45,6 +47,9 @@ def describe(run: TracePair, rows: int, *, plate: str | None = None) -> Structur
     _check_dimensions_owned(every)
     _check_guide_spread(guide_sites)
     _check_shapes_match(model_sites, guide_sites)
+    check_measures_match(run)
+    check_masks_match(run)
+    check_auxiliary(run)
     observed = {name: site for name, site in model_sites.items() if site["is_observed"]}
     for name, site in observed.items():
         _check_data_match(name, site)
@@ -150,11 +155,18 @@ def _check_guide_spread(guide_sites: dict) -> None:
     if any(site["infer"].get("is_auxiliary") for site in guide_sites.values()):
         return  # the point is a transform of an auxiliary draw, whose density counts
     for name, site in guide_sites.items():
-        if isinstance(layers(site["fn"])[-1], dist.Delta):
+        if _is_point(site["fn"]):
             raise InputError(
                 f"site '{name}' of the guide is a single point (Delta): its draws have no density to weigh them by; "
                 "use a guide with a spread"
             )
+
+
+def _is_point(fn: Any) -> bool:
+    base = layers(fn)[-1]
+    while isinstance(base, TransformedDistribution):
+        base = layers(base.base_dist)[-1]
+    return isinstance(base, dist.Delta)
 
 
 # -------------------------------------------------------------------------------------- shapes and supports
@@ -189,32 +201,3 @@ def _check_data_match(name: str, site: dict) -> None:
             f"site '{name}': the likelihood is over events of shape {tuple(fn.event_shape)} in a batch of shape "
             f"{tuple(fn.batch_shape)}, but the data have shape {tuple(value.shape)}"
         )
-
-
-NUM_DRAWS = 100  # of the prior, for each datum
-
-
-def check_guide_support(run: TracePair, structure: Structure) -> None:
-    """Looks, at every site whose two supports differ, whether draws of the prior lie outside the guide's.
-
-    Raises:
-        InputError: naming the site, both families, and how many data have such draws.
-    """
-    prior, drawn = run.latent, run.drawn
-    for name in structure.latents:
-        fn = prior[name]["fn"]
-        ours, theirs = layers(drawn[name]["fn"])[-1], layers(fn)[-1]
-        support = support_of(ours)
-        if support is None or str(support) == str(support_of(theirs)):
-            continue
-        missed = ~support.check(fn.sample((NUM_DRAWS,)))
-        missed = missed.reshape(NUM_DRAWS, *fn.batch_shape, -1).any(-1)
-        if missed.any():
-            others = [dim for dim in range(-missed.dim(), 0) if dim != structure.dim]
-            by_datum = missed.sum(others) > 0
-            raise InputError(
-                f"site '{name}': the guide ({type(ours).__name__}, {support_text(ours)}) cannot draw all that the "
-                f"prior ({type(theirs).__name__}, {support_text(theirs)}) can: {missed.double().mean():.0%} of the "
-                f"prior's draws, for {int(by_datum.sum())} of {len(by_datum)} data, would have an infinite weight, and "
-                f"importance sampling misses them without a sign. Give '{name}' the prior's support in the guide"
-            )

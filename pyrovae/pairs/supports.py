@@ -1,5 +1,6 @@
 """Supports and masks of distributions, inside their wrappers: where a value may lie, and where it counts."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,6 +23,8 @@ def check_support(name: str, site: dict) -> None:
     """Raises InputError, naming the first, if observed values that count are outside their distribution's support."""
     value, base = site["value"], layers(site["fn"])[-1]
     support = support_of(base)
+    if isinstance(base, torch.distributions.Multinomial):  # its density is that of as many draws as a row counts
+        support = constraints.independent(constraints.nonnegative_integer, 1)
     if support is None:
         return
     inside = support.check(value)
@@ -81,6 +84,106 @@ def support_of(base: Any) -> Any:
         return None
 
 
+def latent_support(fn: Any) -> Any:
+    """Where a distribution draws, None where that is not known: an angle from -pi to pi, though its density goes on."""
+    base = layers(fn)[-1]
+    if isinstance(base, dist.VonMises | dist.SineBivariateVonMises | dist.SineSkewed):
+        return constraints.independent(constraints.interval(-math.pi, math.pi), len(base.event_shape))
+    return support_of(base)
+
+
+def innermost(support: Any) -> Any:
+    """The constraint of single values inside those of independent ones and of mixtures."""
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return support
+
+
+def bounds(support: Any) -> tuple[Any, Any]:
+    """The least and the greatest value of a constraint of single values; None for one that it has not."""
+    return getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
+
+
+def possible(site: Any) -> Tensor | None:
+    """Where a site's values (..., *batch, *event) are such as its distribution can draw: (..., *batch); None: all are.
+
+    Many densities go on outside their support, and a family given by ``probs`` calls a class of probability zero no
+    less likely than exp(-16). What is masked is not looked at.
+    """
+    fn, value, base = site["fn"], site["value"], layers(site["fn"])[-1]
+    batch_dim, found = value.dim() - len(fn.event_shape), None
+    for inside in (_in_support(base, value), _of_positive_mass(base, value)):
+        if inside is not None:
+            inside = inside | ~scored(site, inside, value.dim() - inside.dim())
+            inside = inside.flatten(batch_dim).all(-1) if inside.dim() > batch_dim else inside
+            found = inside if found is None else found & inside
+    return found
+
+
+# Nothing to look at; or matrices, whose draws miss what their check asks by rounding.
+_UNCHECKED = (
+    constraints._Real,
+    constraints._CorrCholesky,
+    constraints._LowerCholesky,
+    constraints._LowerTriangular,
+    constraints._Symmetric,
+)
+
+
+def _in_support(base: Any, value: Tensor) -> Tensor | None:
+    support = latent_support(base)
+    narrowed = is_narrowed(base)
+    if support is None or (isinstance(single := innermost(support), _UNCHECKED) and not narrowed):
+        return None
+    if isinstance(single, constraints._Simplex):  # torch asks for a sum within 1e-6 of 1: less than rounding in float32
+        return (value >= 0).all(-1) & ((value.sum(-1) - 1).abs() < 1e-3)
+    if isinstance(base, torch.distributions.MixtureSameFamily):  # draws lie in the support of one component
+        scalar = all(not isinstance(bound, Tensor) or bound.dim() == 0 for bound in bounds(single))
+        return single.check(value) if scalar else None
+    return _in_image(base, value) if narrowed else support.check(value)
+
+
+def _in_image(base: Any, value: Tensor) -> Tensor:
+    """Whether values come out of a distribution's transforms: the last one's image of a part of the line is less."""
+    looks = []
+    for transform in reversed(base.transforms):
+        looks.append(transform.codomain.check(value))
+        value = transform.inv(value)
+    looks.append(_in_support(layers(base.base_dist)[-1], value))
+    found = [look for look in looks if look is not None]
+    rank = min(look.dim() for look in found)
+    return torch.stack([look.flatten(rank).all(-1) if look.dim() > rank else look for look in found]).all(0)
+
+
+def is_narrowed(base: Any) -> bool:
+    """Whether a distribution is the image of a part of the line, which the support of its last transform hides."""
+    if type(base).__name__ != "TransformedDistribution":
+        return False
+    onto_the_line = all(isinstance(innermost(t.codomain), constraints._Real) for t in base.transforms[:-1])
+    return not (onto_the_line and whole_line(base.base_dist))
+
+
+def whole_line(fn: Any) -> bool:
+    """Whether a family plainly has a density at all real numbers."""
+    base = layers(fn)[-1]
+    if isinstance(base, torch.distributions.MixtureSameFamily):
+        return whole_line(base.component_distribution)
+    plain = not isinstance(base, torch.distributions.TransformedDistribution)
+    return plain and isinstance(innermost(latent_support(fn)), constraints._Real)
+
+
+def _of_positive_mass(base: Any, value: Tensor) -> Tensor | None:
+    if isinstance(base, torch.distributions.Bernoulli):
+        never = torch.where(value == 1, base.probs == 0, base.probs == 1)
+        return ~(never & (base.probs == base._param))  # a saturated logit is no probability of zero
+    if isinstance(base, torch.distributions.OneHotCategorical):
+        return ((base.probs > 0) | (value == 0)).all(-1)
+    if isinstance(base, torch.distributions.Categorical):
+        index = value.long().clamp(0, base.probs.shape[-1] - 1)[..., None]
+        return base.probs.expand(*index.shape[:-1], -1).gather(-1, index)[..., 0] > 0
+    return None
+
+
 def support_text(base: Any) -> str:
     """The support of a distribution in words."""
     support = base.support
@@ -94,6 +197,7 @@ def support_text(base: Any) -> str:
         "_Boolean": "0 or 1",
         "_Real": "finite reals",
         "_IntegerGreaterThan": "whole numbers from 0",
+        "_Multinomial": "whole numbers from 0",
         "_GreaterThan": f"above {bounds[0]}",
         "_GreaterThanEq": f"from {bounds[0]}",
     }

@@ -9,13 +9,14 @@ ELBO, the evidence and the KL terms are short functions of this table (:mod:`pyr
 import math
 from collections.abc import Callable
 from functools import reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
 from pyrovae.pairs.structure import Structure
+from pyrovae.pairs.supports import layers, possible
 from pyrovae.pairs.traces import Sites, TracePair, site_log_prob
 
 
@@ -29,7 +30,8 @@ class LogTerms(NamedTuple):
     @property
     def log_weight(self) -> Tensor:
         """log w = log p(x|z) + log p(z) - log q(z|x): (K, N), float64."""
-        return self.log_likelihood.double() + self.log_prior.double() - self.log_guide.double()
+        log_weight = self.log_likelihood.double() + self.log_prior.double() - self.log_guide.double()
+        return torch.where(self.log_prior == -math.inf, -math.inf, log_weight)  # the likelihood there may be undefined
 
     @property
     def resolution(self) -> Tensor:
@@ -55,10 +57,16 @@ def sum_by_role(terms: SiteTerms) -> LogTerms:
 def read_terms(run: TracePair, reduce: Callable[[Tensor], Tensor]) -> SiteTerms:
     """The densities of all sites of one run; ``reduce`` sums each over the plates inside a datum."""
 
-    def of(sites: Sites) -> dict[str, Tensor]:
-        return {name: reduce(site_log_prob(site)) for name, site in sites.items()}
+    def of(sites: Sites, log_prob: Callable[[Any], Tensor]) -> dict[str, Tensor]:
+        return {name: reduce(log_prob(site)) for name, site in sites.items()}
 
-    return SiteTerms(of(run.observed), of(run.latent), of(run.drawn))
+    return SiteTerms(of(run.observed, site_log_prob), of(run.latent, latent_log_prob), of(run.drawn, site_log_prob))
+
+
+def latent_log_prob(site: Any) -> Tensor:
+    """Log density of a latent site in the model, minus infinity at what its distribution cannot draw."""
+    log_prob, inside = site_log_prob(site), possible(site)
+    return log_prob if inside is None else torch.where(inside, log_prob, -math.inf)
 
 
 def analytic_kl(run: TracePair, structure: Structure, num_data: int) -> Tensor:
@@ -70,10 +78,22 @@ def analytic_kl(run: TracePair, structure: Structure, num_data: int) -> Tensor:
     if p["mask"] is not None or q["mask"] is not None:
         return unknown
     try:
-        kl = kl_divergence(q["fn"], p["fn"])
+        kl = closed_form_kl(q["fn"], p["fn"])
     except (NotImplementedError, ValueError, RuntimeError):
         return unknown
     return to_rows(kl, structure.dim).expand(num_data)
+
+
+def closed_form_kl(q: Any, p: Any) -> Tensor:
+    """KL(q || p) in nats, of their batch shape.
+
+    Raises:
+        NotImplementedError: where torch and Pyro know none. What they know of a class they do not know of one's own
+            subclasses, whose density may be another (a normal cut off at zero).
+    """
+    if any(type(layers(fn)[-1]).__module__.partition(".")[0] not in ("torch", "pyro", "pyrovae") for fn in (q, p)):
+        raise NotImplementedError("a family of one's own")
+    return kl_divergence(q, p)
 
 
 def to_table(log_prob: Tensor, s: Structure, num_particles: int, rows: int) -> Tensor:
@@ -91,9 +111,12 @@ def to_rows(log_prob: Tensor, dim: int) -> Tensor:
 
 def check_finite(terms: SiteTerms) -> None:
     """Raises FloatingPointError, naming the site, where a density is NaN or a weight would be infinite."""
+    weightless = [table == -math.inf for table in terms.prior.values()]  # whatever the likelihood is there
     for role, tables in terms._asdict().items():
         for name, table in tables.items():
             bad = table.isnan() | (table == (-math.inf if role == "guide" else math.inf))
+            for nothing in weightless if role == "likelihood" else []:
+                bad = bad & ~nothing
             if bad.any():
                 value = table[bad][0].item()
                 raise FloatingPointError(

@@ -16,6 +16,10 @@ Program = Callable[..., Any]
 Sites = dict[str, Any]  # name -> Pyro's message of a sample site: "fn", "value", "mask", "scale", ...
 
 
+MOVED = "_moved"  # in a site's ``infer``: an auxiliary draw that stands in the density of a latent
+_NO_SITE = {"_deterministic", MOVED}
+
+
 class TracePair(NamedTuple):
     """One run of the guide, and of the model on what the guide drew."""
 
@@ -81,11 +85,11 @@ def sites_of(program: Program, *args: Any) -> Sites:
 
 
 def sites(trace: Trace) -> Sites:
-    """The sample sites of a trace by name, without those that plates and ``pyro.deterministic`` make."""
+    """The sample sites of a trace by name, without those that plates, ``pyro.deterministic`` and moves make."""
     return {
         name: site
         for name, site in trace.nodes.items()
-        if site["type"] == "sample" and not site_is_subsample(site) and not (site["infer"] or {}).get("_deterministic")
+        if site["type"] == "sample" and not site_is_subsample(site) and not _NO_SITE & (site["infer"] or {}).keys()
     }
 
 
@@ -100,6 +104,12 @@ def num_rows(args: Sequence[Any]) -> int:
         if isinstance(arg, Tensor) and arg.dim() > 0:
             return len(arg)
     raise InputError("model and guide need a tensor argument whose first dimension is the datum; none was given")
+
+
+def each_batched(args: Sequence[Any], act: Callable[[Tensor], Tensor]) -> list[Any]:
+    """The arguments, changed where their first dimension is the datum."""
+    rows = num_rows(args)
+    return [act(arg) if isinstance(arg, Tensor) and arg.shape[:1] == (rows,) else arg for arg in args]
 
 
 def site_log_prob(site: Any) -> Tensor:

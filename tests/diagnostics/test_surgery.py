@@ -17,7 +17,6 @@ from examples.codes import (
     doubles,
     model,
 )
-from examples.zoo import ZOO
 from torch.distributions.transforms import TanhTransform
 
 import pyrovae as pv
@@ -275,7 +274,7 @@ REFUSED = {
     "one query": (model, diagonal, TWENTY, {"num_queries": 1}, "num_queries must be from 2 to the 20"),
     "too many queries": (model, diagonal, TWENTY, {"num_queries": 21}, "num_queries must be from 2 to the 20"),
     "no block": (model, diagonal, TWENTY, {"batch_size": 0}, "batch_size must be at least 1"),
-    "masked": (model, masked, TWENTY, {}, "site 'z' of the guide is masked"),
+    "masked": (model, masked, TWENTY, {}, "site 'z' is masked in the model at 0 of 40 places and in the guide at"),
     "covariates": (
         conditional,
         lambda x, label: diagonal(x),
@@ -294,10 +293,13 @@ def test_refused(name):
         surgery(program, guide, data, **settings)
 
 
-def test_auxiliary_draws_are_refused():
-    case = ZOO["auto-normal"]()
-    with pytest.raises(InputError, match="of the guide is auxiliary"):
-        surgery(case.model, case.guide, case.args)
+def test_a_parameter_for_each_datum_is_refused():
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(pyro.param("loc", lambda: TWENTY.clone()), 0.5).to_event(1))
+
+    with pytest.raises(InputError, match=r"site 'z': its log density goes with the place of a row .* ELBO surgery"):
+        surgery(model, guide, TWENTY)
 
 
 def test_a_density_that_is_not_a_number_is_named():

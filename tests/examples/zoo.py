@@ -367,11 +367,12 @@ def masked(style, fill):
 
 
 def masked_rows():
-    """A mask over data, around the whole model."""
+    """A mask over data, around both programs."""
     keep = torch.tensor([True, False, True, True, False])
     return linear_case(
         model=poutine.mask(linear_model, mask=keep),
-        table=lambda z: (*(torch.where(keep, t, 0.0) for t in linear_table(z)[:2]), linear_table(z)[2]),
+        guide=poutine.mask(linear_guide, mask=keep),
+        table=lambda z: tuple(torch.where(keep, t, 0.0) for t in linear_table(z)),
     )
 
 

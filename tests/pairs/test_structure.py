@@ -284,11 +284,13 @@ MASKS = {  # name: (mask of rows or None, likelihood)
 @pytest.mark.parametrize("case", MASKS.values(), ids=MASKS)
 def test_masked_values_may_be_anything(case):
     mask, likelihood = case
-    model = pair(likelihood) if mask is None else poutine.mask(pair(likelihood), mask=mask)
-    inspect_pair(model, guide, (changed(X, math.nan),))
+    programs = pair(likelihood), guide
+    if mask is not None:
+        programs = [poutine.mask(program, mask=mask) for program in programs]
+    inspect_pair(*programs, (changed(X, math.nan),))
     if mask is not False and mask is not MASKS["scalar"][0]:
         with pytest.raises(InputError, match=r"the first is .*nan"):
-            inspect_pair(model, guide, (changed(X, math.nan, row=2),))
+            inspect_pair(*programs, (changed(X, math.nan, row=2),))
 
 
 # --------------------------------------------------------------------------------- what is found

@@ -84,3 +84,27 @@ def test_data_outside_a_support_come_with_advice(fn, value, message):
     site = {"value": torch.tensor([value]), "fn": fn, "mask": None}
     with pytest.raises(InputError, match=message):
         supports.check_support("x", site)
+
+
+def test_documents_of_unlike_length_are_counts_of_their_own_number_of_words():
+    """As topic models are written: Multinomial(probs=...) without a count has the density of the row's own total."""
+    counts, probs = torch.tensor([[3.0, 1.0, 0.0], [0.0, 7.0, 2.0]]), torch.tensor([0.5, 0.3, 0.2])
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+            pyro.sample("x", dist.Multinomial(probs=probs.expand(len(x), 3), validate_args=False), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+
+    report = pv.evaluate(model, guide, counts, num_particles=5)
+    exact = torch.stack([dist.Multinomial(int(row.sum()), probs).log_prob(row) for row in counts])
+    torch.testing.assert_close(report.log_evidence.float(), exact)
+    with pytest.raises(
+        InputError, match=r"1 of 2 values are outside the support of Multinomial \(whole numbers from 0\)"
+    ):
+        pv.evaluate(
+            model, guide, counts - 0.5 * torch.eye(2, 3)[[0, 0]] * torch.tensor([[1.0], [0.0]]), num_particles=5
+        )

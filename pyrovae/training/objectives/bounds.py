@@ -7,8 +7,8 @@ import torch
 from pyro.distributions.util import is_identically_zero, scale_and_mask
 from pyro.infer.util import MultiFrameTensor
 from torch import Tensor
-from torch.distributions import kl_divergence
 
+from pyrovae.pairs.terms import closed_form_kl
 from pyrovae.pairs.traces import TracePair, total_log_prob
 
 
@@ -65,7 +65,7 @@ def _kl(guide_site: Any, model_site: Any) -> Tensor:
     """KL(q || p) of a site, in its batch shape; log q - log p at the draw where there is no closed form."""
     q, p, value = guide_site["fn"], model_site["fn"], guide_site["value"]
     try:
-        return torch.as_tensor(kl_divergence(q, p), device=value.device)
+        return torch.as_tensor(closed_form_kl(q, p), device=value.device)
     except NotImplementedError:
         return q.log_prob(value) - p.log_prob(value)
 

@@ -60,9 +60,8 @@ class AnalyticKLELBO(Objective):
             )
         require_gradients(type(self).__name__, run)
         for name in structure.latents:
-            for handler in ("scale", "mask"):
-                if not alike(run.latent[name][handler], run.drawn[name][handler]):
-                    raise InputError(
-                        f"site '{name}' has one {handler} in the model and another in the guide, but its closed-form "
-                        f"KL can have only one. Put poutine.{handler} around both programs, or use SampledELBO"
-                    )
+            if not alike(run.latent[name]["scale"], run.drawn[name]["scale"]):
+                raise InputError(
+                    f"site '{name}' has one scale in the model and another in the guide, but its closed-form KL can "
+                    "have only one. Put poutine.scale around both programs, or use SampledELBO"
+                )

@@ -108,9 +108,10 @@ class Objective(ELBO):
         require_drawn(plain_traces(model, guide, args))
         loops = self.num_particles == 1 or not self.vectorize_particles
         with pyro.validation_enabled(False):  # it would refuse values under a mask
-            particles = Particles(model, guide, args, plate=self.plate, strategy="looped" if loops else None)
+            particles = Particles(model, guide, args, plate=self.plate, strategy="looped")
             if not self._prepared:
                 self._require_condition(particles.structure, particles.example)
+            particles = particles if loops else particles.fastest()
         scales = [site["scale"] for site in particles.example.every_site]
         if particles.strategy == "tiled" and any(map(differs_by_datum, scales)):
             return particles.by("looped")  # a scale for each row does not fit K copies of the batch

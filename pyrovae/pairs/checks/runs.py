@@ -1,0 +1,182 @@
+"""What further runs of a pair show: densities are functions of x and z, and those of a datum of its own row alone.
+
+The programs are run again on draws that they have made, and log densities are compared site by site: under other
+noise, and with every second row of the batch, draws and data, taken from its neighbour.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import pyro
+import pyro.poutine as poutine
+import torch
+from torch import Tensor
+
+from pyrovae.base.errors import InputError
+from pyrovae.base.memory import out_of_memory
+from pyrovae.pairs.checks.weights import is_function
+from pyrovae.pairs.handlers import Placed
+from pyrovae.pairs.structure import Structure
+from pyrovae.pairs.supports import to_support
+from pyrovae.pairs.terms import SiteTerms, read_terms, to_rows
+from pyrovae.pairs.traces import Program, TracePair, each_batched, num_rows, site_log_prob, sites_of
+
+CHANGES = (
+    "site '{name}' of the {program}: its log density changes from run to run at the same draws, so it is not the "
+    "density that they were drawn from. Is it random beyond its sample sites (dropout that is left on, noise of "
+    "torch.randn)? Make such noise a sample site, or turn it off"
+)
+
+
+class Looks(NamedTuple):
+    """What two runs on every second row taken from its neighbour showed."""
+
+    leaning: str | None  # a site whose density at a row changes with the rows beside it
+    placed: str | None  # one whose density is not that of the row's own values: of its place, or of the whole batch
+
+
+def check_repeatable(model: Program, guide: Program, args: Sequence[Any], run: TracePair, structure: Structure) -> None:
+    """Runs the pair again on the same draws.
+
+    Raises:
+        InputError: naming the site, if its log density there is another: it is random beyond the sites.
+    """
+    draws = {name: site["value"] for name, site in run.drawn.items()}
+    terms, again = _terms(run, structure), _terms_at(model, guide, args, draws, structure)
+    if again is None:
+        return
+    for role in ("guide", "prior", "likelihood"):
+        name = _differing(getattr(terms, role), getattr(again, role), slice(None), slice(None))
+        if name is not None:
+            raise InputError(CHANGES.format(name=name, program="guide" if role == "guide" else "model"))
+
+
+def look_across_rows(
+    model: Program, guide: Program, args: Sequence[Any], run: TracePair, structure: Structure
+) -> Looks:
+    """Tells whether rows lean on each other, and whether programs know one by its place: a parameter for each datum."""
+    terms, leaning, placed = _terms(run, structure), None, None
+    for kept, taken, index in _neighbours(num_rows(args)):
+        exchanged = each_batched(args, lambda arg: arg[index.to(arg.device)])  # noqa: B023
+        draws = {name: _exchanged(site, structure, index) for name, site in run.drawn.items()}
+        others = _terms_at(model, guide, exchanged, draws, structure)
+        # A guide may read the data of all rows: whatever it makes of them is a proposal for each. Draws it may not.
+        beside = _terms_at(model, guide, args, draws, structure)
+        if others is None or beside is None:
+            continue
+        for before, after in zip(terms, (others.likelihood, others.prior, beside.guide), strict=True):
+            leaning = leaning or _differing(before, after, kept, kept)
+        for before, after in zip(terms, others, strict=True):
+            placed = placed or _differing(before, after, index[taken], taken)
+    return Looks(leaning, placed)
+
+
+def check_rows_independent(looks: Looks) -> None:
+    """Raises InputError, naming the site, if the density of a row changes with the rows beside it."""
+    if looks.leaning is not None:
+        raise InputError(
+            f"site '{looks.leaning}': the log density of a row changes with the other rows of its batch, so log p(x) "
+            "of a datum would change with the size of a block. Is there a mean over the batch, batch norm without "
+            "running statistics, attention or a Gaussian process across rows? Let each row be read alone, or make "
+            "what leans on each other one datum"
+        )
+
+
+def check_rows_exchangeable(looks: Looks, purpose: str) -> None:
+    """Raises InputError, naming the site, if programs know a row by its place in the batch or by its neighbours."""
+    if looks.placed is not None:
+        raise InputError(
+            f"site '{looks.placed}': its log density goes with the place of a row in its batch, or with the rows "
+            f"beside it (a parameter for each datum, a mean over the batch?), but {purpose} puts rows into batches of "
+            "its own. Use a guide that reads the row alone, an encoder"
+        )
+
+
+def check_moves(guide: Program, args: Sequence[Any], run: TracePair, structure: Structure) -> None:
+    r"""Compares what points of the guide say of their density with the Jacobian of their move from auxiliary draws a.
+
+    .. math:: \log q(z) = \log q(a) - \log |\det \partial z / \partial a|
+
+    Raises:
+        InputError: naming the site, where the ``log_density`` of the Deltas is not the second term.
+    """
+    extra = [name for name in run.drawn if name not in run.latent]
+    names = [name for name in run.latent if extra and is_function(run.drawn[name])]
+    if not names:
+        return
+    draws = {name: run.drawn[name]["value"].detach().requires_grad_() for name in extra}
+    with torch.enable_grad(), pyro.validation_enabled(False):
+        found = sites_of(Placed(draws)(guide), *args)
+        reals, log_jacobian = [], torch.zeros(num_rows(args))
+        for name in names:
+            move, value = to_support(run.latent[name]["fn"]), found[name]["value"]
+            real = move.inv(value)
+            reals.append(_by_datum(real, found[name], structure))
+            each = _by_datum(move.log_abs_det_jacobian(real, value), found[name], structure)
+            log_jacobian = log_jacobian + each.sum(-1)
+        points = torch.cat(reals, -1)
+        rows = [torch.autograd.grad(u.sum(), [*draws.values()], retain_graph=True) for u in points.unbind(-1)]
+    jacobian = torch.stack(
+        [
+            torch.cat([_by_datum(g, run.drawn[n], structure) for g, n in zip(row, extra, strict=True)], -1)
+            for row in rows
+        ],
+        -2,
+    )
+    stated = sum(to_rows(site_log_prob(found[name]), structure.dim) for name in names)
+    expected = -torch.linalg.slogdet(jacobian.double()).logabsdet - log_jacobian.detach()
+    if not torch.allclose(torch.as_tensor(stated).double(), expected.double(), rtol=1e-3, atol=1e-2):
+        raise InputError(
+            f"site '{names[0]}' of the guide is a point that is moved from '{extra[0]}', but the log_density of its "
+            "Delta is not minus the log determinant of the Jacobian of that move: log q would be off. Draw it from a "
+            "TransformedDistribution, or state Delta(value, log_density=...)"
+        )
+
+
+def _by_datum(value: Tensor, site: Any, structure: Structure) -> Tensor:
+    """A value of a site's batch shape and more, (*batch, ...) -> (N, D)."""
+    dim = len(site["fn"].batch_shape) + structure.dim
+    return value.movedim(dim, 0).flatten(1) if value.dim() > 1 else value[:, None]
+
+
+def _neighbours(rows: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Twice (rows kept, rows replaced, which row stands at each place): odd rows by even ones, and the reverse."""
+    every = torch.arange(rows)
+    even, odd = every[0::2], every[1::2]
+    by_even = every - every % 2
+    by_odd = torch.where(every + 1 - every % 2 < rows, every + 1 - every % 2, every - 1)
+    return [(even, odd, by_even), (odd, even, by_odd)] if rows > 1 else []
+
+
+def _exchanged(site: Any, structure: Structure, index: Tensor) -> Tensor:
+    """A site's draws, standing at other rows."""
+    value, event_dim = site["value"], len(site["fn"].event_shape)
+    return value.index_select(value.dim() - event_dim + structure.dim, index.to(value.device))
+
+
+def _terms_at(
+    model: Program, guide: Program, args: Sequence[Any], draws: dict[str, Tensor], structure: Structure
+) -> SiteTerms | None:
+    """The densities of a run of both programs on given draws; None where one of them scores its own draws alone."""
+    try:
+        with pyro.validation_enabled(False):
+            traces = [poutine.trace(Placed(draws)(program)).get_trace(*args) for program in (model, guide)]
+            return _terms(TracePair(*traces), structure)
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        return None
+
+
+def _terms(run: TracePair, structure: Structure) -> SiteTerms:
+    return read_terms(run, lambda log_prob: to_rows(log_prob, structure.dim))
+
+
+def _differing(before: dict[str, Tensor], after: dict[str, Tensor], rows: Any, others: Any) -> str | None:
+    """The first site whose terms at some rows are not those of other rows in another run."""
+    for name, table in before.items():
+        tolerance = 1e-10 if table.dtype == torch.float64 else 1e-5
+        first, second = table[rows], after[name][others] if name in after else table.new_full((), torch.nan)
+        if not torch.allclose(first, second, rtol=tolerance, atol=10 * tolerance, equal_nan=True):
+            return name
+    return None

@@ -1,0 +1,172 @@
+"""Where programs draw: guides narrower than the prior are refused, draws outside it weigh nothing, edges are named."""
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pyro.distributions.transforms as T
+import pytest
+import torch
+
+import pyrovae as pv
+from pyrovae.base.errors import InputError
+from pyrovae.pairs.checks.coverage import check_guide_covers, check_guide_inside, check_off_edges
+from pyrovae.pairs.context import isolated
+from pyrovae.pairs.particles import Particles
+
+X = torch.linspace(-0.8, 0.8, 5)
+BINS = 200_000
+
+
+def pair(prior, guide, likelihood=lambda z: dist.Normal(z, 0.5)):
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", prior(x))
+            pyro.sample("x", likelihood(z), obs=x)
+
+    def q(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", guide(x))
+
+    return model, q
+
+
+def ones(x):
+    return torch.ones(len(x))
+
+
+def normal(x, scale=1.0):
+    return dist.Normal(x, scale)
+
+
+def log_evidence(prior, low, high):
+    """log p(x) under x ~ N(z, 1/2) by the midpoint rule."""
+    width = (high - low) / BINS
+    z = low + (torch.arange(BINS).double() + 0.5) * width
+    log_joint = prior.log_prob(z)[:, None] + dist.Normal(z[:, None], 0.5).log_prob(X.double())
+    return log_joint.logsumexp(0) + math.log(width)
+
+
+ONE = torch.tensor(1.0).double()
+WIDE = {  # prior of the model, the same alone in double, its least and greatest value
+    "exponential": (lambda x: dist.Exponential(ones(x)), dist.Exponential(ONE), 0.0, 30.0),
+    "half-normal": (lambda x: dist.HalfNormal(ones(x)), dist.HalfNormal(ONE), 0.0, 30.0),
+    "gamma": (lambda x: dist.Gamma(2 * ones(x), 1.0), dist.Gamma(2 * ONE, ONE), 0.0, 30.0),
+    "weibull": (lambda x: dist.Weibull(ones(x), 2.0), dist.Weibull(ONE, 2 * ONE), 0.0, 30.0),
+    "pareto": (lambda x: dist.Pareto(0.5 * ones(x), 3.0), dist.Pareto(0.5 * ONE, 3 * ONE), 0.5, 30.0),
+    "uniform": (lambda x: dist.Uniform(-0.5 * ones(x), 1.0), dist.Uniform(-ONE / 2, ONE), -0.5, 1.0),
+    "beta": (lambda x: dist.Beta(2 * ones(x), 2.0), dist.Beta(2 * ONE, 2 * ONE), 0.0, 1.0),
+    "angle": (lambda x: dist.VonMises(0 * ones(x), 1.0), dist.VonMises(0 * ONE, ONE), -math.pi, math.pi),
+    "truncated by a transform": (
+        lambda x: dist.TransformedDistribution(dist.Uniform(0 * ones(x), 1.0), [T.AffineTransform(-0.5, 1.0)]),
+        dist.Uniform(-ONE / 2, ONE / 2),
+        -0.5,
+        0.5,
+    ),
+}
+
+
+@pytest.mark.parametrize(("prior", "alone", "low", "high"), WIDE.values(), ids=WIDE)
+def test_draws_outside_the_prior_weigh_nothing(prior, alone, low, high):
+    """A normal guide for a prior of part of the line: log p(x) by quadrature, within 4 standard errors of each datum."""
+    report = pv.evaluate(*pair(prior, normal), X, num_particles=20_000)
+    assert ((report.log_evidence - log_evidence(alone, low, high)).abs() < 4 * report.mc_se_log_evidence).all()
+    assert (report.elbo == -math.inf).all()
+
+
+@pytest.mark.parametrize("name", WIDE)
+@pytest.mark.parametrize("measure", [pv.annealed_evidence, pv.gaps])
+def test_a_path_may_not_cross_the_edge_of_a_support(name, measure):
+    with pytest.raises(InputError, match=r"site 'z'.*(outside the support of the prior|has no bijection)"):
+        measure(*pair(WIDE[name][0], normal), X)
+
+
+@pytest.mark.parametrize("prior", ["exponential", "uniform", "beta"])
+def test_guides_of_the_same_support_are_inside(prior):
+    makers = {"exponential": lambda x: dist.Gamma(ones(x), 1.0), "uniform": WIDE["uniform"][0], "beta": WIDE["beta"][0]}
+    with isolated(*pair(WIDE[prior][0], makers[prior])) as (model, guide, _):
+        particles = Particles(model, guide, (X,), strategy="vectorized")
+        check_guide_inside(particles.example, particles.structure)
+
+
+NARROW = {  # prior, guide
+    "half by a transform": (
+        lambda x: dist.Uniform(0 * ones(x), 1.0),
+        lambda x: dist.TransformedDistribution(dist.Beta(ones(x), 1.0), [T.AffineTransform(0.0, 0.5)]),
+    ),
+    "above a threshold": (
+        normal,
+        lambda x: dist.TransformedDistribution(normal(x), [T.ExpTransform(), T.AffineTransform(-1.0, 1.0)]),
+    ),
+    "an angle for a real": (normal, lambda x: dist.VonMises(x, 1.0)),
+    "a class that is never drawn": (
+        lambda x: dist.Categorical(torch.ones(len(x), 3)),
+        lambda x: dist.Categorical(torch.tensor([0.5, 0.5, 0.0]).expand(len(x), 3)),
+    ),
+    "a coin with one side": (
+        lambda x: dist.Bernoulli(0.5 * ones(x)),
+        lambda x: dist.Bernoulli(ones(x)),
+    ),
+}
+
+
+@pytest.mark.parametrize(("prior", "guide"), NARROW.values(), ids=NARROW)
+def test_narrow_guides_are_refused(prior, guide):
+    programs = pair(prior, guide, lambda z: dist.Normal(z.float() * 0.01, 2.0))
+    with pytest.raises(InputError, match=r"site 'z': the guide \(.*cannot draw all that the prior"):
+        with isolated(*programs) as (model, q, _), pyro.validation_enabled(False):
+            torch.manual_seed(0)
+            particles = Particles(model, q, (10 * X,), strategy="vectorized")
+            check_guide_covers(model, (10 * X,), particles.example, particles.structure)
+
+
+def test_a_guide_may_be_as_narrow_as_the_posterior():
+    """x ~ U(z - 1, z + 1) leaves z within 1 of x: a guide that draws there alone is exact."""
+    prior, guide = lambda x: dist.Uniform(-5 * ones(x), 5.0), lambda x: dist.Uniform(x - 1, x + 1)
+    report = pv.evaluate(*pair(prior, guide, lambda z: dist.Uniform(z - 1, z + 1)), X, num_particles=50)
+    torch.testing.assert_close(report.log_evidence, torch.full((5,), math.log(0.1)).double(), rtol=0, atol=1e-5)
+
+
+def test_classes_of_probability_zero_weigh_nothing():
+    prior = torch.tensor([0.6, 0.4, 0.0])
+    likelihood = lambda z: dist.Normal(z.float(), 1.0)  # noqa: E731
+    for family in (dist.Categorical, lambda probs: dist.Categorical(logits=probs.log())):
+        model, guide = pair(
+            lambda x, family=family: family(prior.expand(len(x), 3)),
+            lambda x: dist.Categorical(torch.ones(len(x), 3)),
+            likelihood,
+        )
+        report = pv.evaluate(model, guide, X, num_particles=20_000)
+        exact = (dist.Normal(torch.arange(2.0)[:, None], 1.0).log_prob(X) + prior[:2, None].log()).logsumexp(0)
+        assert ((report.log_evidence - exact).abs() < 4 * report.mc_se_log_evidence).all()
+        assert (report.elbo == -math.inf).all()
+
+
+EDGES = {
+    "beta": lambda x: dist.Beta(0.01 * ones(x), 0.01),
+    "relaxed": lambda x: dist.RelaxedBernoulli(torch.tensor(0.05), 0.5 * ones(x)),
+    "gamma": lambda x: dist.Gamma(0.001 * ones(x), 1.0),
+}
+
+
+@pytest.mark.parametrize("guide", EDGES.values(), ids=EDGES)
+def test_draws_that_pile_up_on_an_edge_are_refused(guide):
+    torch.manual_seed(0)
+    with pytest.raises(
+        InputError, match=r"site 'z': \d+\.\d% of the guide's draws .* lie on the edge of their support"
+    ):
+        pv.evaluate(*pair(guide, guide), X, num_particles=50)
+
+
+def test_vertices_of_a_simplex_are_edges():
+    few = lambda x: dist.Dirichlet(torch.full((len(x), 3), 0.01))  # noqa: E731
+    torch.manual_seed(0)
+    with pytest.raises(InputError, match="lie on the edge of their support in float32"):
+        pv.evaluate(*pair(few, few, lambda z: dist.Normal(z[..., 0], 1.0)), X, num_particles=50)
+
+
+@pytest.mark.parametrize("guide", [lambda x: dist.Uniform(0 * ones(x), 1.0), lambda x: dist.HalfNormal(ones(x))])
+def test_common_families_are_off_their_edges(guide):
+    with isolated(*pair(guide, guide)) as (model, q, _):
+        particles = Particles(model, q, (X,), strategy="vectorized")
+        check_off_edges(particles.example, particles.structure)

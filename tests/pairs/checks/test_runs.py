@@ -1,0 +1,124 @@
+"""Further runs of a pair: densities that change by themselves, or with the rows beside them, are refused by name."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import dropout
+
+import pyrovae as pv
+from pyrovae.base.errors import InputError
+from pyrovae.pairs.context import isolated
+from pyrovae.pairs.particles import Particles
+
+X = torch.randn(9, 3, generator=torch.Generator().manual_seed(0))
+SCALES = torch.linspace(0.5, 1.5, 9)[:, None]
+NO_STATISTICS = nn.BatchNorm1d(3, track_running_stats=False)
+ATTENTION = nn.TransformerEncoderLayer(3, 1, 8, dropout=0.0)
+
+
+def model(x, of_z=lambda z: z, scale=1.0):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(x.new_zeros(3), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(of_z(z), scale).to_event(1), obs=x)
+
+
+def guide(x, of_x=lambda x: 0.5 * x, scale=0.7):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(of_x(x), scale).to_event(1))
+
+
+def chain(x):
+    """Each row's latent follows that of the row before it."""
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(x.new_zeros(3), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(z + 0.1 * z.roll(1, -2), 1.0).to_event(1), obs=x)
+
+
+def of_batch(net):
+    """A network across the rows of one particle, whatever particles there are."""
+    return lambda z: torch.stack([net(part) for part in z.reshape(-1, *z.shape[-2:])]).reshape(z.shape)
+
+
+def after_the_first(x):
+    """A second draw about the mean of all rows' first draws."""
+    with pyro.plate("data", len(x)):
+        a = pyro.sample("a", dist.Normal(x[:, 0], 1.0))
+        pyro.sample("z", dist.Normal(0.5 * x + a.mean(-1, keepdim=True)[..., None], 0.7).to_event(1))
+
+
+def with_first(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("a", dist.Normal(x.new_zeros(()), 1.0))
+        z = pyro.sample("z", dist.Normal(x.new_zeros(3), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+
+RANDOM = {  # name: (model, guide, the site and its program)
+    "dropout in the guide": (model, lambda x: guide(x, lambda x: dropout(x, 0.5, training=True)), "'z' of the guide"),
+    "noise in the guide": (model, lambda x: guide(x, scale=0.5 + torch.rand(1)), "'z' of the guide"),
+    "noise in the prior": (
+        lambda x: model_with_prior(x, torch.randn(3)),
+        guide,
+        "'z' of the model",
+    ),
+    "noise in the likelihood": (lambda x: model(x, lambda z: z + torch.randn(3)), guide, "'x' of the model"),
+}
+
+
+def model_with_prior(x, loc):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(loc, 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+
+@pytest.mark.parametrize(("model", "guide", "site"), RANDOM.values(), ids=RANDOM)
+def test_what_is_random_beyond_its_sites_is_refused(model, guide, site):
+    with pytest.raises(InputError, match=rf"site {site}: its log density changes from run to run"):
+        pv.evaluate(model, guide, X, num_particles=5)
+
+
+LEANING = {  # name: (model, guide, site)
+    "a mean over the batch": (lambda x: model(x, lambda z: z - z.mean(-2, keepdim=True)), guide, "x"),
+    "batch norm": (lambda x: model(x, lambda z: NO_STATISTICS(z.reshape(-1, 3)).reshape(z.shape)), guide, "x"),
+    "attention across rows": (lambda x: model(x, of_batch(lambda z: ATTENTION(z[:, None])[:, 0])), guide, "x"),
+    "the first row": (lambda x: model(x, lambda z: z - z[..., :1, :]), guide, "x"),
+    "the data of others": (lambda x: model_with_prior(x, x.mean(0)), guide, "z"),
+    "draws of others in the guide": (with_first, after_the_first, "z"),
+    "the row before": (chain, guide, "x"),
+}
+
+
+@pytest.mark.parametrize("num_data", [2, 3, 9])
+@pytest.mark.parametrize(("model", "guide", "site"), LEANING.values(), ids=LEANING)
+def test_rows_that_lean_on_each_other_are_refused(model, guide, site, num_data):
+    torch.manual_seed(0)
+    with pytest.raises(InputError, match=f"site '{site}': the log density of a row changes with the other rows"):
+        pv.evaluate(model, guide, X[:num_data], num_particles=5)
+
+
+def test_a_guide_may_read_the_data_of_all_rows():
+    """Whatever it makes of them is a proposal for each: log p(x) within 4 standard errors of N(x; 0, 2)."""
+    report = pv.evaluate(model, lambda x: guide(x, lambda x: 0.5 * x + 0.1 * x.mean(0), 0.9), X, num_particles=20_000)
+    exact = dist.Normal(0.0, 2**0.5).log_prob(X).sum(-1)
+    assert ((report.log_evidence - exact).abs() < 4 * report.mc_se_log_evidence).all()
+
+
+def by_place(x):
+    guide(x, scale=pyro.param("scale", lambda: SCALES[: len(X)].clone()))
+
+
+def test_rows_that_are_known_by_their_place_pass_where_they_keep_it():
+    report = pv.evaluate(model, by_place, X, num_particles=5)
+    with isolated(model, by_place) as (p, q, _):
+        particles = Particles(p, q, (X,), strategy="vectorized")
+        with pytest.raises(InputError, match=r"site 'z': its log density goes with the place of a row .*surgery puts"):
+            particles.require_exchangeable("surgery")
+        Particles(model, guide, (X,), strategy="vectorized").require_exchangeable("surgery")
+    assert report.log_evidence.isfinite().all()
+
+
+@pytest.mark.parametrize("num_data", [1, 2, 5])
+def test_batches_of_any_size_are_looked_at(num_data):
+    assert len(pv.evaluate(model, guide, X[:num_data], num_particles=5)) == num_data
