@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import pyro
 import torch
+from torch import Tensor
 
 from pyrovae.apps import loading
 from pyrovae.base import storage
@@ -14,7 +15,17 @@ from pyrovae.base.errors import InputError, UnfinishedFit
 from pyrovae.base.random import preserve_rng_state
 from pyrovae.data.split import Dataset, Split
 from pyrovae.evidence.report import Report
-from pyrovae.pairs.context import Scoped, home_device, modules_of, on_device, own_scope
+from pyrovae.pairs.context import (
+    Scoped,
+    called_modules,
+    evaluation_mode,
+    every_module,
+    home_device,
+    modules_of,
+    on_device,
+    own_scope,
+    used_modules,
+)
 from pyrovae.pairs.traces import Program, plain_traces
 from pyrovae.training.checkpoint import part, read_history, set_weights
 from pyrovae.training.fit import Fit, resolve_device
@@ -62,10 +73,11 @@ def load(
     _tell_unfinished(folder, content)
     tensors = storage.unpack(files["weights.safetensors"], f"{folder}: weights")
     values = part(tensors, "best/") or part(tensors, "weights/")
-    modules = modules_of(model, guide)
+    named = modules_of(model, guide)
     with own_scope(model, guide, fresh=True) as (model, guide, scope), preserve_rng_state():
-        _create_parameters(folder, model, guide, content["settings"])
-        set_weights(modules, values, str(folder))
+        with evaluation_mode(named), called_modules() as called:
+            _create_parameters(folder, model, guide, content["settings"])
+        set_weights(every_module(named, list(called)), values, str(folder))
     progress, history = content["progress"], read_history(files["history.csv"].decode())
     pair = Scoped(model, scope), Scoped(guide, scope)
     return Fit(*pair, history, progress["interrupted"], progress["best_epoch"], content["settings"])
@@ -87,7 +99,7 @@ def bring_back(
     data = dataset(folder, data_dir=data_dir)
     model, guide, _ = loading.pair_of(record, data, program)
     target = resolve_device(device)
-    for module in modules_of(model, guide):
+    for module in used_modules(model, guide, _blank(describe(folder)["settings"], home_device(model, guide))):
         module.to(target)
     return Loaded(load(folder, model, guide), data, record)
 
@@ -168,11 +180,19 @@ def _tell_unfinished(folder: str | Path, content: Mapping[str, Any]) -> None:
 
 def _create_parameters(folder: str | Path, model: Program, guide: Program, settings: Mapping[str, Any]) -> None:
     """Runs the programs once on blank data, so that every ``pyro.param`` exists."""
-    device, num_rows = home_device(model, guide), settings["num_rows"]
-    rows = num_rows if settings["batch_size"] >= num_rows else 2  # all, where each datum may have its own parameter
+    device = home_device(model, guide)
     try:
         with torch.no_grad(), pyro.validation_enabled(False), on_device(device):
-            blank = [torch.zeros((rows, *shape), dtype=getattr(torch, dtype)) for shape, dtype in settings["arguments"]]
-            plain_traces(model, guide, blank)
+            plain_traces(model, guide, _blank(settings, device))
     except Exception as error:
         raise InputError(f"{folder}: its programs do not run on data of its shapes ({error})") from error
+
+
+def _blank(settings: Mapping[str, Any], device: torch.device) -> list[Tensor]:
+    """Zeros in the shapes of the data: two rows, or all where each datum may have a parameter of its own."""
+    num_rows = settings["num_rows"]
+    rows = num_rows if settings["batch_size"] >= num_rows else 2
+    return [
+        torch.zeros((rows, *shape), dtype=getattr(torch, dtype), device=device)
+        for shape, dtype in settings["arguments"]
+    ]

@@ -7,7 +7,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 import pyro
@@ -17,7 +17,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from pyrovae.base.errors import InputError
 from pyrovae.base.random import preserve_rng_state
-from pyrovae.pairs.traces import Program
+from pyrovae.pairs.traces import Program, plain_traces
 
 # ------------------------------------------------------------------------------------------------ scopes
 
@@ -166,6 +166,21 @@ def every_module(named: Sequence[nn.Module], called: Iterable[nn.Module]) -> lis
     others = [module for module in called if id(module) not in known]
     inner = {id(part) for module in others for part in module.modules() if part is not module}
     return [*named, *(module for module in others if id(module) not in inner)]
+
+
+def used_modules(model: Program, guide: Program, args: Sequence[Any]) -> list[nn.Module]:
+    """The modules of a pair: those that its programs name, then those that they call on such data besides.
+
+    Args:
+        model: program of p(x, z).
+        guide: program of q(z|x).
+        args: some rows of the data, where the pair lives; programs that fail on them are looked at as far as they go.
+    """
+    named = modules_of(model, guide)
+    with own_scope(model, guide, fresh=True) as (model, guide, _), quiet_numerics(), preserve_rng_state():
+        with evaluation_mode(named), called_modules() as called, suppress(Exception):
+            plain_traces(model, guide, args)
+        return every_module(named, list(called))
 
 
 @contextmanager

@@ -12,11 +12,12 @@ import os
 import shutil
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ContextDecorator, contextmanager
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pyro
@@ -24,10 +25,12 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyrovae.base.errors import InputError
 from pyrovae.base.memory import out_of_memory
+from pyrovae.pairs.supports import layers
 
 _LIBRARIES = tuple(str(Path(file).parent) + os.sep for file in (pyro.__file__, torch.__file__, __file__))
 
@@ -47,6 +50,7 @@ class Graph:
     module: Any  # (*live, *inputs) -> outputs: torch.fx's graph, or what a compiler made of it
     live: list[Tensor]  # that the function reached by itself
     tolerance: float = 1e-4
+    draws: str = "nothing"  # the operations that draw, in words
 
     def __call__(self, *inputs: Tensor) -> Any:
         return self.module(*self.live, *inputs)
@@ -79,7 +83,7 @@ def trace(function: Callable[..., Any], *inputs: Tensor) -> Graph:
         Untraceable: naming the line, if the function looks at the value of a tensor.
     """
     try:
-        module = make_fx(_Unseen()(function))(*inputs)
+        module = make_fx(_Unseen()(_OneHot()(function)), decomposition_table=_AS_DRAWN)(*inputs)
     except Exception as error:
         if isinstance(error, Untraceable) or out_of_memory(error):
             raise
@@ -106,9 +110,9 @@ def captured(run: Callable[..., Any], *inputs: Tensor) -> Callable[..., None]:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             run(*held)
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
+    except Exception as error:
+        if out_of_memory(error):
+            raise
         raise Untraceable(f"CUDA cannot capture it: {_first_line(error)}") from error
 
     def replay(*fresh: Tensor) -> None:
@@ -117,6 +121,33 @@ def captured(run: Callable[..., Any], *inputs: Tensor) -> Callable[..., None]:
         graph.replay()
 
     return replay
+
+
+@contextmanager
+def first_run(graph: Graph) -> Iterator[None]:
+    """What fails as compiled kernels run for the first time is the reason why they cannot stand for the programs."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, InputError | FloatingPointError) or out_of_memory(error):
+            raise
+        how = f"{type(error).__name__}: {_first_line(error)}"
+        raise Untraceable(f"the compiled kernels fail ({how}); they draw by {graph.draws}") from error
+
+
+def _bernoulli(probs: Tensor, *, generator: Any = None) -> Any:
+    """Binary draws in float64 as torch makes them on the CPU; the compiler's own compare numbers in float32."""
+    if probs.is_cuda or probs.dtype != torch.float64:
+        return NotImplemented
+    return (torch.rand(probs.shape, dtype=probs.dtype, device=probs.device) < probs).to(probs.dtype)
+
+
+_AS_DRAWN: dict[Any, Callable[..., Any]] = {torch.ops.aten.bernoulli.default: _bernoulli}
+
+
+def is_random(node: Any) -> bool:
+    """Whether an operation of a graph draws."""
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 
 def _kernels(module: GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
@@ -162,7 +193,8 @@ def _lift(module: GraphModule) -> Graph:
             graph.erase_node(node)
     rounded = any(getattr(node.meta.get("val"), "dtype", None) == torch.bfloat16 for node in graph.nodes)
     tensors = [tensor.detach() for tensor, _ in live.values()]
-    return Graph(GraphModule(torch.nn.Module(), graph), tensors, 5e-3 if rounded else 1e-4)
+    draws = ", ".join(sorted({str(node.target).split(".")[1] for node in graph.nodes if is_random(node)}))
+    return Graph(GraphModule(torch.nn.Module(), graph), tensors, 5e-3 if rounded else 1e-4, draws or "nothing")
 
 
 # ------------------------------------------------------------------------------------------ what is refused
@@ -180,6 +212,15 @@ class _Unseen(TorchDispatchMode, ContextDecorator):
         return func(*args, **(kwargs or {}))
 
 
+class _OneHot(TorchFunctionMode, ContextDecorator):
+    """Classes as vectors of zeros and one, without the look at them that torch takes first."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.nn.functional.one_hot and len(args) == 2 and not kwargs and args[1] > 0:
+            return (args[0][..., None] == torch.arange(args[1], device=args[0].device)).long()
+        return func(*args, **(kwargs or {}))
+
+
 def _looks(func: Any, args: Sequence[Any]) -> bool:
     """Whether what an operation gives, or its shape, is decided on the host by a tensor's value."""
     if func is torch.ops.aten.index.Tensor:
@@ -188,11 +229,21 @@ def _looks(func: Any, args: Sequence[Any]) -> bool:
 
 
 def _line(error: BaseException | None) -> str:
-    """The line of the caller's own code, "file.py, line 7", from which an error (or this call) comes."""
-    frames = traceback.extract_tb(error.__traceback__) if error else traceback.extract_stack()
+    """Site and line of the caller's own code, "site 'z' (Normal), file.py, line 7", of an error or this call."""
+    while error is not None and error.__cause__ is not None:
+        error = error.__cause__
+    walked = [*(traceback.walk_tb(error.__traceback__) if error else reversed([*traceback.walk_stack(None)]))]
+    frames = traceback.StackSummary.extract(walked)
     own = [frame for frame in frames if not frame.filename.startswith((*_LIBRARIES, contextlib.__file__, "<"))]
     frame = (own or frames)[-1]
-    return f"{Path(frame.filename).name}, line {frame.lineno} ({(frame.line or '').strip()})"
+    return f"{_site(walked)}{Path(frame.filename).name}, line {frame.lineno} ({(frame.line or '').strip()})"
+
+
+def _site(walked: Iterable[tuple[FrameType, int]]) -> str:
+    """The innermost site that Pyro is at in these frames, with its family; empty if none."""
+    messages = [frame.f_locals.get("initial_msg") for frame, _ in walked if frame.f_code.co_name == "apply_stack"]
+    sites = [message for message in messages if message and message["type"] == "sample"]
+    return f"site '{sites[-1]['name']}' ({type(layers(sites[-1]['fn'])[-1]).__name__}), " if sites else ""
 
 
 def _first_line(error: BaseException) -> str:

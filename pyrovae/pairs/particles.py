@@ -18,7 +18,7 @@ from pyrovae.base import memory
 from pyrovae.base.errors import InputError, check_at_least_one
 from pyrovae.base.memory import out_of_memory
 from pyrovae.base.random import preserve_rng_state
-from pyrovae.pairs.checks.coverage import check_guide_covers, check_off_edges
+from pyrovae.pairs.checks.coverage import check_guide_covers, check_guide_inside, check_off_edges
 from pyrovae.pairs.checks.runs import (
     Looks,
     check_moves,
@@ -32,7 +32,16 @@ from pyrovae.pairs.context import evaluation_mode, home_device, modules_of, on_d
 from pyrovae.pairs.handlers import masked_filled, moved
 from pyrovae.pairs.structure import Structure, describe
 from pyrovae.pairs.terms import LogTerms, SiteTerms, read_terms, sum_by_role, to_rows, to_table
-from pyrovae.pairs.traces import Program, Sites, TracePair, each_batched, num_rows, plain_traces, sites_of
+from pyrovae.pairs.traces import (
+    PER_DATUM,
+    Program,
+    Sites,
+    TracePair,
+    each_batched,
+    num_rows,
+    plain_traces,
+    sites_of,
+)
 
 ONE_BY_ONE = "one by one"
 
@@ -108,12 +117,24 @@ class Particles:
         """Raises InputError, naming the site, if draws of the guide pile up on the edge of their support."""
         check_off_edges(self.example, self.structure)
 
+    def check_trainable(self) -> None:
+        """Raises InputError, naming the site, for what no ELBO can be trained on, or no evidence measured with."""
+        self.check_weights()
+        self.check_supports()
+        check_guide_inside(self.example, self.structure)
+
     def require_exchangeable(self, purpose: str) -> None:
         """Raises InputError, naming the site, if programs know a row by its place in the batch."""
         check_rows_exchangeable(self._across_rows(), purpose)
 
     def _across_rows(self) -> Looks:
-        return look_across_rows(self.model, self.guide, self.args, self.example, self.structure)
+        try:
+            return look_across_rows(self.model, self.guide, self.args, self.example, self.structure)
+        except (ValueError, RuntimeError, IndexError) as error:
+            if isinstance(error, InputError) or out_of_memory(error):
+                raise
+            line = str(error).strip().splitlines()[0]
+            raise InputError(f"the programs do not run once rows are exchanged: {line}. {PER_DATUM}") from error
 
     def at_once(self, elements: int | None = None) -> int:
         """How many particles of all N data to run at once, so that no more numbers than these are drawn or scored."""

@@ -4,13 +4,12 @@ from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import pyro.distributions as dist
-from pyro.poutine.util import site_is_subsample
 from torch.distributions import TransformedDistribution
 
 from pyrovae.base.errors import InputError
 from pyrovae.pairs.checks.weights import check_auxiliary, check_masks_match, check_measures_match
 from pyrovae.pairs.supports import base_measure, check_support, layers
-from pyrovae.pairs.traces import TracePair
+from pyrovae.pairs.traces import TracePair, check_no_subsampling
 
 
 class Structure(NamedTuple):
@@ -40,7 +39,7 @@ def describe(run: TracePair, rows: int, *, plate: str | None = None) -> Structur
     """
     model_sites, guide_sites = run.joint, run.drawn
     _check_sites_match(model_sites, guide_sites)
-    _check_no_subsampling(run)
+    check_no_subsampling(*run)
     every = {f"site '{name}'": site for name, site in model_sites.items()}
     every |= {f"site '{name}' of the guide": site for name, site in guide_sites.items()}
     frame = _data_frame(every, rows, plate)
@@ -123,19 +122,6 @@ def _outside(stacks: dict[str, dict], plate: str | None) -> str:
         + ": evidence per datum needs one pyro.plate over the data that holds every site of model and guide "
         "(a latent shared by all data has no per-datum weight)"
     )
-
-
-def _check_no_subsampling(run: TracePair) -> None:
-    for trace in run:
-        for name, site in trace.nodes.items():
-            if site["type"] != "sample" or not site_is_subsample(site):
-                continue
-            fn: Any = site["fn"]
-            if fn.subsample_size is not None and fn.subsample_size < fn.size:
-                raise InputError(
-                    f"plate '{name}' draws its own rows (subsample_size={fn.subsample_size} of {fn.size}): "
-                    "give the rows as the argument, pyro.plate(name, size, subsample=rows) or pyro.plate(name, len(x))"
-                )
 
 
 def _check_dimensions_owned(every: dict[str, dict]) -> None:

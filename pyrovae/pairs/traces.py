@@ -1,5 +1,6 @@
 """One run of a pair as two traces: their sample sites, and the log density of one site."""
 
+import inspect
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -7,6 +8,7 @@ from typing import Any, NamedTuple
 import pyro.poutine as poutine
 import torch
 from pyro.poutine import Trace
+from pyro.poutine.messenger import _context_wrap
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
@@ -16,6 +18,10 @@ Program = Callable[..., Any]
 Sites = dict[str, Any]  # name -> Pyro's message of a sample site: "fn", "value", "mask", "scale", ...
 
 
+PER_DATUM = (
+    "Each argument is cut into blocks of rows, so the first dimension of each must be the datum; what belongs to all "
+    "data (a table, a matrix) is no argument: let the programs hold it"
+)
 MOVED = "_moved"  # in a site's ``infer``: an auxiliary draw that stands in the density of a latent
 _NO_SITE = {"_deterministic", MOVED}
 
@@ -64,10 +70,24 @@ def plain_traces(model: Program, guide: Program, args: Sequence[Any]) -> TracePa
     Raises:
         InputError: without the table of shapes that Pyro appends; for sizes that do not fit a plate, with advice.
     """
+    of_guide = _traced("guide", guide, guide, args)
+    return TracePair(_traced("model", model, poutine.replay(model, trace=of_guide), args), of_guide)
+
+
+def _traced(role: str, program: Program, handled: Program, args: Sequence[Any]) -> Trace:
+    """The trace of a program, run under a handler."""
+    tracer = poutine.trace(handled)
     try:
-        guide_trace = poutine.trace(guide).get_trace(*args)
-        return TracePair(poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args), guide_trace)
+        return tracer.get_trace(*args)
+    except TypeError:
+        _check_takes(role, program, args)
+        raise
+    except IndexError as error:
+        raise InputError(
+            f"the {role} does not run on a block of {num_rows(args)} rows: {error}. {PER_DATUM}"
+        ) from error
     except (ValueError, RuntimeError) as error:
+        check_no_subsampling(tracer.trace)  # what else is wrong follows from it
         message = re.split(r"\n\s*Trace Shapes:", str(error))[0].strip()
         if "Shape mismatch inside plate" in message:
             raise InputError(
@@ -77,6 +97,35 @@ def plain_traces(model: Program, guide: Program, args: Sequence[Any]) -> TracePa
         if isinstance(error, InputError) or message != str(error).strip():
             raise type(error)(message) from error
         raise
+
+
+def _check_takes(role: str, program: Program, args: Sequence[Any]) -> None:
+    """Raises InputError if a program cannot be called with so many arguments."""
+    while getattr(getattr(program, "func", None), "func", None) is _context_wrap:
+        program = program.func.args[1]  # type: ignore[attr-defined]  # inside a handler of Pyro's
+    signature = inspect.signature(program)
+    try:
+        signature.bind(*args)
+    except TypeError as error:
+        names = [one.name for one in signature.parameters.values() if one.default is one.empty]
+        raise InputError(
+            f"the {role} takes {len(names)} arguments ({', '.join(names)}), the data have {len(args)}: both programs "
+            "are called with all tensors of the data; give a tuple of them (labels come with split.with_labels())"
+        ) from error
+
+
+def check_no_subsampling(*traces: Trace) -> None:
+    """Raises InputError, naming the plate, if a program draws rows by itself."""
+    for trace in traces:
+        for name, site in trace.nodes.items():
+            if site["type"] != "sample" or not site_is_subsample(site):
+                continue
+            fn: Any = site["fn"]
+            if fn.subsample_size is not None and fn.subsample_size < fn.size:
+                raise InputError(
+                    f"plate '{name}' draws its own rows (subsample_size={fn.subsample_size} of {fn.size}): "
+                    "give the rows as the argument, pyro.plate(name, size, subsample=rows) or pyro.plate(name, len(x))"
+                )
 
 
 def sites_of(program: Program, *args: Any) -> Sites:

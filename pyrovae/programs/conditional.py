@@ -39,7 +39,7 @@ class Conditional(nn.Module):
         super().__init__()
         self.family = family
         self.event_shape = Size([event_shape] if isinstance(event_shape, int) else event_shape)
-        self.shapes = family.shapes(self.event_shape)
+        self.shapes = tuple(Size(shape) for shape in family.shapes(self.event_shape))
         self.num_parameters = sum(shape.numel() for shape in self.shapes)
         self.network = network if isinstance(network, nn.Module) else network(self.num_parameters)
         self.free = nn.ParameterList([nn.Parameter(value.clone()) for value in family.free])

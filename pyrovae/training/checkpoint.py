@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pyrovae.base import storage
 from pyrovae.base.errors import InputError
 from pyrovae.data.split import Split
-from pyrovae.training.optimizers import torch_optimizers, unconstrained_parameters
+from pyrovae.training.optimizers import Joint, torch_optimizers, unconstrained_parameters
 
 # What may differ when a fit is resumed: how long it goes on, and where and how it runs.
 _FREE_SETTINGS = ("epochs", "device", "compile")
@@ -128,9 +128,14 @@ def restore(folder: Path, settings: Mapping[str, Any], modules: Sequence[nn.Modu
 
 def restore_optimizer(optimizer: PyroOptim, state: dict) -> None:
     """Puts back what its ``get_state`` gave; torch's own objects are made now, for Pyro ignores a state later."""
-    if state:
-        optimizer.set_state(state)
-        torch_optimizers(optimizer, unconstrained_parameters())
+    if not state:
+        return
+    if isinstance(optimizer, Joint) != ("param_groups" in state):
+        kinds = "a PyroOptim", "a function parameters -> optimizer"
+        given, before = kinds if not isinstance(optimizer, Joint) else reversed(kinds)
+        raise InputError(f"was fitted with {before} as its optimizer, not {given}; resume it as it was")
+    optimizer.set_state(state)
+    torch_optimizers(optimizer, unconstrained_parameters())
 
 
 def check_settings(folder: Path, content: Mapping[str, Any], settings: Mapping[str, Any]) -> None:

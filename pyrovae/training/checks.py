@@ -1,20 +1,31 @@
 """What cannot be fitted is refused before a first step, by argument, site or row: the pair is run over all data."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+import pyro
 import torch
 from pyro.infer import ELBO, RenyiELBO, TraceMeanField_ELBO
+from torch import Tensor, nn
+from torch.distributions import constraints
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pyrovae.base import storage
 from pyrovae.base.errors import InputError
 from pyrovae.base.memory import blocks_of, explain_out_of_memory, out_of_memory
+from pyrovae.base.random import preserve_rng_state
+from pyrovae.data.batches import Batch
 from pyrovae.data.split import Split
+from pyrovae.pairs.context import preserve_modes, quiet_numerics
 from pyrovae.pairs.particles import Particles
 from pyrovae.pairs.structure import Structure
-from pyrovae.pairs.traces import Program
+from pyrovae.pairs.supports import bounds, innermost, layers, scored, support_of
+from pyrovae.pairs.traces import PER_DATUM, Program, plain_traces, site_log_prob
+from pyrovae.training.checkpoint import Snapshot, weights
+
+LOOKED_AT = 100  # rows that are run a few times more, all where each may have a parameter of its own
 
 
 def check_arguments(
@@ -51,6 +62,8 @@ def check_parts(objective: Any, optimizer: Any, schedule: Any) -> None:
             f"optimizer must be a PyroOptim or a function parameters -> optimizer, not a {type(optimizer).__name__}: "
             "give lambda parameters: torch.optim.Adam(parameters, lr=1e-3)"
         )
+    if optimizer is not None and not callable(optimizer):
+        raise InputError(f"optimizer must be a PyroOptim or a function parameters -> optimizer, got {optimizer!r}")
     if schedule is not None and not callable(schedule):
         raise InputError(
             f"schedule must be a function: fraction of the training -> factor on the rate; got {schedule!r}"
@@ -60,26 +73,40 @@ def check_parts(objective: Any, optimizer: Any, schedule: Any) -> None:
 def check_pair(
     pair: tuple[Program, Program], train: Split, valid: Split | None, objective: ELBO, settings: Mapping[str, Any]
 ) -> None:
-    """Runs a pair once over all data: every ``pyro.param`` exists afterwards, and every value is in support.
+    """Runs a pair once over all data: every ``pyro.param`` exists afterwards, and every value has a density.
+
+    The first rows of the training data are looked at as an evaluation would.
 
     Raises:
         InputError: naming the site or the row, or what the objective cannot be used for.
     """
-    size, splits = max(settings["batch_size"], 500), {"validation data": valid, "training data": train}
+    size = max(settings["batch_size"], 500)
     with torch.no_grad(), explain_out_of_memory(f"{size} data at once, even without gradients"):
-        found = [
-            _inspect(pair, split, rows, settings["plate"], name)
-            for name, split in splits.items()
-            if split is not None
-            for rows in blocks_of(len(split), size)
-        ]
-    check_objective(objective, found[-1])
+        if valid is not None:
+            _inspect_all(pair, valid, size, settings["plate"], "validation data")
+        first = _inspect_all(pair, train, size, settings["plate"], "training data")
+        check_objective(objective, first.structure)
+        few = len(train) if settings["batch_size"] >= len(train) else min(settings["batch_size"], LOOKED_AT)
+        with preserve_rng_state(), quiet_numerics():  # distributions made under validation keep to it
+            batch = train.batch(slice(0, few))
+            Particles(*pair, batch, plate=settings["plate"], strategy="looped").check_trainable()
 
 
-def _inspect(pair: tuple[Program, Program], split: Split, rows: slice, plate: str | None, name: str) -> Structure:
+def _inspect_all(pair: tuple[Program, Program], split: Split, size: int, plate: str | None, name: str) -> Particles:
+    """Runs a pair on all data, a block at a time; the first block is given back."""
+    rows, *others = blocks_of(len(split), size)
+    first = _inspect(pair, split, rows, plate, name)
+    for rows in others:
+        _inspect(pair, split, rows, plate, name)
+    return first
+
+
+def _inspect(pair: tuple[Program, Program], split: Split, rows: slice, plate: str | None, name: str) -> Particles:
     batch = split.batch(rows)
     try:
-        return Particles(*pair, batch, plate=plate, strategy="looped").structure
+        particles = Particles(*pair, batch, plate=plate, strategy="looped")
+        check_density(particles, f"of the {name}", rows.start)
+        return particles
     except InputError:
         raise
     except (ValueError, RuntimeError) as error:
@@ -87,11 +114,102 @@ def _inspect(pair: tuple[Program, Program], split: Split, rows: slice, plate: st
             raise
         missing = ~batch[0].isfinite().reshape(len(batch[0]), -1).all(1)
         if not missing.any():
-            raise InputError(f"the programs do not run on the data: {str(error).splitlines()[0]}") from error
+            hint = f". {PER_DATUM}" if len(batch) > 1 else ""
+            raise InputError(f"the programs do not run on the data: {str(error).splitlines()[0]}{hint}") from error
         raise InputError(
             f"{int(missing.sum())} rows hold values that are missing or infinite, the first is row "
             f"{rows.start + int(missing.nonzero()[0])} of the {name}: impute them, or mask them in programs of your own"
         ) from error
+
+
+def check_density(particles: Particles, where: str, start: int) -> None:
+    """Demands a finite log density of all that is observed.
+
+    Args:
+        particles: of a block of rows.
+        where: the rows are, in words.
+        start: number of the first.
+
+    Raises:
+        InputError: naming the site, the row and the value; an end of the support is called what it is.
+    """
+    for name, site in particles.example.observed.items():
+        with pyro.validation_enabled(False):
+            if site_log_prob(site).isfinite().all():
+                continue
+            base, value = layers(site["fn"])[-1], site["value"]
+            each, event_dim = base.log_prob(value), len(base.event_shape)
+        bad = (~each.isfinite() & scored(site, each, event_dim)).nonzero()
+        if not len(bad):
+            continue
+        place = tuple(bad[0].tolist())
+        row = start + place[len(site["fn"].batch_shape) + particles.structure.dim]
+        first = torch.broadcast_to(value, (*each.shape, *value.shape[value.dim() - event_dim :]))[place]
+        found = f"{first.item():g}" if first.dim() == 0 else str(first.tolist())
+        raise InputError(
+            f"site '{name}': {len(bad)} values have no finite log density, the first is {found} in row {row} {where} "
+            f"({each[place].item():g}). {_density_advice(base, first, [_at(end, each, place) for end in _ends(base)])}"
+        )
+
+
+def _ends(base: Any) -> tuple[Any, Any]:
+    """The least and the greatest value of a family of real values, None for one that it has not."""
+    support = innermost(support_of(base))
+    if isinstance(support, constraints._Simplex):
+        return 0.0, 1.0
+    return (None, None) if getattr(support, "is_discrete", True) else bounds(support)
+
+
+def _at(end: Any, each: Tensor, place: tuple[int, ...]) -> float | None:
+    """An end of a support, at one place of a table."""
+    if isinstance(end, Tensor) and end.shape == each.shape:
+        return end[place].item()
+    return None if end is None or (isinstance(end, Tensor) and end.dim()) else float(end)
+
+
+def _density_advice(base: Any, value: Tensor, ends: Sequence[float | None]) -> str:
+    """What to do about a value without a finite density."""
+    family, (low, high) = type(base).__name__, ends
+    if not any(end is not None and bool((value == end).any()) for end in ends):
+        return f"Look at the parameters of {family} there, as they are before the first step"
+    within = f"above {low:g}" if high is None else f"strictly between {low or 0:g} and {high:g}"
+    return (
+        f"It lies on an end of the support of {family}, whose density is finite only {within}: move such values "
+        "inside, or take a family with a mass or a finite density there"
+    )
+
+
+def check_batch_norm(pair: tuple[Program, Program], batches: Sequence[Batch], modules: Sequence[nn.Module]) -> None:
+    """Runs the pair in training mode on a batch of one row, where there is one and batch norm to read it.
+
+    Raises:
+        InputError: if batch norm cannot be taken over it.
+    """
+    kinds = [type(part).__name__ for one in modules for part in one.modules() if isinstance(part, _BatchNorm)]
+    single = [batch for batch in batches if len(batch[0]) == 1]
+    if not kinds or not single:
+        return
+    with Snapshot(weights(modules).values()), preserve_modes(modules), quiet_numerics():
+        for module in modules:
+            module.train()
+        try:
+            plain_traces(*pair, single[0])
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise InputError(
+                f"a batch of one row comes (the last of an epoch, if batch_size is not 1), and batch norm ({kinds[0]}) "
+                "needs two rows to take a mean over: choose another batch_size"
+            ) from error
+
+
+def check_parameters(parameters: Sequence[Tensor]) -> None:
+    """Raises InputError unless the programs have a parameter that can be trained."""
+    if not any(parameter.requires_grad for parameter in parameters):
+        raise InputError(
+            "the programs have no parameter to fit (frozen ones do not count): register a module's weights by "
+            "pyro.module(name, module), or use pyro.param"
+        )
 
 
 def check_objective(objective: ELBO, structure: Structure) -> None:

@@ -24,7 +24,7 @@ from pyrovae.base.errors import InputError, NotCompiled
 from pyrovae.base.memory import explain_out_of_memory
 from pyrovae.base.random import preserve_rng_state
 from pyrovae.data.batches import Batch, Batches
-from pyrovae.pairs.graphs import Untraceable, captured, compiler_missing, trace
+from pyrovae.pairs.graphs import Untraceable, captured, compiler_missing, first_run, trace
 from pyrovae.training.checkpoint import Progress, Snapshot, weights
 from pyrovae.training.objectives.elbo import AnalyticKLELBO, SampledELBO
 from pyrovae.training.objectives.objective import Objective
@@ -255,11 +255,13 @@ class Replay:
             expected, again = (self._sums(torch.no_grad()(self._count), batch) for _ in range(2))
             if not torch.equal(expected.nan_to_num(), again.nan_to_num()):
                 raise Untraceable("the programs change from run to run: two runs with the same noise differ")
-            got = self._sums(self.graph, batch)  # on CUDA, before it was captured: so it draws as the programs do
+            with first_run(self.graph):
+                got = self._sums(self.graph, batch)  # on CUDA, before it was captured: so it draws as the programs do
         if not torch.allclose(expected, got, rtol=self.graph.tolerance, atol=1e-3, equal_nan=True):
             raise Untraceable(
                 f"the programs are not what was traced: they give an objective of {expected[2] / len(batch[0]):g} "
-                f"nats per datum, and {got[2] / len(batch[0]):g} when replayed with the same noise"
+                f"nats per datum, and {got[2] / len(batch[0]):g} when replayed with the same noise (drawn by "
+                f"{self.graph.draws})"
             )
 
     def _sums(self, run: Callable[..., Any], batch: Batch) -> Tensor:

@@ -1,6 +1,6 @@
 """fit(): Pyro's SVI on any pair of programs, with every logged number in nats per datum."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,13 +10,13 @@ import pyro
 import torch
 from pyro.infer import ELBO
 from pyro.optim import PyroOptim
-from torch import nn
+from torch import Tensor, nn
 
 from pyrovae.base import storage
 from pyrovae.base.errors import InputError
 from pyrovae.base.random import preserve_rng_state
-from pyrovae.data.split import as_split
-from pyrovae.pairs.context import Scoped, modules_of, on_device, own_scope, preserve_modes
+from pyrovae.data.split import Split, as_split
+from pyrovae.pairs.context import Scoped, home_device, on_device, own_scope, preserve_modes, used_modules
 from pyrovae.pairs.traces import Program
 from pyrovae.training.checkpoint import describe_data, describe_objective
 from pyrovae.training.checks import check_arguments, check_parts
@@ -147,7 +147,7 @@ def fit(
         "compile": is_compiled(compile, -(-len(train) // batch_size) * epochs, target, out if resume else None),
         **describe_data(train, held_out),
     }
-    with _trained_in_place(model, guide, target, out) as (model, guide, scope, modules):
+    with _trained_in_place(model, guide, _first(train, batch_size), target, out) as (model, guide, scope, modules):
         resumed = resume and out is not None and storage.holds_run(out)
         loop = Loop(
             model=model,
@@ -176,10 +176,12 @@ def _so_far(loop: Loop, scope: Any) -> Fit:
 
 @contextmanager
 def _trained_in_place(
-    model: Program, guide: Program, device: torch.device, out: str | Path | None
+    model: Program, guide: Program, first: Sequence[Tensor], device: torch.device, out: str | Path | None
 ) -> Iterator[tuple[Program, Program, Any, list[nn.Module]]]:
     """The programs on a device, in a scope of their own: (model, guide, scope, modules); all else is put back."""
-    modules = modules_of(model, guide)
+    home = home_device(model, guide)
+    with on_device(home):
+        modules = used_modules(model, guide, [tensor.to(home) for tensor in first])
     if device.type == "cuda":
         torch.cuda.init()  # so that its random state is among what is put back
     for module in modules:
@@ -192,6 +194,12 @@ def _trained_in_place(
         stack.enter_context(torch.cuda.device(device) if device.type == "cuda" else nullcontext())
         stack.enter_context(on_device(device))
         yield model, guide, scope, modules
+
+
+def _first(train: Split, batch_size: int) -> tuple[Tensor, ...]:
+    """Two rows, or all where each datum may have a parameter of its own."""
+    with preserve_rng_state():
+        return train.batch(slice(0, 2 if batch_size < len(train) else len(train)))
 
 
 def resolve_device(device: str) -> torch.device:

@@ -24,10 +24,10 @@ from pyrovae.pairs.context import evaluation_mode
 from pyrovae.pairs.handlers import in_precision, masked_filled, tempered
 from pyrovae.pairs.traces import Program
 from pyrovae.training.checkpoint import Progress, restore, save, set_weights, weights
-from pyrovae.training.checks import check_pair
+from pyrovae.training.checks import check_batch_norm, check_pair, check_parameters
 from pyrovae.training.compiled import CompiledSteps
 from pyrovae.training.meter import validation_terms
-from pyrovae.training.optimizers import OptimizerMaker, forget_gradients, unconstrained_parameters
+from pyrovae.training.optimizers import OptimizerMaker, check_steps, forget_gradients, unconstrained_parameters
 from pyrovae.training.step import NonFiniteLoss, Step, numerics_of_training
 
 CHECKPOINT_SECONDS = 5.0
@@ -59,7 +59,7 @@ class Loop:
         self.steps, self.device = self.batches.steps, self.batches.device
         self.pair = in_precision(self.model, setting["precision"]), in_precision(self.guide, setting["precision"])
         self.beta = torch.ones((), device=self.device)
-        trained = masked_filled(self.pair[0]), self.pair[1]
+        trained = self.measured = masked_filled(self.pair[0]), self.pair[1]
         if self.warmup > 0:
             trained = tempered(trained[0], self.beta), tempered(trained[1], self.beta)
         self.step = Step(*trained, self.optimizer, self.objective)
@@ -72,7 +72,10 @@ class Loop:
         seed_everything("fit", self.settings["seed"])
         with evaluation_mode(self.modules):
             check_pair(self.pair, self.train, self.valid, self.objective, self.settings)
-        self.step.prime(self.batches.of_each_size(), self.modules)
+        batches = self.batches.of_each_size()
+        self.step.prime(batches, self.modules)
+        check_parameters(unconstrained_parameters())
+        check_batch_norm(self.pair, batches, self.modules)
         with numerics_of_training(), _interruptible() as self.interrupted:
             if resume:
                 self._restore()
@@ -80,6 +83,8 @@ class Loop:
             with bar(shown=visible, total=total, initial=done, unit="step", dynamic_ncols=True) as self.shown:
                 if self.settings["compile"]:
                     self._compile()
+                if self.compiled is None or self.compiled.replay is None:
+                    check_steps(self.step.optim, unconstrained_parameters())
                 if not resume:
                     self._save()
                 try:
@@ -141,7 +146,7 @@ class Loop:
         row = {"epoch": state.epoch + 1, **self.meter.means()}
         if self.valid is not None:
             with evaluation_mode(self.modules), preserve_rng_state():
-                terms = validation_terms(*self.pair, self.valid, self.batch_size)
+                terms = validation_terms(*self.measured, self.valid, self.batch_size)
             row.update({f"valid_{name}": value for name, value in terms.items()})
         row.update(beta=self.beta.item(), rate_factor=self.step.rate, seconds=round(state.seconds, 3))
         state.history.append(row)

@@ -6,6 +6,7 @@ r"""What steps the parameters: any optimizer of Pyro's or torch's, and Adam as a
 The function is for a step that is one graph; it works on the state of torch's own objects, and its rate is an input.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from pyro.optim.optim import _load_state_dict
 from torch import Tensor
 
 from pyrovae.base.errors import InputError
+from pyrovae.base.memory import out_of_memory
 from pyrovae.pairs.graphs import Untraceable
 
 OptimizerMaker = Callable[[list[Tensor]], torch.optim.Optimizer]
@@ -40,26 +42,27 @@ class Joint(PyroOptim):
         super().__init__(make, {})
         self.make = make
         self.optimizer: torch.optim.Optimizer | None = None
+        self.offered: list[Tensor] = []  # what it was made of, though it may leave some alone; and what came later
 
     def __call__(self, params: Iterable[Tensor], *args: Any, **kwargs: Any) -> None:
         """Takes one step."""
         self.over(list(params)).step()
 
     def over(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
-        """The torch optimizer; made now if it was not, and given the parameters that it does not know.
+        """The torch optimizer; made now if it was not, and given the parameters that were not there then.
 
         Raises:
-            InputError: where a state waits for it that was made with another learning rate.
+            InputError: where it cannot be made, or a state waits for it that another optimizer left.
         """
         if self.optimizer is None:
-            self.optimizer = self.make(parameters)
+            self.optimizer, self.offered = _made(self.make, parameters), list(parameters)
             if self._state_waiting_to_be_consumed:
-                _require_same_rates(self.optimizer, self._state_waiting_to_be_consumed)
-                self.optimizer.load_state_dict(self._state_waiting_to_be_consumed)
-        known = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+                _load(self.optimizer, self._state_waiting_to_be_consumed)
+        known = {id(p) for p in self.offered}
         late = [p for p in parameters if id(p) not in known]  # a pyro.param that first ran now
         if late:
             self.optimizer.add_param_group({"params": late})
+            self.offered += late
         return self.optimizer
 
     def get_state(self) -> dict:
@@ -67,11 +70,66 @@ class Joint(PyroOptim):
         return self.optimizer.state_dict() if self.optimizer else {}
 
 
-def _require_same_rates(optimizer: torch.optim.Optimizer, stored: dict) -> None:
-    given = [group["lr"] for group in optimizer.param_groups]
-    before = [group["lr"] for group in stored["param_groups"]]
-    if any(not math.isclose(a, b, rel_tol=1e-6) for a, b in zip(given, before, strict=False)):
-        raise InputError(f"was fitted with a learning rate of {before[0]:g}, not {given[0]:g}; resume it as it was")
+def _made(make: OptimizerMaker, parameters: list[Tensor]) -> torch.optim.Optimizer:
+    try:
+        optimizer = make(parameters)
+    except Exception as error:
+        raise InputError(f"optimizer: it cannot be made of the parameters of the programs: {error}") from error
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise InputError(
+            f"optimizer must be a PyroOptim or a function parameters -> torch.optim.Optimizer; it gave {optimizer!r}"
+        )
+    return optimizer
+
+
+# How torch computes a step, not what the step is.
+_FREE_SETTINGS = {"params", "foreach", "fused", "capturable", "differentiable"}
+_OTHER = "the state kept there is of another optimizer than"
+
+
+def _load(optimizer: Any, state: dict) -> None:
+    """Puts back the state of an optimizer or of a scheduler, if the same one left it.
+
+    Raises:
+        InputError: naming the optimizer, or its setting that differs.
+    """
+    inner, stored = getattr(optimizer, "optimizer", optimizer), state.get("optimizer", state)
+    for own, before in zip(inner.param_groups, stored["param_groups"], strict=False):
+        moving = {"lr", "initial_lr"} if {"lrd", "initial_lr"} & own.keys() else set()  # it changes its rate by itself
+        names = own.keys() - _FREE_SETTINGS - moving
+        if names != before.keys() - _FREE_SETTINGS - moving:
+            raise InputError(f"{_OTHER} {type(inner).__name__}: resume it with the one that it was fitted with")
+        for name in sorted(names):
+            if not _equal(own[name], before[name]):
+                what = f"a learning rate of {before[name]:g}" if name == "lr" else f"{name} = {before[name]}"
+                raise InputError(f"was fitted with {what}, not {own[name]}; resume it as it was")
+    try:
+        _load_state_dict(optimizer, state)
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{_OTHER} this {type(inner).__name__} ({error}): resume it as it was fitted") from error
+
+
+def _equal(own: Any, before: Any) -> bool:
+    """Whether two settings are the same, to rounding; lists and tuples alike."""
+    if isinstance(own, list | tuple) and isinstance(before, list | tuple):
+        return len(own) == len(before) and all(map(_equal, own, before))
+    if all(isinstance(value, float | int | Tensor) for value in (own, before)):
+        return math.isclose(float(own), float(before), rel_tol=1e-6)
+    return bool(own == before)
+
+
+def check_steps(optimizer: PyroOptim, parameters: list[Tensor]) -> None:
+    """Raises InputError for an optimizer that asks for the loss several times in a step."""
+    with explained():
+        found = torch_optimizers(optimizer, parameters)
+    for one in found:
+        inner = getattr(one, "optimizer", one)
+        closure = inspect.signature(inner.step).parameters.get("closure")
+        if closure is not None and closure.default is closure.empty:
+            raise InputError(
+                f"optimizer {type(inner).__name__} looks at the loss several times in a step (its closure), but a "
+                "step draws new noise each time: use one that steps by a gradient, Adam for one"
+            )
 
 
 def unconstrained_parameters() -> list[Tensor]:
@@ -96,7 +154,7 @@ def torch_optimizers(optimizer: PyroOptim, parameters: list[Tensor]) -> list[tor
             name = pyro.get_param_store().param_name(parameter)
             state = optimizer._state_waiting_to_be_consumed.pop(name, None)
             if state is not None:
-                _load_state_dict(optimizer.optim_objs[parameter], state)
+                _load(optimizer.optim_objs[parameter], state)
     return list(optimizer.optim_objs.values())
 
 
@@ -108,15 +166,31 @@ def parameter_groups(optimizers: Sequence[Any]) -> list[dict[str, Any]]:
 @contextmanager
 def scaled(groups: Sequence[dict[str, Any]], factor: float) -> Iterator[None]:
     """Learning rates multiplied inside; afterwards as before, times what the optimizer itself made of them."""
-    before = [group["lr"] for group in groups]
-    for group, rate in zip(groups, before, strict=True):
-        group["lr"] = rate * factor
+    rates = [(group, name, group[name]) for group in groups for name in _RATES & group.keys()]
+    if len(rates) < len(groups) and factor != 1:
+        raise InputError('optimizer: schedule= multiplies a learning rate ("lr"), and it has none; leave schedule= out')
+    for group, name, rate in rates:
+        group[name] = rate * factor
     try:
         yield
     finally:
-        for group, rate in zip(groups, before, strict=True):
-            unchanged = group["lr"] == rate * factor
-            group["lr"] = rate if unchanged else rate * (group["lr"] / (rate * factor))
+        for group, name, rate in rates:
+            unchanged = group[name] == rate * factor
+            group[name] = rate if unchanged else rate * (group[name] / (rate * factor))
+
+
+_RATES = {"lr", "eta"}  # the second in Pyro's AdagradRMSProp
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """What a torch optimizer says of parameters that it cannot take or step, as an InputError."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, InputError) or out_of_memory(error):
+            raise
+        raise InputError(f"optimizer: it cannot be used on the parameters of the programs: {error}") from error
 
 
 # ---------------------------------------------------------------------------------------------- Adam as a function

@@ -83,9 +83,9 @@ class Step(SVI):
             set_rng_state(noise)
             raise NonFiniteLoss(self._diagnosis(batch, fault))
         groups = optimizers.parameter_groups(optimizers.torch_optimizers(self.optim, parameters))
-        with optimizers.scaled(groups, self.rate):
+        with optimizers.scaled(groups, self.rate), optimizers.explained():
             self.optim(parameters)
-        forget_gradients(parameter for group in groups for parameter in group["params"])
+        forget_gradients([*parameters, *(parameter for group in groups for parameter in group["params"])])
         return bound
 
     def take(self, batch: Sequence[Tensor]) -> None:
@@ -104,8 +104,8 @@ def _not_finite(loss: Tensor, parameters: Sequence[Tensor]) -> str:
     """What is not finite, the loss or the gradients of which parameters; empty if all are."""
     if not math.isfinite(loss.item()):
         return f"the loss is {loss.item()}"
-    gradients = {p: p.grad for p in parameters if p.grad is not None}
-    if torch.nn.utils.get_total_norm(gradients.values()).isfinite():  # one look in place of one for each
+    gradients = {p: p.grad for p in parameters if p.grad is not None and p.numel()}
+    if torch.nn.utils.get_total_norm(gradients.values(), math.inf).isfinite():  # one look; squares would overflow
         return ""
     names = [str(pyro.get_param_store().param_name(p)) for p, g in gradients.items() if not g.isfinite().all()]
     return f"gradient of {', '.join(names[:3]).replace('$$$', '.')} is not finite" if names else ""

@@ -1,14 +1,18 @@
 """A replayed draw is the draw itself: same noise, same tallies; what no graph can hold is refused."""
 
+import warnings
+
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from examples.many_latents import DTYPES, GROUPS, make_pair, make_points
 from torch import nn
 from torch.func import functionalize
 
 import pyrovae as pv
 from pyrovae.base.random import seed_everything
+from pyrovae.evidence import importance
 from pyrovae.evidence.compiled import Replayed, apart
 from pyrovae.evidence.running_sums import tally
 from pyrovae.pairs.context import isolated
@@ -204,3 +208,33 @@ def test_the_encoder_runs_once_for_a_block_of_data():
 def test_without_noise_nothing_is_left():
     before, rest = apart(trace(lambda x: (x * 2 + 1,), torch.ones(3)))
     assert torch.equal(rest(*before(torch.ones(3)))[0], torch.full((3,), 3.0)) and names(rest) == []
+
+
+# ------------------------------------------------------------------------------------------- families of latents
+
+
+@compiles
+@pytest.mark.parametrize("group", GROUPS)
+def test_latents_of_all_families_are_evaluated_alike(group):
+    """As guides and as priors; at the same noise, to rounding."""
+    dtype = DTYPES.get(group, torch.float32)
+    pair, x = make_pair(GROUPS[group], dtype), make_points(dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pv.base.errors.UntrustedEvidence)
+        eager, compiled = (
+            pv.evaluate(*pair, x, num_particles=60, compile=choice, progress=False) for choice in (False, True)
+        )
+    tolerance = 1e-3 if dtype == torch.float32 else 1e-7
+    equal = torch.isclose(eager.elbo, compiled.elbo, rtol=tolerance, atol=tolerance)
+    assert equal.double().mean() > 0.98  # rounding may turn a draw of a class
+
+
+def test_draws_by_rejection_are_refused_by_their_line(monkeypatch):
+    message = r"site 'angle' \(VonMises\), many_latents.py, line \d+ .*: the value of a tensor decides"
+    pair, x = make_pair(["angle"]), make_points()
+    with pytest.raises(pv.InputError, match=message):
+        pv.evaluate(*pair, x, num_particles=30, compile=True)
+    monkeypatch.setattr(importance, "REPAID", 0)
+    monkeypatch.setattr(importance, "compiler_missing", lambda device: None)
+    with pytest.warns(pv.base.errors.NotCompiled, match=message):
+        pv.evaluate(*pair, x, num_particles=30)

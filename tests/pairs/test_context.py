@@ -1,6 +1,7 @@
 """Modules are found wherever a program keeps them; modes, scopes and the global store come back as they were."""
 
 import functools
+import types
 from collections import deque, namedtuple
 from contextlib import nullcontext
 
@@ -21,6 +22,7 @@ from pyrovae.pairs.context import (
     own_scope,
     preserve_modes,
     quiet_numerics,
+    used_modules,
 )
 
 NET = nn.Linear(2, 2)
@@ -289,3 +291,24 @@ def test_home_device():
     with pyro.get_param_store().scope():
         pyro.param("loc", torch.zeros(2, device="meta"))
         assert home_device(lambda x: x, lambda x: x) == torch.device("meta")
+
+
+def test_modules_that_are_called_follow_those_that_are_named():
+    hidden, file = nn.Sequential(nn.Linear(2, 2), nn.Dropout()), types.ModuleType("nets")
+    file.net = hidden
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z[:, None], 1.0).to_event(1), obs=NET(x))
+
+    def guide(x):
+        pyro.param("made_there", torch.tensor(1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(file.net(x)[:, 0], 1.0))
+
+    noise = torch.get_rng_state()
+    assert used_modules(model, guide, [torch.zeros(3, 2)]) == [NET, hidden]
+    assert hidden.training and torch.equal(noise, torch.get_rng_state())
+    assert "made_there" not in pyro.get_param_store()
+    assert used_modules(model, guide, [torch.zeros(3, 7)])[0] is NET  # what does not run is told of elsewhere

@@ -108,3 +108,20 @@ def test_a_machine_without_a_compiler_says_so(monkeypatch):
 def test_a_cuda_machine_without_triton_says_so(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert tracing.compiler_missing(torch.device("cuda")) == "there is no Triton for this device"
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_binary_draws_are_those_of_torch(dtype):
+    probs = torch.linspace(0, 1, 101, dtype=dtype)
+    graph = trace(torch.bernoulli, probs).compiled(probs)
+    torch.manual_seed(3)
+    expected = torch.bernoulli(probs)
+    torch.manual_seed(3)
+    assert torch.equal(graph(probs), expected) and graph.draws != "nothing"
+
+
+def test_classes_as_vectors_are_traced():
+    classes = torch.tensor([2, 0, 1])
+    graph = trace(lambda index: torch.nn.functional.one_hot(index, 4), classes)
+    assert torch.equal(graph(classes.flip(0)), torch.nn.functional.one_hot(classes.flip(0), 4))

@@ -124,3 +124,8 @@ def test_a_family_that_builds_other_events_is_refused():
     message = r"forgetful built a distribution of batch shape \(4, 3\) and event shape \(\); expected \(4,\) and \(3,\)"
     with pytest.raises(InputError, match=message):
         Conditional(forgetful, 3, mlp(2))(torch.ones(4, 2))
+
+
+def test_a_family_may_give_its_shapes_as_tuples():
+    family = Family("laplace", lambda s: (tuple(s), [3]), lambda d, a, _: dist.Laplace(a, 1.0).to_event(d))
+    assert Conditional(family, 3, mlp(2))(torch.zeros(4, 2)).event_shape == (3,)

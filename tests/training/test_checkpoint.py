@@ -222,3 +222,31 @@ def test_a_pair_with_parameters_of_each_datum_is_loaded(tmp_path):
     fitted = pv.fit(model, guide, x, epochs=5, batch_size=60, optimizer=adam(0.1), out=tmp_path / "run")
     back = pv.runs.load(tmp_path / "run", model, guide)
     assert torch.equal(back.guide.scope["params"]["loc"], fitted.guide.scope["params"]["loc"])
+
+
+OTHERS = {
+    "SGD": (lambda ps: torch.optim.SGD(ps, lr=1e-3), "the state kept there is of another optimizer than SGD"),
+    "Adagrad": (lambda ps: torch.optim.Adagrad(ps, lr=1e-3), "another optimizer than Adagrad"),
+    "NAdam": (lambda ps: torch.optim.NAdam(ps, lr=1e-3), "another optimizer than NAdam"),
+    "other betas": (lambda ps: torch.optim.Adam(ps, lr=1e-3, betas=(0.8, 0.9)), r"fitted with betas = .*0\.9, 0\.999"),
+    "AdamW": (lambda ps: torch.optim.AdamW(ps, lr=1e-3), "fitted with decoupled_weight_decay = False, not True"),
+    "Pyro's": (pyro.optim.Adam({"lr": 1e-3}), "was fitted with a function parameters -> optimizer"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_optimizer_is_refused_on_resume(name, tmp_path):
+    optimizer, message = OTHERS[name]
+    vae, x = make_vae(), make_data(40)
+    pv.fit(vae.model, vae.guide, x, epochs=1, out=tmp_path / "run")
+    with pytest.raises(pv.InputError, match=message):
+        pv.fit(vae.model, vae.guide, x, epochs=2, out=tmp_path / "run", resume=True, optimizer=optimizer)
+
+
+def test_pyros_optimizer_is_not_resumed_by_another_kind(tmp_path):
+    vae, x = make_vae(), make_data(40)
+    first = pyro.optim.Adam({"lr": 1e-3})
+    pv.fit(vae.model, vae.guide, x, epochs=1, out=tmp_path / "run", optimizer=first)
+    for other, message in ((pyro.optim.Adagrad({"lr": 1e-3}), "another optimizer than Adagrad"), (None, "a PyroOptim")):
+        with pytest.raises(pv.InputError, match=message):
+            pv.fit(vae.model, vae.guide, x, epochs=2, out=tmp_path / "run", resume=True, optimizer=other)

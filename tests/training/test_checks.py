@@ -101,3 +101,178 @@ def test_closed_form_kl_over_latents_in_another_order_is_refused():
 
     with pytest.raises(pv.InputError, match="TraceMeanField_ELBO needs the guide to draw its latents"):
         pv.fit(model, guide, torch.randn(10), epochs=1, objective=TraceMeanField_ELBO())
+
+
+# ------------------------------------------------------------------------------- what no step could be taken on
+
+
+def pair_of(likelihood, encoder=None, prior=None):
+    """A pair whose latent has one coordinate; the likelihood is of three values."""
+    encoder = torch.nn.Linear(3, 1) if encoder is None else encoder
+    prior = prior or (lambda: dist.Normal(torch.zeros(()), 1.0))
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", prior())
+            pyro.sample("x", likelihood(z[..., None].expand(*z.shape, 3)).to_event(1), obs=x)
+
+    def guide(x):
+        pyro.module("encoder", encoder)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(encoder(x)[..., 0], 1.5))
+
+    return model, guide
+
+
+def unit_normal(z):
+    return dist.Normal(z, 1.0)
+
+
+def rows(num=97):
+    return torch.rand(num, 3, generator=torch.Generator().manual_seed(1)) * 0.8 + 0.1
+
+
+def fitted(pair, x, **keywords):
+    return pv.fit(*pair, x, **{"epochs": 1, "batch_size": 32, "progress": False, **keywords})
+
+
+def test_a_pair_without_parameters_is_refused():
+    with pytest.raises(pv.InputError, match="the programs have no parameter to fit"):
+        fitted(pair_of(unit_normal, encoder=torch.nn.Flatten()), rows())
+
+
+def test_frozen_parameters_are_none():
+    with pytest.raises(pv.InputError, match="no parameter to fit"):
+        fitted(pair_of(unit_normal, encoder=torch.nn.Linear(3, 1).requires_grad_(False)), rows())
+
+
+def with_batch_norm():
+    return torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 1))
+
+
+def test_batch_norm_over_one_row_is_refused_before_the_first_step():
+    encoder = with_batch_norm()
+    before = [tensor.clone() for tensor in encoder.state_dict().values()]
+    with pytest.raises(pv.InputError, match=r"a batch of one row .* batch norm \(BatchNorm1d\) .* another batch_size"):
+        fitted(pair_of(unit_normal, encoder), rows(97))
+    assert all(torch.equal(a, b) for a, b in zip(before, encoder.state_dict().values(), strict=True))
+    assert encoder.training
+    fitted(pair_of(unit_normal, encoder), rows(98))
+
+
+ENDS = {
+    "beta": (lambda z: dist.Beta(z.sigmoid() + 1, 2.0), 0.0, r"Beta, .* strictly between 0 and 1"),
+    "beta at 1": (lambda z: dist.Beta(z.sigmoid() + 1, 2.0), 1.0, r"Beta, .* strictly between 0 and 1"),
+    "gamma": (lambda z: dist.Gamma(z.sigmoid() + 1, 1.0), 0.0, r"Gamma, .* above 0"),
+    "kumaraswamy": (lambda z: dist.Kumaraswamy(z.sigmoid() + 1, 2.0), 0.0, r"Kumaraswamy, .* strictly between 0 and 1"),
+    "uniform": (lambda z: dist.Uniform(0 * z, 1 + 0 * z), 1.0, r"Uniform, .* strictly between 0 and 1"),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_data_on_an_end_of_a_support_are_named(name):
+    likelihood, end, message = ENDS[name]
+    x = rows()
+    x[3, 1] = end
+    with pytest.raises(
+        pv.InputError, match=f"site 'x': 1 values .* is {end:g} in row 3 of the training data.*{message}"
+    ):
+        fitted(pair_of(likelihood), x)
+    with pytest.raises(pv.InputError, match="in row 3 of the validation data"):
+        fitted(pair_of(likelihood), rows(), valid=x)
+
+
+def test_a_simplex_with_a_zero_is_named():
+    net = torch.nn.Linear(3, 1)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
+            pyro.sample("x", dist.Dirichlet(z[..., None].exp() + torch.tensor([1.0, 2.0, 3.0])), obs=x)
+
+    x = rows() / rows().sum(-1, keepdim=True)
+    x[5] = torch.tensor([0.0, 0.4, 0.6])
+    with pytest.raises(pv.InputError, match=r"row 5 of the training data .* Dirichlet, .* strictly between 0 and 1"):
+        fitted((model, pair_of(unit_normal, net)[1]), x)
+
+
+def test_a_parameter_without_a_density_is_named():
+    with pytest.raises(pv.InputError, match=r"site 'x': .* Look at the parameters of Normal there"):
+        fitted(pair_of(lambda z: dist.Normal(z * 1e30, 1e-20)), rows())
+
+
+def test_masked_values_may_lie_anywhere():
+    x = rows()
+    x[3, 1] = 0.0
+    model, guide = pair_of(lambda z: dist.Gamma(z.exp() + 1, 1.0).mask(x[: len(z)] * 0 + 1 > 0))
+    with pytest.raises(pv.InputError, match="row 3"):
+        fitted((model, guide), x, batch_size=97)
+    model, guide = pair_of(lambda z: dist.Gamma(z.exp() + 1, 1.0).mask(x > 0))
+    assert len(fitted((model, guide), x, batch_size=97).history) == 1
+
+
+# ------------------------------------------------------------------------------------- as an evaluation refuses
+
+PRIORS = {
+    "VonMises": lambda: dist.VonMises(torch.zeros(()), 1.0),
+    "Exponential": lambda: dist.Exponential(torch.ones(())),
+    "Uniform": lambda: dist.Uniform(torch.zeros(()), torch.ones(())),
+}
+
+
+@pytest.mark.parametrize("name", PRIORS)
+def test_a_normal_guide_outside_the_prior_is_refused(name):
+    with pytest.raises(pv.InputError, match=rf"site 'z': .* guide \(Normal\) .* support of the prior \({name}"):
+        fitted(pair_of(unit_normal, prior=PRIORS[name]), rows())
+
+
+def test_a_guide_random_beyond_its_sites_is_refused():
+    class Noisy(torch.nn.Linear):
+        def forward(self, x):
+            return torch.nn.functional.dropout(super().forward(x), 0.5, training=True)
+
+    with pytest.raises(pv.InputError, match="site 'z' of the guide: its log density changes from run to run"):
+        fitted(pair_of(unit_normal, Noisy(3, 1)), rows())
+
+
+# --------------------------------------------------------------------------------------------------- optimizers
+
+OPTIMIZERS = {
+    "Pyro's AdagradRMSProp": lambda: pyro.optim.AdagradRMSProp({}),
+    "Pyro's ClippedAdam": lambda: pyro.optim.ClippedAdam({"lr": 0.01}),
+    "of some parameters": lambda: lambda ps: torch.optim.Adam(ps[:1], lr=0.01),
+}
+UNFIT = {
+    "LBFGS": (lambda ps: torch.optim.LBFGS(ps), "optimizer LBFGS looks at the loss several times"),
+    "SparseAdam": (lambda ps: torch.optim.SparseAdam(ps), "does not support dense gradients"),
+    "a bad rate": (lambda ps: torch.optim.Adam(ps, lr=-1), "Invalid learning rate: -1"),
+    "a number": (3, "optimizer must be a PyroOptim or a function"),
+    "no optimizer made": (lambda ps: 3, "it gave 3"),
+    "Pyro's of several": (pyro.optim.multi.MultiOptimizer(), "optimizer must be a PyroOptim or a function"),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimizer_that_steps(name):
+    encoder = torch.nn.Linear(3, 1)
+    before = [p.clone() for p in encoder.parameters()]
+    fitted(pair_of(unit_normal, encoder), rows(), optimizer=OPTIMIZERS[name]())
+    moved = [not torch.equal(a, b) for a, b in zip(before, encoder.parameters(), strict=True)]
+    assert sum(moved) == (1 if name == "of some parameters" else 2)
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_an_optimizer_that_cannot(name):
+    optimizer, message = UNFIT[name]
+    with pytest.raises(pv.InputError, match=message):
+        fitted(pair_of(unit_normal), rows(), optimizer=optimizer)
+
+
+def test_a_schedule_needs_a_rate():
+    class Rateless(torch.optim.SGD):
+        def __init__(self, parameters):
+            super().__init__(parameters, lr=0.1)
+            del self.param_groups[0]["lr"]
+
+    with pytest.raises(pv.InputError, match="multiplies a learning rate"):
+        fitted(pair_of(unit_normal), rows(), optimizer=Rateless, schedule=lambda fraction: 0.5)

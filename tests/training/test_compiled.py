@@ -1,6 +1,7 @@
 """The compiled step trains as the eager one does, and whatever no graph can hold is named or fitted eagerly."""
 
 import contextlib
+import dataclasses
 import functools
 import math
 import os
@@ -12,6 +13,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from examples.many_latents import DTYPES, GROUPS, make_pair, make_points
 from examples.small import assert_same_weights, make_data, make_vae, without_time
 from torch import nn
 
@@ -228,10 +230,10 @@ def points(num=120):
 
 
 BY_THEMSELVES = {
-    "a counter": (lambda pair, x: 1 + pair.calls / 2000, "change from run to run"),
+    "a counter": (lambda pair, x: 1 + pair.calls / 2000, "changes? from run to run"),
     "a list": (lambda pair, x: 1 + float(x.mean(0).tolist()[0]), "looks|value of a tensor|not what was traced"),
     "NumPy": (lambda pair, x: 1 + float(x.detach().numpy().mean()), "not what was traced"),
-    "Python's random numbers": (lambda pair, x: 1 + random.random() / 10, "change from run to run"),
+    "Python's random numbers": (lambda pair, x: 1 + random.random() / 10, "changes? from run to run"),
 }
 
 
@@ -543,3 +545,47 @@ def test_on_cuda_a_captured_fit_waits_for_the_device_nowhere_inside_an_epoch():
         at_each_step(patch, watched)
         fit(vae, x, True, batch_size=50, device="cuda", callback=strict)
     assert calls == [1, 2, 3, 4]
+
+
+# ------------------------------------------------------------------------------------------- families of latents
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_latents_of_all_families_are_fitted_alike(group):
+    """As guides and as priors; at the same noise, to rounding."""
+    last, dtype = [], DTYPES.get(group, torch.float32)
+    for compile in (False, True):
+        fitted = fit(make_pair(GROUPS[group], dtype), make_points(dtype), compile)
+        assert fitted.settings["compile"] is compile
+        last.append(fitted.history[-1]["elbo"])
+    assert last[0] == pytest.approx(last[1], rel=1e-4 if dtype == torch.float32 else 1e-7)
+
+
+def test_draws_by_rejection_are_refused_by_their_line(monkeypatch):
+    message = r"site 'angle' \(VonMises\), many_latents.py, line \d+ .*: the value of a tensor decides"
+    pair, x = make_pair(["angle"]), make_points()
+    with pytest.raises(pv.InputError, match=message):
+        pv.fit(*pair, x, epochs=1, compile=True)
+    monkeypatch.setattr(compiling, "REPAID", 0)
+    monkeypatch.setattr(compiling, "compiler_missing", lambda device: None)
+    with pytest.warns(pv.base.errors.NotCompiled, match=message) as told:
+        assert pv.fit(*pair, x, epochs=1, compile="auto").settings["compile"] is False
+    assert len(told) == 1
+
+
+def test_kernels_that_fail_are_a_reason(monkeypatch):
+    """Whatever they raise; what they draw by is named."""
+
+    def fails(graph, *inputs):
+        def run(*inputs):
+            raise AttributeError("no generator")
+
+        return dataclasses.replace(graph, module=run)
+
+    monkeypatch.setattr(Graph, "compiled", fails)
+    pair, x = make_pair(["gamma"]), make_points()
+    with pytest.raises(pv.InputError, match=r"fail \(AttributeError: .*they draw by _standard_gamma"):
+        pv.fit(*pair, x, epochs=1, compile=True)
+    monkeypatch.setattr(compiling, "REPAID", 0)
+    with pytest.warns(pv.base.errors.NotCompiled, match="_standard_gamma"):
+        pv.fit(*pair, x, epochs=1, compile="auto")
