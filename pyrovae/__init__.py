@@ -51,6 +51,7 @@ _NAMES = {
     "Interrupted": "base.errors",
     "NotCompiled": "base.errors",
     "UnfinishedFit": "base.errors",
+    "LostDigits": "base.errors",
     "UntrustedEvidence": "base.errors",
     "UntrustedPosterior": "base.errors",
 }

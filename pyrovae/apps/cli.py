@@ -14,7 +14,7 @@ from typing import NoReturn
 from pyrovae import __version__
 from pyrovae.apps import draw, fit, measure, recipes
 from pyrovae.apps.arguments import Command
-from pyrovae.base.errors import InputError, UntrustedEvidence, nearest
+from pyrovae.base.errors import InputError, LostDigits, UntrustedEvidence, nearest
 
 COMMANDS: dict[str, Command] = {
     "fit": fit.fit,
@@ -64,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser().parse_args(words)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UntrustedEvidence)  # the printed account says it already
+            for said in (UntrustedEvidence, LostDigits):  # by the printed account
+                warnings.simplefilter("ignore", said)
             warnings.showwarning = lambda message, *where: print(f"pyrovae: {message}", file=sys.stderr)
             return given.action(given)
     except InputError as error:

@@ -34,6 +34,7 @@ def evaluate(p: ArgumentParser) -> Action:
     )
     _particles(p)
     p.add_argument("--defensive", type=float, default=0.0, help="is: fraction of draws from the prior, 0 to 1 [0]")
+    p.add_argument("--dtype", help="is: float64 runs the programs in double precision [their own]")
     p.add_argument("--temperatures", type=int, default=300, metavar="T", help="ais, bdmc: steps of the path [300]")
     p.add_argument("--chains", type=int, default=16, help="ais, bdmc: chains for each datum [16]")
     p.add_argument("--start", default="guide", help="ais, bdmc: where the path begins, guide or prior [guide]")
@@ -63,6 +64,7 @@ def _importance_sampling(given: Namespace) -> int:
         return report
 
     options = {"num_particles": given.particles, "defensive": given.defensive, "vectorize": not given.no_vectorize}
+    options |= {"dtype": given.dtype} if given.dtype else {}
     status = measured(given, measure, **options)
     if given.json != "-" and status == 0:
         kept = "only a report on the whole test split, without --num and --defensive, is"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import operator
 from collections.abc import Iterable
 from typing import Any
 
@@ -25,6 +26,10 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, partial: Any) -> None:
         super().__init__("interrupted; what was done is kept")
         self.partial = partial
+
+
+class LostDigits(UserWarning):
+    """The programs' number format is too short for their densities; the message says by how much and at which site."""
 
 
 class NotCompiled(UserWarning):
@@ -60,10 +65,25 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     return f' did you mean "{by_lower[found[0]]}"?' if found else ""
 
 
-def check_at_least_one(**numbers: int) -> None:
+def whole(name: str, value: Any) -> int:
+    """Python's int of a whole number of any library: NumPy's integers are no ints of Python's, and no JSON either.
+
+    Raises:
+        InputError: naming the argument, for anything else.
+
+    Example:
+        >>> import numpy
+        >>> whole("num_particles", numpy.int64(10))
+        10
+    """
+    try:
+        return operator.index(value)
+    except TypeError as error:
+        raise InputError(f"{name} must be a whole number, got {value!r}") from error
+
+
+def check_at_least_one(**numbers: Any) -> None:
     """Raises InputError, naming the argument, unless each is a whole number from 1."""
     for name, value in numbers.items():
-        if not isinstance(value, int):
-            raise InputError(f"{name} must be a whole number, got {value!r}")
-        if value < 1:
+        if whole(name, value) < 1:
             raise InputError(f"{name} must be at least 1, got {value}")

@@ -13,6 +13,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Self, get_args, get_origin, get_type_hints
 
@@ -56,6 +57,10 @@ class Record(ABC):
 
     A subclass writes :meth:`lines`, and :meth:`numbers`, :meth:`table`, :meth:`row_names` where fields do not say all.
     """
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            object.__setattr__(self, name, _plain(value))
 
     @abstractmethod
     def lines(self) -> list[str | TextTable]:
@@ -240,6 +245,13 @@ def _opened(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _opened(item) for key, item in value.items()}
     return type(value)(map(_opened, value)) if isinstance(value, list | tuple) else value
+
+
+def _plain(value: Any) -> Any:
+    """A value with NumPy's whole numbers as Python's, which alone JSON knows."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return int(value) if isinstance(value, Integral) and not isinstance(value, int) else value
 
 
 def _restored(hint: Any, value: Any) -> Any:

@@ -19,9 +19,8 @@ from pyrovae.base.records import Record
 from pyrovae.base.tables import TextTable
 from pyrovae.data.protocol import Protocol
 from pyrovae.evidence import estimators
-from pyrovae.evidence.blocks import Pair
 from pyrovae.evidence.evaluate import in_slices, measure
-from pyrovae.evidence.importance import Plan
+from pyrovae.evidence.importance import Evaluation, Plan
 from pyrovae.evidence.report import UNRELIABLE_FRACTION, WHERE_DRAWN, fraction_unreliable
 from pyrovae.pairs.traces import Program
 
@@ -154,7 +153,7 @@ def convergence(
     """
     plan = Plan(num_particles, seed, batch_size, particle_batch, plate, vectorize, defensive)
 
-    def build(columns: dict[str, Any], _: Pair, protocol: Protocol) -> Convergence:
+    def build(columns: dict[str, Any], _: Evaluation, protocol: Protocol) -> Convergence:
         return Convergence(rungs(num_particles), **columns, seed=seed, defensive=defensive, protocol=protocol)
 
     return measure(model, guide, data, plan, lambda block: in_slices(ladder, block), build, progress=progress)

@@ -14,6 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+FINE = 0.01  # nats: weights that are equal to a coarser resolution are not told apart, and say nothing of the guide
+
 
 def mean(values: Tensor) -> Tensor:
     """Mean over particles: values (K, N) -> (N,)."""
@@ -144,8 +146,9 @@ def pareto_tail(log_weight: Tensor, resolution: Tensor | float = 1e-12) -> Paret
     """Fits the tail of each datum's own weights; arguments and cases without a fit as in :func:`pareto_k`."""
     log_weight = log_weight.double()
     num_particles = len(log_weight)
-    exact = (log_weight.amax(0) - log_weight.amin(0) <= resolution) & log_weight.isfinite().all(0)
-    exact = exact & (num_particles > 1)
+    equal = (log_weight.amax(0) - log_weight.amin(0) <= resolution) & log_weight.isfinite().all(0)
+    fine = torch.as_tensor(resolution, device=log_weight.device) <= FINE
+    exact = equal & fine & (num_particles > 1)
     if num_particles < 25:
         none = log_weight[:0]
         return ParetoTail(torch.where(exact, -math.inf, _nan(log_weight)), none.long(), none)
@@ -156,7 +159,7 @@ def pareto_tail(log_weight: Tensor, resolution: Tensor | float = 1e-12) -> Paret
     spread_out = _quartile(tail) < 1e-300  # one weight in 10^300 of another: no fit, and no doubt either
     fitted, scale = _generalized_pareto(tail)
     shape = torch.where(spread_out, math.inf, fitted)
-    defined = ~log_weight.isnan().any(0) & _mostly_distinct(top) & ~shape.isnan()
+    defined = ~log_weight.isnan().any(0) & ~equal & _mostly_distinct(top) & ~shape.isnan()
     shape = torch.where(exact, -math.inf, torch.where(defined, shape, math.nan))
     smoothed = top[-1] + (cutoff + _order_statistics(fitted, scale, size)).log().clamp(max=0)
     return ParetoTail(shape, rows[1:], torch.where(shape.isfinite(), smoothed, top[1:]))
@@ -174,9 +177,9 @@ def pareto_k(log_weight: Tensor, resolution: Tensor | float = 1e-12) -> Tensor:
             nothing of the guide, as they come from one and the same draw.
 
     Returns:
-        (N,); -inf where the weights are constant to ``resolution`` (the guide is exact), +inf where the tail
-        spans more than doubles do, NaN where k-hat is undefined (K < 25, a NaN, or a tail of mostly equal
-        weights, as discrete latents give).
+        (N,); -inf where the weights are constant to a ``resolution`` of at most 0.01 nat (the guide is exact), +inf
+        where the tail spans more than doubles do, NaN where k-hat is undefined (K < 25, a NaN, weights that a coarser
+        resolution does not tell apart, or a tail of mostly equal weights, as discrete latents give).
 
     References:
         Vehtari, Simpson, Gelman, Yao and Gabry (2024), Pareto smoothed importance sampling, JMLR 25:72.

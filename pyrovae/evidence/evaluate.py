@@ -1,19 +1,22 @@
 """evaluate(): the account of log p(x) for any pair on any data, datum by datum, with every error beside its number."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from pyrovae.base.errors import UntrustedEvidence
+from pyrovae.base.errors import LostDigits, UntrustedEvidence
 from pyrovae.base.memory import of_device
 from pyrovae.data.split import Protocol, as_split
 from pyrovae.evidence import estimators
 from pyrovae.evidence.blocks import Block, Blocks, Pair, block_by_block
+from pyrovae.evidence.digits import digits
 from pyrovae.evidence.importance import WEIGHTS_AT_ONCE, Evaluation, Plan, Weights
-from pyrovae.evidence.report import UNRELIABLE_FRACTION, Report
+from pyrovae.evidence.report import UNRELIABLE_FRACTION, UNRESOLVED, Report
+from pyrovae.pairs.context import double_precision, own_scope
 from pyrovae.pairs.traces import Program
 
 
@@ -30,6 +33,7 @@ def evaluate(
     vectorize: bool = True,
     defensive: float = 0.0,
     compile: bool | str = "auto",
+    dtype: str | torch.dtype | None = None,
     progress: bool = True,
 ) -> Report:
     """Evidence, ELBO and both KL terms of a pair, for every datum.
@@ -52,6 +56,8 @@ def evaluate(
             noise and to rounding the same numbers. "auto" does so on CUDA, and on the CPU from ten million decoder
             passes (N K) on, which repays the compiler's seconds; where the programs cannot be traced it runs them as
             they are and warns, where True raises.
+        dtype: None runs the programs as they are; "float64" runs them in double precision: parameters, buffers, tensors
+            that they hold, values of the parameter store and data are converted while it lasts. The draws are others.
         progress: show a bar for what takes over two seconds (never into a pipe).
 
     Returns:
@@ -59,25 +65,38 @@ def evaluate(
 
     Raises:
         InputError: naming the site, for a pair without per-datum weights, data outside the support of the
-            likelihood, K or a block size below 1, or more memory than there is.
+            likelihood, K or a block size below 1, more memory than there is, or programs that write down a dtype
+            where another is needed.
         FloatingPointError: naming the site, where a log density is NaN or a weight infinite.
         Interrupted: after Ctrl-C, with the report on the blocks that were done as ``partial``.
 
     Warns:
         UntrustedEvidence: if k-hat is above its threshold or undefined for more than 5 % of the data.
+        LostDigits: if a few draws of the first block, scored in double precision too, have another evidence there: by
+            more than its stated error and 0.01 nat, for a datum or in the mean.
     """
-    plan = Plan(num_particles, seed, batch_size, particle_batch, plate, vectorize, defensive, compile)
+    plan = Plan(num_particles, seed, batch_size, particle_batch, plate, vectorize, defensive, compile, _name(dtype))
 
-    def build(columns: dict[str, Tensor], pair: Pair, protocol: Protocol) -> Report:
-        return Report(columns, num_particles, seed, pair.strategy, pair.measure, protocol, defensive)
+    def build(columns: dict[str, Tensor], run: Evaluation, protocol: Protocol) -> Report:
+        lost = digits(run.compared, columns["mc_se_log_evidence"])
+        how, num_particles = run.pair, plan.num_particles
+        return Report(columns, num_particles, plan.seed, how.strategy, how.measure, protocol, defensive, lost)
 
     report = measure(model, guide, data, plan, account, build, progress=progress)
+    if report.digits is not None and report.digits.lost:
+        warnings.warn(LostDigits(report.digits.said), stacklevel=2)
     if report.fraction_unreliable > UNRELIABLE_FRACTION:
         warnings.warn(_untrusted(report), stacklevel=2)
     return report
 
 
+def _name(dtype: str | torch.dtype | None) -> str | None:
+    return None if dtype is None else str(dtype).removeprefix("torch.")
+
+
 def _untrusted(report: Report) -> UntrustedEvidence:
+    if report.fraction_unresolved > UNRELIABLE_FRACTION:
+        return UntrustedEvidence(f"for {report.fraction_unresolved:.0%} of {len(report)} data {UNRESOLVED}")
     above = f"above {report.pareto_k_threshold:.2f} or undefined"
     return UntrustedEvidence(
         f"the Pareto k-hat of {report.fraction_unreliable:.0%} of {len(report)} data is "
@@ -96,30 +115,42 @@ def measure(
     data: Any,
     plan: Plan,
     reduce: Callable[[Weights], dict[str, Tensor]],
-    build: Callable[[dict[str, Tensor], Pair, Protocol], Record],
+    build: Callable[[dict[str, Tensor], Evaluation, Protocol], Record],
     *,
     progress: bool,
 ) -> Record:
     """Draws the particles of all data, and reduces the weights of each block to columns (..., n).
 
     Returns:
-        What ``build`` makes of the columns over all data, on the CPU, of the pair and of the protocol of the data.
+        What ``build`` makes of the columns over all data, on the CPU, of the evaluation and of the data's protocol.
     """
-    split = as_split(data).drawn(plan.seed)
+    split, runs = as_split(data).drawn(plan.seed), list[Evaluation]()
 
     def begin(pair: Pair) -> Callable[[Block], dict[str, Tensor]]:
         keep_freed_memory()
         source, run = split.to(pair.device), Evaluation(pair, plan, len(split))
+        runs.append(run)
         return lambda block: reduce(run.block(source.batch(block.rows), block))
 
-    def record(done: Sequence[dict[str, Tensor]], pair: Pair) -> Record:
+    def record(done: Sequence[dict[str, Tensor]], _: Pair) -> Record:
         whole = {name: torch.cat([block[name] for block in done], -1).cpu() for name in done[0]}
         num_data = next(iter(whole.values())).shape[-1]
-        return build(whole, pair, split[:num_data].protocol)
+        return build(whole, runs[0], split[:num_data].protocol)
 
     memory = f"{plan.num_particles} weights of {{num_data}} data: lower batch_size or num_particles"
     blocks = Blocks(len(split), plan.rows, ("evaluation", plan.seed), memory)
-    return block_by_block(model, guide, blocks, begin, record, plate=plan.plate, progress=progress)
+    with _in_dtype(plan.dtype, model, guide) as pair:
+        return block_by_block(*pair, blocks, begin, record, plate=plan.plate, progress=progress)
+
+
+@contextmanager
+def _in_dtype(dtype: str | None, model: Program, guide: Program) -> Iterator[tuple[Program, Program]]:
+    """The pair as it is, or in double precision."""
+    if dtype is None:
+        yield model, guide
+        return
+    with own_scope(model, guide) as (model, guide, _), double_precision(model, guide):
+        yield model, guide
 
 
 def keep_freed_memory() -> None:
@@ -137,6 +168,7 @@ def account(block: Weights) -> dict[str, Tensor]:
         **dict(zip(("reconstruction", "kl_prior"), block.terms.mean, strict=True)),
         **dict(zip(("mc_se_reconstruction", "mc_se_kl_prior"), block.terms.se, strict=True)),
         "kl_prior_analytic": block.kl_prior_analytic,
+        "resolution": block.resolution,
     }
 
 

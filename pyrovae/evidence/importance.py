@@ -16,13 +16,15 @@ import torch
 from torch import Tensor
 
 from pyrovae.base import memory
-from pyrovae.base.errors import InputError, NotCompiled, check_at_least_one
+from pyrovae.base.errors import InputError, NotCompiled, check_at_least_one, whole
 from pyrovae.base.memory import of_device, out_of_memory
 from pyrovae.base.random import seed_everything
 from pyrovae.evidence.blocks import Block, Pair
 from pyrovae.evidence.compiled import Replay, Replayed
+from pyrovae.evidence.digits import NUM_DRAWS, Compared, check_double, compared
 from pyrovae.evidence.proposals.defensive import defended
 from pyrovae.evidence.running_sums import Moments, Tally, Totals, tally
+from pyrovae.pairs.context import in_double
 from pyrovae.pairs.graphs import Untraceable, compiler_missing
 from pyrovae.pairs.particles import ONE_BY_ONE, Particles
 from pyrovae.pairs.terms import SiteTerms, analytic_kl, check_finite
@@ -50,9 +52,13 @@ class Plan:
     vectorize: bool
     defensive: float
     compile: bool | str = "auto"
+    dtype: str | None = None
 
     def __post_init__(self) -> None:
         check_at_least_one(num_particles=self.num_particles)
+        for name in ("num_particles", "seed", "batch_size", "particle_batch"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, whole(name, value))
         sizes = {name: getattr(self, name) for name in ("batch_size", "particle_batch")}
         if wrong := [f"{name}={size}" for name, size in sizes.items() if size is not None and size < 1]:
             raise InputError(f"block sizes must be at least 1, got {', '.join(wrong)}")
@@ -62,6 +68,8 @@ class Plan:
             raise InputError("defensive= runs many particles of many data at once: leave vectorize=False out")
         if self.compile not in (True, False, "auto"):
             raise InputError(f'compile is True, False or "auto", got {self.compile!r}')
+        if self.dtype not in (None, "float64"):
+            raise InputError(f'dtype is None (that of the programs) or "float64", got {self.dtype!r}')
         if self.compile is True and not self.may_compile:
             raise InputError(
                 "compile=True takes neither defensive= nor vectorize=False: leave the one or the other out"
@@ -104,19 +112,33 @@ class Evaluation:
         self.compiles = plan.compiles(num_data, pair.device)
         self.num_rows = min(num_data, plan.rows(pair.device))
         self.replayed: dict[int, Replayed] = {}  # particles -> their draw, for blocks of num_rows data
+        self.compared, self.coarsest = list[Compared](), -1.0  # with double; nats, of a block compared
 
     def block(self, args: Sequence[Any], block: Block) -> Weights:
         """The weights of one block of data."""
+        args = in_double(args) if self.plan.dtype else args
         particles = self.pair.particles(args, None if self.plan.vectorize else ONE_BY_ONE)
         if self.plan.vectorize:
             particles.check_supports()
+        if self.plan.dtype:
+            check_double(particles)
         totals, structure = self._totals(particles, block), particles.structure
+        self._compare(particles, block, float(totals.resolution.max()))
         # Discrete draws may all be equal, and so their weights, however wrong the guide is.
         nats = totals.resolution_of_distinct if structure.has_discrete else totals.resolution
         kl = torch.full((block.num_data,), math.nan)
         if self.plan.vectorize and not self.plan.defensive:
             kl = analytic_kl(particles.example, structure, block.num_data)
         return Weights(totals.log_weight, totals.terms, nats, kl.double())
+
+    def _compare(self, particles: Particles, block: Block, resolution: float) -> None:
+        """Scores a few draws in double too: of the first block, and of one whose densities are twice as large."""
+        if not self.plan.dtype and resolution > 2 * self.coarsest:
+            seed_everything("digits", self.plan.seed, block.index)
+            self.coarsest = resolution
+            num_draws = min(NUM_DRAWS, self.plan.num_particles)
+            if (found := compared(self.pair, particles, block.rows.start, num_draws)) is not None:
+                self.compared.append(found)
 
     def _totals(self, particles: Particles, block: Block) -> Totals:
         """The tallies of all particles of a block of data; where memory runs out, of blocks of half as many."""

@@ -12,6 +12,7 @@ from pyrovae.base.records import Record, mean_and_se, number, spread
 from pyrovae.base.tables import TextTable, quantities, text
 from pyrovae.data.protocol import Protocol
 from pyrovae.evidence import estimators
+from pyrovae.evidence.digits import Digits
 
 ERRORS_GIVEN_FIT = "all errors are given this one fit; data SE holds the Monte-Carlo noise already"
 UNRELIABLE_FRACTION = 0.05  # of data whose k-hat is too high or undefined, above which their mean is not to be trusted
@@ -19,6 +20,8 @@ UNRELIABLE_FRACTION = 0.05  # of data whose k-hat is too high or undefined, abov
 WHERE_DRAWN = (  # said under diagnostics that find nothing
     "k-hat and ESS see only where draws fall: a mode the guide misses shows in defensive=, calibrate, bidirectional"
 )
+
+UNRESOLVED = "the digits of the programs' dtype do not tell the weights apart: evaluate with dtype='float64'"
 
 QUANTITIES = ("log_evidence", "elbo", "reconstruction", "kl_prior", "kl_posterior")
 CORRECTED = ("log_evidence_jackknife", "log_evidence_psis")  # beside the raw evidence, never in its place
@@ -59,6 +62,7 @@ class Report(Record):
     measure: dict[str, str]  # observed site -> "mass" or "density"
     protocol: Protocol | None = None
     defensive: float = 0.0  # fraction of the draws that are from the prior
+    digits: Digits | None = None  # how far from double precision; None where it is that, or cannot be compared
 
     def __getattr__(self, name: str) -> Tensor:
         if name in (columns := self.__dict__.get("columns", {})):
@@ -88,12 +92,19 @@ class Report(Record):
         """Fraction of the data whose evidence nothing vouches for: k-hat above its threshold, or undefined."""
         return fraction_unreliable(self.pareto_k, self.num_particles)
 
+    @property
+    def fraction_unresolved(self) -> float:
+        """Fraction of the data whose k-hat is undefined as rounding in the programs' dtype may be all that it sees."""
+        if self.num_particles < 25 or "resolution" not in self.columns:
+            return 0.0
+        return (self.pareto_k.isnan() & (self.resolution > estimators.FINE)).double().mean().item()
+
     def numbers(self) -> dict[str, Any]:
         """Means over data with their errors, in nats per datum, of every column; and of its diagnostics."""
         means = {
             name: mean_and_se(column, self.columns.get(f"mc_se_{name}"))
             for name, column in self.columns.items()
-            if not name.startswith("mc_se_") and name not in ("ess", "pareto_k")
+            if not name.startswith("mc_se_") and name not in ("ess", "pareto_k", "resolution")
         }
         if self.kl_prior_analytic.isnan().all():
             del means["kl_prior_analytic"]
@@ -102,6 +113,7 @@ class Report(Record):
             "threshold": self.pareto_k_threshold,
             "fraction_above": (self.pareto_k > self.pareto_k_threshold).double().mean().item(),
             "fraction_undefined": self.pareto_k.isnan().double().mean().item(),
+            "fraction_unresolved": self.fraction_unresolved,
             "fraction_exact": (self.pareto_k == -math.inf).double().mean().item(),
         }
         return {"unit": "nats per datum", "num_data": len(self), **means, "ess": spread(self.ess), "pareto_k": tail}
@@ -141,8 +153,12 @@ class Report(Record):
         ]
         if tail["fraction_above"] > 0:
             lines += ["  above it, evidence is too low by an unknown amount: raise num_particles, or widen the guide"]
-        if tail["fraction_undefined"] > 0:
+        if tail["fraction_unresolved"] > 0:
+            lines += [f"  {tail['fraction_unresolved']:.1%}: {UNRESOLVED}"]
+        if tail["fraction_undefined"] > tail["fraction_unresolved"]:
             lines += ["  undefined (fewer than 25 particles, or discrete latents): nothing vouches for the evidence"]
+        if self.digits is not None and self.digits.lost:
+            lines += [f"digits lost: {self.digits.said}"]
         if self.strategy in ("tiled", "looped"):
             lines += [f"particles were run {self.strategy}: the programs do not take a particle dimension"]
         if self.strategy == "one by one":

@@ -1,6 +1,7 @@
 """What a pair of programs is made of, its modules and its parameters' scope; and how it is left as it was."""
 
 import functools
+import re
 import threading
 import types
 import weakref
@@ -13,6 +14,7 @@ from typing import Any
 import pyro
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from pyrovae.base.errors import InputError
@@ -60,17 +62,21 @@ def _unwrapped(program: Program) -> Program:
 
 def modules_of(*programs: Program) -> list[nn.Module]:
     """The outermost modules that programs can reach: ``self``, closures, globals they name, partial arguments."""
-    found: list[nn.Module] = []
+    found = [item for item in _within_reach(*programs) if isinstance(item, nn.Module)]
+    inner = {id(child) for module in found for child in module.modules() if child is not module}
+    return [module for module in found if id(module) not in inner]
+
+
+def _within_reach(*items: Any) -> list[Any]:
+    """These and all that they can reach, the nearest first."""
     seen: dict[int, Any] = {}  # keeps objects alive, so that an id stands for one object
-    queue = deque[Any](programs)
+    queue = deque[Any](items)
     while queue:
         item = queue.popleft()
         if id(item) not in seen:
             seen[id(item)] = item
-            found += [item] if isinstance(item, nn.Module) else []
             queue.extend(_reachable(item))
-    inner = {id(child) for module in found for child in module.modules() if child is not module}
-    return [module for module in found if id(module) not in inner]
+    return list(seen.values())
 
 
 def _reachable(item: Any) -> list[Any]:
@@ -212,3 +218,94 @@ def isolated(model: Program, guide: Program) -> Iterator[tuple[Program, Program,
         device = home_device(model, guide)
         with evaluation_mode(modules_of(model, guide)), on_device(device):
             yield model, guide, device
+
+
+# ---------------------------------------------------------------------------------------------- precision
+
+
+class _Widened:
+    """Tensors put into double precision where they are, and what puts each back: its old numbers were never touched."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[int, tuple[Tensor, Tensor]] = {}
+        self.names: list[tuple[dict[str, Any], dict[str, Any]]] = []  # attributes, and the tensors that they were
+        self.thread, self.called = threading.get_ident(), set[nn.Module]()
+
+    def take(self, *items: Any) -> None:
+        for item in _within_reach(*items):
+            if isinstance(item, Tensor):
+                self._widen(item)
+            elif isinstance(item, nn.Module | Distribution):  # which keep what they work out (Categorical's logits)
+                for names in (vars(item), vars(item).get("_buffers", {})):
+                    self.names.append((names, {k: v for k, v in names.items() if isinstance(v, Tensor)}))
+
+    def look(self, module: nn.Module, _: Any) -> None:
+        """Takes what is called without having been named."""
+        if module not in self.called and threading.get_ident() == self.thread:
+            self.called.update(module.modules())
+            self.take(module)
+
+    def _widen(self, tensor: Tensor) -> None:
+        if is_narrow(tensor) and id(tensor) not in self.tensors and not tensor.is_inference():
+            self.tensors[id(tensor)] = tensor, tensor.data
+            tensor.data = tensor.data.double()
+
+    def put_back(self) -> None:
+        for names, tensors in self.names:
+            for name in [name for name, value in names.items() if isinstance(value, Tensor)]:
+                del names[name]
+            names.update(tensors)
+        for tensor, data in self.tensors.values():
+            tensor.data = data
+
+
+@contextmanager
+def double_precision(model: Program, guide: Program) -> Iterator[None]:
+    """What a pair holds, and what it makes inside, is float64; afterwards all is what it was, bit for bit.
+
+    That is parameters and buffers of modules (those found by their first call too), values of the parameter store, and
+    tensors in closures, globals and attributes. Parameters that are new inside are forgotten.
+    """
+    store, default, widened = pyro.get_param_store(), torch.get_default_dtype(), _Widened()
+    handle = register_module_forward_pre_hook(widened.look)
+    try:
+        with store.scope(store.get_state()) as state:
+            widened.take(model, guide, list(state["params"].values()))
+            torch.set_default_dtype(torch.float64)
+            yield
+    finally:
+        torch.set_default_dtype(default)
+        handle.remove()
+        widened.put_back()
+
+
+def is_narrow(tensor: Tensor) -> bool:
+    """Whether its numbers are of fewer digits than float64."""
+    return tensor.is_floating_point() and tensor.dtype != torch.float64
+
+
+def in_double(args: Sequence[Any]) -> list[Any]:
+    """Arguments whose real numbers are float64."""
+    return [arg.double() if isinstance(arg, Tensor) and is_narrow(arg) else arg for arg in args]
+
+
+def check_one_dtype(error: Exception, model: Program, guide: Program, args: Sequence[Any]) -> None:
+    """Raises InputError, naming the dtypes, where an error of torch's came of tensors of two dtypes that met."""
+    if not re.search(r"dtype|scalar type|type \(", str(error)):
+        return
+    held = [item for item in _within_reach(model, guide) if isinstance(item, Tensor) and item.is_floating_point()]
+    own = _dtypes([*held, *(value for _, value in pyro.get_param_store().named_parameters())])
+    data, reason = _dtypes(args), str(error).splitlines()[0]
+    if not own or data == own:
+        raise InputError(
+            f"tensors of two dtypes meet in the programs ({reason}), though the data are {data}: a dtype is written "
+            "into them (.float(), dtype=torch.float32); take that of the data instead (x.dtype, x.new_zeros)"
+        ) from error
+    cast = {"float32": "float()", "float64": "double()"}.get(own, f"to(torch.{own})")
+    other = ", or make the programs double (module.double())" if data == "float64" else ""
+    raise InputError(f"the data are {data}, the programs {own}: give x.{cast}{other}") from error
+
+
+def _dtypes(values: Iterable[Any]) -> str:
+    found = dict.fromkeys(value.dtype for value in values if isinstance(value, Tensor))
+    return " and ".join(str(dtype).removeprefix("torch.") for dtype in found)

@@ -28,7 +28,7 @@ from pyrovae.pairs.checks.runs import (
     look_across_rows,
 )
 from pyrovae.pairs.checks.weights import moves_of
-from pyrovae.pairs.context import evaluation_mode, home_device, modules_of, on_device, own_scope
+from pyrovae.pairs.context import check_one_dtype, evaluation_mode, home_device, modules_of, on_device, own_scope
 from pyrovae.pairs.handlers import masked_filled, moved
 from pyrovae.pairs.structure import Structure, describe
 from pyrovae.pairs.terms import LogTerms, SiteTerms, read_terms, sum_by_role, to_rows, to_table
@@ -75,7 +75,11 @@ class Particles:
     ) -> None:
         model, self.args, self.num_data = masked_filled(model), args, num_rows(args)
         looked_at = one_row(args, 0) if strategy == ONE_BY_ONE else args
-        self.example = plain_traces(model, guide, looked_at)
+        try:
+            self.example = plain_traces(model, guide, looked_at)
+        except RuntimeError as error:
+            check_one_dtype(error, model, guide, args)
+            raise
         if moves := moves_of(self.example):
             guide = moved(guide, {name: (draw, self.example.latent[name]["fn"]) for name, draw in moves.items()})
             self.example = plain_traces(model, guide, looked_at)

@@ -1,7 +1,6 @@
 """What cannot be fitted is refused before a first step, by argument, site or row: the pair is run over all data."""
 
 from collections.abc import Mapping, Sequence
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch.distributions import constraints
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pyrovae.base import storage
-from pyrovae.base.errors import InputError
+from pyrovae.base.errors import InputError, check_at_least_one
 from pyrovae.base.memory import blocks_of, explain_out_of_memory, out_of_memory
 from pyrovae.base.random import preserve_rng_state
 from pyrovae.data.batches import Batch
@@ -38,11 +37,7 @@ def check_arguments(
     resume: bool,
 ) -> None:
     """Refuses numbers that mean nothing, and what does not go together."""
-    for name, value in {"epochs": epochs, "batch_size": batch_size, "patience": patience}.items():
-        if value is not None and not isinstance(value, Integral):
-            raise InputError(f"{name} must be a whole number, got {value!r}")
-        if value is not None and value < 1:
-            raise InputError(f"{name} must be at least 1, got {value}")
+    check_at_least_one(epochs=epochs, batch_size=batch_size, **({} if patience is None else {"patience": patience}))
     if kl_warmup < 0:
         raise InputError(f"kl_warmup must not be negative, got {kl_warmup}")
     if patience is not None and valid is None:

@@ -13,7 +13,7 @@ from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
 from pyrovae.base import storage
-from pyrovae.base.errors import InputError
+from pyrovae.base.errors import InputError, whole
 from pyrovae.base.random import preserve_rng_state
 from pyrovae.data.split import Split, as_split
 from pyrovae.pairs.context import Scoped, home_device, on_device, own_scope, preserve_modes, used_modules
@@ -131,6 +131,8 @@ def fit(
         [1, 2, 3]
     """
     check_arguments(epochs, batch_size, patience, kl_warmup, valid, out, resume)
+    epochs, batch_size, seed = (whole(*one) for one in (("epochs", epochs), ("batch_size", batch_size), ("seed", seed)))
+    patience = None if patience is None else whole("patience", patience)
     check_parts(objective, optimizer, schedule)
     target, objective = resolve_device(device), objective or SampledELBO(plate=plate)
     train, held_out = as_split(data), None if valid is None else as_split(valid)

@@ -1,6 +1,8 @@
+import numpy as np
 import pytest
+import torch
 
-from pyrovae.base.errors import InputError, nearest
+from pyrovae.base.errors import InputError, check_at_least_one, nearest, whole
 
 NAMES = ["digits", "mnist", "fashion-mnist"]
 
@@ -28,3 +30,15 @@ def test_nearest_is_silent_if_nothing_is_close(name):
 
 def test_nearest_of_no_choices():
     assert nearest("mnist", iter(())) == ""
+
+
+@pytest.mark.parametrize("number", [3, np.int64(3), np.uint8(3), torch.tensor(3)], ids=lambda n: type(n).__name__)
+def test_whole_numbers_of_any_library_are_taken(number):
+    check_at_least_one(num_particles=number)
+    assert type(whole("num_particles", number)) is int
+
+
+@pytest.mark.parametrize("number", [3.0, "3", None, np.float64(3), torch.tensor(3.0)], ids=str)
+def test_other_numbers_are_not_whole(number):
+    with pytest.raises(InputError, match="num_draws must be a whole number"):
+        check_at_least_one(num_draws=number)

@@ -513,7 +513,7 @@ def test_binarization_and_guide_use_unlike_noise():
             pyro.sample("x", dist.Bernoulli(0.5 + 0 * x).to_event(1), obs=x)
 
     evaluate(model, guide, dynamic, num_particles=1, batch_size=500, progress=False)
-    x, u = pairs[-1]
+    x, u = pairs[-3]  # the last two are of the comparison with double precision
     assert abs(float(torch.corrcoef(torch.stack([x, u.flatten()]))[0, 1])) < 4 / math.sqrt(500)  # 4 standard errors
 
 

@@ -1,6 +1,7 @@
 """Modules are found wherever a program keeps them; modes, scopes and the global store come back as they were."""
 
 import functools
+import sys
 import types
 from collections import deque, namedtuple
 from contextlib import nullcontext
@@ -16,14 +17,17 @@ from torch.distributions import constraints
 from pyrovae.base.errors import InputError
 from pyrovae.pairs.context import (
     Scoped,
+    double_precision,
     evaluation_mode,
     home_device,
+    in_double,
     modules_of,
     own_scope,
     preserve_modes,
     quiet_numerics,
     used_modules,
 )
+from pyrovae.pairs.traces import plain_traces, site_log_prob
 
 NET = nn.Linear(2, 2)
 HOLDER = {"nets": [NET]}
@@ -312,3 +316,69 @@ def test_modules_that_are_called_follow_those_that_are_named():
     assert hidden.training and torch.equal(noise, torch.get_rng_state())
     assert "made_there" not in pyro.get_param_store()
     assert used_modules(model, guide, [torch.zeros(3, 7)])[0] is NET  # what does not run is told of elsewhere
+
+
+# ------------------------------------------------------------------------------------------ double precision
+
+
+def narrow_pair():
+    """A pair that holds float32 in every place: modules named and hidden, buffers, parameters, closures, families."""
+    decoder, hidden, shift = torch.nn.Linear(2, 5), [torch.nn.Linear(5, 4)], torch.randn(5)
+    decoder.register_buffer("offset", torch.randn(5))
+    classes = dist.Categorical(probs=torch.ones(3))
+
+    def model(x):
+        pyro.module("decoder", decoder)
+        scale = pyro.param("scale", torch.tensor(0.7), constraint=dist.constraints.positive)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            c = pyro.sample("c", classes)
+            loc = decoder(z) + decoder.offset + shift + c[..., None]
+            pyro.sample("x", dist.Normal(loc, scale).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            loc, scale = hidden[0](x).chunk(2, -1)
+            pyro.sample("z", dist.Normal(loc, scale.exp()).to_event(1))
+            pyro.sample("c", dist.Categorical(torch.ones(3)))
+
+    return model, guide, [*decoder.parameters(), decoder.offset, *hidden[0].parameters(), shift, classes.probs], classes
+
+
+@pytest.mark.parametrize("ends", ["by itself", "by an error", "by Ctrl-C"])
+def test_double_precision_puts_all_back_bit_for_bit(ends):
+    model, guide, tensors, classes = narrow_pair()
+    x = torch.randn(6, 5)
+    with own_scope(model, guide, fresh=True):
+        model(x)
+        scale = pyro.get_param_store()["scale"].clone()
+        before = [(t, t.detach().clone(), t.data_ptr(), t.requires_grad) for t in tensors]
+        known = set(vars(classes))
+        try:
+            with double_precision(model, guide), pyro.validation_enabled(False):
+                assert all(t.dtype == torch.float64 for t in tensors)
+                sites = plain_traces(model, guide, in_double([x])).every_site
+                assert all(site_log_prob(site).dtype == torch.float64 for site in sites)
+                pyro.param("new", torch.zeros(2))
+                if ends != "by itself":
+                    raise KeyboardInterrupt if ends == "by Ctrl-C" else ValueError
+        except (KeyboardInterrupt, ValueError):
+            pass
+        store = pyro.get_param_store()
+        assert "new" not in store and torch.equal(store["scale"], scale) and store["scale"].dtype == torch.float32
+    assert torch.get_default_dtype() == torch.float32 and set(vars(classes)) == known
+    for tensor, value, place, has_gradient in before:
+        assert torch.equal(tensor, value) and tensor.dtype == torch.float32
+        assert tensor.data_ptr() == place and tensor.requires_grad == has_gradient
+
+
+def test_what_is_called_without_being_named_is_widened_too(monkeypatch):
+    module = torch.nn.Linear(3, 1)
+    monkeypatch.setitem(sys.modules, "hidden_layer", module)
+
+    def program(x):
+        return sys.modules["hidden_layer"](x)
+
+    with double_precision(program, program):
+        assert program(torch.zeros(2, 3)).dtype == torch.float64
+    assert module.weight.dtype == torch.float32

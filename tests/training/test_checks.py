@@ -1,5 +1,6 @@
 """What cannot be fitted is refused before a first step, by argument, site or row."""
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -276,3 +277,33 @@ def test_a_schedule_needs_a_rate():
 
     with pytest.raises(pv.InputError, match="multiplies a learning rate"):
         fitted(pair_of(unit_normal), rows(), optimizer=Rateless, schedule=lambda fraction: 0.5)
+
+
+def test_whole_numbers_of_numpy_are_kept_as_plain_ones(tmp_path):
+    vae = make_vae()
+    sizes = {"epochs": np.int64(1), "batch_size": np.int32(20), "patience": np.int64(2), "seed": np.int64(3)}
+    fitted = pv.fit(vae.model, vae.guide, make_data(), valid=make_data(), **sizes, out=tmp_path, progress=False)
+    assert all(type(fitted.settings[name]) is int for name in sizes)
+
+
+def test_data_and_programs_of_two_dtypes_are_named():
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(linear(x)[..., 0], 1.0))
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z[..., None].expand(*z.shape, 5), 1.0).to_event(1), obs=x)
+
+    linear = torch.nn.Linear(5, 1)
+    for data, mend in {
+        torch.zeros(4, 5).double(): r"are float64, the programs float32: give x.float\(\), or .*module.double\(\)",
+        torch.zeros(4, 5).long(): r"are int64, the programs float32: give x.float\(\)$",
+    }.items():
+        for run in (pv.evaluate, pv.fit):
+            with pytest.raises(pv.InputError, match=mend):
+                run(model, guide, data, **({"epochs": 1} if run is pv.fit else {}), progress=False)
+    linear.double()
+    with pytest.raises(pv.InputError, match=r"the data are float32, the programs float64: give x.double\(\)$"):
+        pv.fit(model, guide, torch.zeros(4, 5), epochs=1, progress=False)

@@ -1,0 +1,153 @@
+r"""Digits: what the programs' number format loses of the evidence, on a few draws that are scored in double too.
+
+.. math:: \Delta_n = \Big| \log \tfrac1k \sum_k w_{kn} - \log \tfrac1k \sum_k w^{(64)}_{kn} \Big|
+
+on the same draws z_kn, placed into the programs in double precision. No spread of the weights shows what a density
+loses alike in all of them (lgamma of large numbers, a probability near one).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyrovae.base.errors import InputError
+from pyrovae.evidence import estimators
+from pyrovae.evidence.blocks import Pair
+from pyrovae.pairs.context import double_precision, in_double, is_narrow
+from pyrovae.pairs.handlers import Placed
+from pyrovae.pairs.particles import ONE_BY_ONE, Particles, one_row
+from pyrovae.pairs.terms import SiteTerms, read_terms, sum_by_role
+from pyrovae.pairs.traces import TracePair, site_log_prob
+
+NUM_DRAWS = 4  # of each datum of a block, at most; run one by one, of the first so many data alone
+LEAST = 0.01  # nats that may be lost where the stated error is smaller
+
+
+@dataclass(frozen=True)
+class Digits:
+    """What a comparison with double precision showed, over the data that were compared."""
+
+    dtype: str  # what the programs' densities are in
+    num_compared: int  # data
+    num_lost: int  # of them: the evidence is off by more than its stated error and 0.01 nat
+    mean: float  # nats, by which the evidence is off
+    largest: float
+    site: str  # whose density differs most
+    lost: bool  # for a datum, or for the mean over data
+
+    @property
+    def said(self) -> str:
+        """The finding in a sentence, and what helps."""
+        return (
+            f"log p(x) in {self.dtype} is {self.mean:.3g} nats off on average and {self.largest:.3g} at most, for "
+            f"{self.num_compared} data that were compared with double precision on the same draws; site "
+            f"'{self.site}' differs most: evaluate with dtype='float64', or mend its density"
+        )
+
+
+class Compared(NamedTuple):
+    """A block of data, its difference from double precision (n,), and the site that differs most."""
+
+    start: int
+    gap: Tensor
+    site: str
+    dtype: str
+
+
+def compared(pair: Pair, particles: Particles, start: int, num_draws: int = NUM_DRAWS) -> Compared | None:
+    """Scores a few draws of a block twice; None where programs run in double already, or cannot be run in it."""
+    parts = [particles]
+    if particles.strategy == ONE_BY_ONE:
+        rows = [one_row(particles.args, row) for row in range(min(NUM_DRAWS, particles.num_data))]
+        plate = particles.structure.plate
+        parts = [Particles(particles.model, particles.guide, row, plate=plate, strategy="looped") for row in rows]
+    found = [_twice(pair, part, num_draws) for part in parts]
+    pairs = [tables for tables in found if tables is not None]
+    if len(pairs) < len(found):
+        return None
+    gap = torch.cat([_gap(*tables) for tables in pairs])
+    sites, dtypes = zip(*(_most(*tables) for tables in pairs), strict=True)
+    worst = int(torch.tensor([float(_gap(*tables).max()) for tables in pairs]).argmax())
+    return Compared(start, gap.cpu(), sites[worst], dtypes[worst])
+
+
+def digits(blocks: Sequence[Compared], mc_se: Tensor) -> Digits | None:
+    """What blocks showed, beside the stated errors of the evidence, (N,): None where nothing was compared."""
+    blocks = [block for block in blocks if block.start + len(block.gap) <= len(mc_se)]  # not one that was cut short
+    if not blocks:
+        return None
+    gap = torch.cat([block.gap for block in blocks])
+    se = torch.cat([mc_se[block.start :][: len(block.gap)] for block in blocks]).nan_to_num(0.0)
+    num_lost, mean = int((gap > se.clamp_min(LEAST)).sum()), float(gap.mean())
+    lost = num_lost > 0 or mean > max(LEAST, float(mc_se.nan_to_num(0.0).square().sum().sqrt()) / len(mc_se))
+    worst = max(blocks, key=lambda block: float(block.gap.max()))
+    return Digits(worst.dtype, len(gap), num_lost, mean, float(gap.max()), worst.site, lost)
+
+
+def check_double(particles: Particles) -> None:
+    """Raises InputError, naming the site, if a density is of fewer digits for all that was made double."""
+    for site in particles.example.every_site:
+        if is_narrow(found := site_log_prob(site)):
+            raise InputError(
+                f"site '{site['name']}' is scored in {_name(found)} in spite of dtype=\"float64\": the programs write "
+                "that dtype down; let them take the dtype of their data"
+            )
+
+
+def _twice(pair: Pair, particles: Particles, num_draws: int) -> tuple[SiteTerms, SiteTerms] | None:
+    """The densities of a few draws in the programs' own precision and in double, (k, n) for each site."""
+    try:
+        runs = particles.traces(num_draws)
+        each = num_draws // len(runs)
+        own = _tables(particles, runs, each)
+        if not any(is_narrow(table) for role in own for table in role.values()):
+            return None
+        with double_precision(pair.model, pair.guide):
+            wide = particles.on(in_double(particles.args))
+            return own, _tables(particles, [_again(wide, run, each) for run in runs], each)
+    except Exception:  # programs that write down a dtype, or a device without float64: the evaluation stands by itself
+        return None
+
+
+def _again(particles: Particles, run: TracePair, num_draws: int) -> TracePair:
+    """A run on the draws of another."""
+    names, values = zip(*((name, site["value"]) for name, site in run.drawn.items()), strict=True)
+    placed = Placed(dict(zip(names, in_double(values), strict=True)))(particles.guide)
+    (again,) = particles.of(particles.model, placed).traces(num_draws)
+    return again
+
+
+def _tables(particles: Particles, runs: Sequence[TracePair], num_draws: int) -> SiteTerms:
+    found = [read_terms(run, lambda log_prob: particles.table(log_prob, num_draws)) for run in runs]
+    return SiteTerms(
+        *({name: torch.cat([terms[role][name] for terms in found]) for name in found[0][role]} for role in range(3))
+    )
+
+
+def _gap(own: SiteTerms, wide: SiteTerms) -> Tensor:
+    """How far the evidence of the draws that count in double is off: (n,) nats."""
+    log_weight = sum_by_role(wide).log_weight
+    counts = log_weight.isfinite()
+    first, second = (
+        estimators.log_evidence(torch.where(counts, table, -torch.inf))
+        for table in (sum_by_role(own).log_weight, log_weight)
+    )
+    return torch.where(counts.any(0), first - second, 0.0).abs().nan_to_num(0.0, posinf=torch.inf)
+
+
+def _most(own: SiteTerms, wide: SiteTerms) -> tuple[str, str]:
+    """The site that differs most, and the dtype of its density."""
+    off: dict[str, float] = {}
+    for role, tables in own._asdict().items():
+        for name, table in tables.items():
+            difference = (table.double() - getattr(wide, role)[name].double()).abs()
+            off[name] = max(off.get(name, 0.0), float(difference[difference.isfinite()].mean().nan_to_num(0.0)))
+    site = max(off, key=lambda name: off[name])
+    return site, next(_name(tables[site]) for tables in own if site in tables)
+
+
+def _name(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

@@ -1,0 +1,155 @@
+"""What single precision loses of the evidence: found by a comparison with double, named by site, and mended by it."""
+
+import math
+import warnings
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+import pyrovae as pv
+from pyrovae.evidence.digits import Compared, digits
+from pyrovae.evidence.estimators import pareto_k
+
+RATE = torch.tensor([3.0, 20.0, 400.0])
+COUNTS = torch.poisson(RATE.expand(12, 3), generator=torch.Generator().manual_seed(0))
+
+
+def overdispersed(dispersion, family=dist.NegativeBinomial):
+    """Counts whose mean moves a little with z; a negative binomial of large dispersion is a Poisson."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+            mean = RATE * (1 + 0.01 * z[..., None]).clamp_min(0.5)
+            total = torch.full_like(mean, dispersion)
+            counts = (
+                dist.Poisson(mean)
+                if family is dist.Poisson
+                else family(total, logits=mean.log() - math.log(dispersion))
+            )
+            pyro.sample("x", counts.to_event(1), obs=x)
+
+    return model
+
+
+def prior_guide(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(x.new_zeros(len(x)), 1.0))
+
+
+def account(model, guide=prior_guide, x=COUNTS, **options):
+    return pv.evaluate(model, guide, x, **{"num_particles": 400, "progress": False} | options)
+
+
+@pytest.mark.parametrize("options", [{}, {"vectorize": False, "num_particles": 30}], ids=["together", "one by one"])
+def test_a_density_that_cancels_in_float32_is_named(options):
+    with pytest.warns(pv.LostDigits, match=r"in float32 is .* nats off .* site 'x' differs most: .*dtype='float64'"):
+        report = account(overdispersed(1e7), x=COUNTS[:5], **options)
+    assert report.digits.lost and report.digits.num_lost >= 4 and report.digits.mean > 1
+    assert "digits lost: log p(x) in float32" in report.summary()
+
+
+def test_double_precision_is_right_where_float32_is_nats_off():
+    """Against the Poisson limit, whose evidence differs by less than 1e-2 at a dispersion of 1e7: 5 standard errors."""
+    report = account(overdispersed(1e7), dtype="float64")
+    limit = account(overdispersed(1e7, dist.Poisson), dtype="float64", seed=1)
+    se = (report.mc_se_log_evidence**2 + limit.mc_se_log_evidence**2).sqrt()
+    assert report.digits is None
+    assert ((report.log_evidence - limit.log_evidence).abs() < 5 * se + 0.02).all()
+
+
+def test_good_densities_lose_nothing():
+    report = account(overdispersed(1e7, dist.Poisson))
+    assert report.digits.num_compared == 12 and report.digits.dtype == "float32"
+    assert not report.digits.lost and report.digits.largest < 1e-3 and "digits" not in report.summary()
+    oracle = pv.oracles.ppca(5, 2)  # in double by itself
+    assert account(oracle.model, oracle.guide, oracle.draw(5, seed=0)[0]).digits is None
+
+
+def test_a_block_of_larger_densities_is_compared_too():
+    x = torch.cat([COUNTS[:4], 1e5 * (1 + COUNTS[4:8])])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pv.LostDigits)
+        report = account(overdispersed(1e3, dist.Poisson), x=x, batch_size=4)
+    assert report.digits.num_compared == 8
+
+
+def test_programs_that_write_down_a_dtype_are_not_compared():
+    linear = torch.nn.Linear(3, 2)
+
+    def guide(x):
+        loc, scale = linear(x.float().log1p()).unbind(-1)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(loc, scale.exp()))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pv.UntrustedEvidence)
+        assert account(overdispersed(1e3), guide).digits is None
+    with pytest.raises(pv.InputError, match=r"two dtypes meet in the programs .* though the data are float64"):
+        account(overdispersed(1e3), guide, dtype="float64")
+
+
+def test_a_site_that_stays_in_float32_is_named():
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(len(x), dtype=torch.float32), torch.ones((), dtype=torch.float32)))
+
+    with pytest.raises(pv.InputError, match=r"site 'z' is scored in float32 in spite of dtype=\"float64\""):
+        account(overdispersed(1e3), guide, dtype="float64")
+
+
+def test_other_dtypes_are_refused():
+    with pytest.raises(pv.InputError, match=r"dtype is None .* or \"float64\", got 'float16'"):
+        account(overdispersed(1e3), dtype=torch.float16)
+
+
+def test_weights_within_a_coarse_resolution_say_nothing():
+    equal = -1e6 + 0.1 * torch.rand(1000, 2, generator=torch.Generator().manual_seed(0)).double()
+    assert pareto_k(equal, torch.tensor([0.5, 0.005])).isnan()[0] and pareto_k(equal, 0.5).isnan().all()
+    assert (pareto_k(-3 + 0 * equal, 0.005) == -torch.inf).all() and pareto_k(equal[:10], 0.5).isnan().all()
+
+
+def test_sums_that_are_too_large_for_float32_do_not_make_a_guide_exact():
+    generator = torch.Generator().manual_seed(0)
+    slope, centre = 0.01 * torch.randn(10_000, generator=generator), 3 * torch.randn(10_000, generator=generator)
+    x = torch.randn(4, 1, generator=generator) * slope + centre + 0.02 * torch.randn(4, 10_000, generator=generator)
+    x[:, :100] += 2.85
+    precision = 1 + float(slope @ slope) / 0.02**2
+    mean = (x - centre) @ slope / 0.02**2 / precision
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+            pyro.sample("x", dist.Normal(z[..., None] * slope + centre, 0.02).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(mean, 0.6 / precision**0.5))
+
+    with pytest.warns(pv.LostDigits), pytest.warns(pv.UntrustedEvidence, match=r"tell the weights apart: .*float64"):
+        report = account(model, guide, x, num_particles=1000)
+    assert not (report.pareto_k == -torch.inf).any() and report.fraction_unresolved > 0
+    assert "do not tell the weights apart: evaluate with dtype='float64'" in report.summary()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pv.UntrustedEvidence)
+        double = account(model, guide, x, dtype="float64", num_particles=1000)
+    assert double.pareto_k.isfinite().all() and double.fraction_unresolved == 0
+
+
+def test_a_loss_counts_beside_the_stated_error():
+    gap = torch.full((4,), 0.05).double()
+    noisy, sharp = torch.full((4,), 0.2).double(), torch.full((4,), 1e-4).double()
+    found = [digits([Compared(0, gap, "x", "float32")], se) for se in (noisy, sharp)]
+    assert [(one.num_lost, one.lost) for one in found] == [(0, False), (4, True)]
+    many = digits([Compared(0, gap, "x", "float32")], torch.full((400,), 0.2).double())
+    assert many.num_lost == 0 and many.lost  # 0.05 nat in the mean of 400 data, whose error is 0.01
+    assert digits([Compared(2, gap, "x", "float32")], sharp) is None and digits([], sharp) is None
+
+
+def test_digits_come_back_from_a_file(tmp_path):
+    report = account(overdispersed(1e3, dist.Poisson))
+    report.save(tmp_path / "report.json")
+    assert pv.Report.load(tmp_path / "report.json").digits == report.digits
+    assert report.to_dict()["digits"]["site"] == report.digits.site
