@@ -74,6 +74,7 @@ class Aggregation:
                 latents = self.pair.latents(self.source.batch(part))
                 if index == 0:
                     latents.particles.check_edges()
+                    latents.require_guide_density()
                     latents.particles.require_exchangeable("ELBO surgery")
                 seed_everything("surgery", self.seed, *key, index)
                 done.append(work(latents))

@@ -202,6 +202,7 @@ def _ranked(pair: Pair, template: Sequence[Tensor], block: Block, num_draws: int
     latents = pair.latents(args)
     require_unmasked(latents.particles.example, latents.sites)
     if block.index == 0:
+        latents.require_guide_density()
         latents.particles.require_exchangeable("calibration")
     sizes, known = latents.part_sizes(num_particles + 1), latents.lifted(simulated)
     parts = [latents.draw(size) for size in sizes]

@@ -24,7 +24,13 @@ from pyrovae.evidence import estimators
 from pyrovae.evidence.blocks import Block, Blocks, Pair, block_by_block
 from pyrovae.evidence.proposals.families import Plan, measure
 from pyrovae.evidence.proposals.multiple import Account
-from pyrovae.evidence.report import effective_size, evidence_and_errors, fraction_unreliable
+from pyrovae.evidence.report import (
+    effective_size,
+    evidence_and_errors,
+    fraction_skewed,
+    fraction_unreliable,
+    skewed_errors,
+)
 from pyrovae.pairs.traces import Program
 
 
@@ -43,6 +49,9 @@ class Gaps(Record):
     mc_se_elbo: dict[str, Tensor]
     gap: dict[str, Tensor]
     mc_se_gap: dict[str, Tensor]
+    skewness_log_evidence: Tensor  # of the terms of each mean: what its error is worth, see ``skewed``
+    skewness_elbo: dict[str, Tensor]
+    skewness_gap: dict[str, Tensor]
     ess: Tensor
     pareto_k: Tensor
     num_particles: int  # K, draws of each proposal
@@ -89,6 +98,14 @@ class Gaps(Record):
             raise InputError("the gap was not split, as 'own' was not among the families; measure it with 'own'")
         return "own"
 
+    @property
+    def skewed(self) -> dict[str, float]:
+        """Quantity -> fraction of the data whose Monte-Carlo error may be too small: K < 25 G^2 (Cochran 1977)."""
+        kinds = {"log_evidence": self.skewness_log_evidence}
+        kinds |= {_column("elbo", name): skewness for name, skewness in self.skewness_elbo.items()}
+        kinds |= {_column("gap", name): skewness for name, skewness in self.skewness_gap.items()}
+        return {name: fraction_skewed(one, self.num_particles, self.pareto_k) for name, one in kinds.items()}
+
     def _estimates(self) -> dict[str, tuple[Tensor, Tensor]]:
         """All that was measured in nats: name -> values and their Monte-Carlo standard errors."""
         found = {"log_evidence": (self.log_evidence, self.mc_se_log_evidence)}
@@ -109,7 +126,10 @@ class Gaps(Record):
         estimates = self._estimates()
         values = {name: value for name, (value, _) in estimates.items()}
         errors = {f"mc_se_{name}": se for name, (_, se) in estimates.items()}
-        return {**values, **errors, "ess": self.ess, "pareto_k": self.pareto_k}
+        skewness = {f"skewness_{_column('elbo', name)}": one for name, one in self.skewness_elbo.items()}
+        skewness |= {f"skewness_{_column('gap', name)}": one for name, one in self.skewness_gap.items()}
+        skewness["skewness_log_evidence"] = self.skewness_log_evidence
+        return {**values, **errors, **skewness, "ess": self.ess, "pareto_k": self.pareto_k}
 
     def numbers(self) -> dict[str, Any]:
         """Means over data with their errors, in nats per datum."""
@@ -122,6 +142,7 @@ class Gaps(Record):
             **means,
             "ess": spread(self.ess),
             "pareto_k": {"threshold": self.pareto_k_threshold, "fraction_unreliable": self.fraction_unreliable},
+            "skewed": self.skewed,
         }
 
     @property
@@ -166,6 +187,7 @@ class Gaps(Record):
         ]
         if unreliable > 0:
             lines += ["  there evidence, and with it the approximation gap, is too low by an unknown amount"]
+        lines += skewed_errors(self.skewed, f"K = {self.num_particles}")
         if "own" in self.elbo:
             lines += ["an optimisation that has not come to its end makes amortization too small: raise num_steps"]
         return lines

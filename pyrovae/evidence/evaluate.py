@@ -182,6 +182,11 @@ COLUMNS: dict[str, Callable[[Tensor, estimators.ParetoTail], Tensor]] = {
     "mc_se_log_evidence": lambda log_weight, _: estimators.log_evidence_se(log_weight),
     "mc_se_elbo": lambda log_weight, _: estimators.mean_se(log_weight),
     "mc_se_kl_posterior": lambda log_weight, _: estimators.kl_posterior_se(log_weight),
+    "skewness_log_evidence": lambda log_weight, _: estimators.skewness(estimators.relative_weight(log_weight)),
+    "skewness_elbo": lambda log_weight, _: estimators.skewness(log_weight),
+    "skewness_kl_posterior": lambda log_weight, _: estimators.skewness(
+        estimators.relative_weight(log_weight) - log_weight
+    ),
     "ess": lambda log_weight, _: estimators.ess(log_weight),
     "pareto_k": lambda _, tail: tail.shape,
 }

@@ -38,6 +38,23 @@ def fraction_unreliable(pareto_k: Tensor, num_particles: int) -> float:
     return unreliable.double().mean().item()
 
 
+def fraction_skewed(skewness: Tensor, num_draws: int, pareto_k: Tensor) -> float:
+    """Fraction of the data (N,) whose Monte-Carlo error may be too small, as the terms of its mean are too skewed."""
+    return (estimators.is_skewed(skewness, num_draws) & (pareto_k != -math.inf)).double().mean().item()
+
+
+def skewed_errors(fractions: Mapping[str, float], rule: str) -> list[str]:
+    """A line on the Monte-Carlo errors that may be too small for more than 5 % of the data; none where there are none.
+
+    Args:
+        fractions: quantity -> fraction of the data.
+        rule: how many draws there are, and of what.
+    """
+    many = {name: fraction for name, fraction in fractions.items() if fraction > UNRELIABLE_FRACTION}
+    found = [f"{name} ({fraction:.0%} of data)" for name, fraction in many.items()]
+    return [f"MC SE may be too small, as terms are too skewed for {rule}: {', '.join(found)}"] if found else []
+
+
 def effective_size(of: str, size: Mapping[str, Any]) -> str:
     """A line on the effective sample sizes of the data."""
     return f"effective sample size of {of}: median {text(size['median'], '.1f')}, least {text(size['min'], '.1f')}"
@@ -49,10 +66,11 @@ class Report(Record):
 
     ``columns`` holds what ``evaluate.COLUMNS`` names, each of which is an attribute too: ``report.elbo``.
     ``log_evidence = elbo + kl_posterior`` and ``elbo = reconstruction - kl_prior`` on the same draws; the error of each
-    is ``mc_se_<name>``, NaN for K = 1. ``log_evidence_jackknife`` and ``log_evidence_psis`` are corrected evidence,
-    ``ess`` is the effective sample size. ``pareto_k`` is -inf where the guide is exact, inf where weights span more
-    than doubles do and NaN where k-hat is undefined; ``kl_prior_analytic`` is NaN where KL(q(z|x) || p(z)) has no
-    closed form. With ``defensive`` > 0 the guide of all columns is its mixture with that fraction of the prior.
+    is ``mc_se_<name>``, NaN for K = 1, and ``skewness_<name>`` of its terms says what that is worth (``skewed``).
+    ``log_evidence_jackknife`` and ``log_evidence_psis`` are corrected evidence, ``ess`` is the effective sample size.
+    ``pareto_k`` is -inf where the guide is exact, inf where weights span more than doubles do and NaN where k-hat is
+    undefined; ``kl_prior_analytic`` is NaN where KL(q(z|x) || p(z)) has no closed form. With ``defensive`` > 0 the
+    guide of all columns is its mixture with that fraction of the prior.
     """
 
     columns: dict[str, Tensor]
@@ -99,12 +117,26 @@ class Report(Record):
             return 0.0
         return (self.pareto_k.isnan() & (self.resolution > estimators.FINE)).double().mean().item()
 
+    @property
+    def skewed(self) -> dict[str, float]:
+        """Quantity -> fraction of the data whose Monte-Carlo error may be too small: K < 25 G^2 (Cochran 1977).
+
+        Where it is above 5 %, +-1.96 errors hold the truth in fewer than 93 of 100 cases, and the summary says so; that
+        of the ELBO stands for those of its parts, reconstruction and KL to the prior.
+        """
+        kinds = {name: self.columns.get(f"skewness_{name}") for name in QUANTITIES}
+        return {
+            name: fraction_skewed(skewness, self.num_particles, self.pareto_k)
+            for name, skewness in kinds.items()
+            if skewness is not None
+        }
+
     def numbers(self) -> dict[str, Any]:
         """Means over data with their errors, in nats per datum, of every column; and of its diagnostics."""
         means = {
             name: mean_and_se(column, self.columns.get(f"mc_se_{name}"))
             for name, column in self.columns.items()
-            if not name.startswith("mc_se_") and name not in ("ess", "pareto_k", "resolution")
+            if not name.startswith(("mc_se_", "skewness_")) and name not in ("ess", "pareto_k", "resolution")
         }
         if self.kl_prior_analytic.isnan().all():
             del means["kl_prior_analytic"]
@@ -116,7 +148,8 @@ class Report(Record):
             "fraction_unresolved": self.fraction_unresolved,
             "fraction_exact": (self.pareto_k == -math.inf).double().mean().item(),
         }
-        return {"unit": "nats per datum", "num_data": len(self), **means, "ess": spread(self.ess), "pareto_k": tail}
+        checks = {"ess": spread(self.ess), "pareto_k": tail, "skewed": self.skewed}
+        return {"unit": "nats per datum", "num_data": len(self), **means, **checks}
 
     def lines(self) -> list[str | TextTable]:
         account = self.numbers()
@@ -159,6 +192,7 @@ class Report(Record):
             lines += ["  undefined (fewer than 25 particles, or discrete latents): nothing vouches for the evidence"]
         if self.digits is not None and self.digits.lost:
             lines += [f"digits lost: {self.digits.said}"]
+        lines += skewed_errors(self.skewed, f"K = {self.num_particles}")
         if self.strategy in ("tiled", "looped"):
             lines += [f"particles were run {self.strategy}: the programs do not take a particle dimension"]
         if self.strategy == "one by one":

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pyrovae.base.errors import InputError
 from pyrovae.pairs.checks.coverage import check_guide_inside
+from pyrovae.pairs.checks.inverses import check_density_at
 from pyrovae.pairs.handlers import Placed, Unconstrained
 from pyrovae.pairs.particles import Particles
 from pyrovae.pairs.structure import Structure
@@ -64,6 +65,7 @@ class Latents:
         self.sites = {n: _describe(site, self.structure) for n, site in self.particles.example.latent.items()}
         if not self.sites:
             raise InputError("the model has no latent site: log p(x) is its log density, and there is nothing to infer")
+        self._guide_has_density = False  # until it was looked at
 
     # ---------------------------------------------------------------------------------------- as the programs draw them
 
@@ -162,6 +164,10 @@ class Latents:
                 f"site '{extra[0]}' of the guide is auxiliary: the guide's density at given latents is not known. "
                 "Draw the latent sites themselves in the guide"
             )
+        if not self._guide_has_density:
+            for name, site in self.particles.example.drawn.items():
+                check_density_at(name, site)
+            self._guide_has_density = True
 
     # --------------------------------------------------------------------------------------------------------- inside
 

@@ -160,6 +160,26 @@ def test_plates_inside_a_datum():
     assert float(found.approximation.abs().max()) < 0.02  # the posterior is in the family, datum by datum
 
 
+def heavy_model(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros_like(x), 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def heavy_guide(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.StudentT(x.new_tensor(3.0), x / 2, 0.6))
+
+
+def test_errors_that_heavy_tails_make_too_small_are_told():
+    # z^2 of Student's 3 degrees of freedom has no variance, so an ELBO no standard error; the evidence has one.
+    x = torch.full((200,), 0.5, dtype=torch.float64)
+    found = measure(heavy_model, heavy_guide, x, num_particles=1000, families=[])
+    assert found.skewed["elbo_guide"] > 0.9 and found.skewed["gap_guide"] > 0.9
+    assert found.skewed["log_evidence"] < 0.05
+    assert "MC SE may be too small" in found.summary() and "elbo_guide (" in found.summary()
+
+
 def test_a_vae():
     vae, x = make_vae(), make_data(20)
     found = measure(vae.model, vae.guide, x, batch_size=12, num_steps=50)

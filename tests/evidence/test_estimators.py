@@ -63,6 +63,11 @@ CLOSED = {  # name: (function, table, value)
     "jackknife-se": (est.log_evidence_jackknife_se, column(1, 3).log(), math.log(3) / 2),
     "jackknife-se-equal": (est.log_evidence_jackknife_se, EQUAL, 0.0),
     "psis-of-few": (est.log_evidence_psis, TWO, 0.0),
+    "skewness": (est.skewness, column(0, 0, 3), math.sqrt(0.5)),
+    "skewness-equal": (est.skewness, EQUAL, 0.0),
+    "skewness-of-strata": (lambda table: est.skewness(torch.stack([table, 0 * table], 1)), column(0, 0, 3), 0.5**0.5),
+    "few-draws-equal": (est.few_draws_factor, EQUAL, 1 + (1.96**2 + 1) / 4 / 5),
+    "evidence-se-of-few-equal": (est.log_evidence_se_of_few, EQUAL, 0.0),
     "ess-equal": (est.ess, EQUAL, 7.0),
     "ess-one": (est.ess, column(1, 0, 0, 0).log(), 1.0),
     "ess-two-of-three": (est.ess, column(1, 1, 0).log(), 2.0),
@@ -276,6 +281,57 @@ def test_standard_errors(case, width):
     estimate, error, tolerance = case
     table = log_weights(1000, REPETITIONS, width, seed=5)
     assert float(error(table).mean() / estimate(table).std()) == pytest.approx(1, abs=tolerance)
+
+
+def coverage(estimate, error, truth, where=slice(None)):
+    return float(((estimate - truth).abs() <= 1.96 * error)[where].double().mean())
+
+
+@pytest.mark.parametrize("num_draws", [2, 3, 4, 8, 16, 50])
+def test_few_draws_without_skewness_are_students(num_draws):
+    # Of 40,000 repetitions: 4 standard errors of a coverage are 0.45 %; the next order in 1/K is allowed 1 / K^2.
+    table = doubles(num_draws, 40_000, seed=num_draws)
+    wider = est.mean_se(table) * est.few_draws_factor(table)
+    assert coverage(est.mean(table), wider, 0.0) == pytest.approx(0.95, abs=0.0045 + 1 / num_draws**2)
+
+
+@pytest.mark.parametrize("spread", [0.1, 0.3, 0.5])
+def test_error_of_the_evidence_from_sixteen_weights(spread):
+    # Log-normal weights, as chains have them; 40,000 repetitions.
+    table = spread * doubles(16, 40_000, seed=3) - spread**2 / 2
+    evidence, of_few = est.log_evidence(table), est.log_evidence_se_of_few(table)
+    assert 0.93 < coverage(evidence, of_few, 0.0) < 0.97
+    assert coverage(evidence, est.log_evidence_se(table), 0.0) < 0.935
+
+
+SKEWED = {  # name: (log weights, whether more than 5 % of 4000 repetitions must be called skewed for elbo, KL, evidence)
+    "wide, many": (lambda: log_weights(1000, 4000, 1.2, seed=1), (False, False, False)),
+    "wide, few": (lambda: log_weights(100, 4000, 1.2, seed=2), (None, True, False)),
+    "narrow": (lambda: log_weights(1000, 4000, 0.75, seed=3), (False, True, True)),
+}
+
+
+@pytest.mark.parametrize(("table", "expected"), SKEWED.values(), ids=SKEWED)
+def test_what_is_not_called_skewed_covers(table, expected):
+    table = table()
+    relative = est.relative_weight(table)
+    means = {
+        "elbo": (est.elbo(table), est.mean_se(table), float(table.mean()), table),
+        "kl": (est.kl_posterior(table), est.kl_posterior_se(table), -float(table.mean()), relative - table),
+        "evidence": (est.log_evidence(table), est.log_evidence_se(table), 0.0, relative),
+    }
+    for (value, error, truth, terms), skewed in zip(means.values(), expected, strict=True):
+        found = float(est.is_skewed(est.skewness(terms), len(table)).double().mean()) > 0.05
+        assert skewed is None or found == skewed
+        if not found:  # 4 standard errors of a coverage over 4000 repetitions are 1.4 %
+            assert 0.93 - 0.006 < coverage(value, error, truth) < 0.97
+
+
+def test_what_cannot_be_told_is_skewed():
+    assert est.is_skewed_for_few(torch.tensor([0.0, math.nan]), 15).all()
+    assert est.is_skewed_for_few(torch.tensor([2.0, -2.5, math.nan]), 16).tolist() == [False, True, True]
+    assert est.is_skewed(torch.tensor([0.0, math.nan]), 15).all()
+    assert est.is_skewed(torch.tensor([0.0, math.nan]), 16).tolist() == [False, True]
 
 
 def test_bias_of_the_evidence():

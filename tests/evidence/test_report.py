@@ -81,6 +81,15 @@ def test_the_gates_see_a_wrong_answer(wide):
     assert abs(gates(wide, EXACT + 0.05)[0]) > 4
 
 
+def test_errors_that_are_too_small_are_told(wide):
+    assert max(wide.skewed.values()) <= 0.05 and "MC SE may be too small" not in wide.summary()
+    few = account(pv.widened(ORACLE.guide, 1.3, shift=0.3), num_particles=100)
+    assert few.skewed["kl_posterior"] > 0.5 and few.skewed["log_evidence"] <= 0.05
+    assert "MC SE may be too small, as terms are too skewed for K = 100:" in few.summary()
+    assert few.to_dict()["skewed"] == few.skewed
+    assert max(account(ORACLE.guide, num_particles=100).skewed.values()) == 0  # nothing but rounding
+
+
 def test_exact_guide():
     report = account(ORACLE.guide, num_particles=100)
     assert (report.log_evidence - EXACT).abs().max() < 1e-10

@@ -39,6 +39,9 @@ class Account(NamedTuple):
     mc_se_elbo: Tensor
     gap: Tensor  # (J, n)
     mc_se_gap: Tensor
+    skewness_log_evidence: Tensor  # (n,), of the terms of each mean: what its error is worth
+    skewness_elbo: Tensor  # (J, n)
+    skewness_gap: Tensor  # (J, n)
     ess: Tensor  # (n,), of the J K weights
     pareto_k: Tensor  # (n,), of the J K weights
 
@@ -99,6 +102,7 @@ def account(table: Table) -> Account:
     fractions = estimators.relative_weight(log_weight).reshape(log_ratio.shape) / num_proposals
     variance, elbo = estimators.mean_se(fractions).square(), estimators.elbo(log_ratio)
     together = estimators.mean_se(fractions - log_ratio).square()
+    strata = [fractions - log_ratio * own[:, None] for own in torch.eye(num_proposals, dtype=log_ratio.dtype)]
     return Account(
         log_evidence=log_evidence,
         mc_se_log_evidence=variance.sum(0).sqrt(),
@@ -106,6 +110,9 @@ def account(table: Table) -> Account:
         mc_se_elbo=estimators.mean_se(log_ratio),
         gap=log_evidence - elbo,
         mc_se_gap=(variance.sum(0) - variance + together).clamp(min=0).sqrt(),
+        skewness_log_evidence=estimators.skewness(fractions),
+        skewness_elbo=torch.stack([estimators.skewness(column) for column in log_ratio.unbind(1)]),
+        skewness_gap=torch.stack([estimators.skewness(terms) for terms in strata]),
         ess=estimators.ess(log_weight),
         pareto_k=estimators.pareto_k(log_weight, table.resolution),
     )

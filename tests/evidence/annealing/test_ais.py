@@ -160,6 +160,9 @@ def test_chains_that_carry_nothing_are_told():
     with pytest.warns(pv.UntrustedEvidence, match=r"rests on less than a quarter of their 16 chains"):
         annealed = annealed_evidence(oracle.model, oracle.mean_field_guide(), x, num_temperatures=1)
     assert "or far worse" in annealed.summary() and "few chains carry the weight" in annealed.summary()
+    assert (
+        annealed.skewed > 0.05 and "MC SE may be too small, as terms are too skewed for 16 chains" in annealed.summary()
+    )
     assert annealed.to_dict()["acceptance"]["mean"] is None  # no transition was made
 
 
@@ -175,3 +178,24 @@ def test_discrete_latents_are_refused_by_both(tool):
     x, _ = oracle.draw(4, seed=0)
     with pytest.raises(InputError, match=r"site 'k' is discrete"):
         tool(oracle.model, oracle.guide, x)
+
+
+def copied_model(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros_like(x), 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def wide_guide(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(x / 2 + 0.3, 0.9))
+
+
+def test_errors_of_sixteen_chains_cover():
+    """400 copies of one datum, a guide too wide and beside: 95 +- 2 %, plus twice the own error of such a coverage."""
+    x = torch.full((400,), 0.8, dtype=torch.float64)
+    exact = dist.Normal(0.0, 2**0.5).log_prob(x)
+    found = annealed_evidence(copied_model, wide_guide, x, num_temperatures=20, num_leapfrog=3, batch_size=400)
+    inside = (found.log_evidence - exact).abs() <= 1.96 * found.mc_se_log_evidence
+    assert found.skewed < 0.05 and "MC SE may be too small" not in found.summary()
+    assert abs(inside.double().mean() - 0.95) < 0.02 + 0.022

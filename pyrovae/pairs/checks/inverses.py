@@ -1,0 +1,66 @@
+r"""Whether a site of the guide has a density at values that it did not draw: what a flow without an inverse has not.
+
+.. math:: \log q(z) = \log q_0(T^{-1}(z)) - \log |\det \partial T / \partial z_0|
+
+A flow remembers the last z_0 that it moved, and so scores its own draws even where nobody can undo T.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import ComposeTransform
+
+from pyrovae.base.errors import InputError
+from pyrovae.base.random import preserve_rng_state
+from pyrovae.pairs.supports import layers
+from pyrovae.pairs.traces import site_log_prob
+
+ADVICE = "so its density at given latents is not known; use importance sampling, or start from the prior"
+
+
+def check_density_at(name: str, site: Any) -> None:
+    """Scores draws of a site of the guide as if they came from elsewhere: copies, which no flow remembers.
+
+    Raises:
+        InputError: naming the site and the transform, if they have no density then, or another one.
+    """
+    with preserve_rng_state(), torch.no_grad():
+        value = site["fn"].sample()
+        log_prob = site_log_prob({**site, "value": value})
+        try:
+            again = site_log_prob({**site, "value": value.clone()})
+        except (ArithmeticError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+            what, cause = _culprit(site["fn"], value.clone(), error)
+            raise InputError(f"site '{name}' of the guide: {what} {cause}, {ADVICE}") from error
+    if not torch.allclose(log_prob, again, rtol=1e-3, atol=1e-2, equal_nan=True):
+        off = float((log_prob - again).abs().max())
+        raise InputError(
+            f"site '{name}' of the guide: its log density at a copy of its own draw is another one, by up to {off:.2g} "
+            f"nats, as its inverse is inexact, {ADVICE}"
+        )
+
+
+def _culprit(fn: Any, value: Tensor, error: Exception) -> tuple[str, str]:
+    """Which transform cannot be undone, and why not."""
+    base = layers(fn)[-1]
+    for transform in reversed(_flat(getattr(base, "transforms", []))):
+        try:
+            value = transform.inv(value)
+        except (KeyError, NotImplementedError):
+            return type(transform).__name__, "has no inverse"
+        except Exception as failure:
+            return type(transform).__name__, f"cannot be inverted ({_first_line(failure)})"
+    return type(base).__name__, f"cannot score what it did not draw ({_first_line(error)})"
+
+
+def _flat(transforms: Any) -> list[Any]:
+    """Transforms, with those that are composed of others taken apart."""
+    found = []
+    for transform in transforms:
+        found += _flat(transform.parts) if isinstance(transform, ComposeTransform) else [transform]
+    return found
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
