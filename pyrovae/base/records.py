@@ -12,7 +12,7 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Self, get_args, get_origin, get_type_hints
@@ -184,6 +184,8 @@ class Record(ABC):
                 tensors |= storage.unpack(files[".safetensors"], what)
             tensors |= {key: table[name] for key, name in record["columns"].items()}
             held = {name: storage.unflatten(value, tensors) for name, value in record["fields"].items()}
+            if lacking := _required(cls) - held.keys():
+                raise InputError(f"{what}: saved by an older version, without {', '.join(lacking)}: measure it again")
             return _restored(cls, held)
         except InputError:
             raise
@@ -254,6 +256,13 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, Integral) and not isinstance(value, int) else value
 
 
+def _required(kind: Any) -> set[str]:
+    """The fields of a dataclass or a named tuple that have no default, which what an older version saved may lack."""
+    if not is_dataclass(kind):
+        return set(getattr(kind, "_fields", ())) - getattr(kind, "_field_defaults", {}).keys()
+    return {one.name for one in fields(kind) if one.default is MISSING and one.default_factory is MISSING}
+
+
 def _restored(hint: Any, value: Any) -> Any:
     """The inverse of :func:`_opened`, by the annotation of the value."""
     arguments = get_args(hint)
@@ -262,7 +271,7 @@ def _restored(hint: Any, value: Any) -> Any:
     if get_origin(hint) in (list, tuple):
         return type(value)(_restored(arguments[0], item) for item in value)
     for kind in arguments or (hint,):  # of a union, the member that has these fields
-        if isinstance(value, dict) and _names(kind) == list(value):
+        if isinstance(value, dict) and _names(kind) and _required(kind) <= value.keys() <= set(_names(kind)):
             hints = get_type_hints(kind)
             return kind(**{name: _restored(hints[name], item) for name, item in value.items()})
     if isinstance(value, dict) and hint is not Any:

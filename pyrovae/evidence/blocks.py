@@ -9,6 +9,7 @@ import torch
 from pyrovae.base.memory import blocks_of, explain_out_of_memory
 from pyrovae.base.progress import bar, kept_on_interrupt
 from pyrovae.base.random import Key, seed_everything
+from pyrovae.evidence.digits import warn_of_lost_digits
 from pyrovae.pairs.context import isolated
 from pyrovae.pairs.latents import Latents
 from pyrovae.pairs.particles import STRATEGIES, Particles
@@ -45,6 +46,8 @@ class Pair:
         """The latents of one block of data."""
         strategy = self.strategies.get(num_rows(args))
         latents = Latents(self.model, self.guide, args, plate=self.plate, strategy=strategy)
+        if not self.strategies:
+            warn_of_lost_digits(latents.particles)
         self._seen(latents.particles)
         return latents
 

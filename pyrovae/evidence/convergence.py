@@ -9,16 +9,19 @@ Where the curve still climbs at K_max, the evidence has not been reached.
 """
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pyrovae.base.errors import LostDigits
 from pyrovae.base.records import Record
 from pyrovae.base.tables import TextTable
 from pyrovae.data.protocol import Protocol
 from pyrovae.evidence import estimators
+from pyrovae.evidence.digits import digits
 from pyrovae.evidence.evaluate import in_slices, measure
 from pyrovae.evidence.importance import Evaluation, Plan
 from pyrovae.evidence.report import UNRELIABLE_FRACTION, WHERE_DRAWN, fraction_unreliable
@@ -137,6 +140,9 @@ def convergence(
         InputError: as :func:`~pyrovae.evaluate` does.
         FloatingPointError: naming the site, where a log density is NaN or a weight infinite.
 
+    Warns:
+        LostDigits: as :func:`~pyrovae.evaluate` does.
+
     References:
         Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519.
         Nowozin (2018), Debiasing evidence approximations, arXiv:1806.04542.
@@ -153,7 +159,10 @@ def convergence(
     """
     plan = Plan(num_particles, seed, batch_size, particle_batch, plate, vectorize, defensive)
 
-    def build(columns: dict[str, Any], _: Evaluation, protocol: Protocol) -> Convergence:
+    def build(columns: dict[str, Any], run: Evaluation, protocol: Protocol) -> Convergence:
+        lost = digits(run.compared, columns["mc_se"][-1])
+        if lost is not None and lost.lost:
+            warnings.warn(LostDigits(lost.said), stacklevel=2)
         return Convergence(rungs(num_particles), **columns, seed=seed, defensive=defensive, protocol=protocol)
 
     return measure(model, guide, data, plan, lambda block: in_slices(ladder, block), build, progress=progress)

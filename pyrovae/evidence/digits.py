@@ -6,6 +6,7 @@ on the same draws z_kn, placed into the programs in double precision. No spread 
 loses alike in all of them (lgamma of large numbers, a probability near one).
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,9 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyrovae.base.errors import InputError
+from pyrovae.base.errors import InputError, LostDigits
+from pyrovae.base.random import preserve_rng_state
 from pyrovae.evidence import estimators
-from pyrovae.evidence.blocks import Pair
 from pyrovae.pairs.context import double_precision, in_double, is_narrow
 from pyrovae.pairs.handlers import Placed
 from pyrovae.pairs.particles import ONE_BY_ONE, Particles, one_row
@@ -57,14 +58,14 @@ class Compared(NamedTuple):
     dtype: str
 
 
-def compared(pair: Pair, particles: Particles, start: int, num_draws: int = NUM_DRAWS) -> Compared | None:
+def compared(particles: Particles, start: int, num_draws: int = NUM_DRAWS) -> Compared | None:
     """Scores a few draws of a block twice; None where programs run in double already, or cannot be run in it."""
     parts = [particles]
     if particles.strategy == ONE_BY_ONE:
         rows = [one_row(particles.args, row) for row in range(min(NUM_DRAWS, particles.num_data))]
         plate = particles.structure.plate
         parts = [Particles(particles.model, particles.guide, row, plate=plate, strategy="looped") for row in rows]
-    found = [_twice(pair, part, num_draws) for part in parts]
+    found = [_twice(part, num_draws) for part in parts]
     pairs = [tables for tables in found if tables is not None]
     if len(pairs) < len(found):
         return None
@@ -87,6 +88,15 @@ def digits(blocks: Sequence[Compared], mc_se: Tensor) -> Digits | None:
     return Digits(worst.dtype, len(gap), num_lost, mean, float(gap.max()), worst.site, lost)
 
 
+def warn_of_lost_digits(particles: Particles) -> None:
+    """Warns :class:`LostDigits` if a few draws have another evidence in double; the random state is kept."""
+    with preserve_rng_state():
+        found = compared(particles, 0)
+    lost = None if found is None else digits([found], torch.zeros(len(found.gap), dtype=torch.float64))
+    if lost is not None and lost.lost:
+        warnings.warn(LostDigits(lost.said), stacklevel=2)
+
+
 def check_double(particles: Particles) -> None:
     """Raises InputError, naming the site, if a density is of fewer digits for all that was made double."""
     for site in particles.example.every_site:
@@ -97,7 +107,7 @@ def check_double(particles: Particles) -> None:
             )
 
 
-def _twice(pair: Pair, particles: Particles, num_draws: int) -> tuple[SiteTerms, SiteTerms] | None:
+def _twice(particles: Particles, num_draws: int) -> tuple[SiteTerms, SiteTerms] | None:
     """The densities of a few draws in the programs' own precision and in double, (k, n) for each site."""
     try:
         runs = particles.traces(num_draws)
@@ -105,7 +115,7 @@ def _twice(pair: Pair, particles: Particles, num_draws: int) -> tuple[SiteTerms,
         own = _tables(particles, runs, each)
         if not any(is_narrow(table) for role in own for table in role.values()):
             return None
-        with double_precision(pair.model, pair.guide):
+        with double_precision(particles.model, particles.guide):
             wide = particles.on(in_double(particles.args))
             return own, _tables(particles, [_again(wide, run, each) for run in runs], each)
     except Exception:  # programs that write down a dtype, or a device without float64: the evaluation stands by itself

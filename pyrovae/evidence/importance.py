@@ -137,7 +137,7 @@ class Evaluation:
             seed_everything("digits", self.plan.seed, block.index)
             self.coarsest = resolution
             num_draws = min(NUM_DRAWS, self.plan.num_particles)
-            if (found := compared(self.pair, particles, block.rows.start, num_draws)) is not None:
+            if (found := compared(particles, block.rows.start, num_draws)) is not None:
                 self.compared.append(found)
 
     def _totals(self, particles: Particles, block: Block) -> Totals:

@@ -147,9 +147,7 @@ def evaluation_mode(modules: Sequence[nn.Module]) -> Iterator[None]:
 @contextmanager
 def called_modules() -> Iterator[Mapping[nn.Module, bool]]:
     """Puts every module that is called inside into eval mode, and back; yields (module or part -> mode) so far."""
-    modes: weakref.WeakKeyDictionary[nn.Module, bool] = (
-        weakref.WeakKeyDictionary()
-    )  # programs may make some at each run
+    modes = weakref.WeakKeyDictionary[nn.Module, bool]()  # weak, as a run may make modules of its own
     thread = threading.get_ident()
 
     def look(module: nn.Module, _: Any) -> None:

@@ -322,6 +322,7 @@ def log_terms(
             plain_traces(masked_filled(model), guide, args if vectorize else one_row(args, 0))  # validated
             with pyro.validation_enabled(False):
                 particles = Particles(model, guide, args, plate=plate, strategy=None if vectorize else ONE_BY_ONE)
+                particles.check_edges()
         with pyro.validation_enabled(False):
             return sum_by_role(particles.log_terms(num_particles))
 

@@ -4,7 +4,7 @@ import functools
 import html
 import json
 import math
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
 
 import pytest
 import torch
@@ -160,6 +160,25 @@ def test_a_record_of_before_records_said_what_they_are(tmp_path):
     (tmp_path / "g.csv").write_text(gaps.to_csv())
     with pytest.raises(InputError, match=r"g\.json: not a Gaps that pyrovae saved .*does not say of what"):
         type(gaps).load(tmp_path / "g.json")
+
+
+def kept(**more):
+    """A kind of record with a column, and with more fields."""
+
+    def numbers(self):
+        return {"mean": float(self.column.mean())}
+
+    methods = {"numbers": numbers, "lines": lambda self: ["kept"], "table": lambda self: {"column": self.column}}
+    names = [("column", Tensor), *more.values()]
+    return make_dataclass("Kept", names, bases=(Record,), namespace=methods, frozen=True, eq=False, repr=False)
+
+
+def test_what_an_older_version_did_not_keep_has_its_default_or_is_named():
+    files = kept()(torch.arange(3.0).double()).to_files()
+    newer = kept(start=("start", str, field(default="guide")))
+    assert newer.from_files(files, "k").start == "guide"
+    with pytest.raises(InputError, match="k: saved by an older version, without skewness: measure it again"):
+        kept(skewness=("skewness", float)).from_files(files, "k")
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".safetensors"])

@@ -121,7 +121,7 @@ def test_what_cannot_be_run_says_how_it_failed():
 
     def model(x):
         calls.append(len(x))
-        if len(calls) > 1:
+        if len(calls) > 2:  # validated, and as an example
             raise AssertionError
         linear_model(x)
 

@@ -64,7 +64,7 @@ def class_never_drawn():
     return mixture(
         lambda x: dist.Categorical(logits=logits_of(x) + gone),
         known=False,
-        refused=refuse("k", *SUPPORT, "class", "never", by=BY_WEIGHTS[:-1]) | discrete("k"),
+        refused=refuse("k", *SUPPORT, "class", "never", by=(*BY_WEIGHTS[:-1], "fit")) | discrete("k"),
         skipped=("log_terms", "surgery", "posterior", "predictive_check", "calibrate", "reference"),
     )
 

@@ -77,7 +77,8 @@ def conditional_flow():
     return on_plane(lambda x: around(x, [flow.condition(x)]), flow)
 
 
-NO_INVERSE = refuse("z", "inverse", "invert", by=("annealed", "bidirectional", "gaps", "surgery"), or_right=True)
+BY_COPIES = ("annealed", "bidirectional", "gaps", "surgery", "calibrate", "reference")  # of draws, given to the guide
+NO_INVERSE = refuse("z", "inverse", "invert", by=BY_COPIES, or_right=True)
 
 
 def radial_flow():

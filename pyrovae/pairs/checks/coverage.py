@@ -28,6 +28,7 @@ from pyrovae.pairs.terms import to_rows
 from pyrovae.pairs.traces import Program, TracePair, site_log_prob, sites_of
 
 NUM_DRAWS = 1000  # of each site, over all data
+UNDERFLOW = 0.01  # of the prior's draws may lie so far out in the guide's support that its density there is zero
 ON_EDGE = 1e-3  # of the draws may lie on the edge of their support
 
 
@@ -99,7 +100,7 @@ def _near_edge(site: Any, draws: Tensor) -> Tensor:
 
 
 def _can_draw(site: Any, draws: Tensor) -> Tensor:
-    """Where a site gives values (n, *batch, *event) a density: (n, *batch)."""
+    """Where a site gives values (n, *batch, *event) a density: (n, *batch); in its support, few may lie too far out."""
     event_dim = len(site["fn"].event_shape)
     inside = possible({**site, "value": draws})
     if inside is None:
@@ -107,7 +108,8 @@ def _can_draw(site: Any, draws: Tensor) -> Tensor:
     harmless = torch.where(inside.reshape(inside.shape + (1,) * event_dim), draws, site["value"].to(draws))
     with pyro.validation_enabled(False):
         try:
-            return inside & (site_log_prob({**site, "value": harmless}) > -math.inf)  # false for a NaN
+            scored_there = site_log_prob({**site, "value": harmless}) > -math.inf  # false for a NaN
+            return inside & (scored_there | ((~scored_there & inside).double().mean() < UNDERFLOW))
         except (NotImplementedError, KeyError, ValueError):  # a flow without an inverse
             return inside
 
