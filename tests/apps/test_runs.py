@@ -3,6 +3,7 @@
 import json
 import types
 import warnings
+from dataclasses import replace
 
 import pyro
 import pyro.distributions as dist
@@ -66,6 +67,7 @@ def test_a_report_is_kept_with_its_table(fitted, digits):
 def test_a_report_kept_before_records_said_what_they_are(fitted, digits):
     folder, fit = fitted
     report = pv.evaluate(fit.model, fit.guide, digits.test[:20], num_particles=30)
+    report = replace(report, digits=None)  # which was not looked at then
     older = report.to_dict() | {"way": report.strategy}
     del older["strategy"]
     storage.update(folder, {"report.json": json.dumps(older).encode(), "report.csv": report.to_csv().encode()})

@@ -231,8 +231,11 @@ def points(num=120):
 
 BY_THEMSELVES = {
     "a counter": (lambda pair, x: 1 + pair.calls / 2000, "changes? from run to run"),
-    "a list": (lambda pair, x: 1 + float(x.mean(0).tolist()[0]), "looks|value of a tensor|not what was traced"),
-    "NumPy": (lambda pair, x: 1 + float(x.detach().numpy().mean()), "not what was traced"),
+    "a list": (
+        lambda pair, x: 1 + abs(pair.decoder.weight.tolist()[0][0]),
+        "looks|value of a tensor|not what was traced",
+    ),
+    "NumPy": (lambda pair, x: 1 + abs(float(pair.decoder.weight.detach().numpy().mean())), "not what was traced"),
     "Python's random numbers": (lambda pair, x: 1 + random.random() / 10, "changes? from run to run"),
 }
 
