@@ -1,15 +1,97 @@
-"""What fits into memory: how much is done at once, and words for when it was too much."""
+"""What fits into memory: how much is done at once, and words for when it was too much.
+
+What a run takes is counted, not guessed from its data: runs of size 1 and 2 show by how much every storage grows.
+"""
 
 import os
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from pyrovae.base.errors import InputError
+from pyrovae.base.random import preserve_rng_state
 
 ELEMENTS_AT_ONCE = 2**21  # numbers drawn or scored in one run of the programs, where the caller does not say
+BYTES_FOR_EACH = 72  # that a run may hold for each of these numbers: 150 MB for all
+
+
+def fitting(most: int, growth: int, elements: int | None = None) -> int:
+    """How many fit, at most so many, of what takes ``growth`` bytes each: at least one.
+
+    Example:
+        >>> fitting(100, 10**6), fitting(100, 10**7), fitting(100, 10**12)
+        (100, 15, 1)
+    """
+    return max(1, min(most, (elements or ELEMENTS_AT_ONCE) * BYTES_FOR_EACH // max(1, growth)))
+
+
+def growth(run: Callable[[int], object]) -> int:
+    """Bytes by which the memory that a run of this size needs grows with its size: by runs of size 1 and 2.
+
+    Storages are matched by the order in which they arise, so that what is as large in both does not count. Random
+    state is kept.
+    """
+    with preserve_rng_state(), torch.no_grad():
+        one, two = _Storages.of(run, 1), _Storages.of(run, 2)
+    more = len(two.sizes) - len(one.sizes)
+    if more < 0 or 0 < more < len(one.sizes):  # other operations, neither one run nor two of the first
+        return two.peak(two.sizes) // 2
+    before = one.sizes + [0] * len(two.sizes)
+    return two.peak([size - less for size, less in zip(two.sizes, before, strict=False)])
+
+
+class _Storages(TorchDispatchMode):
+    """What operations allocate while this is entered: storages in the order in which they arise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []  # bytes
+        self.events: list[int] = []  # the number of a storage as it arises, its complement as it goes
+        self.alive: set[int] = set()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled here, and to see to that torch would import its compiler, for a second or more."""
+        return False
+
+    @classmethod
+    def of(cls, run: Callable[[int], object], size: int) -> "_Storages":
+        with cls() as found:
+            run(size)
+        return found
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        given = {storage._cdata for storage in _storages_in((args, kwargs))}
+        for storage in _storages_in(out):
+            if storage._cdata not in given | self.alive:  # else a view, or a value written in place
+                self.alive.add(storage._cdata)
+                self.events.append(len(self.sizes))
+                weakref.finalize(storage, self._gone, storage._cdata, len(self.sizes)).atexit = False
+                self.sizes.append(storage.nbytes())
+        return out
+
+    def _gone(self, key: int, number: int) -> None:
+        self.alive.discard(key)
+        self.events.append(~number)
+
+    def peak(self, sizes: list[int]) -> int:
+        """The most that was alive at one time, of these bytes for the storages."""
+        changes = (sizes[event] if event >= 0 else -sizes[~event] for event in self.events)
+        return max(accumulate(changes), default=0)
+
+
+def _storages_in(tree: Any) -> list[Any]:
+    leaves = (leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor) and leaf.layout == torch.strided)
+    return [leaf.untyped_storage() for leaf in leaves]
 
 
 def of_device(sizes: dict[str, int], device: torch.device) -> int:

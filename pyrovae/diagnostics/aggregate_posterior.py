@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from pyrovae.base.memory import ELEMENTS_AT_ONCE, blocks_of, explain_out_of_memory
+from pyrovae.base.memory import ELEMENTS_AT_ONCE, blocks_of, explain_out_of_memory, fitting
 from pyrovae.base.random import seed_everything
 from pyrovae.data.split import Split
 from pyrovae.diagnostics.factorization import GUIDE, Drawn, Factors, draw, join, listed
@@ -54,6 +54,7 @@ class Aggregation:
 
     def __init__(self, pair: Pair, source: Split, *, seed: int) -> None:
         self.pair, self.source, self.seed = pair, source, seed
+        pair.weigh_rows(source)
         self.width = max(64, sum(column.shape[1:].numel() for column in source.columns))
 
     def draw(self, rows: Tensor, num_draws: int, *, key: int = 0) -> Drawn:
@@ -67,7 +68,8 @@ class Aggregation:
 
         It is done in small blocks, each with random numbers of its own.
         """
-        size = min(DATA_AT_ONCE, max(2, ELEMENTS_AT_ONCE // (at_once * self.width)))
+        most = min(DATA_AT_ONCE, max(2, ELEMENTS_AT_ONCE // (at_once * self.width)))
+        size = max(2, fitting(most, at_once * self.pair.row_growth))
         done = []
         for index, part in enumerate(rows.split(size)):
             with explain_out_of_memory(f"{at_once} latents for each of {size} data: lower num_draws"):
@@ -93,7 +95,7 @@ class Aggregation:
             with explain_out_of_memory(f"what the guide says of {batch_size} data: lower batch_size"):
                 latents = self.pair.latents(self.source.batch(rows))
                 once = Factors(latents.particles.example.drawn, latents.structure, GUIDE)
-                for part in self._parts(drawn, latents.num_data):
+                for part in self._parts(drawn, latents):
                     placed = {name: value[part] for name, value in values.items()}
                     log_factors = _log_factors(latents, once, drawn, placed)
                     together = log_factors.sum(-1, dtype=torch.float64).logsumexp(1)
@@ -107,11 +109,12 @@ class Aggregation:
         known = [name for name in values if all(name in block for block in means)]
         return Aggregate(*averages, {name: torch.cat([block[name] for block in means]) for name in known})
 
-    def _parts(self, drawn: Drawn, num_data: int) -> list[slice]:
-        """Slices of the draws, so many that n data can score them at once."""
+    def _parts(self, drawn: Drawn, latents: Latents) -> list[slice]:
+        """Slices of the draws, so many that the data can score them at once."""
         width = sum(value[0, 0].numel() for value in drawn.values.values())
         at_once = ELEMENTS_AT_ONCE // max(self.width, width) if drawn.reruns else IN_CACHE // width
-        return blocks_of(drawn.log_likelihood.numel(), max(1, at_once // num_data))
+        most = max(1, at_once // latents.num_data)
+        return blocks_of(drawn.log_likelihood.numel(), min(most, latents.particles.at_once()) if drawn.reruns else most)
 
 
 def _log_factors(latents: Latents, once: Factors, drawn: Drawn, values: Values) -> Tensor:

@@ -6,15 +6,17 @@ from typing import Any, TypeVar
 
 import torch
 
-from pyrovae.base.memory import blocks_of, explain_out_of_memory
+from pyrovae.base.memory import blocks_of, explain_out_of_memory, fitting
 from pyrovae.base.progress import bar, kept_on_interrupt
 from pyrovae.base.random import Key, seed_everything
+from pyrovae.data.split import Split
 from pyrovae.evidence.digits import warn_of_lost_digits
 from pyrovae.pairs.context import isolated
 from pyrovae.pairs.latents import Latents
-from pyrovae.pairs.particles import STRATEGIES, Particles
+from pyrovae.pairs.particles import STRATEGIES, Particles, row_growth
 from pyrovae.pairs.traces import Program, num_rows
 
+RUNS_OF_A_LOOK = 4  # that are held at one time: the first, and two particles beside a run of one of them
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 
@@ -30,6 +32,7 @@ class Pair:
     def __init__(self, model: Program, guide: Program, device: torch.device, plate: str | None) -> None:
         self.model, self.guide, self.device, self.plate = model, guide, device, plate
         self.strategies: dict[int, str] = {}  # data in a block -> how the programs take particles
+        self.row_growth = 0  # bytes that one run takes for one more datum, once they were weighed
         self.measure: dict[str, str] = {}
 
     @property
@@ -50,6 +53,16 @@ class Pair:
             warn_of_lost_digits(latents.particles)
         self._seen(latents.particles)
         return latents
+
+    def weigh_rows(self, source: Split) -> None:
+        """Finds out what one run takes for each datum; nothing where that is asked of one alone."""
+        if len(source) > 1:
+            self.row_growth = row_growth(self.model, self.guide, source.batch(slice(0, 2)))
+
+    def rows(self, most: int, elements: int | None = None) -> int:
+        """How many data to run at once: a divisor of the most, fewer where one run takes much for each of them."""
+        fits = fitting(most, RUNS_OF_A_LOOK * self.row_growth, elements)
+        return max(size for size in range(1, fits + 1) if most % size == 0)
 
     def _seen(self, particles: Particles) -> Particles:
         self.strategies[particles.num_data] = particles.strategy
@@ -77,14 +90,14 @@ class Blocks:
 
     Attributes:
         num_data: N.
-        batch_size: data in a block, if need be by the device that the pair lives on.
+        batch_size: data in a block, if need be by the pair and the device that it lives on.
         key: of the random numbers, to which the number of the block is added; it begins with what the bar says.
         memory: for what memory may not be enough, and what to lower; "{num_data}" is filled in.
         num_steps: what a block's ``tick`` counts up to; None where it counts data.
     """
 
     num_data: int
-    batch_size: int | Callable[[torch.device], int]
+    batch_size: int | Callable[[Pair], int]
     key: Key
     memory: str
     num_steps: int | None = None
@@ -119,7 +132,7 @@ def block_by_block(
     with isolated(model, guide) as (model, guide, device):
         pair = Pair(model, guide, device, plate)
         work = begin(pair)
-        size = blocks.batch_size if isinstance(blocks.batch_size, int) else blocks.batch_size(device)
+        size = blocks.batch_size if isinstance(blocks.batch_size, int) else blocks.batch_size(pair)
         slices, steps = blocks_of(blocks.num_data, size), blocks.num_steps
         total, unit = (blocks.num_data, "x") if steps is None else (len(slices) * steps, "step")
         finished = kept_on_interrupt(done, lambda: record(done, pair))

@@ -127,7 +127,7 @@ def convergence(
         num_particles: K_max.
         seed: of the draws, which are those of :func:`~pyrovae.evaluate` with the same arguments.
         batch_size: data in a block; None finds a number, fewer for more particles.
-        particle_batch: particles in a block; None finds a number that keeps memory near 100 MB.
+        particle_batch: particles in a block; None finds a number by itself, as for evaluate.
         plate: name of the data plate, where several plates hold all sites.
         vectorize: False runs one particle of one datum at a time.
         defensive: fraction of the draws that are from the prior, as in :func:`~pyrovae.evaluate`.

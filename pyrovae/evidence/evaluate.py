@@ -45,9 +45,10 @@ def evaluate(
         num_particles: K, draws from the guide for each datum.
         seed: of the draws; the noise is keyed by (seed, data block, particle block).
         batch_size: data in a block; None takes 100 (on CUDA 1000), fewer from some thousand particles on, so that the
-            table of their weights does not grow with K.
-        particle_batch: particles in a block; None finds a number by itself (on the CPU memory stays near 100 MB), and
-            halves it where memory runs out all the same: the numbers then are those of the smaller block.
+            table of their weights does not grow with K, and fewer where one run takes much memory for each of them.
+        particle_batch: particles in a block; None finds a number by itself, such that a run of the programs holds 150
+            MB at most on the CPU (found by runs of one particle and of two), and halves it where memory runs out all
+            the same: the numbers then are those of the smaller block.
         plate: name of the data plate, where several plates hold all sites.
         vectorize: False runs one particle of one datum at a time, for programs whose draws steer control flow.
         defensive: draw from the prior with this probability, else from the guide, and weigh by the mixture's density:
@@ -128,7 +129,10 @@ def measure(
 
     def begin(pair: Pair) -> Callable[[Block], dict[str, Tensor]]:
         keep_freed_memory()
-        source, run = split.to(pair.device), Evaluation(pair, plan, len(split))
+        source = split.to(pair.device)
+        if plan.vectorize and not plan.batch_size:
+            pair.weigh_rows(source)
+        run = Evaluation(pair, plan, len(split))
         runs.append(run)
         return lambda block: reduce(run.block(source.batch(block.rows), block))
 

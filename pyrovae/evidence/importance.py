@@ -80,9 +80,12 @@ class Plan:
         """Whether draws are of a kind that a graph can hold."""
         return self.vectorize and not self.defensive
 
-    def rows(self, device: torch.device) -> int:
-        """Data in a block: as was said, or so many that the table of their weights does not grow with K."""
-        return self.batch_size or data_at_once(self.num_particles, device)
+    def rows(self, pair: Pair) -> int:
+        """Data in a block: as was said, or so many that neither a run nor the table of their weights grows large."""
+        if self.batch_size:
+            return self.batch_size
+        most = data_at_once(self.num_particles, pair.device)
+        return pair.rows(most, elements_at_once(pair.device))
 
     def compiles(self, num_data: int, device: torch.device) -> bool:
         """Whether draws are compiled: as was said, or as it is worth it."""
@@ -110,7 +113,7 @@ class Evaluation:
         self.pair, self.plan = pair, plan
         self.elements, self.sizes = elements_at_once(pair.device), dict[int, int]()  # data in a block -> K at once
         self.compiles = plan.compiles(num_data, pair.device)
-        self.num_rows = min(num_data, plan.rows(pair.device))
+        self.num_rows = min(num_data, plan.rows(pair))
         self.replayed: dict[int, Replayed] = {}  # particles -> their draw, for blocks of num_rows data
         self.compared, self.coarsest = list[Compared](), -1.0  # with double; nats, of a block compared
 
@@ -164,9 +167,11 @@ class Evaluation:
 
     def _size(self, particles: Particles) -> int:
         """How many particles are drawn at once."""
-        chosen, num_particles = self.plan.particle_batch, self.plan.num_particles
-        size = min(chosen, num_particles) if chosen else even(num_particles, particles.at_once(self.elements))
-        return self.sizes.setdefault(particles.num_data, size)
+        chosen, num_particles, num_data = self.plan.particle_batch, self.plan.num_particles, particles.num_data
+        if num_data not in self.sizes:
+            size = min(chosen, num_particles) if chosen else even(num_particles, particles.at_once(self.elements))
+            self.sizes[num_data] = size
+        return self.sizes[num_data]
 
     def _draw(self, particles: Particles, index: int) -> Callable[[int, int], Tally]:
         """What draws, of these data, the block of particles of a number, so many of them."""

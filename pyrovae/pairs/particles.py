@@ -40,6 +40,7 @@ from pyrovae.pairs.traces import (
     each_batched,
     num_rows,
     plain_traces,
+    site_log_prob,
     sites_of,
 )
 
@@ -84,6 +85,7 @@ class Particles:
             guide = moved(guide, {name: (draw, self.example.latent[name]["fn"]) for name, draw in moves.items()})
             self.example = plain_traces(model, guide, looked_at)
         self.model, self.guide = model, guide
+        self._growth: int | None = None  # bytes of one more particle, once they are asked for
         self.structure: Structure = describe(self.example, num_rows(looked_at), plate=plate)
         with pyro.validation_enabled(False):  # Pyro would refuse the masked values that the look let through
             if strategy is None:
@@ -141,9 +143,23 @@ class Particles:
             raise InputError(f"the programs do not run once rows are exchanged: {line}. {PER_DATUM}") from error
 
     def at_once(self, elements: int | None = None) -> int:
-        """How many particles of all N data to run at once, so that no more numbers than these are drawn or scored."""
+        """How many particles of all N data to run at once, so that no more numbers than these are drawn or scored.
+
+        Fewer where programs are wide inside: where runs of one particle and of two show that memory would grow by
+        more than ``memory.BYTES_FOR_EACH`` of these numbers.
+        """
         width = sum(arg[0].numel() for arg in self.args if isinstance(arg, Tensor) and arg.dim() > 0)
-        return max(1, (elements or memory.ELEMENTS_AT_ONCE) // (self.num_data * max(width, 64)))
+        most = max(1, (elements or memory.ELEMENTS_AT_ONCE) // (self.num_data * max(width, 64)))
+        if most == 1 or self.strategy == ONE_BY_ONE:
+            return most
+        if self._growth is None:
+            try:
+                self._growth = memory.growth(self.log_terms)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                return most  # whoever runs them halves a block that is too large, or says what to lower
+        return memory.fitting(most, self._growth, elements)
 
     # --------------------------------------------------------------------------------------------------- what is run
 
@@ -200,7 +216,7 @@ class Particles:
 
     def _with(self, **changed: Any) -> "Particles":
         other = copy.copy(self)
-        vars(other).update(changed)
+        vars(other).update(changed, _growth=None)
         return other
 
     def _widened(self, program: Program, num_particles: int) -> Program:
@@ -325,6 +341,23 @@ def log_terms(
                 particles.check_edges()
         with pyro.validation_enabled(False):
             return sum_by_role(particles.log_terms(num_particles))
+
+
+def row_growth(model: Program, guide: Program, args: Sequence[Any]) -> int:
+    """Bytes that one run of a pair takes for one more row, by its first two; 0 where it cannot be run on so few."""
+
+    def run(rows: int) -> None:
+        found = plain_traces(model, guide, each_batched(args, lambda arg: arg[:rows]))
+        for site in found.every_site:
+            site_log_prob(site)
+
+    try:
+        with pyro.validation_enabled(False):
+            return memory.growth(run)
+    except Exception as error:  # the look at the whole batch says what is wrong
+        if out_of_memory(error):
+            raise
+        return 0
 
 
 def one_row(args: Sequence[Any], row: int) -> list[Any]:

@@ -195,7 +195,7 @@ def test_compare_refuses_unlike_measures(run, tmp_path, capsys):
 def test_another_failure_is_status_1(tmp_path, capsys):
     (tmp_path / "diverging.py").write_text(PROGRAM)
     error = fails(capsys, 1, "fit", tmp_path / "diverging.py", "--lr", "1e30", "--epochs", 1, "--out", tmp_path / "run")
-    assert "epoch 1, step 2" in error and "site 'x'" in error
+    assert "epoch 1, step 2" in error and "site 'z'" in error
     assert storage.holds_run(tmp_path / "run")  # the last good checkpoint: before the first step
 
 

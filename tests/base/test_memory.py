@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from pyrovae.base import memory
 from pyrovae.base.errors import InputError
 from pyrovae.base.memory import blocks_of, explain_out_of_memory, machine_memory, of_device
 
@@ -50,3 +51,29 @@ def test_every_row_is_in_one_block(num_data, sizes):
 def test_a_size_by_device():
     sizes = {"cpu": 1, "cuda": 2}
     assert [of_device(sizes, torch.device(name)) for name in ("cpu", "cuda", "cuda:1", "meta")] == [1, 2, 2, 1]
+
+
+def test_growth_counts_what_is_alive_at_one_time():
+    kept = torch.ones(1000)
+
+    def run(size):
+        constant = kept * 2  # 4,000 bytes in both
+        first = torch.ones(size, 100) + 1  # two of 400 bytes each, the first of which goes
+        for _ in range(10):
+            first = first * 2  # two at a time
+        return first.sum() + constant.sum() + kept.view(10, 100).t().sum()
+
+    assert memory.growth(run) == 800
+
+
+def test_growth_of_runs_in_a_loop():
+    def run(size):
+        return torch.stack([torch.ones(100) * 2 for _ in range(size)])
+
+    assert 400 <= memory.growth(run) <= 1600
+
+
+def test_growth_leaves_random_numbers_alone():
+    before = torch.random.get_rng_state()
+    memory.growth(lambda size: torch.randn(size, 3))
+    assert torch.equal(before, torch.random.get_rng_state())

@@ -1,13 +1,18 @@
 """The loop over blocks: its seeds, its words for a shortage, what an interrupt leaves, and the pair as it was."""
 
+import subprocess
+import sys
+
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from torch import nn
 
+import pyrovae as pv
 from pyrovae.base.errors import InputError, Interrupted
 from pyrovae.base.random import preserve_rng_state, seed_everything
+from pyrovae.data.split import as_split
 from pyrovae.evidence.blocks import Blocks, Pair, block_by_block
 from pyrovae.pairs.context import Scoped
 
@@ -35,7 +40,7 @@ def measured(work, *, pair=(model, guide), num_data=7, batch_size=3, record=lamb
 def test_blocks_are_all_rows_in_order():
     rows = [(0, slice(0, 3), 3), (1, slice(3, 6), 3), (2, slice(6, 7), 1)]
     assert measured(lambda _, block: (block.index, block.rows, block.num_data)) == rows
-    by_device = measured(lambda _, block: block.num_data, batch_size=lambda device: {"cpu": 4}[device.type])
+    by_device = measured(lambda _, block: block.num_data, batch_size=lambda pair: {"cpu": 4}[pair.device.type])
     assert by_device == [4, 3]
 
 
@@ -132,3 +137,60 @@ def test_the_way_is_found_once_for_blocks_of_a_size_and_the_slowest_is_told():
         assert pair.latents((X[:3],)).particles.strategy == "vectorized"
     assert pair.strategies == {3: "vectorized", 1: "looped"} and pair.strategy == "looped"
     assert pair.measure == {"x": "density"}
+
+
+TEXT = """
+import resource, sys
+import pyro, pyro.distributions as dist, torch
+from torch import nn
+import pyrovae as pv
+from pyrovae.data.split import as_split
+from pyrovae.evidence.blocks import Pair
+
+torch.manual_seed(0)
+length, vocabulary = 20, 20_000
+x, out = torch.randint(vocabulary, (100, length)), nn.Linear(4, vocabulary)
+
+def model(x):
+    with pyro.plate("data", len(x)):
+        logits = out(pyro.sample("z", dist.Normal(torch.zeros(4), 1.0).to_event(1)))
+        each = logits.unsqueeze(-2).expand(*logits.shape[:-1], length, vocabulary)
+        pyro.sample("x", dist.Categorical(logits=each).to_event(1), obs=x)
+
+def guide(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(x[:, :4] / vocabulary, 1.0).to_event(1))
+
+pair = Pair(model, guide, torch.device("cpu"), None)
+pair.weigh_rows(as_split(x))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+pv.evaluate(model, guide, x, num_particles=4, progress=False)
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(pair.rows(100), (after - before) * (1 if sys.platform == "darwin" else 1024))
+"""
+
+
+def test_what_is_wide_inside_takes_few_data_and_little_memory():
+    done = subprocess.run([sys.executable, "-c", TEXT], capture_output=True, text=True, check=True)
+    rows, taken = map(int, done.stdout.split())
+    assert rows == 20  # of 1.6 MB of logits each, in four runs, in 151 MB
+    assert taken < 500e6  # 100 data at once would take several times as much
+
+
+def test_rows_of_programs_like_the_usual_stay():
+    oracle = pv.oracles.ppca(20, 2)
+    pair = Pair(oracle.model, oracle.guide, torch.device("cpu"), None)
+    pair.weigh_rows(as_split(oracle.draw(3, seed=0)[0]))
+    assert 0 < pair.row_growth < 10_000 and pair.rows(100) == 100
+
+
+def test_programs_that_take_no_fewer_rows_are_not_weighed():
+    oracle = pv.oracles.ppca(20, 2)
+
+    def of_five(x):
+        assert len(x) == 5
+        oracle.model(x)
+
+    pair = Pair(of_five, oracle.guide, torch.device("cpu"), None)
+    pair.weigh_rows(as_split(oracle.draw(5, seed=0)[0]))
+    assert pair.row_growth == 0 and pair.rows(100) == 100

@@ -12,7 +12,7 @@ from torch.distributions import constraints
 
 import pyrovae as pv
 from pyrovae.base.errors import InputError
-from pyrovae.pairs.context import own_scope
+from pyrovae.pairs.context import isolated, own_scope
 from pyrovae.pairs.particles import Particles, log_terms
 from pyrovae.programs.oracles import ppca
 
@@ -193,3 +193,26 @@ def test_nothing_is_left_behind():
 def test_no_particles(num_particles):
     with pytest.raises(InputError, match=f"num_particles must be at least 1, got {num_particles}"):
         log_terms(linear_model, linear_guide, X, num_particles=num_particles)
+
+
+def wide_inside(width):
+    """A pair whose data are three numbers, and whose decoder has a hidden layer of this width."""
+    hidden, out = torch.nn.Linear(2, width), torch.nn.Linear(width, 3)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(out(hidden(z).relu()), 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x[:, :2], 1.0).to_event(1))
+
+    return model, guide
+
+
+@pytest.mark.parametrize("width, expected", [(64, 327), (32_768, 5)], ids=["as ever", "wide"])
+def test_a_block_of_particles_is_sized_by_what_a_run_holds(width, expected):
+    with isolated(*wide_inside(width)) as (model, guide, _):
+        particles = Particles(model, guide, (torch.zeros(100, 3),))
+        assert particles.at_once() == expected  # two layers of 100 x 32,768 numbers of 4 bytes are 26 MB of 151

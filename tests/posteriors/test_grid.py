@@ -1,6 +1,7 @@
 """The posterior on a grid against closed forms, to rounding."""
 
 import math
+from typing import ClassVar
 
 import pyro.distributions as dist
 import pytest
@@ -105,6 +106,13 @@ HARD = {  # prior, likelihood, guide, datum, exact log p(x)
         0.0,
         lambda x: dist.Normal(ZERO, 1.0).log_prob(x),
     ),
+    "the heaviest tails": (
+        lambda: dist.Cauchy(ZERO, 1.0),
+        lambda z: dist.Normal(0.0 * z, 1.0),
+        lambda: dist.Normal(ZERO, 1.0),
+        0.0,
+        lambda x: dist.Normal(ZERO, 1.0).log_prob(x),
+    ),
     "bounded": (
         lambda: dist.Uniform(ZERO, 1.0),
         lambda z: dist.Normal(0.0 * z, 1.0),
@@ -150,9 +158,7 @@ def test_a_ridge_across_the_axes():
 
 
 def test_a_grid_too_coarse_says_so():
-    model, guide = pair_of(
-        lambda: dist.Cauchy(ZERO, 1.0), lambda z: dist.Normal(0.0 * z, 1.0), lambda: dist.Normal(ZERO, 1.0)
-    )
+    model, guide = pair_of(normal(sd=1e3), lambda z: Given(1e4 * (1e4 * z).sin()), normal(sd=1e3))
     with pytest.warns(UntrustedPosterior, match=r"finest grid leaves an error of at least .* method='nuts'"):
         reference_posterior(model, guide, torch.zeros(1, dtype=torch.float64), progress=False)
 
@@ -163,3 +169,107 @@ def test_a_density_that_no_grid_holds(name):
     model, guide = pair_of(lambda: dist.Normal(ZERO, 1.0), likelihood, lambda: dist.Normal(ZERO, 1.0))
     with pytest.raises(FloatingPointError, match=seen):
         reference_posterior(model, guide, torch.ones(1, dtype=torch.float64), progress=False)
+
+
+def mixture(centres, widths, weights, *, base, move=lambda z: (z, 0.0)):
+    """A prior, and a likelihood such that p(x, z) is a mixture of Gaussians (in ``move(z)``), of evidence 1."""
+    centres, widths, weights = (torch.tensor(each, dtype=torch.float64) for each in (centres, widths, weights))
+    event_dim = centres.dim() - 1
+
+    def likelihood(z):
+        u, log_slope = move(z)
+        each = dist.Normal(centres, widths).log_prob(u[..., None] if event_dim == 0 else u[..., None, :])
+        each = each if event_dim == 0 else each.sum(-1)
+        return Given((each + weights.log()).logsumexp(-1) + log_slope - base().log_prob(z))
+
+    return base, likelihood
+
+
+class Given(dist.TorchDistribution):
+    """A factor: its log density is what was given."""
+
+    arg_constraints: ClassVar = {}
+    support = dist.constraints.real
+
+    def __init__(self, log_prob):
+        self.given = log_prob
+        super().__init__(log_prob.shape, torch.Size(), validate_args=False)
+
+    def log_prob(self, value):
+        return self.given + 0 * value
+
+    def sample(self, sample_shape=()):
+        return torch.zeros(torch.Size(sample_shape) + self.given.shape, dtype=torch.float64)
+
+    def expand(self, batch_shape, _instance=None):
+        return Given(self.given.expand(batch_shape))
+
+
+def normal(mean=0.0, sd=1.0):
+    return lambda: dist.Normal(ZERO + mean, sd)
+
+
+def plane(mean=(0.0, 0.0), sd=1.0):
+    return lambda: dist.Normal(torch.tensor(mean, dtype=torch.float64), sd).to_event(1)
+
+
+SPIKED = {  # centres, widths, weights, prior, guide; the modes there are
+    "two alike": ((-1.0, 1.0), (0.005, 0.005), (0.5, 0.5), normal(), normal(1.0, 0.01), 2),
+    "unequal": ((-0.31, 2.7), (0.005, 0.05), (0.5, 0.5), normal(), normal(2.7, 0.1), 2),
+    "near each other": ((0.1, 0.3), (0.005, 0.05), (0.3, 0.7), normal(), normal(0.1, 0.01), 2),
+    "a millionth": ((-1.0, 1.0), (1e-6, 1e-5), (0.4, 0.6), normal(), normal(-1.0, 2e-6), 2),
+    "three": ((-2.0, 0.5, 0.7), (0.001, 0.01, 0.005), (0.2, 0.3, 0.5), normal(), normal(0.5, 0.02), 3),
+    "narrow within a wide": ((0.0, 0.3), (1.0, 0.005), (0.5, 0.5), normal(), normal(), 1),
+    "two in a plane": (
+        ((-1.0, 0.3), (1.2, 0.8)),
+        ((0.005, 0.005), (0.01, 0.05)),
+        (0.5, 0.5),
+        plane(),
+        plane((-1.0, 0.3), 0.01),
+        2,
+    ),
+    "narrow within a wide plane": (
+        ((0.0, 0.0), (0.2, 0.8)),
+        ((1.0, 1.0), (0.005, 0.005)),
+        (0.5, 0.5),
+        plane(),
+        plane((0.2, 0.8), 0.005),
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SPIKED)
+def test_no_mode_is_missed(name):
+    centres, widths, weights, prior, guide, num_modes = SPIKED[name]
+    pair = pair_of(*mixture(centres, widths, weights, base=prior), guide)
+    x = torch.zeros(1, dtype=torch.float64)
+    found = reference_posterior(*pair, x, method="grid", num_draws=1000, progress=False)
+    assert abs(found.log_evidence.value) < 1e-6
+    assert found.diagnostics.num_modes == num_modes
+    mean = (torch.tensor(weights, dtype=torch.float64) @ torch.tensor(centres, dtype=torch.float64)).reshape(-1)
+    torch.testing.assert_close(found.moments.mean["z"].reshape(-1), mean, rtol=1e-6, atol=1e-6)
+    spread = found.moments.sd["z"] / math.sqrt(1000)
+    assert ((found.values["z"].mean((0, 1)) - mean).abs() < 4.5 * spread).all()  # 4.5 standard errors
+
+
+def test_no_mode_is_missed_on_a_positive_support():
+    def move(z):
+        return z.log(), -z.log()
+
+    base = lambda: dist.LogNormal(ZERO, 1.0)  # noqa: E731
+    pair = pair_of(
+        *mixture((-1.0, 1.5), (0.005, 0.02), (0.3, 0.7), base=base, move=move), lambda: dist.LogNormal(ZERO - 1, 0.02)
+    )
+    found = reference_posterior(*pair, torch.zeros(1, dtype=torch.float64), progress=False)
+    assert abs(found.log_evidence.value) < 1e-6 and found.diagnostics.num_modes == 2
+    assert "modes: 2; importance sampling from the guide gives" in found.diagnostics.lines()[1]
+
+
+def test_what_importance_sampling_finds_and_the_grid_has_not_is_said(monkeypatch):
+    oracle = pv.oracles.ppca(20, 1)
+    monkeypatch.setattr("pyrovae.posteriors.grid.SCOUTS", 1000)
+    found = gold(oracle, datum(oracle), num_draws=4).diagnostics
+    assert not found.doubts() and abs(found.sampled.value - found.log_evidence) < 1e-9
+    missed = found._replace(log_evidence=found.log_evidence - math.log(2))
+    assert "0.69 nats below that of importance sampling from the guide: it has missed" in missed.doubts()[0]

@@ -143,8 +143,9 @@ def _evidence(
     split = as_split(by_hand.resident(problem, device))
     with isolated(*build(problem, device)) as (model, guide, home):
         how = plan(problem.num_particles, compiled)
-        run = Evaluation(measuring.Pair(model, guide, home, None), how, len(split))
-        blocks = [measuring.Block(index, rows, int) for index, rows in enumerate(blocks_of(len(split), how.rows(home)))]
+        pair = measuring.Pair(model, guide, home, None)
+        run = Evaluation(pair, how, len(split))
+        blocks = [measuring.Block(index, rows, int) for index, rows in enumerate(blocks_of(len(split), how.rows(pair)))]
         while True:
             weights = []
             for block in blocks:
