@@ -1,6 +1,7 @@
 """The loop over blocks of data that every measurement is: seeded, shown, bounded in memory, kept when interrupted."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,8 +15,9 @@ from pyrovae.evidence.digits import warn_of_lost_digits
 from pyrovae.pairs.context import isolated
 from pyrovae.pairs.latents import Latents
 from pyrovae.pairs.particles import STRATEGIES, Particles, row_growth
-from pyrovae.pairs.traces import Program, num_rows
+from pyrovae.pairs.traces import Program, num_rows, plain_traces
 
+WHOLE = 100  # data that may well be one block
 RUNS_OF_A_LOOK = 4  # that are held at one time: the first, and two particles beside a run of one of them
 Part = TypeVar("Part")
 Result = TypeVar("Result")
@@ -56,6 +58,9 @@ class Pair:
 
     def weigh_rows(self, source: Split) -> None:
         """Finds out what one run takes for each datum; nothing where that is asked of one alone."""
+        if len(source) <= WHOLE:  # programs that keep the size of their first data (automatic guides) see all of them
+            with suppress(Exception):  # the look at the block says what is wrong
+                plain_traces(self.model, self.guide, source.batch(slice(0, len(source))))
         if len(source) > 1:
             self.row_growth = row_growth(self.model, self.guide, source.batch(slice(0, 2)))
 
