@@ -48,6 +48,16 @@ class UntrustedPosterior(UserWarning):
     """The draws cannot vouch for themselves; the message says why and what to do."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says; its class where it says nothing.
+
+    Example:
+        >>> first_line(ValueError("no such row\\nin a table")), first_line(ValueError())
+        ('no such row', 'ValueError')
+    """
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Offers the choice nearest to a misspelt name, upper and lower case alike.
 

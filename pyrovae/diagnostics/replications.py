@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-import pyro.poutine as poutine
 import torch
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from pyrovae.base.memory import ELEMENTS_AT_ONCE, explain_out_of_memory
 from pyrovae.base.random import seed_everything
 from pyrovae.diagnostics.statistics import Statistic, apply_statistics, default_statistics, p_value, randomised_pit
 from pyrovae.evidence.blocks import Block
+from pyrovae.pairs.handlers import unconditioned
 from pyrovae.pairs.particles import Particles
 from pyrovae.pairs.supports import layers, scored, support_of
 
@@ -72,7 +72,7 @@ class Replicator:
 
     def _run(self, kind: str, count: int) -> Tensor:
         guide = self.particles.guide if kind == "posterior" else lambda *args: None
-        free = self.particles.of(poutine.uncondition(self.particles.model), guide)
+        free = self.particles.of(unconditioned(self.particles.model), guide)
         drawn = [run.joint[self.site] for run in free.traces(count)]
         value = torch.cat([self._placed(free, site["value"], site["fn"]) for site in drawn])
         return value.reshape(count, *self.values.shape).double()

@@ -1,18 +1,17 @@
 """The loop over blocks of data that every measurement is: seeded, shown, bounded in memory, kept when interrupted."""
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 
-from pyrovae.base.memory import blocks_of, explain_out_of_memory, fitting
+from pyrovae.base.memory import blocks_of, explain_out_of_memory, fitting, out_of_memory
 from pyrovae.base.progress import bar, kept_on_interrupt
 from pyrovae.base.random import Key, seed_everything
 from pyrovae.data.split import Split
 from pyrovae.evidence.digits import warn_of_lost_digits
-from pyrovae.pairs.context import isolated
+from pyrovae.pairs.context import in_double, isolated, sets_up_later
 from pyrovae.pairs.latents import Latents
 from pyrovae.pairs.particles import STRATEGIES, Particles, row_growth
 from pyrovae.pairs.traces import Program, num_rows, plain_traces
@@ -56,13 +55,38 @@ class Pair:
         self._seen(latents.particles)
         return latents
 
-    def weigh_rows(self, source: Split) -> None:
-        """Finds out what one run takes for each datum; nothing where that is asked of one alone."""
-        if len(source) <= WHOLE:  # programs that keep the size of their first data (automatic guides) see all of them
-            with suppress(Exception):  # the look at the block says what is wrong
-                plain_traces(self.model, self.guide, source.batch(slice(0, len(source))))
-        if len(source) > 1:
-            self.row_growth = row_growth(self.model, self.guide, source.batch(slice(0, 2)))
+    def weigh_rows(self, source: Split, most: int = WHOLE, *, double: bool = False) -> None:
+        """Finds out what one run takes for each datum; nothing where that is asked of one alone.
+
+        Programs that keep the size of their first data (automatic guides) are run on a block of so many first.
+
+        Args:
+            source: the data, where the pair lives.
+            most: of them in a block, if rows are not wide.
+            double: whether the programs are run on them in double precision.
+
+        Raises:
+            InputError: if memory runs out.
+        """
+        num_data = len(source)
+        first = num_data if num_data <= WHOLE else most if sets_up_later(self.model, self.guide) else 0
+
+        def rows(size: int) -> Sequence[Any]:
+            batch = source.batch(slice(0, min(size, num_data)))
+            return in_double(batch) if double else batch
+
+        with explain_out_of_memory(f"one particle of {max(first, min(2, num_data))} data: lower batch_size"):
+            if first:
+                self._run(rows(first))
+            if num_data > 1:
+                self.row_growth = row_growth(self.model, self.guide, rows(2))
+
+    def _run(self, args: Sequence[Any]) -> None:
+        try:
+            plain_traces(self.model, self.guide, args)
+        except Exception as error:  # the look at the block says what is wrong
+            if out_of_memory(error):
+                raise
 
     def rows(self, most: int, elements: int | None = None) -> int:
         """How many data to run at once: a divisor of the most, fewer where one run takes much for each of them."""
@@ -136,6 +160,7 @@ def block_by_block(
     done: list[Part] = []
     with isolated(model, guide) as (model, guide, device):
         pair = Pair(model, guide, device, plate)
+        seed_everything(*blocks.key, 0)  # a first run may set programs up (lazy modules), here or in the first block
         work = begin(pair)
         size = blocks.batch_size if isinstance(blocks.batch_size, int) else blocks.batch_size(pair)
         slices, steps = blocks_of(blocks.num_data, size), blocks.num_steps

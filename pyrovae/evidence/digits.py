@@ -3,7 +3,9 @@ r"""Digits: what the programs' number format loses of the evidence, on a few dra
 .. math:: \Delta_n = \Big| \log \tfrac1k \sum_k w_{kn} - \log \tfrac1k \sum_k w^{(64)}_{kn} \Big|
 
 on the same draws z_kn, placed into the programs in double precision. No spread of the weights shows what a density
-loses alike in all of them (lgamma of large numbers, a probability near one).
+loses alike in all of them (lgamma of large numbers, a probability near one). Rounding that differs from draw to draw,
+by s nats, averages out over K >> k draws: of it only log E exp = s^2 / 2 stays (of large s, s at most), and
+4 s / sqrt(k_eff) of the difference is put down to it, k_eff the effective number of the k draws.
 """
 
 import warnings
@@ -25,6 +27,8 @@ from pyrovae.pairs.traces import TracePair, site_log_prob
 
 NUM_DRAWS = 4  # of each datum of a block, at most; run one by one, of the first so many data alone
 LEAST = 0.01  # nats that may be lost where the stated error is smaller
+MOST = 2**26  # bytes that the programs may hold, to be put into double: a comparison is worth no more
+SPREADS = 4.0  # standard errors of the draws' mean that are put down to rounding that averages out
 
 
 @dataclass(frozen=True)
@@ -69,10 +73,9 @@ def compared(particles: Particles, start: int, num_draws: int = NUM_DRAWS) -> Co
     pairs = [tables for tables in found if tables is not None]
     if len(pairs) < len(found):
         return None
-    gap = torch.cat([_gap(*tables) for tables in pairs])
-    sites, dtypes = zip(*(_most(*tables) for tables in pairs), strict=True)
-    worst = int(torch.tensor([float(_gap(*tables).max()) for tables in pairs]).argmax())
-    return Compared(start, gap.cpu(), sites[worst], dtypes[worst])
+    gaps = [_gap(*tables).cpu() for tables in pairs]
+    worst = max(range(len(pairs)), key=lambda part: float(gaps[part].max()))
+    return Compared(start, torch.cat(gaps), *_most(*pairs[worst]))
 
 
 def digits(blocks: Sequence[Compared], mc_se: Tensor) -> Digits | None:
@@ -92,7 +95,7 @@ def warn_of_lost_digits(particles: Particles) -> None:
     """Warns :class:`LostDigits` if a few draws have another evidence in double; the random state is kept."""
     with preserve_rng_state():
         found = compared(particles, 0)
-    lost = None if found is None else digits([found], torch.zeros(len(found.gap), dtype=torch.float64))
+    lost = None if found is None else digits([found], torch.zeros_like(found.gap))
     if lost is not None and lost.lost:
         warnings.warn(LostDigits(lost.said), stacklevel=2)
 
@@ -115,16 +118,16 @@ def _twice(particles: Particles, num_draws: int) -> tuple[SiteTerms, SiteTerms] 
         own = _tables(particles, runs, each)
         if not any(is_narrow(table) for role in own for table in role.values()):
             return None
-        with double_precision(particles.model, particles.guide):
+        with double_precision(particles.model, particles.guide, MOST):
             wide = particles.on(in_double(particles.args))
             return own, _tables(particles, [_again(wide, run, each) for run in runs], each)
-    except Exception:  # programs that write down a dtype, or a device without float64: the evaluation stands by itself
+    except Exception:  # programs that write down a dtype or hold much, a device without float64: nothing is compared
         return None
 
 
 def _again(particles: Particles, run: TracePair, num_draws: int) -> TracePair:
     """A run on the draws of another."""
-    names, values = zip(*((name, site["value"]) for name, site in run.drawn.items()), strict=True)
+    names, values = zip(*run.draws.items(), strict=True)
     placed = Placed(dict(zip(names, in_double(values), strict=True)))(particles.guide)
     (again,) = particles.of(particles.model, placed).traces(num_draws)
     return again
@@ -138,14 +141,16 @@ def _tables(particles: Particles, runs: Sequence[TracePair], num_draws: int) -> 
 
 
 def _gap(own: SiteTerms, wide: SiteTerms) -> Tensor:
-    """How far the evidence of the draws that count in double is off: (n,) nats."""
-    log_weight = sum_by_role(wide).log_weight
+    """How far the evidence is off, by the draws that count in double: (n,) nats."""
+    narrow, log_weight = sum_by_role(own).log_weight, sum_by_role(wide).log_weight
     counts = log_weight.isfinite()
-    first, second = (
-        estimators.log_evidence(torch.where(counts, table, -torch.inf))
-        for table in (sum_by_role(own).log_weight, log_weight)
-    )
-    return torch.where(counts.any(0), first - second, 0.0).abs().nan_to_num(0.0, posinf=torch.inf)
+    first, second = (estimators.log_evidence(torch.where(counts, table, -torch.inf)) for table in (narrow, log_weight))
+    gap = torch.where(counts.any(0), first - second, 0.0).abs().nan_to_num(0.0, posinf=torch.inf)
+    share = torch.where(counts, log_weight, -torch.inf).softmax(0).nan_to_num(0.0)
+    off = torch.where(counts, narrow - log_weight, 0.0)
+    spread = (share * (off - (share * off).sum(0)).square()).sum(0).nan_to_num(0.0, posinf=0.0).sqrt()
+    error = torch.maximum(spread, spread.median()) * share.square().sum(0).sqrt()
+    return (gap - SPREADS * error).clamp_min(0.0) + torch.minimum(spread, spread.square() / 2)
 
 
 def _most(own: SiteTerms, wide: SiteTerms) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from pyrovae.data.split import Protocol, as_split
 from pyrovae.evidence import estimators
 from pyrovae.evidence.blocks import Block, Blocks, Pair, block_by_block
 from pyrovae.evidence.digits import digits
-from pyrovae.evidence.importance import WEIGHTS_AT_ONCE, Evaluation, Plan, Weights
+from pyrovae.evidence.importance import WEIGHTS_AT_ONCE, Evaluation, Plan, Weights, data_at_once
 from pyrovae.evidence.report import UNRELIABLE_FRACTION, UNRESOLVED, Report
 from pyrovae.pairs.context import double_precision, own_scope
 from pyrovae.pairs.traces import Program
@@ -74,7 +74,8 @@ def evaluate(
     Warns:
         UntrustedEvidence: if k-hat is above its threshold or undefined for more than 5 % of the data.
         LostDigits: if a few draws of the first block, scored in double precision too, have another evidence there: by
-            more than its stated error and 0.01 nat, for a datum or in the mean.
+            more than its stated error and 0.01 nat, for a datum or in the mean. Programs that hold more than 64 MB, or
+            write down a dtype, are not compared (the report's ``digits`` is None).
     """
     plan = Plan(num_particles, seed, batch_size, particle_batch, plate, vectorize, defensive, compile, _name(dtype))
 
@@ -131,7 +132,8 @@ def measure(
         keep_freed_memory()
         source = split.to(pair.device)
         if plan.vectorize and not plan.batch_size:
-            pair.weigh_rows(source)
+            most = data_at_once(plan.num_particles, pair.device)
+            pair.weigh_rows(source, most, double=plan.dtype is not None)
         run = Evaluation(pair, plan, len(split))
         runs.append(run)
         return lambda block: reduce(run.block(source.batch(block.rows), block))

@@ -24,6 +24,7 @@ from pyrovae.evidence.compiled import Replay, Replayed
 from pyrovae.evidence.digits import NUM_DRAWS, Compared, check_double, compared
 from pyrovae.evidence.proposals.defensive import defended
 from pyrovae.evidence.running_sums import Moments, Tally, Totals, tally
+from pyrovae.pairs.checks.coverage import NUM_DRAWS as PRIOR_DRAWS
 from pyrovae.pairs.context import in_double
 from pyrovae.pairs.graphs import Untraceable, compiler_missing
 from pyrovae.pairs.particles import ONE_BY_ONE, Particles
@@ -122,7 +123,7 @@ class Evaluation:
         args = in_double(args) if self.plan.dtype else args
         particles = self.pair.particles(args, None if self.plan.vectorize else ONE_BY_ONE)
         if self.plan.vectorize:
-            particles.check_supports()
+            particles.check_supports(PRIOR_DRAWS if block.index == 0 else max(200, 2 * block.num_data))
         if self.plan.dtype:
             check_double(particles)
         totals, structure = self._totals(particles, block), particles.structure

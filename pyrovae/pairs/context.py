@@ -1,7 +1,9 @@
 """What a pair of programs is made of, its modules and its parameters' scope; and how it is left as it was."""
 
 import functools
+import math
 import re
+import sys
 import threading
 import types
 import weakref
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from pyrovae.base.errors import InputError
+from pyrovae.base.errors import InputError, first_line
 from pyrovae.base.random import preserve_rng_state
 from pyrovae.pairs.traces import Program, plain_traces
 
@@ -84,7 +86,9 @@ def _reachable(item: Any) -> list[Any]:
         cells = [cell.cell_contents for cell in item.__closure__ or () if _filled(cell)]
         defaults = [*(item.__defaults__ or ()), *(item.__kwdefaults__ or {}).values()]
         names = sorted(_global_names(item.__code__))
-        return cells + defaults + [item.__globals__[n] for n in names if n in item.__globals__]
+        named = [item.__globals__[n] if n in item.__globals__ else sys.modules.get(n) for n in names]
+        files = [vars(one) for one in named if isinstance(one, types.ModuleType) and _is_own(one.__name__)]
+        return cells + defaults + named + [held[n] for held in files for n in names if n in held]
     if isinstance(item, types.MethodType):
         return [item.__self__, item.__func__]
     if isinstance(item, functools.partial):
@@ -102,6 +106,12 @@ def _methods(kind: type) -> list[Any]:
     """What the user's own classes define: any method may name a global module."""
     own = [base for base in kind.__mro__ if _library(base) not in ("builtins", "torch", "pyro")]
     return [value for base in own for value in vars(base).values() if isinstance(value, types.FunctionType)]
+
+
+def _is_own(module: str) -> bool:
+    """Whether a file is the user's own, or a test of ours: neither the standard library's nor a package's."""
+    top = module.partition(".")[0]
+    return top not in sys.stdlib_module_names and top not in ("torch", "pyro", "pyrovae", "numpy")
 
 
 def _library(kind: type) -> str:
@@ -187,6 +197,13 @@ def used_modules(model: Program, guide: Program, args: Sequence[Any]) -> list[nn
         return every_module(named, list(called))
 
 
+def sets_up_later(model: Program, guide: Program) -> bool:
+    """Whether a guide of Pyro's (automatic, ``EasyGuide``) is within reach that its first run will set up."""
+    return any(
+        getattr(item, "__dict__", {}).get("prototype_trace", False) is None for item in _within_reach(model, guide)
+    )
+
+
 @contextmanager
 def quiet_numerics() -> Iterator[None]:
     """No gradients and no validation inside: supports are checked when a pair is inspected, results afterwards."""
@@ -224,13 +241,18 @@ def isolated(model: Program, guide: Program) -> Iterator[tuple[Program, Program,
 class _Widened:
     """Tensors put into double precision where they are, and what puts each back: its old numbers were never touched."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: float) -> None:
+        self.most = most  # bytes that are put into double, before it is given up
         self.tensors: dict[int, tuple[Tensor, Tensor]] = {}
         self.names: list[tuple[dict[str, Any], dict[str, Any]]] = []  # attributes, and the tensors that they were
         self.thread, self.called = threading.get_ident(), set[nn.Module]()
 
     def take(self, *items: Any) -> None:
         for item in _within_reach(*items):
+            if isinstance(item, torch.jit.ScriptModule):
+                raise InputError(
+                    f"a TorchScript module ({type(item).__name__}) keeps its dtype: give nn.Modules instead"
+                )
             if isinstance(item, Tensor):
                 self._widen(item)
             elif isinstance(item, nn.Module | Distribution):  # which keep what they work out (Categorical's logits)
@@ -245,11 +267,14 @@ class _Widened:
 
     def _widen(self, tensor: Tensor) -> None:
         if is_narrow(tensor) and id(tensor) not in self.tensors and not tensor.is_inference():
+            self.most -= tensor.numel() * tensor.element_size()
+            if self.most < 0:
+                raise MemoryError("the programs hold more than what may be put into double precision")
             self.tensors[id(tensor)] = tensor, tensor.data
             tensor.data = tensor.data.double()
 
     def put_back(self) -> None:
-        for names, tensors in self.names:
+        for names, tensors in reversed(self.names):  # what was seen first is what it was
             for name in [name for name, value in names.items() if isinstance(value, Tensor)]:
                 del names[name]
             names.update(tensors)
@@ -258,13 +283,16 @@ class _Widened:
 
 
 @contextmanager
-def double_precision(model: Program, guide: Program) -> Iterator[None]:
+def double_precision(model: Program, guide: Program, most: float = math.inf) -> Iterator[None]:
     """What a pair holds, and what it makes inside, is float64; afterwards all is what it was, bit for bit.
 
     That is parameters and buffers of modules (those found by their first call too), values of the parameter store, and
     tensors in closures, globals and attributes. Parameters that are new inside are forgotten.
+
+    Raises:
+        MemoryError: if that is more bytes than ``most``.
     """
-    store, default, widened = pyro.get_param_store(), torch.get_default_dtype(), _Widened()
+    store, default, widened = pyro.get_param_store(), torch.get_default_dtype(), _Widened(most)
     handle = register_module_forward_pre_hook(widened.look)
     try:
         with store.scope(store.get_state()) as state:
@@ -287,13 +315,19 @@ def in_double(args: Sequence[Any]) -> list[Any]:
     return [arg.double() if isinstance(arg, Tensor) and is_narrow(arg) else arg for arg in args]
 
 
+# How torch asks for labels or indices: an embedding, a gather, a one-hot, a cross entropy.
+_WANTS_WHOLE = r"\b(be|types?:?|[Dd]type|an? ) ?(Long|long|int32)"
+
+
 def check_one_dtype(error: Exception, model: Program, guide: Program, args: Sequence[Any]) -> None:
     """Raises InputError, naming the dtypes, where an error of torch's came of tensors of two dtypes that met."""
+    if re.search(_WANTS_WHOLE, str(error)):
+        raise InputError(_not_whole(first_line(error), args)) from error
     if not re.search(r"dtype|scalar type|type \(", str(error)):
         return
     held = [item for item in _within_reach(model, guide) if isinstance(item, Tensor) and item.is_floating_point()]
     own = _dtypes([*held, *(value for _, value in pyro.get_param_store().named_parameters())])
-    data, reason = _dtypes(args), str(error).splitlines()[0]
+    data, reason = _dtypes(args), first_line(error)
     if not own or data == own:
         raise InputError(
             f"tensors of two dtypes meet in the programs ({reason}), though the data are {data}: a dtype is written "
@@ -302,6 +336,16 @@ def check_one_dtype(error: Exception, model: Program, guide: Program, args: Sequ
     cast = {"float32": "float()", "float64": "double()"}.get(own, f"to(torch.{own})")
     other = ", or make the programs double (module.double())" if data == "float64" else ""
     raise InputError(f"the data are {data}, the programs {own}: give x.{cast}{other}") from error
+
+
+def _not_whole(reason: str, args: Sequence[Any]) -> str:
+    """What to do where torch wants whole numbers (int64): which arguments hold such numbers in another dtype."""
+    wide = [arg if isinstance(arg, Tensor) and arg.dtype not in (torch.int64, torch.int32) else None for arg in args]
+    found = [(i, arg.dtype) for i, arg in enumerate(wide, 1) if arg is not None and bool((arg == arg.long()).all())]
+    if not found:
+        return f"the programs give real numbers where torch wants whole ones ({reason}): give indices.long() there"
+    which = " and ".join(f"argument {i} of the data is {str(dtype).removeprefix('torch.')}" for i, dtype in found)
+    return f"torch wants whole numbers in the programs ({reason}), and {which}: give labels as labels.long()"
 
 
 def _dtypes(values: Iterable[Any]) -> str:

@@ -28,7 +28,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pyrovae.base.errors import InputError
+from pyrovae.base.errors import InputError, first_line
 from pyrovae.base.memory import out_of_memory
 from pyrovae.pairs.supports import layers
 
@@ -72,7 +72,7 @@ class Graph:
             with _quiet():
                 kernels = _kernels(self.module, [*self.live, *inputs])
         except Exception as error:
-            raise Untraceable(f"the compiler failed: {_first_line(error)}") from error
+            raise Untraceable(f"the compiler failed: {first_line(error)}") from error
         return replace(self, module=kernels)
 
 
@@ -87,7 +87,7 @@ def trace(function: Callable[..., Any], *inputs: Tensor) -> Graph:
     except Exception as error:
         if isinstance(error, Untraceable) or out_of_memory(error):
             raise
-        raise Untraceable(f"{_line(error)}: {_first_line(error)}") from error
+        raise Untraceable(f"{_line(error)}: {first_line(error)}") from error
     return _lift(module)
 
 
@@ -113,7 +113,7 @@ def captured(run: Callable[..., Any], *inputs: Tensor) -> Callable[..., None]:
     except Exception as error:
         if out_of_memory(error):
             raise
-        raise Untraceable(f"CUDA cannot capture it: {_first_line(error)}") from error
+        raise Untraceable(f"CUDA cannot capture it: {first_line(error)}") from error
 
     def replay(*fresh: Tensor) -> None:
         for own, tensor in zip(held, fresh, strict=True):
@@ -131,7 +131,7 @@ def first_run(graph: Graph) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, InputError | FloatingPointError) or out_of_memory(error):
             raise
-        how = f"{type(error).__name__}: {_first_line(error)}"
+        how = f"{type(error).__name__}: {first_line(error)}"
         raise Untraceable(f"the compiled kernels fail ({how}); they draw by {graph.draws}") from error
 
 
@@ -244,10 +244,6 @@ def _site(walked: Iterable[tuple[FrameType, int]]) -> str:
     messages = [frame.f_locals.get("initial_msg") for frame, _ in walked if frame.f_code.co_name == "apply_stack"]
     sites = [message for message in messages if message and message["type"] == "sample"]
     return f"site '{sites[-1]['name']}' ({type(layers(sites[-1]['fn'])[-1]).__name__}), " if sites else ""
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 @contextmanager

@@ -6,7 +6,6 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
-from pyro.distributions import MaskedDistribution
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
@@ -14,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 from pyrovae.base.errors import InputError
-from pyrovae.pairs.supports import layers, scored, support_of, to_support
+from pyrovae.pairs.supports import is_masked, layers, scored, support_of, to_support
 from pyrovae.pairs.traces import MOVED, Program
 
 
@@ -50,7 +49,7 @@ class _FilledUnderMask(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         value, base = msg["value"], layers(msg["fn"])[-1]
         support = support_of(base) if msg["is_observed"] and isinstance(value, Tensor) else None
-        if support is None or not _is_masked(msg):
+        if support is None or not is_masked(msg):
             return
         like = value.flatten(value.dim() - support.event_dim).select(-1, 0) if support.event_dim else value
         counts = scored(msg, like, support.event_dim)
@@ -72,14 +71,21 @@ def masked_filled(program: Program) -> Program:
     return _FilledUnderMask()(program)
 
 
-def _is_masked(msg: Any) -> bool:
-    inner = (layer for layer in layers(msg["fn"]) if isinstance(layer, MaskedDistribution))
-    return isinstance(msg["mask"], Tensor) or any(isinstance(layer._mask, Tensor) for layer in inner)
-
-
 def _inside(support: Any, value: Tensor) -> float | None:
     """Some number in the support of values like this; None where none is known."""
     return next((some for some in (0.0, 0.5, 1.0) if support.check(torch.full_like(value, some)).all()), None)
+
+
+class _Unconditioned(Messenger):
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["is_observed"] and not (msg["infer"] or {}).get("_deterministic"):
+            msg["infer"] = {**(msg["infer"] or {}), "was_observed": True, "obs": msg["value"]}
+            msg["is_observed"], msg["value"], msg["done"] = False, None, False
+
+
+def unconditioned(program: Program) -> Program:
+    """Draws what a program observes; ``pyro.poutine.uncondition`` would draw what is ``pyro.deterministic`` too."""
+    return _Unconditioned()(program)
 
 
 class _Moved(Messenger):

@@ -199,6 +199,9 @@ class Latents:
 
         def run(part: Values, count: int) -> dict[str, Tensor]:
             described = {n: self.particles.to_program(value, self.sites[n].batch_dim) for n, value in part.items()}
+            if program is self.guide:
+                moves = ((name, *move) for name, move in self.particles.moves.items() if name in described)
+                described |= {draw: to_support(prior).inv(described[name]) for name, draw, prior in moves}
             placed = handler(described)
             return read(self.particles.sites(placed(program), count), placed.log_jacobians, count)
 

@@ -18,7 +18,7 @@ from pyrovae.base import memory
 from pyrovae.base.errors import InputError, check_at_least_one
 from pyrovae.base.memory import out_of_memory
 from pyrovae.base.random import preserve_rng_state
-from pyrovae.pairs.checks.coverage import check_guide_covers, check_guide_inside, check_off_edges
+from pyrovae.pairs.checks.coverage import NUM_DRAWS, check_guide_covers, check_guide_inside, check_off_edges
 from pyrovae.pairs.checks.runs import (
     Looks,
     check_moves,
@@ -27,10 +27,11 @@ from pyrovae.pairs.checks.runs import (
     check_rows_independent,
     look_across_rows,
 )
-from pyrovae.pairs.checks.weights import moves_of
+from pyrovae.pairs.checks.weights import check_masks_match, moves_of
 from pyrovae.pairs.context import check_one_dtype, evaluation_mode, home_device, modules_of, on_device, own_scope
 from pyrovae.pairs.handlers import masked_filled, moved
 from pyrovae.pairs.structure import Structure, describe
+from pyrovae.pairs.supports import is_masked
 from pyrovae.pairs.terms import LogTerms, SiteTerms, read_terms, sum_by_role, to_rows, to_table
 from pyrovae.pairs.traces import (
     PER_DATUM,
@@ -45,6 +46,7 @@ from pyrovae.pairs.traces import (
 )
 
 ONE_BY_ONE = "one by one"
+MASKS_OF = 16  # particles, whose masks are compared
 
 
 class Particles:
@@ -60,6 +62,7 @@ class Particles:
     Attributes:
         example: one run of the pair, for one particle.
         structure: what it showed.
+        moves: latent -> (the auxiliary draw that the guide moves onto its support, the prior of that support).
 
     Raises:
         InputError: naming the site, if the pair has no per-datum weights or cannot be run on several particles.
@@ -81,8 +84,9 @@ class Particles:
         except RuntimeError as error:
             check_one_dtype(error, model, guide, args)
             raise
-        if moves := moves_of(self.example):
-            guide = moved(guide, {name: (draw, self.example.latent[name]["fn"]) for name, draw in moves.items()})
+        self.moves = {name: (draw, self.example.latent[name]["fn"]) for name, draw in moves_of(self.example).items()}
+        if self.moves:
+            guide = moved(guide, self.moves)
             self.example = plain_traces(model, guide, looked_at)
         self.model, self.guide = model, guide
         self._growth: int | None = None  # bytes of one more particle, once they are asked for
@@ -91,6 +95,9 @@ class Particles:
             if strategy is None:
                 self.check_weights()
             self.strategy: str = strategy or self.fastest().strategy
+            if strategy is None and any(is_masked(site) for site in self.example.every_site):
+                for run in self.traces(MASKS_OF):  # a mask may depend on a draw
+                    check_masks_match(run)
 
     def on(self, args: Sequence[Any]) -> "Particles":
         """The same for other data, as many of them, without another look."""
@@ -108,16 +115,21 @@ class Particles:
         """Runs the pair a few times more to see that log w is the log weight of a draw, for each datum.
 
         Raises:
-            InputError: naming the site, if a density changes from run to run or with the other rows of a batch.
+            InputError: naming the site, if a density changes from run to run or with the other rows of a batch, or is
+                not that of a point that the guide moves.
         """
         check_repeatable(self.model, self.guide, self.args, self.example, self.structure)
         check_moves(self.guide, self.args, self.example, self.structure)
         check_rows_independent(self._across_rows())
 
-    def check_supports(self) -> None:
-        """Raises InputError, naming the site, if the guide cannot draw all that the prior can, or draws on an edge."""
-        self.check_edges()
-        check_guide_covers(self.model, self.args, self.example, self.structure)
+    def check_supports(self, num_draws: int = NUM_DRAWS) -> None:
+        """Raises InputError, naming the site, if the guide cannot draw all that the prior can, or draws on an edge.
+
+        Args:
+            num_draws: of each site, over all data, that are looked at.
+        """
+        check_off_edges(self.example, self.structure, num_draws)
+        check_guide_covers(self.model, self.args, self.example, self.structure, num_draws)
 
     def check_edges(self) -> None:
         """Raises InputError, naming the site, if draws of the guide pile up on the edge of their support."""
@@ -139,7 +151,7 @@ class Particles:
         except (ValueError, RuntimeError, IndexError) as error:
             if isinstance(error, InputError) or out_of_memory(error):
                 raise
-            line = str(error).strip().splitlines()[0]
+            line = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise InputError(f"the programs do not run once rows are exchanged: {line}. {PER_DATUM}") from error
 
     def at_once(self, elements: int | None = None) -> int:
@@ -346,8 +358,11 @@ def log_terms(
 def row_growth(model: Program, guide: Program, args: Sequence[Any]) -> int:
     """Bytes that one run of a pair takes for one more row, by its first two; 0 where it cannot be run on so few."""
 
+    store = pyro.get_param_store()
+
     def run(rows: int) -> None:
-        found = plain_traces(model, guide, each_batched(args, lambda arg: arg[:rows]))
+        with store.scope(store.get_state()):  # parameters that are made of so few rows are forgotten
+            found = plain_traces(model, guide, each_batched(args, lambda arg: arg[:rows]))
         for site in found.every_site:
             site_log_prob(site)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from pyrovae.base.errors import InputError
 from pyrovae.base.random import preserve_rng_state
 from pyrovae.pairs.checks.runs import CHANGES
-from pyrovae.pairs.handlers import masked_filled
+from pyrovae.pairs.handlers import masked_filled, unconditioned
 from pyrovae.pairs.supports import scored
 from pyrovae.pairs.traces import Program, site_log_prob, sites_of
 
@@ -48,7 +48,7 @@ def simulate(model: Program, template: Sequence[Any], rows: slice) -> Simulated:
             a distribution of the model depends on the data.
     """
     args = [_repeated(arg, rows) for arg in template]
-    found = sites_of(poutine.uncondition(model), *args)
+    found = sites_of(unconditioned(model), *args)
     observed = [name for name, site in found.items() if site["infer"].get("was_observed")]
     latents = {name: site["value"] for name, site in found.items() if name not in observed}
     for name in observed:

@@ -7,7 +7,7 @@ import pyro.distributions as dist
 from torch.distributions import TransformedDistribution
 
 from pyrovae.base.errors import InputError
-from pyrovae.pairs.checks.weights import check_auxiliary, check_masks_match, check_measures_match
+from pyrovae.pairs.checks.weights import check_auxiliary, check_masks_match, check_measures_match, check_transforms
 from pyrovae.pairs.supports import base_measure, check_support, layers
 from pyrovae.pairs.traces import TracePair, check_no_subsampling
 
@@ -47,6 +47,7 @@ def describe(run: TracePair, rows: int, *, plate: str | None = None) -> Structur
     _check_guide_spread(guide_sites)
     _check_shapes_match(model_sites, guide_sites)
     check_measures_match(run)
+    check_transforms(run)
     check_masks_match(run)
     check_auxiliary(run)
     observed = {name: site for name, site in model_sites.items() if site["is_observed"]}

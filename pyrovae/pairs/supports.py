@@ -53,7 +53,7 @@ def scored(site: Any, like: Tensor, event_dim: int) -> Tensor:
         event_dim: how many dimensions one value of the support takes.
 
     Returns:
-        Booleans, of the shape of ``like``.
+        Booleans, of the shape of ``like``, wider where a mask is.
     """
     nested = layers(site["fn"])
     masks = [(site["mask"], nested[0])]
@@ -66,12 +66,23 @@ def scored(site: Any, like: Tensor, event_dim: int) -> Tensor:
     return counts
 
 
+def is_masked(site: Any) -> bool:
+    """Whether a tensor tells which of a site's values count."""
+    inner = (layer for layer in layers(site["fn"]) if isinstance(layer, dist.MaskedDistribution))
+    return isinstance(site["mask"], Tensor) or any(isinstance(layer._mask, Tensor) for layer in inner)
+
+
 def layers(fn: Any) -> list[Any]:
     """A distribution, and those inside its reinterpreted and masked wrappers; the innermost is last."""
     nested = [fn]
     while isinstance(nested[-1], torch.distributions.Independent | dist.MaskedDistribution):
         nested.append(nested[-1].base_dist)
     return nested
+
+
+def is_known(fn: Any) -> bool:
+    """Whether a family is torch's, Pyro's or ours, not a subclass of one's own whose density may be another."""
+    return type(layers(fn)[-1]).__module__.partition(".")[0] in ("torch", "pyro", "pyrovae")
 
 
 def support_of(base: Any) -> Any:
@@ -86,8 +97,10 @@ def support_of(base: Any) -> Any:
 
 def latent_support(fn: Any) -> Any:
     """Where a distribution draws, None where that is not known: an angle from -pi to pi, though its density goes on."""
-    base = layers(fn)[-1]
-    if isinstance(base, dist.VonMises | dist.SineBivariateVonMises | dist.SineSkewed):
+    base = single = layers(fn)[-1]
+    if isinstance(base, torch.distributions.MixtureSameFamily):
+        single = layers(base.component_distribution)[-1]
+    if isinstance(single, dist.VonMises | dist.SineBivariateVonMises | dist.SineSkewed):
         return constraints.independent(constraints.interval(-math.pi, math.pi), len(base.event_shape))
     return support_of(base)
 
@@ -102,6 +115,14 @@ def innermost(support: Any) -> Any:
 def bounds(support: Any) -> tuple[Any, Any]:
     """The least and the greatest value of a constraint of single values; None for one that it has not."""
     return getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
+
+
+def ends(support: Any) -> tuple[Any, Any]:
+    """The least and the greatest value of a support of real values, a simplex too; None for one that it has not."""
+    base = innermost(support)
+    if isinstance(base, constraints._Simplex):
+        return 0.0, 1.0
+    return (None, None) if getattr(base, "is_discrete", True) else bounds(base)
 
 
 def possible(site: Any) -> Tensor | None:
@@ -172,34 +193,40 @@ def whole_line(fn: Any) -> bool:
     return plain and isinstance(innermost(latent_support(fn)), constraints._Real)
 
 
+def _never(base: Any) -> Tensor:
+    """Which classes were given a probability of zero; one that underflows from its logit was not."""
+    return (base.probs == 0) & (base._param == 0)
+
+
 def _of_positive_mass(base: Any, value: Tensor) -> Tensor | None:
     if isinstance(base, torch.distributions.Bernoulli):
         never = torch.where(value == 1, base.probs == 0, base.probs == 1)
-        return ~(never & (base.probs == base._param))  # a saturated logit is no probability of zero
+        return ~(never & (base.probs == base._param))  # a saturated logit is no probability
     if isinstance(base, torch.distributions.OneHotCategorical):
-        return ((base.probs > 0) | (value == 0)).all(-1)
+        return (~_never(base) | (value == 0)).all(-1)
     if isinstance(base, torch.distributions.Categorical):
         index = value.long().clamp(0, base.probs.shape[-1] - 1)[..., None]
-        return base.probs.expand(*index.shape[:-1], -1).gather(-1, index)[..., 0] > 0
+        return ~_never(base).expand(*index.shape[:-1], -1).gather(-1, index)[..., 0]
     return None
 
 
 def support_text(base: Any) -> str:
     """The support of a distribution in words."""
-    support = base.support
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
-    bounds = [getattr(support, name, None) for name in ("lower_bound", "upper_bound")]
-    if all(bound is not None for bound in bounds):
-        low, high = (float(torch.as_tensor(bound).flatten()[0]) for bound in bounds)
-        return f"{low:g} to {high:g}" + (", whole numbers" if support.is_discrete else "")
+    support = innermost(base.support)
+    low, high = (None if bound is None else torch.as_tensor(bound) for bound in bounds(support))
+    if low is not None and high is not None:
+        first, last = (float(bound.flatten()[0]) for bound in (low, high))
+        return f"{first:g} to {last:g}" + (", whole numbers" if support.is_discrete else "")
+    bound = low if high is None else high
+    span = "" if bound is None else " to ".join(f"{end:g}" for end in sorted({float(bound.min()), float(bound.max())}))
     names = {
         "_Boolean": "0 or 1",
         "_Real": "finite reals",
-        "_IntegerGreaterThan": "whole numbers from 0",
+        "_IntegerGreaterThan": f"whole numbers from {span}",
         "_Multinomial": "whole numbers from 0",
-        "_GreaterThan": f"above {bounds[0]}",
-        "_GreaterThanEq": f"from {bounds[0]}",
+        "_GreaterThan": f"above {span}",
+        "_GreaterThanEq": f"from {span}" + (" and more" if "to" in span else ""),
+        "_LessThan": f"below {span}",
     }
     return names.get(type(support).__name__, str(support))
 

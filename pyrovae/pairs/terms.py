@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from pyrovae.pairs.structure import Structure
-from pyrovae.pairs.supports import layers, possible
+from pyrovae.pairs.supports import is_known, layers, possible
 from pyrovae.pairs.traces import Sites, TracePair, site_log_prob
 
 
@@ -91,8 +91,10 @@ def closed_form_kl(q: Any, p: Any) -> Tensor:
         NotImplementedError: where torch and Pyro know none. What they know of a class they do not know of one's own
             subclasses, whose density may be another (a normal cut off at zero).
     """
-    if any(type(layers(fn)[-1]).__module__.partition(".")[0] not in ("torch", "pyro", "pyrovae") for fn in (q, p)):
+    if not (is_known(q) and is_known(p)):
         raise NotImplementedError("a family of one's own")
+    if not all(transform.bijective for fn in (q, p) for transform in getattr(layers(fn)[-1], "transforms", ())):
+        raise NotImplementedError("torch's rule for transformed distributions is that of one-to-one ones")
     return kl_divergence(q, p)
 
 

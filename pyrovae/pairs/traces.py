@@ -23,7 +23,6 @@ PER_DATUM = (
     "data (a table, a matrix) is no argument: let the programs hold it"
 )
 MOVED = "_moved"  # in a site's ``infer``: an auxiliary draw that stands in the density of a latent
-_NO_SITE = {"_deterministic", MOVED}
 
 
 class TracePair(NamedTuple):
@@ -51,6 +50,11 @@ class TracePair(NamedTuple):
     def drawn(self) -> Sites:
         """The guide's sites, auxiliary ones too."""
         return sites(self.guide)
+
+    @property
+    def draws(self) -> dict[str, Tensor]:
+        """All values that the guide drew, those of auxiliary draws that stand in the density of a latent too."""
+        return {name: site["value"] for name, site in sites(self.guide, moved=True).items()}
 
     @property
     def every_site(self) -> list[Any]:
@@ -130,15 +134,21 @@ def check_no_subsampling(*traces: Trace) -> None:
 
 def sites_of(program: Program, *args: Any) -> Sites:
     """The sample sites of one run of a program."""
-    return sites(poutine.trace(program).get_trace(*args))
+    return sites(_traced("program", program, program, args))
 
 
-def sites(trace: Trace) -> Sites:
-    """The sample sites of a trace by name, without those that plates, ``pyro.deterministic`` and moves make."""
+def sites(trace: Trace, *, moved: bool = False) -> Sites:
+    """The sample sites of a trace by name, without those that plates, ``pyro.deterministic`` and moves make.
+
+    Args:
+        trace: of one run.
+        moved: whether to name auxiliary draws that stand in the density of a latent too.
+    """
+    left_out = {"_deterministic"} if moved else {"_deterministic", MOVED}
     return {
         name: site
         for name, site in trace.nodes.items()
-        if site["type"] == "sample" and not site_is_subsample(site) and not _NO_SITE & (site["infer"] or {}).keys()
+        if site["type"] == "sample" and not site_is_subsample(site) and not left_out & (site["infer"] or {}).keys()
     }
 
 

@@ -14,6 +14,7 @@ from pyrovae.base.records import Record
 from pyrovae.base.tables import TextTable
 from pyrovae.data.split import as_split
 from pyrovae.pairs.context import isolated
+from pyrovae.pairs.handlers import unconditioned
 from pyrovae.pairs.traces import Program, TracePair, plain_traces, sites_of
 
 
@@ -67,7 +68,7 @@ def sample(model: Program, *template: Any, num_samples: int, seed: int = 0) -> D
     args = as_split(template if len(template) != 1 else template[0]).tensors
     with isolated(model, model) as (model, _, device):
         seed_everything("drawing", seed)
-        return _draws(sites_of(poutine.uncondition(model), *_repeated(args, num_samples, device)))
+        return _draws(sites_of(unconditioned(model), *_repeated(args, num_samples, device)))
 
 
 def posterior(model: Program, guide: Program, *data: Any, num_draws: int = 1, seed: int = 0) -> Draws:
@@ -131,7 +132,7 @@ def decode(model: Program, template: Any, values: Mapping[str, Tensor], *, seed:
     with isolated(model, model) as (model, _, device):
         seed_everything("drawing", seed)
         args, given = _repeated(args, num_samples, device), {n: value.to(device) for n, value in values.items()}
-        free = poutine.uncondition(model)
+        free = unconditioned(model)
         _check_given(given, sites_of(free, *args))
         drawn = sites_of(poutine.condition(free, data=given), *args)
     return _draws({name: site for name, site in drawn.items() if _was_observed(site)})

@@ -110,17 +110,17 @@ def _sampled(latents: Latents) -> Evidence:
 class _Axis(NamedTuple):
     """One axis of a grid: where its nodes lie, and how much of it each stands for."""
 
-    nodes: Tensor  # (G,)
+    u: Tensor  # (G,): the nodes
     widths: Tensor  # (G,)
 
     def every_second(self) -> "_Axis":
-        return _Axis(self.nodes[::2], 2 * self.widths[::2])
+        return _Axis(self.u[::2], 2 * self.widths[::2])
 
     def between(self, places: Tensor) -> Tensor:
         """Points at places that count nodes, fractions between them."""
-        places = places.clamp(0, len(self.nodes) - 1)
-        left = places.long().clamp_max(len(self.nodes) - 2)
-        return torch.lerp(self.nodes[left], self.nodes[left + 1], places - left)
+        places = places.clamp(0, len(self.u) - 1)
+        left = places.long().clamp_max(len(self.u) - 2)
+        return torch.lerp(self.u[left], self.u[left + 1], places - left)
 
 
 class _Nodes(NamedTuple):
@@ -131,7 +131,7 @@ class _Nodes(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(len(axis.nodes) for axis in self.axes)
+        return tuple(len(axis.u) for axis in self.axes)
 
     def log_mass(self) -> Tensor:
         """log [h^D p(x, u_i)] of each node; they add up to p(x), the nodes at the edge being negligible."""
@@ -169,7 +169,7 @@ class _Nodes(NamedTuple):
     def normalised(self, num_modes: int, sampled: Evidence) -> Grid:
         evidence, values = self.log_evidence(), self.points.values
         return Grid(
-            tuple(axis.nodes.cpu() for axis in self.axes),
+            tuple(axis.u.cpu() for axis in self.axes),
             {name: value.unflatten(0, self.shape).cpu() for name, value in values.items()},
             (self.points.log_joint - evidence).reshape(self.shape).cpu(),
             (self.log_mass() - evidence).reshape(self.shape).cpu(),
@@ -216,7 +216,7 @@ def _resolved(line: UnconstrainedDensity, shown: Any) -> tuple[_Nodes, Modes]:
 def _resolves(nodes: _Nodes, modes: Modes) -> bool:
     """Whether the error is small, and no mode lies between nodes too far apart for it."""
     apart = [
-        axis.widths[torch.searchsorted(axis.nodes, x).clamp_max(len(axis.nodes) - 1)]
+        axis.widths[torch.searchsorted(axis.u, x).clamp_max(len(axis.u) - 1)]
         for axis, x in zip(nodes.axes, modes.u.T.contiguous(), strict=True)
     ]
     near = bool((torch.stack(apart, -1) <= modes.width).all())
@@ -225,7 +225,7 @@ def _resolves(nodes: _Nodes, modes: Modes) -> bool:
 
 def _modes(line: UnconstrainedDensity, nodes: _Nodes, scouts: Points, known: Modes, box: _Box) -> Modes:
     """The modes known so far and those that nodes or draws lead to, without the negligible."""
-    axes = [axis.nodes for axis in nodes.axes]
+    axes = [axis.u for axis in nodes.axes]
     u, log_density = torch.cat([nodes.points.u, scouts.u]), torch.cat([nodes.points.log_density, scouts.log_density])
     modes = found_near(line, axes, u, log_density, known, box.high - box.low)
     return modes.above(modes.log_density.max().item() - DEPTH) if len(modes.u) else modes
@@ -248,7 +248,7 @@ def _scored(line: UnconstrainedDensity, box: _Box, level: int, modes: Modes, sho
         box.low, box.high, modes.u.T, modes.width.T, narrow.any(0), strict=True
     ):
         axes.append(_graded(low, high, size, centres, widths) if needed else _even(low, high, size))
-    u = torch.stack(torch.meshgrid(*(axis.nodes for axis in axes), indexing="ij"), -1).flatten(0, -2)
+    u = torch.stack(torch.meshgrid(*(axis.u for axis in axes), indexing="ij"), -1).flatten(0, -2)
     return _Nodes(tuple(axes), line.at(u, shown))
 
 
@@ -285,7 +285,7 @@ def _fitted(nodes: _Nodes, scouts: Points, modes: Modes, box: _Box) -> _Box:
     if not len(kept):
         raise FloatingPointError("log p(x, z) is -inf at every latent tried: does the model's support hold the datum?")
     low, high, half = kept.amin(0), kept.amax(0), (box.high - box.low) / 2
-    below, above = (torch.stack([axis.nodes.diff()[end] for axis in nodes.axes]) for end in (0, -1))
+    below, above = (torch.stack([axis.u.diff()[end] for axis in nodes.axes]) for end in (0, -1))
     return _Box(
         torch.where(low <= box.low, box.low - half, torch.maximum(low - below, box.low)),
         torch.where(high >= box.high, box.high + half, torch.minimum(high + above, box.high)),

@@ -107,9 +107,8 @@ def _climbed(line: UnconstrainedDensity, u: Tensor, steps: Tensor, spans: Tensor
         heights[going], best = found.max(1)
         best = torch.where(found[:, centre] == heights[going], centre, best)
         sides = torch.stack([found[:, [centre - one, centre + one]].amax(1) for one in stride], -1)
-        fall = (found[:, centre, None] - sides).clamp_min(
-            0
-        )  # on the side where it falls less: the other may be an edge
+        # on the side where it falls less: the other may be an edge
+        fall = (found[:, centre, None] - sides).clamp_min(0)
         widths[going] = torch.minimum(steps[going] / (2 * fall).sqrt(), spans)
         u[going] = points[torch.arange(len(going)), best]
         here = best == centre

@@ -63,12 +63,14 @@ def by_resampling(latents: Latents, plan: Plan) -> Answer:
     that looks at autocorrelation sees them.
 
     Raises:
-        InputError: if the guide has auxiliary draws, and so no density at given latents.
+        InputError: if the guide has auxiliary draws, and so no density at given latents, or cannot draw all that the
+            prior can.
         FloatingPointError: naming the site, where a density is NaN or a weight is infinite; if all are zero.
 
     References:
         Rubin (1987), comment on The calculation of posterior distributions by data augmentation, JASA 82:543.
     """
+    latents.particles.check_supports()
     seed_everything("reference", plan.seed, 1)
     values, terms = _particles(latents, plan.num_particles)
     log_weight = terms.log_weight

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pyrovae.base import storage
 from pyrovae.base.errors import InputError
 from pyrovae.data.split import Split
-from pyrovae.training.optimizers import Joint, torch_optimizers, unconstrained_parameters
+from pyrovae.training.optimizers import Joint, state_of, torch_optimizers, unconstrained_parameters
 
 # What may differ when a fit is resumed: how long it goes on, and where and how it runs.
 _FREE_SETTINGS = ("epochs", "device", "compile")
@@ -89,8 +89,8 @@ def save(
     tensors |= {f"best/{name}": value for name, value in state.best_weights.items()}
     tensors["rng/torch"] = torch.get_rng_state()
     if torch.cuda.is_initialized():
-        tensors["rng/cuda"] = torch.cuda.get_rng_state()
-    optimizer_state = storage.flatten(optimizer.get_state(), tensors, "optimizer")
+        tensors["rng/cuda"] = torch.cuda.get_rng_state(settings["device"])
+    optimizer_state = storage.flatten(state_of(optimizer), tensors, "optimizer")
     progress = {name: value for name, value in vars(state).items() if name not in ("history", "best_weights")}
     content = {
         "kind": "fit",
@@ -121,7 +121,7 @@ def restore(folder: Path, settings: Mapping[str, Any], modules: Sequence[nn.Modu
     restore_optimizer(optimizer, storage.unflatten(content["optimizer"], tensors))
     torch.set_rng_state(tensors["rng/torch"])
     if "rng/cuda" in tensors and torch.cuda.is_initialized():
-        torch.cuda.set_rng_state(tensors["rng/cuda"])
+        torch.cuda.set_rng_state(tensors["rng/cuda"], settings["device"])
     history, best = read_history(files["history.csv"].decode()), part(tensors, "best/")
     return Progress(**content["progress"] | {"interrupted": False}, history=history, best_weights=best)
 

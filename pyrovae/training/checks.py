@@ -8,11 +8,10 @@ import pyro
 import torch
 from pyro.infer import ELBO, RenyiELBO, TraceMeanField_ELBO
 from torch import Tensor, nn
-from torch.distributions import constraints
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pyrovae.base import storage
-from pyrovae.base.errors import InputError, check_at_least_one
+from pyrovae.base.errors import InputError, check_at_least_one, first_line
 from pyrovae.base.memory import blocks_of, explain_out_of_memory, out_of_memory
 from pyrovae.base.random import preserve_rng_state
 from pyrovae.data.batches import Batch
@@ -20,7 +19,7 @@ from pyrovae.data.split import Split
 from pyrovae.pairs.context import preserve_modes, quiet_numerics
 from pyrovae.pairs.particles import Particles
 from pyrovae.pairs.structure import Structure
-from pyrovae.pairs.supports import bounds, innermost, layers, scored, support_of
+from pyrovae.pairs.supports import ends, layers, scored, support_of
 from pyrovae.pairs.traces import PER_DATUM, Program, plain_traces, site_log_prob
 from pyrovae.training.checkpoint import Snapshot, weights
 
@@ -110,7 +109,7 @@ def _inspect(pair: tuple[Program, Program], split: Split, rows: slice, plate: st
         missing = ~batch[0].isfinite().reshape(len(batch[0]), -1).all(1)
         if not missing.any():
             hint = f". {PER_DATUM}" if len(batch) > 1 else ""
-            raise InputError(f"the programs do not run on the data: {str(error).splitlines()[0]}{hint}") from error
+            raise InputError(f"the programs do not run on the data: {first_line(error)}{hint}") from error
         raise InputError(
             f"{int(missing.sum())} rows hold values that are missing or infinite, the first is row "
             f"{rows.start + int(missing.nonzero()[0])} of the {name}: impute them, or mask them in programs of your own"
@@ -141,18 +140,11 @@ def check_density(particles: Particles, where: str, start: int) -> None:
         row = start + place[len(site["fn"].batch_shape) + particles.structure.dim]
         first = torch.broadcast_to(value, (*each.shape, *value.shape[value.dim() - event_dim :]))[place]
         found = f"{first.item():g}" if first.dim() == 0 else str(first.tolist())
+        at_place = [_at(end, each, place) for end in ends(support_of(base))]
         raise InputError(
             f"site '{name}': {len(bad)} values have no finite log density, the first is {found} in row {row} {where} "
-            f"({each[place].item():g}). {_density_advice(base, first, [_at(end, each, place) for end in _ends(base)])}"
+            f"({each[place].item():g}). {_density_advice(base, first, at_place)}"
         )
-
-
-def _ends(base: Any) -> tuple[Any, Any]:
-    """The least and the greatest value of a family of real values, None for one that it has not."""
-    support = innermost(support_of(base))
-    if isinstance(support, constraints._Simplex):
-        return 0.0, 1.0
-    return (None, None) if getattr(support, "is_discrete", True) else bounds(support)
 
 
 def _at(end: Any, each: Tensor, place: tuple[int, ...]) -> float | None:

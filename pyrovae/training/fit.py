@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pyrovae.base import storage
 from pyrovae.base.errors import InputError, whole
-from pyrovae.base.random import preserve_rng_state
+from pyrovae.base.random import preserve_rng_state, seed_everything
 from pyrovae.data.split import Split, as_split
 from pyrovae.pairs.context import Scoped, home_device, on_device, own_scope, preserve_modes, used_modules
 from pyrovae.pairs.traces import Program
@@ -149,7 +149,8 @@ def fit(
         "compile": is_compiled(compile, -(-len(train) // batch_size) * epochs, target, out if resume else None),
         **describe_data(train, held_out),
     }
-    with _trained_in_place(model, guide, _first(train, batch_size), target, out) as (model, guide, scope, modules):
+    with _trained_in_place(model, guide, _first(train, batch_size), target, seed, out) as pair:
+        model, guide, scope, modules = pair
         resumed = resume and out is not None and storage.holds_run(out)
         loop = Loop(
             model=model,
@@ -178,11 +179,12 @@ def _so_far(loop: Loop, scope: Any) -> Fit:
 
 @contextmanager
 def _trained_in_place(
-    model: Program, guide: Program, first: Sequence[Tensor], device: torch.device, out: str | Path | None
+    model: Program, guide: Program, first: Sequence[Tensor], device: torch.device, seed: int, out: str | Path | None
 ) -> Iterator[tuple[Program, Program, Any, list[nn.Module]]]:
     """The programs on a device, in a scope of their own: (model, guide, scope, modules); all else is put back."""
     home = home_device(model, guide)
-    with on_device(home):
+    with on_device(home), preserve_rng_state():
+        seed_everything("modules", seed)  # lazy ones draw their parameters when they are first run
         modules = used_modules(model, guide, [tensor.to(home) for tensor in first])
     if device.type == "cuda":
         torch.cuda.init()  # so that its random state is among what is put back

@@ -66,8 +66,21 @@ class Joint(PyroOptim):
         return self.optimizer
 
     def get_state(self) -> dict:
-        """State of the torch optimizer; rates as they are unscaled."""
-        return self.optimizer.state_dict() if self.optimizer else {}
+        """State of the torch optimizer, and its class; rates as they are unscaled."""
+        return _state_dict_and_class(self.optimizer, self.optimizer.state_dict()) if self.optimizer else {}
+
+
+def state_of(optimizer: PyroOptim) -> dict:
+    """What an optimizer's ``get_state`` gives, with the classes of torch's optimizers behind it."""
+    state = optimizer.get_state()
+    for parameter, one in optimizer.optim_objs.items():
+        name = pyro.get_param_store().param_name(parameter)
+        state[name] = _state_dict_and_class(one, state[name])
+    return state
+
+
+def _state_dict_and_class(optimizer: Any, state: dict) -> dict:
+    return {**state, "class": type(getattr(optimizer, "optimizer", optimizer)).__name__}
 
 
 def _made(make: OptimizerMaker, parameters: list[Tensor]) -> torch.optim.Optimizer:
@@ -94,19 +107,36 @@ def _load(optimizer: Any, state: dict) -> None:
         InputError: naming the optimizer, or its setting that differs.
     """
     inner, stored = getattr(optimizer, "optimizer", optimizer), state.get("optimizer", state)
-    for own, before in zip(inner.param_groups, stored["param_groups"], strict=False):
-        moving = {"lr", "initial_lr"} if {"lrd", "initial_lr"} & own.keys() else set()  # it changes its rate by itself
-        names = own.keys() - _FREE_SETTINGS - moving
-        if names != before.keys() - _FREE_SETTINGS - moving:
-            raise InputError(f"{_OTHER} {type(inner).__name__}: resume it with the one that it was fitted with")
-        for name in sorted(names):
-            if not _equal(own[name], before[name]):
-                what = f"a learning rate of {before[name]:g}" if name == "lr" else f"{name} = {before[name]}"
-                raise InputError(f"was fitted with {what}, not {own[name]}; resume it as it was")
+    kind, before, groups = type(inner).__name__, state.get("class"), inner.param_groups
+    for own, kept in zip(groups, stored["param_groups"], strict=False):
+        # a run from before the class was stored is told by the names of its settings alone
+        if before != kind and (before or _compared(own) != _compared(kept)):
+            raise InputError(f"{_OTHER} {kind}: resume it with the one that it was fitted with{_named(before)}")
+        _check_settings(own, kept)
     try:
-        _load_state_dict(optimizer, state)
+        _load_state_dict(optimizer, {name: value for name, value in state.items() if name != "class"})
     except (KeyError, ValueError) as error:
-        raise InputError(f"{_OTHER} this {type(inner).__name__} ({error}): resume it as it was fitted") from error
+        raise InputError(f"{_OTHER} this {kind} ({error}): resume it as it was fitted") from error
+    for own, loaded in zip(groups, inner.param_groups, strict=False):  # torch may have added to what was stored
+        _check_settings(own, loaded)
+
+
+def _named(kind: str | None) -> str:
+    return f", {kind}" if kind else ""
+
+
+def _compared(group: dict) -> set[str]:
+    """The names of the settings that must be as they were."""
+    moving = {"lr", "initial_lr"} if {"lrd", "initial_lr"} & group.keys() else set()  # it changes its rate by itself
+    return group.keys() - _FREE_SETTINGS - moving
+
+
+def _check_settings(own: dict, before: dict) -> None:
+    """Raises InputError, naming it, for a setting that both have and that differs."""
+    for name in sorted(_compared(own) & _compared(before)):
+        if not _equal(own[name], before[name]):
+            what = f"a learning rate of {before[name]:g}" if name == "lr" else f"{name} = {before[name]}"
+            raise InputError(f"was fitted with {what}, not {own[name]}; resume it as it was")
 
 
 def _equal(own: Any, before: Any) -> bool:

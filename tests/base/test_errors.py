@@ -2,13 +2,22 @@ import numpy as np
 import pytest
 import torch
 
-from pyrovae.base.errors import InputError, check_at_least_one, nearest, whole
+from pyrovae.base.errors import InputError, check_at_least_one, first_line, nearest, whole
 
 NAMES = ["digits", "mnist", "fashion-mnist"]
 
 
 def test_an_input_error_is_a_value_error():
     assert issubclass(InputError, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [(ValueError("\n one\ntwo"), "one"), (KeyError(), "KeyError"), (RuntimeError(" \n"), "RuntimeError")],
+    ids=["two lines", "nothing", "blank"],
+)
+def test_the_first_line_of_an_error_is_never_missing(error, line):
+    assert first_line(error) == line
 
 
 @pytest.mark.parametrize(

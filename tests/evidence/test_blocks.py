@@ -2,19 +2,22 @@
 
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer.autoguide import AutoNormal
 from torch import nn
 
 import pyrovae as pv
 from pyrovae.base.errors import InputError, Interrupted
 from pyrovae.base.random import preserve_rng_state, seed_everything
 from pyrovae.data.split import as_split
+from pyrovae.evidence import importance
 from pyrovae.evidence.blocks import Blocks, Pair, block_by_block
-from pyrovae.pairs.context import Scoped
+from pyrovae.pairs.context import Scoped, double_precision
 
 X = torch.arange(7.0)
 
@@ -194,3 +197,75 @@ def test_programs_that_take_no_fewer_rows_are_not_weighed():
     pair = Pair(of_five, oracle.guide, torch.device("cpu"), None)
     pair.weigh_rows(as_split(oracle.draw(5, seed=0)[0]))
     assert pair.row_growth == 0 and pair.rows(100) == 100
+
+
+def by_param(x):
+    def guide(x):
+        loc = pyro.param("loc", lambda: x / 2)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(loc, 0.5**0.5))
+
+    return guide
+
+
+@pytest.mark.parametrize("made", [lambda x: AutoNormal(model), by_param], ids=["auto", "param"])
+@pytest.mark.parametrize("num_data", [2, 60, 150])
+def test_what_guides_make_of_their_first_data_is_of_a_whole_block(made, num_data, monkeypatch):
+    monkeypatch.setitem(importance.DATA_AT_ONCE, "cpu", 1000)
+    x, found = torch.randn(num_data, generator=torch.Generator().manual_seed(0)), []
+    for batch_size in (None, num_data):  # rows are weighed where no size is given
+        torch.manual_seed(len(found))
+        report = pv.evaluate(model, made(x), x, num_particles=5, batch_size=batch_size, progress=False)
+        found.append(report.elbo)
+    assert torch.equal(*found)
+    assert not list(pyro.get_param_store().keys())
+
+
+def test_a_first_run_without_enough_memory_is_told():
+    def full(x):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    for num_data in (1, 2, 100, 200):
+        with pytest.raises(InputError, match=r"not enough memory for one particle of .* data: lower batch_size"):
+            pv.evaluate(model, full, torch.zeros(num_data), num_particles=2, progress=False)
+
+
+def test_rows_are_weighed_in_the_precision_that_they_are_run_in():
+    net, x = nn.Linear(2, 50), torch.randn(300, 2)
+
+    def wide(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(net(x).sum(-1) + z, 1.0), obs=x[:, 0])
+
+    def narrow(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x[:, 0], 1.0))
+
+    found = {}
+    for double in (False, True):
+        pair = Pair(wide, narrow, torch.device("cpu"), None)
+        with double_precision(wide, narrow) if double else nullcontext():
+            pair.weigh_rows(as_split(x), double=double)
+        found[double] = pair.row_growth
+    assert 0 < 1.5 * found[False] < found[True]
+
+
+def test_lazy_modules_are_drawn_by_the_seed():
+    x = torch.ones(200, 3)
+    found = []
+    for state in (1, 2):
+        torch.manual_seed(state)
+        net = nn.LazyLinear(1)
+
+        def lazy(x, net=net):
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(net(x)[:, 0], 1.0))
+
+        def model(x):
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(0.0, 1.0))
+                pyro.sample("x", dist.Normal(z, 1.0), obs=x[:, 0])
+
+        found.append(pv.evaluate(model, lazy, x, num_particles=50, progress=False).elbo)
+    assert torch.equal(*found)

@@ -11,12 +11,15 @@ import pyro.distributions as dist
 import pyro.poutine as poutine
 import pytest
 import torch
+from pyro.infer.autoguide import AutoNormal
 from torch import nn
 from torch.distributions import constraints
 
+import pyrovae as pv
 from pyrovae.base.errors import InputError
 from pyrovae.pairs.context import (
     Scoped,
+    check_one_dtype,
     double_precision,
     evaluation_mode,
     home_device,
@@ -25,6 +28,7 @@ from pyrovae.pairs.context import (
     own_scope,
     preserve_modes,
     quiet_numerics,
+    sets_up_later,
     used_modules,
 )
 from pyrovae.pairs.traces import plain_traces, site_log_prob
@@ -382,3 +386,115 @@ def test_what_is_called_without_being_named_is_widened_too(monkeypatch):
     with double_precision(program, program):
         assert program(torch.zeros(2, 3)).dtype == torch.float64
     assert module.weight.dtype == torch.float32
+
+
+# ----------------------------------------------------------------------------------------------- labels as reals
+
+LABELS = torch.tensor([0.0, 2.0, 1.0])
+WANTING_WHOLE = {
+    "embedding": lambda x, y: nn.Embedding(3, 2)(y),
+    "one-hot": lambda x, y: nn.functional.one_hot(y, 3),
+    "gather": lambda x, y: x.new_zeros(3).gather(0, y),
+    "take": lambda x, y: x.new_zeros(3).take(y),
+    "index": lambda x, y: x.new_zeros(3)[y],
+    "cross entropy": lambda x, y: nn.functional.cross_entropy(x.new_zeros(3, 3), y),
+}
+
+
+@pytest.mark.parametrize("use", WANTING_WHOLE.values(), ids=WANTING_WHOLE)
+def test_labels_that_are_real_are_named(use):
+    args = torch.full((3, 2), 0.3), LABELS
+    with pytest.raises((RuntimeError, IndexError)) as failure:
+        use(*args)
+    message = r"argument 2 of the data is float32: give labels as labels\.long\(\)$"
+    with pytest.raises(InputError, match=message):
+        check_one_dtype(failure.value, use, use, args)
+    with pytest.raises(InputError, match=r"^the programs give real numbers .*: give indices\.long\(\) there$"):
+        check_one_dtype(failure.value, use, use, args[:1])
+
+
+@pytest.mark.parametrize(
+    "use",
+    [lambda: nn.Linear(3, 2)(LABELS.long()), lambda: LABELS.long() @ LABELS, lambda: nn.Linear(3, 2).double()(LABELS)],
+    ids=["long data", "dot", "double"],
+)
+def test_two_dtypes_that_meet_are_no_labels(use):
+    with pytest.raises(RuntimeError) as failure:
+        use()
+    with pytest.raises(InputError, match=r"tensors of two dtypes meet"):
+        check_one_dtype(failure.value, len, len, [LABELS])
+
+
+def test_a_measurement_names_labels_that_are_real():
+    table = nn.Embedding(3, 1)
+
+    def model(x, y):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(table(y)[:, 0], 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x, y):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x, 1.0))
+
+    with pytest.raises(InputError, match=r"argument 2 of the data is float32: give labels as labels\.long\(\)$"):
+        pv.evaluate(model, guide, (torch.full((3,), 0.3), LABELS), num_particles=10)
+
+
+def test_what_a_family_works_out_inside_is_forgotten_however_often_it_was_seen():
+    class Encoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.prior = dist.Categorical(logits=torch.zeros(3))
+
+        def forward(self, x):
+            return x
+
+    encoder = Encoder()
+
+    def program(x):
+        return encoder.prior.probs, encoder(x)  # the call looks at the family again, its probs made
+
+    with double_precision(program, program):
+        assert program(torch.zeros(1))[0].dtype == torch.float64
+    assert "probs" not in vars(encoder.prior) and encoder.prior.probs.dtype == torch.float32
+
+
+def test_no_more_than_so_many_bytes_are_doubled():
+    net = nn.Linear(10, 10)
+    with pytest.raises(MemoryError), double_precision(net, net, 400):
+        pass
+    assert {p.dtype for p in net.parameters()} == {torch.float32} and torch.get_default_dtype() == torch.float32
+    with double_precision(net, net, 440):
+        assert {p.dtype for p in net.parameters()} == {torch.float64}
+
+
+def test_guides_that_their_first_run_sets_up():
+    lazy = AutoNormal(guide)
+    assert sets_up_later(guide, lazy) and sets_up_later(guide, lambda x: lazy(x)) and not sets_up_later(guide, guide)
+    with own_scope(guide, lazy):
+        lazy(torch.zeros(3))
+    assert not sets_up_later(guide, lazy)
+
+
+def test_modules_named_through_a_file_are_found():
+    held = types.ModuleType("held_nets")
+    held.net, sys.modules["held_nets"] = nn.Linear(2, 2), held
+
+    def program(x):
+        import held_nets
+
+        return held_nets.net.weight @ x
+
+    try:
+        assert modules_of(program) == [held.net]
+    finally:
+        del sys.modules["held_nets"]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_script_modules_stay_as_they_are():
+    scripted = torch.jit.script(nn.Linear(2, 2))
+    with pytest.raises(InputError, match="TorchScript"), double_precision(scripted, scripted):
+        pass
+    assert scripted.weight.dtype == torch.float32 and scripted(torch.zeros(1, 2)).dtype == torch.float32

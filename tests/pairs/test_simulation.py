@@ -197,3 +197,16 @@ def test_factors_are_refused():
     case = ZOO["factor"]()
     with pytest.raises(InputError, match="is a factor"):
         simulate(case.model, case.args, slice(0, 4))
+
+
+def test_named_values_are_no_observations():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.arange(3.0), 1.0).to_event(1))
+            mean = pyro.deterministic("mean", 2 * z)
+            pyro.sample("x", dist.Normal(mean, 1e-6).to_event(1), obs=x)
+
+    torch.manual_seed(0)
+    drawn = simulate(model, (TWO,), slice(0, 5))
+    assert drawn.latents.keys() == {"z"}
+    torch.testing.assert_close(drawn.args[0], 2 * drawn.latents["z"], rtol=0, atol=1e-4)

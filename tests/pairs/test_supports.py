@@ -86,6 +86,25 @@ def test_data_outside_a_support_come_with_advice(fn, value, message):
         supports.check_support("x", site)
 
 
+WORDS = {  # distribution -> its support in words, and where it ends
+    "equal bounds": (dist.Pareto(torch.ones(3), 2.0), "from 1", (1.0, None)),
+    "bounds by row": (dist.Pareto(torch.tensor([2.0, 0.5]), 2.0), "from 0.5 to 2 and more", ([2.0, 0.5], None)),
+    "open": (dist.LogNormal(torch.zeros(2), 1.0), "above 0", (0.0, None)),
+    "interval": (dist.Uniform(torch.zeros(2), 3.0).to_event(1), "0 to 3", (0.0, 3.0)),
+    "counts": (dist.Poisson(torch.ones(2)), "whole numbers from 0", (None, None)),
+    "classes": (dist.Categorical(torch.ones(4)), "0 to 3, whole numbers", (None, None)),
+    "reals": (dist.Normal(torch.zeros(2), 1.0), "finite reals", (None, None)),
+    "simplex": (dist.Dirichlet(torch.ones(3)), "Simplex()", (0.0, 1.0)),
+}
+
+
+@pytest.mark.parametrize(("fn", "words", "bounds"), WORDS.values(), ids=WORDS)
+def test_a_support_in_words_and_its_ends(fn, words, bounds):
+    assert supports.support_text(supports.layers(fn)[-1]) == words
+    for found, end in zip(supports.ends(fn.support), bounds, strict=True):
+        assert found is None if end is None else bool((torch.as_tensor(found) == torch.tensor(end)).all())
+
+
 def test_documents_of_unlike_length_are_counts_of_their_own_number_of_words():
     """As topic models are written: Multinomial(probs=...) without a count has the density of the row's own total."""
     counts, probs = torch.tensor([[3.0, 1.0, 0.0], [0.0, 7.0, 2.0]]), torch.tensor([0.5, 0.3, 0.2])

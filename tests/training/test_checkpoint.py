@@ -14,8 +14,8 @@ from torch import nn
 import pyrovae as pv
 from pyrovae.base import storage
 from pyrovae.training import loop
-from pyrovae.training.checkpoint import history_csv, read_history
-from pyrovae.training.optimizers import adam
+from pyrovae.training.checkpoint import Progress, history_csv, read_history, restore, save
+from pyrovae.training.optimizers import Joint, adam
 
 
 def test_a_history_reads_back_exactly():
@@ -224,12 +224,26 @@ def test_a_pair_with_parameters_of_each_datum_is_loaded(tmp_path):
     assert torch.equal(back.guide.scope["params"]["loc"], fitted.guide.scope["params"]["loc"])
 
 
+def test_noise_is_kept_of_the_device_that_trains(tmp_path, monkeypatch):
+    """And goes on where the run is resumed, another device or the same."""
+    noise = {device: torch.full((16,), number, dtype=torch.uint8) for number, device in enumerate(["cuda:0", "cuda:1"])}
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device="cuda:0": noise[device])
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device="cuda:0": noise.update({device: state}))
+    with pyro.get_param_store().scope(), storage.locked(tmp_path):
+        save(tmp_path, Progress(), {"device": "cuda:1"}, {}, [], Joint(adam()))
+        for device in ("cuda:1", "cuda:0"):
+            noise[device] = torch.zeros(16, dtype=torch.uint8)
+            restore(tmp_path, {"device": device}, [], Joint(adam()))
+            assert (noise[device] == 1).all()
+
+
 OTHERS = {
     "SGD": (lambda ps: torch.optim.SGD(ps, lr=1e-3), "the state kept there is of another optimizer than SGD"),
     "Adagrad": (lambda ps: torch.optim.Adagrad(ps, lr=1e-3), "another optimizer than Adagrad"),
     "NAdam": (lambda ps: torch.optim.NAdam(ps, lr=1e-3), "another optimizer than NAdam"),
     "other betas": (lambda ps: torch.optim.Adam(ps, lr=1e-3, betas=(0.8, 0.9)), r"fitted with betas = .*0\.9, 0\.999"),
-    "AdamW": (lambda ps: torch.optim.AdamW(ps, lr=1e-3), "fitted with decoupled_weight_decay = False, not True"),
+    "AdamW": (lambda ps: torch.optim.AdamW(ps, lr=1e-3), "another optimizer than AdamW: .* fitted with, Adam$"),
     "Pyro's": (pyro.optim.Adam({"lr": 1e-3}), "was fitted with a function parameters -> optimizer"),
 }
 

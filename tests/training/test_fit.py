@@ -208,3 +208,28 @@ def test_on_cuda_the_fit_agrees_with_the_cpu():
     other = pv.evaluate(vae.model, vae.guide, x, num_particles=200)
     se = (report.mc_se_log_evidence**2 + other.mc_se_log_evidence**2).sum().sqrt() / len(x)
     assert abs(report.log_evidence.mean() - other.log_evidence.mean()) < 4 * se
+
+
+def test_lazy_modules_are_drawn_by_the_seed():
+    x, found = torch.ones(20, 3), []
+    for state in (1, 2):
+        torch.manual_seed(state)
+        net = torch.nn.LazyLinear(2)
+
+        def model(x):
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(0.0, 1.0))
+                pyro.sample("x", dist.Normal(z[:, None], 1.0).expand([len(x), 3]).to_event(1), obs=x)
+
+        def guide(x, net=net):
+            loc, scale = net(x).unbind(-1)
+            pyro.module("net", net)
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(loc, scale.exp()))
+
+        before = torch.get_rng_state()
+        found.append(
+            pv.fit(model, guide, x, epochs=1, batch_size=20, compile=False, progress=False).history[-1]["elbo"]
+        )
+        assert torch.equal(before, torch.get_rng_state())
+    assert found[0] == found[1]

@@ -6,7 +6,7 @@ import torch
 
 from pyrovae.base.errors import InputError
 from pyrovae.training.checkpoint import restore_optimizer
-from pyrovae.training.optimizers import Adam, Joint, adam, is_adam
+from pyrovae.training.optimizers import Adam, Joint, adam, is_adam, state_of
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +59,69 @@ def test_state_goes_into_a_fresh_optimizer(name):
     restore_optimizer(second, first.get_state())
     steps(second, p, 3)
     assert torch.equal(p, whole)
+
+
+MORE_KINDS = {  # (torch's class, Pyro's of it)
+    "Adam": (torch.optim.Adam, pyro.optim.Adam),
+    "AdamW": (torch.optim.AdamW, pyro.optim.AdamW),
+    "RAdam": (torch.optim.RAdam, pyro.optim.RAdam),
+    "Adamax": (torch.optim.Adamax, pyro.optim.Adamax),
+}
+
+
+def stepped(kind, by, rate=0.1):
+    """An optimizer of a kind after one step, and a fresh one."""
+    torchs, pyros = MORE_KINDS[kind]
+    first, second = (Joint(lambda ps: torchs(ps, lr=rate)) if by == "torch" else pyros({"lr": rate}) for _ in "12")
+    p = parameter(1.0)
+    p.grad = torch.tensor(1.0)
+    first([p])
+    return first, second
+
+
+def groups_of(state):
+    return (state if "param_groups" in state else state["p0"])["param_groups"]
+
+
+@pytest.mark.parametrize("by", ["torch", "pyro"])
+@pytest.mark.parametrize("kind", ["Adam", "AdamW"])
+def test_a_state_of_another_version_of_torch_is_taken(kind, by):
+    """Versions differ by a setting: what the state has not is torch's to add, what it has more stays there."""
+    first, second = stepped(kind, by)
+    state = state_of(first)
+    for group in groups_of(state):
+        del group["decoupled_weight_decay"]
+        group["of_a_later_version"] = None
+    restore_optimizer(second, state)
+    (group,) = groups_of(second.get_state())
+    assert group["decoupled_weight_decay"] == (kind == "AdamW") and group["lr"] == 0.1
+
+
+def test_a_setting_that_the_state_has_not_is_not_dropped():
+    first, state = Joint(lambda ps: torch.optim.Adam(ps, amsgrad=True)), state_of(stepped("Adam", "torch", 1e-3)[0])
+    del groups_of(state)[0]["amsgrad"]
+    with pytest.raises(InputError, match="was fitted with amsgrad = False, not True"):
+        restore_optimizer(first, state)
+
+
+@pytest.mark.parametrize("by", ["torch", "pyro"])
+@pytest.mark.parametrize("kind", ["AdamW", "RAdam", "Adamax"])
+def test_a_state_of_another_class_is_refused(kind, by):
+    state = state_of(stepped("Adam", by)[0])
+    with pytest.raises(InputError, match=rf"of another optimizer than {kind}: .* fitted with, Adam$"):
+        restore_optimizer(stepped(kind, by)[1], state)
+
+
+@pytest.mark.parametrize("kind", ["RAdam", "Adamax"])
+def test_a_state_from_before_its_class_was_stored(kind):
+    """Is known by the names of its settings: taken by its own optimizer, refused by another."""
+    first, second = stepped("Adam", "torch")
+    state = state_of(first)
+    del state["class"]
+    restore_optimizer(second, state)
+    assert second.get_state() == first.get_state()
+    with pytest.raises(InputError, match=rf"of another optimizer than {kind}: .* fitted with$"):
+        restore_optimizer(stepped(kind, "torch")[1], state)
 
 
 # ---------------------------------------------------------------------------------------------- Adam as a function

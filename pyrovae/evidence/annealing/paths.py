@@ -80,7 +80,8 @@ def state_at(path: Path, u: Tensor) -> State:
     """Densities and gradients at points (K, n, D)."""
     u = u.detach().requires_grad_()
     with torch.enable_grad():
-        log_start, log_ratio = path.densities(u)
+        nothing = 0 * u.sum(-1)  # a density may be constant, as a uniform guide's is
+        log_start, log_ratio = (log_density + nothing for log_density in path.densities(u))
         (slope_start,) = torch.autograd.grad(log_start.sum(), u, retain_graph=True)
         (slope_ratio,) = torch.autograd.grad(log_ratio.sum(), u)
     return State(u.detach(), log_start.detach(), log_ratio.detach(), slope_start, slope_ratio)

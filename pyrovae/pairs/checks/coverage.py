@@ -7,15 +7,17 @@ from typing import Any
 import pyro
 import torch
 from torch import Tensor
-from torch.distributions import constraints
 
 from pyrovae.base.errors import InputError
 from pyrovae.pairs.checks.weights import is_function
 from pyrovae.pairs.handlers import Placed
 from pyrovae.pairs.structure import Structure
 from pyrovae.pairs.supports import (
+    base_measure,
     bounds,
+    ends,
     innermost,
+    is_known,
     is_narrowed,
     latent_support,
     layers,
@@ -24,15 +26,18 @@ from pyrovae.pairs.supports import (
     support_text,
     whole_line,
 )
-from pyrovae.pairs.terms import to_rows
+from pyrovae.pairs.terms import latent_log_prob, to_rows
 from pyrovae.pairs.traces import Program, TracePair, site_log_prob, sites_of
 
 NUM_DRAWS = 1000  # of each site, over all data
+MOST_CLASSES = 100  # that are looked at one by one
 UNDERFLOW = 0.01  # of the prior's draws may lie so far out in the guide's support that its density there is zero
-ON_EDGE = 1e-3  # of the draws may lie on the edge of their support
+ON_EDGE = 0.005  # of the draws may lie on the edge of their support
 
 
-def check_guide_covers(model: Program, args: Sequence[Any], run: TracePair, structure: Structure) -> None:
+def check_guide_covers(
+    model: Program, args: Sequence[Any], run: TracePair, structure: Structure, num_draws: int = NUM_DRAWS
+) -> None:
     """Looks whether draws of the prior are such as the guide can draw, where the likelihood allows them.
 
     Raises:
@@ -42,13 +47,14 @@ def check_guide_covers(model: Program, args: Sequence[Any], run: TracePair, stru
         ours, theirs = run.drawn[name], site
         if is_function(ours) or (whole_line(ours["fn"]) and whole_line(theirs["fn"])):
             continue
-        draws = theirs["fn"].sample((-(-NUM_DRAWS // _num_data(theirs, structure)),))
-        missed = ~_can_draw(ours, draws) & ~_near_edge(theirs, draws)
+        draws = _sample(theirs, structure, num_draws)
+        num_sampled, draws = len(draws), torch.cat([draws, *_beyond(ours, theirs)])
+        missed = ~_can_draw(ours, draws, theirs) & ~_near_edge(theirs, draws)
         if missed.any():
             by_datum = _of_data(missed, structure)
             found = draws.gather(0, _first(missed, draws))[0]
             if _matters(model, args, {**_values(run), name: found}, by_datum, structure):
-                raise InputError(_missed(name, ours, theirs, missed, by_datum))
+                raise InputError(_missed(name, ours, theirs, missed[:num_sampled], by_datum))
 
 
 def check_guide_inside(run: TracePair, structure: Structure) -> None:
@@ -58,7 +64,7 @@ def check_guide_inside(run: TracePair, structure: Structure) -> None:
         supports = [str(latent_support(fn)) for fn in (ours["fn"], site["fn"])]
         if is_function(ours) or (supports[0] == supports[1] and not is_narrowed(layers(site["fn"])[-1])):
             continue
-        draws = ours["fn"].sample((-(-NUM_DRAWS // _num_data(site, structure)),))
+        draws = _sample(ours, structure, NUM_DRAWS)
         outside = possible({**site, "value": draws})
         if outside is not None and not outside.all():
             family, prior = (type(layers(found["fn"])[-1]).__name__ for found in (ours, site))
@@ -70,15 +76,16 @@ def check_guide_inside(run: TracePair, structure: Structure) -> None:
             )
 
 
-def check_off_edges(run: TracePair, structure: Structure) -> None:
+def check_off_edges(run: TracePair, structure: Structure, num_draws: int = NUM_DRAWS) -> None:
     """Raises InputError, naming the site, if draws of the guide pile up where their number format ends."""
     for name, site in run.drawn.items():
         support = latent_support(site["fn"])
         if is_function(site) or not _has_edges(support):
             continue
-        draws = site["fn"].sample((-(-NUM_DRAWS // _num_data(site, structure)),))
-        fraction = float((_on_edge(support, draws) & scored(site, draws, 0)).double().mean())
-        if fraction > ON_EDGE:
+        draws = _sample(site, structure, num_draws)
+        on_edge = _on_edge(support, draws) & scored(site, draws, 0)
+        fraction = float(on_edge.double().mean())
+        if _exceeds(int(on_edge.sum()), on_edge.numel(), ON_EDGE):
             family, dtype = type(layers(site["fn"])[-1]).__name__, str(draws.dtype).removeprefix("torch.")
             raise InputError(
                 f"site '{name}': {fraction:.1%} of the guide's draws ({family}) lie on the edge of their support in "
@@ -99,19 +106,68 @@ def _near_edge(site: Any, draws: Tensor) -> Tensor:
     return near.flatten(batch_dim).any(-1) if near.dim() > batch_dim else near
 
 
-def _can_draw(site: Any, draws: Tensor) -> Tensor:
-    """Where a site gives values (n, *batch, *event) a density: (n, *batch); in its support, few may lie too far out."""
+def _sample(site: Any, structure: Structure, num_draws: int) -> Tensor:
+    """Values of a site, so many over all data: (n, *batch, *event)."""
+    return site["fn"].sample((-(-num_draws // int(site["fn"].batch_shape[structure.dim])),))
+
+
+def _beyond(ours: Any, theirs: Any) -> list[Tensor]:
+    """Values of the prior just beyond the guide's support, and of classes it never draws, each (1, *batch, *event).
+
+    However seldom the prior draws them, a datum may lie there.
+    """
+    value, found = theirs["value"], list[Tensor]()
+    base, single = layers(ours["fn"])[-1], innermost(latent_support(ours["fn"]))
+    if isinstance(base, torch.distributions.Categorical):
+        num_classes = (
+            layers(theirs["fn"])[-1].param_shape[-1] if hasattr(layers(theirs["fn"])[-1], "param_shape") else 0
+        )
+        found = [torch.full_like(value, float(one)) for one in range(min(num_classes, 100))]
+    elif isinstance(base, torch.distributions.Bernoulli):
+        found = [torch.zeros_like(value), torch.ones_like(value)]
+    elif single is not None and not isinstance(base, torch.distributions.MixtureSameFamily):
+        discrete = getattr(single, "is_discrete", False)
+        for bound, sign in zip(bounds(single), (-1, 1), strict=True):
+            bound = None if bound is None else torch.as_tensor(bound, dtype=value.dtype, device=value.device)
+            if bound is not None and (bound.dim() == 0 or bound.shape == value.shape):
+                found.append((bound + sign * (1.0 if discrete else 1e-3 * (1 + bound.abs()))).expand(value.shape))
+    allowed = [possible({**theirs, "value": one}) for one in found]
+    event_dim = len(theirs["fn"].event_shape)
+    kept = []
+    for one, inside in zip(found, allowed, strict=True):
+        if inside is None:
+            kept.append(one[None])
+        elif inside.any():
+            kept.append(torch.where(inside.reshape(inside.shape + (1,) * event_dim), one, value)[None])
+    return kept
+
+
+def _exceeds(count: int, num_draws: int, fraction: float) -> bool:
+    """Whether so many of the draws are more than a fraction by 4 standard errors, and so not by chance."""
+    return count > num_draws * fraction + 4 * (num_draws * fraction) ** 0.5
+
+
+def _can_draw(site: Any, draws: Tensor, prior: Any) -> Tensor:
+    """Where a site gives values (n, *batch, *event) of the prior a density: (n, *batch).
+
+    In the guide's support a few may lie so far out that a density underflows; of the prior's own family all may.
+    """
     event_dim = len(site["fn"].event_shape)
     inside = possible({**site, "value": draws})
     if inside is None:
         inside = torch.ones(draws.shape[: draws.dim() - event_dim], dtype=torch.bool, device=draws.device)
+    base, family = layers(site["fn"])[-1], type(layers(prior["fn"])[-1])
+    is_mass = base_measure(site["fn"]) == "mass"
+    if type(base) is family and is_known(base) and not is_narrowed(base) and not is_mass:
+        return inside
     harmless = torch.where(inside.reshape(inside.shape + (1,) * event_dim), draws, site["value"].to(draws))
     with pyro.validation_enabled(False):
         try:
-            scored_there = site_log_prob({**site, "value": harmless}) > -math.inf  # false for a NaN
-            return inside & (scored_there | ((~scored_there & inside).double().mean() < UNDERFLOW))
+            silent = inside & ~(site_log_prob({**site, "value": harmless}) > -math.inf)  # a NaN too
         except (NotImplementedError, KeyError, ValueError):  # a flow without an inverse
             return inside
+    far_out = not is_mass and not _exceeds(int(silent.sum()), silent.numel(), UNDERFLOW)
+    return inside if far_out else inside & ~silent
 
 
 def _first(missed: Tensor, draws: Tensor) -> Tensor:
@@ -123,19 +179,21 @@ def _first(missed: Tensor, draws: Tensor) -> Tensor:
 def _matters(
     model: Program, args: Sequence[Any], values: dict[str, Tensor], rows: Tensor, structure: Structure
 ) -> bool:
-    """Whether the likelihood allows these latents for one of some rows."""
+    """Whether the model allows these latents for one of some rows."""
     with pyro.validation_enabled(False):
-        found = sites_of(Placed(values)(model), *args)
-        observed = [site for site in found.values() if site["is_observed"]]
-        log_likelihood = torch.stack([to_rows(site_log_prob(site), structure.dim) for site in observed]).sum(0)
-    return bool((log_likelihood[rows] != -math.inf).any())
+        found = sites_of(Placed(values)(model), *args).values()
+        log_probs = [site_log_prob(site) if site["is_observed"] else latent_log_prob(site) for site in found]
+        log_joint = torch.stack([to_rows(log_prob, structure.dim) for log_prob in log_probs]).sum(0)
+    return bool((log_joint[rows] > -math.inf).any())
 
 
 def _missed(name: str, ours: Any, theirs: Any, missed: Tensor, by_datum: Tensor) -> str:
     guide, prior = (layers(site["fn"])[-1] for site in (ours, theirs))
+    fraction = missed.double().mean()
+    how_many = f"{fraction:.2%} of the prior's draws" if fraction else "what the prior seldom draws"
     return (
         f"site '{name}': the guide ({type(guide).__name__}, {support_text(guide)}) cannot draw all that the prior "
-        f"({type(prior).__name__}, {support_text(prior)}) can: {missed.double().mean():.0%} of the prior's draws, for "
+        f"({type(prior).__name__}, {support_text(prior)}) can: {how_many}, for "
         f"{int(by_datum.sum())} of {len(by_datum)} data, would have an infinite weight, and importance sampling misses "
         f"them without a sign. Give '{name}' the prior's support in the guide"
     )
@@ -143,10 +201,6 @@ def _missed(name: str, ours: Any, theirs: Any, missed: Tensor, by_datum: Tensor)
 
 def _values(run: TracePair) -> dict[str, Tensor]:
     return {name: site["value"] for name, site in run.latent.items()}
-
-
-def _num_data(site: Any, structure: Structure) -> int:
-    return int(site["fn"].batch_shape[structure.dim])
 
 
 def _of_data(table: Tensor, structure: Structure) -> Tensor:
@@ -158,15 +212,17 @@ def _of_data(table: Tensor, structure: Structure) -> Tensor:
 
 
 def _has_edges(support: Any) -> bool:
-    base = innermost(support)
-    return isinstance(base, constraints._Simplex) or (not base.is_discrete and bounds(base) != (None, None))
+    """Whether a support has ends, known for each draw: those of a mixture's components are not."""
+    mixed = type(support).__name__ == "MixtureSameFamilyConstraint"
+    found = [end for end in ends(innermost(support)) if end is not None]
+    return bool(found) and not (mixed and any(isinstance(end, Tensor) and end.dim() for end in found))
 
 
 def _on_edge(support: Any, draws: Tensor, near: float | None = None) -> Tensor:
     """Where draws are the last numbers before the end of their support, or within ``near`` of it."""
     base, numbers = innermost(support), torch.finfo(draws.dtype)
     below, above = (numbers.tiny, numbers.eps) if near is None else (near, near)
-    low, high = (0.0, 1.0) if isinstance(base, constraints._Simplex) else bounds(base)
+    low, high = ends(base)
     edge = torch.zeros_like(draws, dtype=torch.bool)
     if low is not None:
         edge = edge | (draws <= low + below)

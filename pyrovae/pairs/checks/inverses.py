@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.distributions import ComposeTransform
 
-from pyrovae.base.errors import InputError
+from pyrovae.base.errors import InputError, first_line
+from pyrovae.base.memory import out_of_memory
 from pyrovae.base.random import preserve_rng_state
 from pyrovae.pairs.supports import layers
 from pyrovae.pairs.traces import site_log_prob
@@ -31,6 +32,8 @@ def check_density_at(name: str, site: Any) -> None:
         try:
             again = site_log_prob({**site, "value": value.clone()})
         except (ArithmeticError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+            if out_of_memory(error):
+                raise
             what, cause = _culprit(site["fn"], value.clone(), error)
             raise InputError(f"site '{name}' of the guide: {what} {cause}, {ADVICE}") from error
     if not torch.allclose(log_prob, again, rtol=1e-3, atol=1e-2, equal_nan=True):
@@ -50,8 +53,10 @@ def _culprit(fn: Any, value: Tensor, error: Exception) -> tuple[str, str]:
         except (KeyError, NotImplementedError):
             return type(transform).__name__, "has no inverse"
         except Exception as failure:
-            return type(transform).__name__, f"cannot be inverted ({_first_line(failure)})"
-    return type(base).__name__, f"cannot score what it did not draw ({_first_line(error)})"
+            if out_of_memory(failure):
+                raise
+            return type(transform).__name__, f"cannot be inverted ({first_line(failure)})"
+    return type(base).__name__, f"cannot score what it did not draw ({first_line(error)})"
 
 
 def _flat(transforms: Any) -> list[Any]:
@@ -60,7 +65,3 @@ def _flat(transforms: Any) -> list[Any]:
     for transform in transforms:
         found += _flat(transform.parts) if isinstance(transform, ComposeTransform) else [transform]
     return found
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -19,7 +19,7 @@ from pyrovae.pairs.handlers import Placed
 from pyrovae.pairs.structure import Structure
 from pyrovae.pairs.supports import to_support
 from pyrovae.pairs.terms import SiteTerms, read_terms, to_rows
-from pyrovae.pairs.traces import Program, TracePair, each_batched, num_rows, site_log_prob, sites_of
+from pyrovae.pairs.traces import Program, TracePair, each_batched, num_rows, site_log_prob, sites, sites_of
 
 CHANGES = (
     "site '{name}' of the {program}: its log density changes from run to run at the same draws, so it is not the "
@@ -41,8 +41,7 @@ def check_repeatable(model: Program, guide: Program, args: Sequence[Any], run: T
     Raises:
         InputError: naming the site, if its log density there is another: it is random beyond the sites.
     """
-    draws = {name: site["value"] for name, site in run.drawn.items()}
-    terms, again = _terms(run, structure), _terms_at(model, guide, args, draws, structure)
+    terms, again = _terms(run, structure), _terms_at(model, guide, args, run.draws, structure)
     if again is None:
         return
     for role in ("guide", "prior", "likelihood"):
@@ -58,7 +57,7 @@ def look_across_rows(
     terms, leaning, placed = _terms(run, structure), None, None
     for kept, taken, index in _neighbours(num_rows(args)):
         exchanged = each_batched(args, lambda arg: arg[index.to(arg.device)])  # noqa: B023
-        draws = {name: _exchanged(site, structure, index) for name, site in run.drawn.items()}
+        draws = _taken(run, structure, index)
         others = _terms_at(model, guide, exchanged, draws, structure)
         # A guide may read the data of all rows: whatever it makes of them is a proposal for each. Draws it may not.
         beside = _terms_at(model, guide, args, draws, structure)
@@ -68,6 +67,12 @@ def look_across_rows(
             leaning = leaning or _differing(before, after, kept, kept)
         for before, after in zip(terms, others, strict=True):
             placed = placed or _differing(before, after, index[taken], taken)
+    if num_rows(args) > 1 and placed is None:  # every second row by itself: a program may read how many there are
+        half = torch.arange(0, num_rows(args), 2)
+        few = each_batched(args, lambda arg: arg[half.to(arg.device)])
+        alone = _terms_at(model, guide, few, _taken(run, structure, half), structure)
+        for before, after in zip(terms[:2], alone[:2] if alone else (), strict=alone is not None):
+            leaning = leaning or _differing(before, after, half, slice(None))
     return Looks(leaning, placed)
 
 
@@ -107,13 +112,13 @@ def check_moves(guide: Program, args: Sequence[Any], run: TracePair, structure: 
     draws = {name: run.drawn[name]["value"].detach().requires_grad_() for name in extra}
     with torch.enable_grad(), pyro.validation_enabled(False):
         found = sites_of(Placed(draws)(guide), *args)
-        reals, log_jacobian = [], torch.zeros(num_rows(args))
+        reals, log_jacobians = [], []
         for name in names:
             move, value = to_support(run.latent[name]["fn"]), found[name]["value"]
             real = move.inv(value)
             reals.append(_by_datum(real, found[name], structure))
             each = _by_datum(move.log_abs_det_jacobian(real, value), found[name], structure)
-            log_jacobian = log_jacobian + each.sum(-1)
+            log_jacobians.append(each.sum(-1))
         points = torch.cat(reals, -1)
         rows = [torch.autograd.grad(u.sum(), [*draws.values()], retain_graph=True) for u in points.unbind(-1)]
     jacobian = torch.stack(
@@ -124,7 +129,7 @@ def check_moves(guide: Program, args: Sequence[Any], run: TracePair, structure: 
         -2,
     )
     stated = sum(to_rows(site_log_prob(found[name]), structure.dim) for name in names)
-    expected = -torch.linalg.slogdet(jacobian.double()).logabsdet - log_jacobian.detach()
+    expected = -torch.linalg.slogdet(jacobian.double()).logabsdet - torch.stack(log_jacobians).sum(0).detach()
     if not torch.allclose(torch.as_tensor(stated).double(), expected.double(), rtol=1e-3, atol=1e-2):
         raise InputError(
             f"site '{names[0]}' of the guide is a point that is moved from '{extra[0]}', but the log_density of its "
@@ -148,10 +153,13 @@ def _neighbours(rows: int) -> list[tuple[Tensor, Tensor, Tensor]]:
     return [(even, odd, by_even), (odd, even, by_odd)] if rows > 1 else []
 
 
-def _exchanged(site: Any, structure: Structure, index: Tensor) -> Tensor:
-    """A site's draws, standing at other rows."""
-    value, event_dim = site["value"], len(site["fn"].event_shape)
-    return value.index_select(value.dim() - event_dim + structure.dim, index.to(value.device))
+def _taken(run: TracePair, structure: Structure, index: Tensor) -> dict[str, Tensor]:
+    """All that the guide drew, the draws of other rows at each row."""
+    found = {}
+    for name, site in sites(run.guide, moved=True).items():
+        value, event_dim = site["value"], len(site["fn"].event_shape)
+        found[name] = value.index_select(value.dim() - event_dim + structure.dim, index.to(value.device))
+    return found
 
 
 def _terms_at(
@@ -174,9 +182,11 @@ def _terms(run: TracePair, structure: Structure) -> SiteTerms:
 
 def _differing(before: dict[str, Tensor], after: dict[str, Tensor], rows: Any, others: Any) -> str | None:
     """The first site whose terms at some rows are not those of other rows in another run."""
-    for name, table in before.items():
-        tolerance = 1e-10 if table.dtype == torch.float64 else 1e-5
-        first, second = table[rows], after[name][others] if name in after else table.new_full((), torch.nan)
-        if not torch.allclose(first, second, rtol=tolerance, atol=10 * tolerance, equal_nan=True):
+    for name in dict.fromkeys([*before, *after]):
+        first, *second = [run[name][at] for run, at in ((before, rows), (after, others)) if name in run]
+        # A run may have fewer sites, steps up to its longest row: they count for nothing.
+        other = second[0] if second else torch.zeros_like(first)
+        tolerance = 1e-10 if first.dtype == torch.float64 else 1e-5
+        if not torch.allclose(first, other, rtol=tolerance, atol=10 * tolerance, equal_nan=True):
             return name
     return None

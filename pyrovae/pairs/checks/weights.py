@@ -12,8 +12,9 @@ import pyro.distributions as dist
 import torch
 
 from pyrovae.base.errors import InputError
+from pyrovae.base.random import preserve_rng_state
 from pyrovae.pairs.supports import base_measure, layers, scored, to_support
-from pyrovae.pairs.traces import TracePair
+from pyrovae.pairs.traces import TracePair, site_log_prob
 
 
 def check_masks_match(run: TracePair) -> None:
@@ -50,6 +51,29 @@ def check_measures_match(run: TracePair) -> None:
         )
 
 
+def check_transforms(run: TracePair) -> None:
+    """Raises InputError, naming the site, if a transform gives draws of a latent no density: it cannot be undone."""
+    for name, ours, theirs in _shared(run):
+        for site, program in ((ours, "model"), (theirs, "guide")):
+            base = layers(site["fn"])[-1]
+            if type(base).__name__ != "TransformedDistribution":
+                continue
+            for transform in base.transforms:
+                if not transform.bijective:
+                    raise InputError(
+                        f"site '{name}' of the {program}: {type(transform).__name__} is not one to one, so torch knows "
+                        "no density of what it gives. Take one that is (StickBreakingTransform onto a simplex), or a "
+                        "family of that support"
+                    )
+            with preserve_rng_state():
+                before = base.base_dist.sample((8,))
+            if not base.transforms[0].domain.check(before).all():
+                raise InputError(
+                    f"site '{name}' of the {program}: {type(base.transforms[0]).__name__} is not one to one on what "
+                    f"{type(layers(base.base_dist)[-1]).__name__} draws: no density is right. Take a base on its domain"
+                )
+
+
 def moves_of(run: TracePair) -> dict[str, str]:
     """Latent -> the auxiliary draw that the guide moves onto its support, as Pyro's AutoNormal does."""
     extra = {name: site for name, site in run.drawn.items() if name not in run.latent}
@@ -62,7 +86,7 @@ def moves_of(run: TracePair) -> dict[str, str]:
 
 
 def _is_moved(extra: Any, ours: Any, theirs: Any) -> bool:
-    """Whether a latent's value is the image of a draw under the transform onto the latent's support."""
+    """Whether a latent is the image of a draw under the transform onto its support, and says so of its density."""
     plates = [site["fn"].batch_shape for site in (extra, ours, theirs)]
     if not is_function(theirs) or plates[0] != plates[1] or plates[1] != plates[2]:
         return False
@@ -70,9 +94,12 @@ def _is_moved(extra: Any, ours: Any, theirs: Any) -> bool:
         move = to_support(ours["fn"])
     except NotImplementedError:
         return False
-    if extra["value"].shape != move.inv(theirs["value"]).shape or theirs["mask"] is not extra["mask"]:
+    real, value = extra["value"], theirs["value"]
+    if real.shape != move.inv(value).shape or theirs["mask"] is not extra["mask"]:
         return False
-    return torch.allclose(move(extra["value"]), theirs["value"])
+    log_jacobian = move.log_abs_det_jacobian(real, value).reshape(*plates[0], -1).sum(-1)
+    stated = site_log_prob({**theirs, "mask": None})
+    return torch.allclose(move(real), value) and torch.allclose(stated, -log_jacobian, rtol=1e-3, atol=1e-2)
 
 
 def check_auxiliary(run: TracePair) -> None:

@@ -147,7 +147,7 @@ REFUSED = {  # name: (model, guide, options, message)
         exponential_model,
         exponential_guide,
         {},
-        "site 'z': the guide \\(Exponential, from 0.0\\) cannot draw all that the prior",
+        "site 'z': the guide \\(Exponential, from 0\\) cannot draw all that the prior",
     ),
     "one-by-one": (exponential_model, exponential_model, {"vectorize": False}, "leave vectorize=False out"),
     "all-prior": (exponential_model, exponential_model, {"defensive": 1.0}, "from 0 to below 1; got 1.0"),

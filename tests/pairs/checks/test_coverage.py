@@ -170,3 +170,68 @@ def test_common_families_are_off_their_edges(guide):
     with isolated(*pair(guide, guide)) as (model, q, _):
         particles = Particles(model, q, (X,), strategy="vectorized")
         check_off_edges(particles.example, particles.structure)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_piles_up_little_is_not_refused_by_chance(seed):
+    """Jeffreys' prior has 3 of 10,000 draws on its edges in float32."""
+    jeffreys = lambda x: dist.Beta(0.5 * ones(x), 0.5)  # noqa: E731
+    torch.manual_seed(seed)
+    with isolated(*pair(jeffreys, jeffreys)) as (model, guide, _):
+        check = Particles(model, guide, (X,), strategy="vectorized").check_edges
+        for _ in range(20):
+            check()
+
+
+def test_a_family_covers_itself_however_heavy_its_tails():
+    pairs = pair(lambda x: dist.InverseGamma(0.01 * ones(x), 0.01), lambda x: dist.InverseGamma(2 * ones(x), 2.0))
+    with isolated(*pairs) as (model, guide, _):
+        Particles(model, guide, (X,), strategy="vectorized").check_supports()
+
+
+def test_a_logit_that_underflows_is_no_probability_of_zero():
+    programs = pair(
+        lambda x: dist.Categorical(logits=torch.tensor([0.0, -120.0]).expand(len(x), 2)),
+        lambda x: dist.Categorical(torch.ones(len(x), 2)),
+        lambda z: dist.Normal(z.float(), 1.0),
+    )
+    assert pv.evaluate(*programs, X, num_particles=200).elbo.isfinite().all()
+
+
+SELDOM = {  # prior, guide: what the guide cannot draw the prior seldom does, but a datum may lie there
+    "beyond four": (lambda x: dist.Normal(0 * x, 1.0), lambda x: dist.Uniform(0 * x - 4, 4.0)),
+    "a long tail": (lambda x: dist.Gamma(2 * ones(x), 1.0), lambda x: dist.Uniform(0 * x, 12.0)),
+    "large counts": (lambda x: dist.Poisson(ones(x)), lambda x: dist.Binomial(6, 0.5 * ones(x))),
+    "a rare class": (
+        lambda x: dist.Categorical(torch.tensor([0.6999, 0.3, 0.0001]).expand(len(x), 3)),
+        lambda x: dist.Categorical(torch.tensor([0.5, 0.5, 0.0]).expand(len(x), 3)),
+    ),
+    "a rare coin": (lambda x: dist.Bernoulli(1e-4 * ones(x)), lambda x: dist.Bernoulli(0 * x)),
+    "a logit of minus infinity": (
+        lambda x: dist.Categorical(torch.ones(len(x), 2)),
+        lambda x: dist.Categorical(logits=torch.tensor([0.0, -math.inf]).expand(len(x), 2)),
+    ),
+}
+
+
+@pytest.mark.parametrize(("prior", "guide"), SELDOM.values(), ids=SELDOM)
+def test_what_the_prior_seldom_draws_counts_too(prior, guide):
+    with pytest.raises(InputError, match=r"site 'z': the guide \(.*cannot draw all that the prior"):
+        pv.evaluate(*pair(prior, guide, lambda z: dist.Normal(z.float(), 1.0)), X, num_particles=50)
+
+
+def test_a_later_block_is_looked_at_too():
+    x = torch.tensor([0.0, 1.0, 0.5, -0.5, 2.0, 3.0, 2.5, 3.0])
+    programs = pair(lambda x: dist.Uniform(0 * x - 2, 2.0), lambda x: dist.Uniform(0 * x - 2, 1.0 + (x < 1.5).float()))
+    with pytest.raises(InputError, match="site 'z': the guide"):
+        pv.evaluate(*programs, x, num_particles=50, batch_size=4)
+
+
+def test_a_mixture_of_angles_is_an_angle():
+    def circular(x):
+        components = dist.VonMises(torch.tensor([-1.0, 1.0]).double().expand(len(x), 2), 2.0)
+        return dist.MixtureSameFamily(dist.Categorical(torch.ones(len(x), 2).double()), components)
+
+    report = pv.evaluate(*pair(circular, lambda x: dist.Normal(x, 2.5)), X, num_particles=20_000)
+    exact = log_evidence(circular(X[:1]), -math.pi, math.pi)
+    assert ((report.log_evidence - exact).abs() < 4 * report.mc_se_log_evidence).all()

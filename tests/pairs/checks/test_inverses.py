@@ -8,6 +8,7 @@ import torch
 
 import pyrovae as pv
 from pyrovae.base.errors import InputError
+from pyrovae.base.memory import out_of_memory
 from pyrovae.pairs.checks.inverses import check_density_at
 from pyrovae.pairs.traces import sites_of
 
@@ -81,6 +82,32 @@ def test_an_inverse_that_fails_says_how():
     site = site_of(lambda: [flows.affine_autoregressive(2, [16]).double()], X.double())
     with pytest.raises(InputError, match=r"AffineAutoregressive cannot be inverted \(.*dtype.*so its density at given"):
         check_density_at("z", site)
+
+
+def fails_with(*errors):
+    """A transform whose inverse fails, each time with the next of these."""
+    coming = iter(errors)
+
+    class Failing(torch.distributions.transforms.ExpTransform):
+        def _inverse(self, y):
+            raise next(coming)
+
+    return Failing(cache_size=1)
+
+
+FULL = {
+    "CUDA": (torch.OutOfMemoryError("CUDA out of memory"),),
+    "CPU": (RuntimeError("DefaultCPUAllocator: can't allocate memory"),),
+    "at the second look": (RuntimeError("another"), torch.OutOfMemoryError("CUDA out of memory")),
+}
+
+
+@pytest.mark.parametrize("errors", FULL.values(), ids=FULL)
+def test_memory_that_runs_out_is_no_missing_inverse(errors):
+    fn = dist.TransformedDistribution(dist.Normal(torch.zeros(4), 1.0), [fails_with(*errors)])
+    with pytest.raises(type(errors[-1]), match="memory") as found:
+        check_density_at("z", {"fn": fn, "value": None, "args": (), "kwargs": {}, "mask": None})
+    assert out_of_memory(found.value)
 
 
 class Off(torch.distributions.transforms.ExpTransform):

@@ -122,3 +122,33 @@ def test_rows_that_are_known_by_their_place_pass_where_they_keep_it():
 @pytest.mark.parametrize("num_data", [1, 2, 5])
 def test_batches_of_any_size_are_looked_at(num_data):
     assert len(pv.evaluate(model, guide, X[:num_data], num_particles=5)) == num_data
+
+
+def test_sequences_run_up_to_the_longest_row_of_a_batch():
+    """Fewer steps where long rows are exchanged for short ones: what is masked counts for nothing."""
+    lengths = torch.tensor([5, 2, 3, 3])
+    x = torch.randn(4, 5, generator=torch.Generator().manual_seed(1))
+
+    def run(x, lengths, scale, observed):
+        with pyro.plate("data", len(x)):
+            for t in range(int(lengths.max())):
+                with pyro.poutine.mask(mask=t < lengths):
+                    z = pyro.sample(f"z{t}", dist.Normal(x[:, t] / 2 if not observed else x.new_zeros(len(x)), scale))
+                    if observed:
+                        pyro.sample(f"x{t}", dist.Normal(z, 1.0), obs=x[:, t])
+
+    report = pv.evaluate(
+        lambda x, n: run(x, n, 1.0, True), lambda x, n: run(x, n, 0.8, False), (x, lengths), num_particles=4000
+    )
+    exact = (dist.Normal(0.0, 2**0.5).log_prob(x) * (torch.arange(5) < lengths[:, None])).sum(-1)
+    assert ((report.log_evidence - exact).abs() < 4 * report.mc_se_log_evidence).all()
+
+
+def test_a_prior_that_knows_the_size_of_the_batch_is_refused():
+    def sized(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(3), len(x) ** 0.5).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    with pytest.raises(InputError, match="site 'z': the log density of a row changes with the other rows"):
+        pv.evaluate(sized, guide, X, num_particles=5)

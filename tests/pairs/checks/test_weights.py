@@ -186,3 +186,88 @@ def test_a_transformed_guide_is_no_auxiliary_one():
             pyro.sample("z", dist.TransformedDistribution(base, [T.AffineTransform(0.0, 1.0)]))
 
     assert pv.evaluate(pair(normal, exact)[0], guide, X, num_particles=5).log_evidence.isfinite().all()
+
+
+def test_a_latent_may_read_the_auxiliary_draw_of_another():
+    """u ~ N(x/2, 1/2), s = exp(u), z ~ N(u, 1) in the guide: the weights are those of s ~ LogNormal and z ~ N(log s, 1)."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            s = pyro.sample("s", dist.LogNormal(torch.zeros(len(x)), 1.0))
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+            pyro.sample("x", dist.Normal(z, s + 0.5), obs=x)
+
+    def moving(x):
+        with pyro.plate("data", len(x)):
+            u = pyro.sample("u", dist.Normal(x / 2, 0.5), infer={"is_auxiliary": True})
+            pyro.sample("s", dist.Delta(u.exp(), log_density=-u))
+            pyro.sample("z", dist.Normal(u, 1.0))
+
+    def plain(x):
+        with pyro.plate("data", len(x)):
+            s = pyro.sample("s", dist.LogNormal(x / 2, 0.5))
+            pyro.sample("z", dist.Normal(s.log(), 1.0))
+
+    a, b = (pv.evaluate(model, guide, X, num_particles=4000) for guide in (moving, plain))
+    torch.testing.assert_close(a.log_evidence, b.log_evidence, rtol=0, atol=1e-4)
+    a, b = (
+        pv.gaps(model, guide, X, families=["full covariance"], num_particles=500, num_steps=20)
+        for guide in (moving, plain)
+    )
+    torch.testing.assert_close(a.elbo["guide"], b.elbo["guide"], rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("measure", [pv.evaluate, lambda m, g, x: pv.fit(m, g, x, epochs=1, progress=False)])
+def test_a_move_with_another_density_than_its_own_is_refused(measure):
+    def model(x):
+        with pyro.plate("data", len(x)):
+            s = pyro.sample("s", dist.LogNormal(torch.zeros(len(x)), 1.0))
+            pyro.sample("x", dist.Normal(s, 1.0), obs=x)
+
+    def guide(x):
+        loc = pyro.param("loc", torch.tensor(0.0))
+        with pyro.plate("data", len(x)):
+            u = pyro.sample("u", dist.Normal(loc + 0 * x, 0.5), infer={"is_auxiliary": True})
+            pyro.sample("s", dist.Delta(u.exp(), log_density=-5.0))
+
+    with pytest.raises(InputError, match=r"site 's' of the guide .* Jacobian"):
+        measure(model, guide, X)
+
+
+NO_DENSITY = {
+    "two to one": (
+        lambda x: dist.HalfNormal(torch.ones(len(x))),
+        lambda x: dist.TransformedDistribution(normal(x), [T.AbsTransform()]),
+        "AbsTransform is not one to one",
+    ),
+    "a square": (
+        lambda x: dist.Chi2(torch.ones(len(x))),
+        lambda x: dist.TransformedDistribution(normal(x), [T.PowerTransform(torch.tensor(2.0))]),
+        "PowerTransform is not one to one on what Normal draws",
+    ),
+}
+
+
+@pytest.mark.parametrize(("prior", "guide", "words"), NO_DENSITY.values(), ids=NO_DENSITY)
+@pytest.mark.parametrize("measure", [pv.evaluate, pv.annealed_evidence, pv.surgery])
+def test_transforms_that_cannot_be_undone_are_refused(prior, guide, words, measure):
+    with pytest.raises(InputError, match=f"site 'z' of the guide: {words}"):
+        measure(*pair(prior, guide), X)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_mask_that_depends_on_a_draw_is_looked_at_on_many(seed):
+    def model(x):
+        with pyro.plate("data", len(x)):
+            on = pyro.sample("on", dist.Bernoulli(torch.tensor(0.3))).bool()
+            b = pyro.sample("b", dist.Normal(torch.zeros(()), 2.0))
+            pyro.sample("x", dist.Normal(torch.where(on, 0 * b, b), 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            on = pyro.sample("on", dist.Bernoulli(torch.full((len(x),), 0.375))).bool()
+            with pyro.poutine.mask(mask=~on):
+                pyro.sample("b", dist.Normal(0.8 * x, 0.9))
+
+    with pytest.raises(InputError, match="site 'b' is masked in the model at 0 of"):
+        pv.evaluate(model, guide, torch.ones(1), num_particles=50, seed=seed)
