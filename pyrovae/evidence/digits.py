@@ -22,7 +22,7 @@ from pyrovae.evidence import estimators
 from pyrovae.pairs.context import double_precision, in_double, is_narrow
 from pyrovae.pairs.handlers import Placed
 from pyrovae.pairs.particles import ONE_BY_ONE, Particles, one_row
-from pyrovae.pairs.terms import SiteTerms, read_terms, sum_by_role
+from pyrovae.pairs.terms import SiteTerms, sum_by_role
 from pyrovae.pairs.traces import TracePair, site_log_prob
 
 NUM_DRAWS = 4  # of each datum of a block, at most; run one by one, of the first so many data alone
@@ -115,12 +115,12 @@ def _twice(particles: Particles, num_draws: int) -> tuple[SiteTerms, SiteTerms] 
     try:
         runs = particles.traces(num_draws)
         each = num_draws // len(runs)
-        own = _tables(particles, runs, each)
+        own = particles.read(runs, each)
         if not any(is_narrow(table) for role in own for table in role.values()):
             return None
         with double_precision(particles.model, particles.guide, MOST):
             wide = particles.on(in_double(particles.args))
-            return own, _tables(particles, [_again(wide, run, each) for run in runs], each)
+            return own, wide.read([_again(wide, run, each) for run in runs], each)
     except Exception:  # programs that write down a dtype or hold much, a device without float64: nothing is compared
         return None
 
@@ -131,13 +131,6 @@ def _again(particles: Particles, run: TracePair, num_draws: int) -> TracePair:
     placed = Placed(dict(zip(names, in_double(values), strict=True)))(particles.guide)
     (again,) = particles.of(particles.model, placed).traces(num_draws)
     return again
-
-
-def _tables(particles: Particles, runs: Sequence[TracePair], num_draws: int) -> SiteTerms:
-    found = [read_terms(run, lambda log_prob: particles.table(log_prob, num_draws)) for run in runs]
-    return SiteTerms(
-        *({name: torch.cat([terms[role][name] for terms in found]) for name in found[0][role]} for role in range(3))
-    )
 
 
 def _gap(own: SiteTerms, wide: SiteTerms) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.base import memory
-from pyrovae.base.errors import InputError, check_at_least_one
+from pyrovae.base.errors import InputError, check_at_least_one, first_line
 from pyrovae.base.memory import out_of_memory
 from pyrovae.base.random import preserve_rng_state
 from pyrovae.pairs.checks.coverage import NUM_DRAWS, check_guide_covers, check_guide_inside, check_off_edges
@@ -32,7 +32,7 @@ from pyrovae.pairs.context import check_one_dtype, evaluation_mode, home_device,
 from pyrovae.pairs.handlers import masked_filled, moved
 from pyrovae.pairs.structure import Structure, describe
 from pyrovae.pairs.supports import is_masked
-from pyrovae.pairs.terms import LogTerms, SiteTerms, read_terms, sum_by_role, to_rows, to_table
+from pyrovae.pairs.terms import LogTerms, SiteTerms, joined, read_terms, sum_by_role, to_rows, to_table
 from pyrovae.pairs.traces import (
     PER_DATUM,
     Program,
@@ -42,6 +42,7 @@ from pyrovae.pairs.traces import (
     num_rows,
     plain_traces,
     site_log_prob,
+    sites,
     sites_of,
 )
 
@@ -151,7 +152,7 @@ class Particles:
         except (ValueError, RuntimeError, IndexError) as error:
             if isinstance(error, InputError) or out_of_memory(error):
                 raise
-            line = (str(error).strip() or type(error).__name__).splitlines()[0]
+            line = first_line(error)
             raise InputError(f"the programs do not run once rows are exchanged: {line}. {PER_DATUM}") from error
 
     def at_once(self, elements: int | None = None) -> int:
@@ -185,6 +186,10 @@ class Particles:
             return [plain_traces(self.model, self.guide, self.args) for _ in range(num_particles)]
         model, guide = (self._widened(program, num_particles) for program in (self.model, self.guide))
         return [plain_traces(model, guide, self._tiled(num_particles))]
+
+    def read(self, runs: Sequence[TracePair], num_particles: int) -> SiteTerms:
+        """The densities of all of K particles, (K, N) for each site, in runs that :meth:`traces` made."""
+        return joined([read_terms(run, lambda log_prob: self.table(log_prob, num_particles)) for run in runs])
 
     def sites(self, program: Program, num_particles: int) -> Sites:
         """The sites of one run of a program on K particles (of one, where they are looped)."""
@@ -259,7 +264,7 @@ class Particles:
             except Exception as error:
                 if out_of_memory(error):
                     raise
-                failures.append(f"{strategy}: {(str(error).strip() or type(error).__name__).splitlines()[0]}")
+                failures.append(f"{strategy}: {first_line(error)}")
         raise InputError(
             "the programs cannot be run on a batch of several particles (" + "; ".join(failures) + "). "
             "If sampled values steer their control flow, use vectorize=False"
@@ -267,29 +272,22 @@ class Particles:
 
     def _vectorizes(self) -> bool:
         (run,) = self.traces(2)
-        table = sum_by_role(read_terms(run, lambda log_prob: self.table(log_prob, 2)))
+        table = sum_by_role(self.read([run], 2))
         plain = self.by("looped")
         for particle in range(2):
             other = plain_traces(self.model, self.guide, self.args)
-            for name, site in other.drawn.items():
-                value, event_dim = run.drawn[name]["value"], len(site["fn"].event_shape)
+            for name, site in sites(other.guide, moved=True).items():
+                value, event_dim = run.draws[name], len(site["fn"].event_shape)
                 value = value.select(-self.structure.depth - 1 - event_dim, particle)
                 site["value"] = value.reshape(site["value"].shape)
             again = plain_traces(self.model, poutine.replay(self.guide, trace=other.guide), self.args)
-            alone = sum_by_role(read_terms(again, lambda log_prob: plain.table(log_prob, 1)))
+            alone = sum_by_role(plain.read([again], 1))
             if not all(_close(a[particle], b[0]) for a, b in zip(table, alone, strict=True)):
                 return False
         return True
 
     def _in_runs(self, num_particles: int) -> SiteTerms:
-        runs = [
-            read_terms(run, lambda log_prob: self.table(log_prob, num_particles)) for run in self.traces(num_particles)
-        ]
-        if len(runs) == 1:
-            return runs[0]
-        return SiteTerms(
-            *({name: torch.cat([run[role][name] for run in runs]) for name in runs[0][role]} for role in range(3))
-        )
+        return self.read(self.traces(num_particles), num_particles)
 
     def _one_by_one(self, num_particles: int) -> SiteTerms:
         # A draw may decide which sites there are, so only their sums compare.
@@ -300,7 +298,7 @@ class Particles:
 
     def _one_draw(self, datum: Sequence[Any]) -> Tensor:
         one = Particles(self.model, self.guide, datum, plate=self.structure.plate, strategy="looped")
-        terms = sum_by_role(read_terms(one.example, lambda log_prob: one.table(log_prob, 1)))
+        terms = sum_by_role(one.read([one.example], 1))
         return torch.stack([term.reshape(()) for term in terms])
 
 

@@ -7,7 +7,7 @@ ELBO, the evidence and the KL terms are short functions of this table (:mod:`pyr
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -46,6 +46,14 @@ class SiteTerms(NamedTuple):
     likelihood: dict[str, Tensor]
     prior: dict[str, Tensor]
     guide: dict[str, Tensor]
+
+
+def joined(parts: Sequence[SiteTerms]) -> SiteTerms:
+    """The particles of several tables in one, (K, N) for each site."""
+    if len(parts) == 1:
+        return parts[0]
+    roles = zip(*parts, strict=True)
+    return SiteTerms(*({name: torch.cat([part[name] for part in role]) for name in role[0]} for role in roles))
 
 
 def sum_by_role(terms: SiteTerms) -> LogTerms:

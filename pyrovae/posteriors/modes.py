@@ -19,6 +19,7 @@ from pyrovae.posteriors.unconstrained import UnconstrainedDensity
 
 REACH = 4  # steps of the stencil to either side
 STARTS = 64  # climbs at a time, from the highest on
+MOST = 64  # modes that are kept, the highest: what more than these hide, a finer grid finds or leaves as its error
 CLIMBS = 200  # stencils of each, at most
 DIP = 1.0  # nats by which the density falls between two modes that count as two
 
@@ -44,11 +45,12 @@ class Modes(NamedTuple):
         return Modes(*(column[self.log_density > log_density] for column in self))
 
     def joined(self, other: "Modes") -> "Modes":
-        """The modes of both, those within two widths of a higher one left out."""
+        """The modes of both, the highest ``MOST`` of them; those within two widths of a higher one left out."""
         together = [torch.cat(columns) for columns in zip(self, other, strict=True)]
-        order = together[1].argsort(descending=True)
         kept = Modes.none(self.u.shape[1])
-        for row in order:
+        for row in together[1].argsort(descending=True):
+            if len(kept.u) == MOST:
+                break
             one = Modes(*(column[row : row + 1] for column in together))
             if not kept.near(one.u).any():
                 kept = Modes(*(torch.cat(pair) for pair in zip(kept, one, strict=True)))

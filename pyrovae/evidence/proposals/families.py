@@ -80,12 +80,4 @@ def require_comparable(latents: Latents) -> None:
     latents.require_bijection("the anatomy of the gap")
     latents.require_guide_density()
     latents.check_guide_support()
-    run = latents.particles.example
-    require_unmasked(run, latents.sites)
-    for name in latents.sites:
-        inside = run.latent[name]["fn"].support.check(run.drawn[name]["value"])
-        if not inside.all():
-            raise InputError(
-                f"site '{name}': {int((~inside).sum())} of {inside.numel()} values that the guide draws are outside "
-                f"the support of the prior; give '{name}' the prior's support in the guide"
-            )
+    require_unmasked(latents.particles.example, latents.sites)

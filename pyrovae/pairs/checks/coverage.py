@@ -117,12 +117,10 @@ def _beyond(ours: Any, theirs: Any) -> list[Tensor]:
     However seldom the prior draws them, a datum may lie there.
     """
     value, found = theirs["value"], list[Tensor]()
-    base, single = layers(ours["fn"])[-1], innermost(latent_support(ours["fn"]))
+    (base, prior), single = (layers(site["fn"])[-1] for site in (ours, theirs)), innermost(latent_support(ours["fn"]))
     if isinstance(base, torch.distributions.Categorical):
-        num_classes = (
-            layers(theirs["fn"])[-1].param_shape[-1] if hasattr(layers(theirs["fn"])[-1], "param_shape") else 0
-        )
-        found = [torch.full_like(value, float(one)) for one in range(min(num_classes, 100))]
+        num_classes = prior.param_shape[-1] if isinstance(prior, torch.distributions.Categorical) else 0
+        found = [torch.full_like(value, float(one)) for one in range(min(num_classes, MOST_CLASSES))]
     elif isinstance(base, torch.distributions.Bernoulli):
         found = [torch.zeros_like(value), torch.ones_like(value)]
     elif single is not None and not isinstance(base, torch.distributions.MixtureSameFamily):

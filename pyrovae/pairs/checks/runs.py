@@ -1,7 +1,7 @@
 """What further runs of a pair show: densities are functions of x and z, and those of a datum of its own row alone.
 
 The programs are run again on draws that they have made, and log densities are compared site by site: under other
-noise, and with every second row of the batch, draws and data, taken from its neighbour.
+noise, with every second row of the batch, draws and data, taken from its neighbour, and with half of the rows alone.
 """
 
 from collections.abc import Sequence
@@ -26,6 +26,9 @@ CHANGES = (
     "density that they were drawn from. Is it random beyond its sample sites (dropout that is left on, noise of "
     "torch.randn)? Make such noise a sample site, or turn it off"
 )
+
+
+NUM_MOVES = 8  # draws of each datum at which a move is looked at again
 
 
 class Looks(NamedTuple):
@@ -67,8 +70,8 @@ def look_across_rows(
             leaning = leaning or _differing(before, after, kept, kept)
         for before, after in zip(terms, others, strict=True):
             placed = placed or _differing(before, after, index[taken], taken)
-    if num_rows(args) > 1 and placed is None:  # every second row by itself: a program may read how many there are
-        half = torch.arange(0, num_rows(args), 2)
+    if num_rows(args) > 1 and placed is None:  # some rows by themselves: a program may read how many there are
+        half = _half(num_rows(args))
         few = each_batched(args, lambda arg: arg[half.to(arg.device)])
         alone = _terms_at(model, guide, few, _taken(run, structure, half), structure)
         for before, after in zip(terms[:2], alone[:2] if alone else (), strict=alone is not None):
@@ -102,13 +105,43 @@ def check_moves(guide: Program, args: Sequence[Any], run: TracePair, structure: 
 
     .. math:: \log q(z) = \log q(a) - \log |\det \partial z / \partial a|
 
+    A move that is one to one has a determinant of one sign, wherever a datum's draws are.
+
     Raises:
-        InputError: naming the site, where the ``log_density`` of the Deltas is not the second term.
+        InputError: naming the site, where the ``log_density`` of the Deltas is not the second term, or a move folds.
     """
     extra = [name for name in run.drawn if name not in run.latent]
     names = [name for name in run.latent if extra and is_function(run.drawn[name])]
     if not names:
         return
+    site = f"site '{names[0]}' of the guide is a point that is moved from '{extra[0]}', but"
+    first = _move(guide, args, run, structure)
+    if not torch.allclose(first.stated, first.log_density, rtol=1e-3, atol=1e-2):
+        raise InputError(
+            f"{site} the log_density of its Delta is not minus the log determinant of the Jacobian of that move: "
+            "log q would be off. Draw it from a TransformedDistribution, or state Delta(value, log_density=...)"
+        )
+    for _ in range(NUM_MOVES):
+        again = TracePair(run.model, poutine.trace(guide).get_trace(*args))
+        if bool((_move(guide, args, again, structure).sign != first.sign).any()):
+            raise InputError(
+                f"{site} not one to one: several draws of '{extra[0]}' give one '{names[0]}', whose density is the sum "
+                f"over them. Draw '{names[0]}' from a family of its own support (FoldedDistribution for an absolute "
+                "value)"
+            )
+
+
+class _Move(NamedTuple):
+    """What a move from auxiliary draws to latents does at one draw of each datum: (N,) each."""
+
+    stated: Tensor  # log density that the Deltas add
+    log_density: Tensor  # that they should add
+    sign: Tensor  # of the determinant
+
+
+def _move(guide: Program, args: Sequence[Any], run: TracePair, structure: Structure) -> _Move:
+    extra = [name for name in run.drawn if name not in run.latent]
+    names = [name for name in run.latent if is_function(run.drawn[name])]
     draws = {name: run.drawn[name]["value"].detach().requires_grad_() for name in extra}
     with torch.enable_grad(), pyro.validation_enabled(False):
         found = sites_of(Placed(draws)(guide), *args)
@@ -121,21 +154,10 @@ def check_moves(guide: Program, args: Sequence[Any], run: TracePair, structure: 
             log_jacobians.append(each.sum(-1))
         points = torch.cat(reals, -1)
         rows = [torch.autograd.grad(u.sum(), [*draws.values()], retain_graph=True) for u in points.unbind(-1)]
-    jacobian = torch.stack(
-        [
-            torch.cat([_by_datum(g, run.drawn[n], structure) for g, n in zip(row, extra, strict=True)], -1)
-            for row in rows
-        ],
-        -2,
-    )
-    stated = sum(to_rows(site_log_prob(found[name]), structure.dim) for name in names)
-    expected = -torch.linalg.slogdet(jacobian.double()).logabsdet - torch.stack(log_jacobians).sum(0).detach()
-    if not torch.allclose(torch.as_tensor(stated).double(), expected.double(), rtol=1e-3, atol=1e-2):
-        raise InputError(
-            f"site '{names[0]}' of the guide is a point that is moved from '{extra[0]}', but the log_density of its "
-            "Delta is not minus the log determinant of the Jacobian of that move: log q would be off. Draw it from a "
-            "TransformedDistribution, or state Delta(value, log_density=...)"
-        )
+    columns = [[_by_datum(g, run.drawn[n], structure) for g, n in zip(row, extra, strict=True)] for row in rows]
+    sign, log_det = torch.linalg.slogdet(torch.stack([torch.cat(row, -1) for row in columns], -2).double())
+    stated = torch.stack([to_rows(site_log_prob(found[name]), structure.dim) for name in names]).sum(0)
+    return _Move(stated.detach().double(), -log_det - torch.stack(log_jacobians).sum(0).detach(), sign)
 
 
 def _by_datum(value: Tensor, site: Any, structure: Structure) -> Tensor:
@@ -151,6 +173,11 @@ def _neighbours(rows: int) -> list[tuple[Tensor, Tensor, Tensor]]:
     by_even = every - every % 2
     by_odd = torch.where(every + 1 - every % 2 < rows, every + 1 - every % 2, every - 1)
     return [(even, odd, by_even), (odd, even, by_odd)] if rows > 1 else []
+
+
+def _half(rows: int) -> Tensor:
+    """Half of the rows in their order, without a pattern that groups of rows could have too."""
+    return torch.randperm(rows, generator=torch.Generator().manual_seed(0))[: (rows + 1) // 2].sort().values
 
 
 def _taken(run: TracePair, structure: Structure, index: Tensor) -> dict[str, Tensor]:

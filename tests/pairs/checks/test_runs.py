@@ -152,3 +152,39 @@ def test_a_prior_that_knows_the_size_of_the_batch_is_refused():
 
     with pytest.raises(InputError, match="site 'z': the log density of a row changes with the other rows"):
         pv.evaluate(sized, guide, X, num_particles=5)
+
+
+def of_group(x, group):
+    """Rows about the mean of their group: every second row is of one group."""
+    means = torch.stack([x[group == k].mean(0) for k in (0, 1)])[group]
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(x.new_zeros(3), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(z + means, 1.0).to_event(1), obs=x)
+
+
+def test_rows_that_lean_on_their_group_are_refused():
+    with pytest.raises(InputError, match="site 'x': the log density of a row changes with the other rows"):
+        pv.evaluate(of_group, lambda x, _: guide(x), (X, torch.arange(9) % 2), num_particles=5)
+
+
+def positive(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.HalfNormal(x.new_ones(3)).to_event(1))
+        pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+
+MOVED = {  # model, a move of a draw u whose Delta says that it changes no density, and what is said of it
+    "folded": (positive, torch.abs, "not one to one: several draws of 'u' give one 'z'"),
+    "scaled": (model, lambda u: 2 * u, "the log_density of its Delta is not minus the log determinant"),
+}
+
+
+@pytest.mark.parametrize(("model", "move", "said"), MOVED.values(), ids=MOVED)
+def test_a_move_without_its_density_is_refused(model, move, said):
+    def moving(x):
+        with pyro.plate("data", len(x)):
+            u = pyro.sample("u", dist.Normal(x, 1.0).to_event(1), infer={"is_auxiliary": True})
+            pyro.sample("z", dist.Delta(move(u), 0.0).to_event(1))
+
+    with pytest.raises(InputError, match=f"site 'z' of the guide is a point that is moved from 'u', but {said}"):
+        pv.evaluate(model, moving, X, num_particles=5)
