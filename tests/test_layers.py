@@ -111,6 +111,7 @@ def test_no_folder_holds_more_than_ten_modules():
         (r"\.nodes\[", "pairs/"),
         (r"log_prob_sum", "pairs/"),
         (r"torch\._|_inductor", "pairs/graphs.py"),
+        (r"warnings\.warn\(", "base/errors.py"),
     ],
 )
 def test_traces_are_read_and_private_names_used_in_one_place_alone(word, home):

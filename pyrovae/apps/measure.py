@@ -32,26 +32,42 @@ def evaluate(p: ArgumentParser) -> Action:
         default="is",
         help="is: importance sampling from the guide; ais: annealed; bdmc: bounds on simulated data [is]",
     )
-    _particles(p)
-    p.add_argument("--defensive", type=float, default=0.0, help="is: fraction of draws from the prior, 0 to 1 [0]")
-    p.add_argument("--dtype", help="is: float64 runs the programs in double precision [their own]")
-    p.add_argument("--temperatures", type=int, default=300, metavar="T", help="ais, bdmc: steps of the path [300]")
-    p.add_argument("--chains", type=int, default=16, help="ais, bdmc: chains for each datum [16]")
-    p.add_argument("--start", default="guide", help="ais, bdmc: where the path begins, guide or prior [guide]")
-    p.add_argument("--no-vectorize", action="store_true", help="is: one particle of one datum at a time")
+    for name, (methods, about, settings) in _OPTIONS.items():
+        p.add_argument(f"--{name}", help=f"{', '.join(methods)}: {about}", **settings)
     return _evaluate
+
+
+# Options of ``evaluate`` that belong to some methods alone, and are None where they were not given.
+_OPTIONS: dict[str, tuple[tuple[str, ...], str, dict[str, Any]]] = {
+    "particles": (("is", "bdmc"), "draws of z for each datum [1000]", {"type": int, "metavar": "K"}),
+    "defensive": (("is",), "fraction of draws from the prior, 0 to 1 [0]", {"type": float}),
+    "dtype": (("is",), "float64 runs the programs in double precision [their own]", {}),
+    "no-vectorize": (("is",), "one particle of one datum at a time", {"action": "store_const", "const": True}),
+    "temperatures": (("ais", "bdmc"), "steps of the path [300]", {"type": int, "metavar": "T"}),
+    "chains": (("ais", "bdmc"), "chains for each datum [16]", {"type": int}),
+    "start": (("ais", "bdmc"), "where the path begins, guide or prior [guide]", {}),
+}
 
 
 def _evaluate(given: Namespace) -> int:
     method = choose("method", given.method, ("is", "ais", "bdmc"))
+    for name, (methods, *_) in _OPTIONS.items():
+        if method not in methods and getattr(given, name.replace("-", "_")) is not None:
+            belongs = " and ".join(f"--method {one}" for one in methods)
+            raise InputError(f"--{name} belongs to {belongs}, and --method {method} makes no use of it: leave it out")
     if method == "is":
         return _importance_sampling(given)
     starts = {"guide": pv.from_guide, "prior": pv.from_prior}
-    path: dict[str, Any] = {"num_temperatures": given.temperatures, "num_chains": given.chains}
-    path |= {"start": starts[choose("start", given.start, starts)], "at_once": 25}
+    path = _said(num_temperatures=given.temperatures, num_chains=given.chains)
+    path |= {"start": starts[choose("start", given.start or "guide", starts)], "at_once": 25}
     if method == "ais":
         return measured(given, pv.annealed_evidence, **path)
-    return measured(given, pv.bidirectional, num_data=given.num or 100, num_particles=given.particles, **path)
+    return measured(given, pv.bidirectional, num_data=given.num or 100, **_said(num_particles=given.particles), **path)
+
+
+def _said(**options: Any) -> dict[str, Any]:
+    """The options that were given; the others have the defaults of the function that takes them."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _importance_sampling(given: Namespace) -> int:
@@ -63,8 +79,8 @@ def _importance_sampling(given: Namespace) -> int:
             pv.runs.save_report(given.run, report)
         return report
 
-    options = {"num_particles": given.particles, "defensive": given.defensive, "vectorize": not given.no_vectorize}
-    options |= {"dtype": given.dtype} if given.dtype else {}
+    options = _said(num_particles=given.particles, defensive=given.defensive, dtype=given.dtype)
+    options |= {"vectorize": not given.no_vectorize}
     status = measured(given, measure, **options)
     if given.json != "-" and status == 0:
         kept = "only a report on the whole test split, without --num and --defensive, is"

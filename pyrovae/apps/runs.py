@@ -1,6 +1,5 @@
 """Runs: a fitted pair as a folder, with its reports, its protocol and everything needed to go on."""
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from pyrovae.apps import loading
 from pyrovae.base import storage
-from pyrovae.base.errors import InputError, UnfinishedFit
+from pyrovae.base.errors import InputError, UnfinishedFit, warn
 from pyrovae.base.random import preserve_rng_state
 from pyrovae.data.split import Dataset, Split
 from pyrovae.evidence.report import Report
@@ -170,12 +169,9 @@ def _tell_unfinished(folder: str | Path, content: Mapping[str, Any]) -> None:
         return
     how = "was interrupted" if progress["interrupted"] else "diverged, was killed or runs still"
     program = f"{content['record']['program']['path']} " if content["record"].get("program") else ""
-    warnings.warn(
-        f"{folder}: its fit {how}: these are the weights after {progress['epoch']} of {epochs} epochs; "
-        f"pyrovae fit {program}--resume --out {folder}, or fit(..., out=, resume=True), goes on or says where it fails",
-        UnfinishedFit,
-        stacklevel=3,
-    )
+    after = f"these are the weights after {progress['epoch']} of {epochs} epochs"
+    on = f"pyrovae fit {program}--resume --out {folder}, or fit(..., out=, resume=True)"
+    warn(UnfinishedFit(f"{folder}: its fit {how}: {after}; {on}, goes on or says where it fails"))
 
 
 def _create_parameters(folder: str | Path, model: Program, guide: Program, settings: Mapping[str, Any]) -> None:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import difflib
 import operator
+import sys
+import warnings
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
+
+_PACKAGE = str(Path(__file__).parents[1]) + "/"
 
 
 class InputError(ValueError):
@@ -48,6 +53,14 @@ class UntrustedPosterior(UserWarning):
     """The draws cannot vouch for themselves; the message says why and what to do."""
 
 
+def warn(warning: Warning) -> None:
+    """Warns at the line outside this package that led here, however deep inside it is said."""
+    level, frame = 1, sys._getframe()
+    while frame.f_code.co_filename.startswith(_PACKAGE) and frame.f_back is not None:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(warning, stacklevel=level)
+
+
 def first_line(error: BaseException) -> str:
     """The first line of what an error says; its class where it says nothing.
 
@@ -58,7 +71,7 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def nearest(name: str, choices: Iterable[str]) -> str:
+def nearest(name: Any, choices: Iterable[str]) -> str:
     """Offers the choice nearest to a misspelt name, upper and lower case alike.
 
     Returns:
@@ -71,7 +84,7 @@ def nearest(name: str, choices: Iterable[str]) -> str:
         ''
     """
     by_lower = {choice.lower(): choice for choice in choices}
-    found = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    found = difflib.get_close_matches(str(name).lower(), by_lower, n=1)
     return f' did you mean "{by_lower[found[0]]}"?' if found else ""
 
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import torch
 
-from pyrovae.base.errors import InputError
+from pyrovae.base.errors import InputError, whole
 
 Key = tuple[str, *tuple[int, ...]]  # what random numbers are for, and whole numbers that tell streams apart
 
@@ -27,12 +27,13 @@ def seed_of(purpose: str, *key: int) -> int:
         key: the caller's seed, then whole numbers from 0 (block of data, block of particles).
 
     Raises:
-        InputError: for a negative number.
+        InputError: for a negative number, and for what is no whole number.
 
     Example:
         >>> seed_of("gaps", 0, 1) == seed_of("gaps", 0, 1), seed_of("gaps", 0, 1) == seed_of("gaps", 0, 1, 0)
         (True, False)
     """
+    key = tuple(whole("a seed", number) for number in key)
     if min(key) < 0:
         raise InputError(f"a seed must not be negative, got {min(key)}")
     digest = hashlib.sha256(" ".join([*map(str, key), purpose]).encode()).digest()

@@ -7,13 +7,12 @@ import gzip
 import hashlib
 import os
 import socket
-import warnings
 from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
 
-from pyrovae.base.errors import InputError
+from pyrovae.base.errors import InputError, warn
 from pyrovae.data.named import Options
 from pyrovae.data.user_files import Array, Parts, Rows, arrays_of, content_of
 
@@ -110,7 +109,7 @@ def _idx_folder(name: str, options: Options) -> Path:
     if not options.download:
         raise InputError(f"{absent}, and download=False; {HOW_TO_GET}")
     if given:
-        warnings.warn(f"{absent}: downloading to {cached}", stacklevel=2)
+        warn(UserWarning(f"{absent}: downloading to {cached}"))
     _download(name, cached, absent)
     return cached
 

@@ -229,8 +229,12 @@ def _column(data: Any) -> Column:
     if isinstance(data, Tensor):
         return Column(data, data.dtype)
     if not isinstance(data, np.ndarray) or data.dtype.kind not in "buif":
-        what = f"an array of {data.dtype}" if isinstance(data, np.ndarray) else f"a {type(data).__name__}"
-        raise InputError(f"expected a Split, a tensor (N, ...) or a tuple of tensors, got {what}; make it a tensor")
+        kind = f"array of {data.dtype}" if isinstance(data, np.ndarray) else type(data).__name__
+        what = f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+        raise InputError(
+            f"expected a Split, a tensor (N, ...) or a tuple of tensors, got {what}; make it a tensor with a row for "
+            "each datum, or bind what all data share to both programs (functools.partial)"
+        )
     if (mapped := in_file(data)) is not None:
         return Column(mapped, mapped.dtype)
     return _column(torch.as_tensor(data if data.flags.writeable else data.copy()))

@@ -17,7 +17,7 @@ from torch import Tensor
 from pyrovae.base.errors import InputError
 from pyrovae.pairs.latents import Joint, Latents, Values
 from pyrovae.pairs.structure import Structure
-from pyrovae.pairs.supports import layers, scored
+from pyrovae.pairs.supports import cut_off, layers, scored
 from pyrovae.pairs.terms import SiteTerms, check_finite
 from pyrovae.pairs.traces import Sites
 
@@ -50,7 +50,7 @@ class Factors:
     def undivided(self) -> str | None:
         """Why a site is no product over its coordinates; None where all are."""
         for name, fn in self.distributions.items():
-            if _scalar(fn).event_shape.numel() != 1:
+            if math.prod(_scalar(fn).event_shape) != 1:
                 kind = type(layers(fn)[-1]).__name__
                 prior = "the prior " if self.whose == MODEL else ""
                 return f"{self.whose.format(name)}: {prior}{kind} does not factorise over its coordinates"
@@ -76,7 +76,7 @@ class Factors:
 
     def _log_prob(self, fn: Any, value: Tensor) -> Tensor:
         dim = 1 + self.structure.depth + self.structure.dim  # of the data in the program, behind that of the draws
-        log_prob = fn.log_prob(value.movedim(1, dim)).movedim(dim, 1)
+        log_prob = cut_off(fn).log_prob(value.movedim(1, dim)).movedim(dim, 1)
         return log_prob.reshape(*value.shape[:2], -1)
 
 

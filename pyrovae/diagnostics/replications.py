@@ -17,6 +17,7 @@ from pyrovae.base.memory import ELEMENTS_AT_ONCE, explain_out_of_memory
 from pyrovae.base.random import seed_everything
 from pyrovae.diagnostics.statistics import Statistic, apply_statistics, default_statistics, p_value, randomised_pit
 from pyrovae.evidence.blocks import Block
+from pyrovae.pairs.checks.parameters import check_parameters
 from pyrovae.pairs.handlers import unconditioned
 from pyrovae.pairs.particles import Particles
 from pyrovae.pairs.supports import layers, scored, support_of
@@ -39,6 +40,7 @@ class Replicator:
 
     def __init__(self, particles: Particles, *, site: str | None = None) -> None:
         self.particles, self.num_data = particles, particles.num_data
+        self.is_looked_at = False  # whether the model's parameters were, on draws of its own
         self.site = _chosen(particles.structure.observed, site)
         found = particles.example.observed[self.site]
         self.support = support_of(layers(found["fn"])[-1])
@@ -73,7 +75,11 @@ class Replicator:
     def _run(self, kind: str, count: int) -> Tensor:
         guide = self.particles.guide if kind == "posterior" else lambda *args: None
         free = self.particles.of(unconditioned(self.particles.model), guide)
-        drawn = [run.joint[self.site] for run in free.traces(count)]
+        runs = free.traces(count)
+        if kind == "prior" and not self.is_looked_at:
+            check_parameters("model", runs[0].joint)
+            self.is_looked_at = True
+        drawn = [run.joint[self.site] for run in runs]
         value = torch.cat([self._placed(free, site["value"], site["fn"]) for site in drawn])
         return value.reshape(count, *self.values.shape).double()
 

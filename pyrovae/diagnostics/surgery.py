@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrovae.base.errors import InputError, check_at_least_one
+from pyrovae.base.errors import InputError, check_at_least_one, whole
 from pyrovae.base.random import stream
 from pyrovae.base.records import Record
 from pyrovae.base.tables import TextTable, quantities
@@ -265,7 +265,7 @@ def surgery(
 def _check_numbers(num_data: int, num_draws: int, num_queries: int) -> None:
     if num_data < 2:
         raise InputError(f"surgery needs at least 2 data, got {num_data}: a code of one datum tells nothing apart")
-    if num_draws < 2:
+    if whole("num_draws", num_draws) < 2:
         raise InputError(f"num_draws must be at least 2, got {num_draws}: errors come from what draws differ by")
-    if not 2 <= num_queries <= num_data:
+    if not 2 <= whole("num_queries", num_queries) <= num_data:
         raise InputError(f"num_queries must be from 2 to the {num_data} data there are, got {num_queries}")

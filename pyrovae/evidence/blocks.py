@@ -162,7 +162,7 @@ def block_by_block(
         pair = Pair(model, guide, device, plate)
         seed_everything(*blocks.key, 0)  # a first run may set programs up (lazy modules), here or in the first block
         work = begin(pair)
-        size = blocks.batch_size if isinstance(blocks.batch_size, int) else blocks.batch_size(pair)
+        size = blocks.batch_size(pair) if callable(blocks.batch_size) else int(blocks.batch_size)
         slices, steps = blocks_of(blocks.num_data, size), blocks.num_steps
         total, unit = (blocks.num_data, "x") if steps is None else (len(slices) * steps, "step")
         finished = kept_on_interrupt(done, lambda: record(done, pair))

@@ -9,14 +9,13 @@ Where the curve still climbs at K_max, the evidence has not been reached.
 """
 
 import math
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pyrovae.base.errors import LostDigits
+from pyrovae.base.errors import LostDigits, warn
 from pyrovae.base.records import Record
 from pyrovae.base.tables import TextTable
 from pyrovae.data.protocol import Protocol
@@ -162,7 +161,7 @@ def convergence(
     def build(columns: dict[str, Any], run: Evaluation, protocol: Protocol) -> Convergence:
         lost = digits(run.compared, columns["mc_se"][-1])
         if lost is not None and lost.lost:
-            warnings.warn(LostDigits(lost.said), stacklevel=2)
+            warn(LostDigits(lost.said))
         return Convergence(rungs(num_particles), **columns, seed=seed, defensive=defensive, protocol=protocol)
 
     return measure(model, guide, data, plan, lambda block: in_slices(ladder, block), build, progress=progress)

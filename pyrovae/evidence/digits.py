@@ -8,7 +8,6 @@ by s nats, averages out over K >> k draws: of it only log E exp = s^2 / 2 stays 
 4 s / sqrt(k_eff) of the difference is put down to it, k_eff the effective number of the k draws.
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyrovae.base.errors import InputError, LostDigits
+from pyrovae.base.errors import InputError, LostDigits, warn
 from pyrovae.base.random import preserve_rng_state
 from pyrovae.evidence import estimators
 from pyrovae.pairs.context import double_precision, in_double, is_narrow
@@ -97,7 +96,7 @@ def warn_of_lost_digits(particles: Particles) -> None:
         found = compared(particles, 0)
     lost = None if found is None else digits([found], torch.zeros_like(found.gap))
     if lost is not None and lost.lost:
-        warnings.warn(LostDigits(lost.said), stacklevel=2)
+        warn(LostDigits(lost.said))
 
 
 def check_double(particles: Particles) -> None:

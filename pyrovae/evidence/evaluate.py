@@ -1,6 +1,6 @@
 """evaluate(): the account of log p(x) for any pair on any data, datum by datum, with every error beside its number."""
 
-import warnings
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from pyrovae.base.errors import LostDigits, UntrustedEvidence
+from pyrovae.base.errors import LostDigits, UntrustedEvidence, warn
 from pyrovae.base.memory import of_device
 from pyrovae.data.split import Protocol, as_split
 from pyrovae.evidence import estimators
@@ -72,7 +72,8 @@ def evaluate(
         Interrupted: after Ctrl-C, with the report on the blocks that were done as ``partial``.
 
     Warns:
-        UntrustedEvidence: if k-hat is above its threshold or undefined for more than 5 % of the data.
+        UntrustedEvidence: if k-hat is above its threshold or undefined for more than 5 % of the data, or if all draws
+            of a datum have weight zero.
         LostDigits: if a few draws of the first block, scored in double precision too, have another evidence there: by
             more than its stated error and 0.01 nat, for a datum or in the mean. Programs that hold more than 64 MB, or
             write down a dtype, are not compared (the report's ``digits`` is None).
@@ -86,9 +87,9 @@ def evaluate(
 
     report = measure(model, guide, data, plan, account, build, progress=progress)
     if report.digits is not None and report.digits.lost:
-        warnings.warn(LostDigits(report.digits.said), stacklevel=2)
-    if report.fraction_unreliable > UNRELIABLE_FRACTION:
-        warnings.warn(_untrusted(report), stacklevel=2)
+        warn(LostDigits(report.digits.said))
+    if report.fraction_unreliable > UNRELIABLE_FRACTION or bool((report.log_evidence == -math.inf).any()):
+        warn(_untrusted(report))
     return report
 
 
@@ -97,6 +98,13 @@ def _name(dtype: str | torch.dtype | None) -> str | None:
 
 
 def _untrusted(report: Report) -> UntrustedEvidence:
+    lost = (report.log_evidence == -math.inf).nonzero().flatten()
+    if len(lost):
+        return UntrustedEvidence(
+            f"all {report.num_particles} draws have weight zero for {len(lost)} of {len(report)} data, the first is "
+            f"row {lost[0]}: prior or likelihood rule out all that the guide draws there, so log p(x) is -inf. "
+            "Draw in the guide what they allow, or some particles from the prior (defensive=0.1)"
+        )
     if report.fraction_unresolved > UNRELIABLE_FRACTION:
         return UntrustedEvidence(f"for {report.fraction_unresolved:.0%} of {len(report)} data {UNRESOLVED}")
     above = f"above {report.pareto_k_threshold:.2f} or undefined"

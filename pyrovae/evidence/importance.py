@@ -6,7 +6,6 @@ Noise is keyed by (seed, data block, particle block): a replay of compiled kerne
 """
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.base import memory
-from pyrovae.base.errors import InputError, NotCompiled, check_at_least_one, whole
+from pyrovae.base.errors import InputError, NotCompiled, check_at_least_one, warn, whole
 from pyrovae.base.memory import of_device, out_of_memory
 from pyrovae.base.random import seed_everything
 from pyrovae.evidence.blocks import Block, Pair
@@ -213,7 +212,7 @@ class Evaluation:
         except Untraceable as error:
             if self.plan.compile is True:
                 raise InputError(f"the evaluation cannot be compiled: {error}; use compile=False") from error
-            warnings.warn(f"the evaluation is not compiled, and so slower: {error}", NotCompiled, stacklevel=2)
+            warn(NotCompiled(f"the evaluation is not compiled, and so slower: {error}"))
             self.compiles = False
             return None
 

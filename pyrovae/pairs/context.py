@@ -15,6 +15,7 @@ from typing import Any
 
 import pyro
 import torch
+from pyro.infer.autoguide.effect import AutoMessenger
 from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn.modules.module import register_module_forward_pre_hook
@@ -199,9 +200,10 @@ def used_modules(model: Program, guide: Program, args: Sequence[Any]) -> list[nn
 
 def sets_up_later(model: Program, guide: Program) -> bool:
     """Whether a guide of Pyro's (automatic, ``EasyGuide``) is within reach that its first run will set up."""
-    return any(
-        getattr(item, "__dict__", {}).get("prototype_trace", False) is None for item in _within_reach(model, guide)
-    )
+    found = _within_reach(model, guide)
+    messengers = [item for item in found if isinstance(item, AutoMessenger)]
+    unset = any(getattr(item, "__dict__", {}).get("prototype_trace", False) is None for item in found)
+    return unset or any(next(item.parameters(), None) is None for item in messengers)
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyrovae.base.errors import InputError, first_line
 from pyrovae.base.memory import out_of_memory
-from pyrovae.pairs.supports import layers
+from pyrovae.pairs.traces import family, site_at
 
 _LIBRARIES = tuple(str(Path(file).parent) + os.sep for file in (pyro.__file__, torch.__file__, __file__))
 
@@ -241,9 +241,8 @@ def _line(error: BaseException | None) -> str:
 
 def _site(walked: Iterable[tuple[FrameType, int]]) -> str:
     """The innermost site that Pyro is at in these frames, with its family; empty if none."""
-    messages = [frame.f_locals.get("initial_msg") for frame, _ in walked if frame.f_code.co_name == "apply_stack"]
-    sites = [message for message in messages if message and message["type"] == "sample"]
-    return f"site '{sites[-1]['name']}' ({type(layers(sites[-1]['fn'])[-1]).__name__}), " if sites else ""
+    site = site_at(walked)
+    return f"site '{site['name']}' ({family(site['fn'])}), " if site else ""
 
 
 @contextmanager

@@ -13,7 +13,18 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 from pyrovae.base.errors import InputError
-from pyrovae.pairs.supports import is_masked, layers, scored, support_of, to_support
+from pyrovae.pairs.supports import (
+    a_value,
+    base_measure,
+    cut_off,
+    given_probs,
+    is_cut_off,
+    is_masked,
+    layers,
+    scored,
+    support_of,
+    to_support,
+)
 from pyrovae.pairs.traces import MOVED, Program
 
 
@@ -41,34 +52,49 @@ def tempered(program: Program, beta: float | Tensor) -> Program:
     return _Tempered(torch.as_tensor(beta))(program)
 
 
-class _FilledUnderMask(Messenger):
+class _Scorable(Messenger):
     def __init__(self) -> None:
         super().__init__()
+        self.drawn: list[Any] = []  # distributions of the latents of this run
         self.fillers: dict[str, float | None] = {}  # site -> found at its first run: later ones look at no value
 
+    def __exit__(self, *error: Any) -> Any:
+        self.drawn = []
+        return super().__exit__(*error)
+
     def _pyro_sample(self, msg: Any) -> None:
-        value, base = msg["value"], layers(msg["fn"])[-1]
-        support = support_of(base) if msg["is_observed"] and isinstance(value, Tensor) else None
-        if support is None or not is_masked(msg):
+        if not msg["is_observed"]:
+            self.drawn.append(msg["fn"])
+        elif isinstance(msg["value"], Tensor):
+            zero_mass = given_probs(msg["fn"]) and any(base_measure(fn) == "mass" for fn in self.drawn)
+            msg["fn"] = cut_off(msg["fn"], zero_mass=zero_mass)
+            if is_masked(msg) and not is_cut_off(msg["fn"]):
+                self._fill(msg)
+
+    def _fill(self, msg: Any) -> None:
+        value, base, name = msg["value"], layers(msg["fn"])[-1], msg["name"]
+        support = support_of(base)
+        if support is None:
             return
         like = value.flatten(value.dim() - support.event_dim).select(-1, 0) if support.event_dim else value
         counts = scored(msg, like, support.event_dim)
         counts = counts.reshape(counts.shape + (1,) * support.event_dim)
-        name = msg["name"]
         if name not in self.fillers:
             self.fillers[name] = _inside(support, value)
         filler = self.fillers[name]
-        harmless = value.nan_to_num() if filler is None else torch.full_like(value, filler)
-        msg["value"] = torch.where(counts, value, harmless)
+        harmless = a_value(base, value) if filler is None else torch.full_like(value, filler)
+        msg["value"] = torch.where(counts, value, value.nan_to_num() if harmless is None else harmless)
 
 
-def masked_filled(program: Program) -> Program:
-    """Puts a harmless value where an observation is masked out, before it is scored.
+def scorable(program: Program) -> Program:
+    """The model with observations that can be scored, and have gradients, whatever its latents are.
 
-    A mask takes a NaN out of the log density, but not out of its gradient (0 times NaN is NaN): programs with
-    missing data train with this handler around their model. What is not masked is left as it is.
+    A datum outside of a support that moves with the latents has density zero there, and so has an outcome to which a
+    class or a coin that was drawn gives no probability. Where an observation is masked out, a harmless value takes its
+    place: a mask takes a NaN out of the log density, but not out of its gradient (0 times NaN is NaN). All else is
+    left as it is.
     """
-    return _FilledUnderMask()(program)
+    return _Scorable()(program)
 
 
 def _inside(support: Any, value: Tensor) -> float | None:

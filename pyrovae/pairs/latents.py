@@ -8,6 +8,7 @@ support, a density in unconstrained space carries the Jacobian of the move:
 Annealing, gaps, surgery, calibration and posteriors of single data are written on this; none of them reads a trace.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,15 +17,15 @@ import torch
 from torch import Tensor
 
 from pyrovae.base.errors import InputError
-from pyrovae.pairs.checks.coverage import check_guide_inside
 from pyrovae.pairs.checks.inverses import check_density_at
 from pyrovae.pairs.handlers import Placed, Unconstrained
 from pyrovae.pairs.particles import Particles
 from pyrovae.pairs.structure import Structure
-from pyrovae.pairs.supports import base_measure, layers, to_support
-from pyrovae.pairs.terms import latent_log_prob, sum_by_role
+from pyrovae.pairs.supports import base_measure, layers, may_miss, to_support
+from pyrovae.pairs.terms import latent_log_prob, proper_log_prob, sum_by_role
 from pyrovae.pairs.traces import Program, Sites, site_log_prob
 
+NUM_DRAWS = 200  # of latents, at which a likelihood is looked at
 Values = dict[str, Tensor]  # latent site -> (K, n, *plates inside a datum, *event)
 
 
@@ -109,7 +110,7 @@ class Latents:
         self.require_guide_density()
 
         def read(found: Sites, _: Any, count: int) -> dict[str, Tensor]:
-            return {name: self.particles.table(site_log_prob(site), count) for name, site in found.items()}
+            return {name: self.particles.table(proper_log_prob(site), count) for name, site in found.items()}
 
         return self._at(values, self.guide, read)
 
@@ -154,7 +155,28 @@ class Latents:
     def check_guide_support(self) -> None:
         """Raises InputError, naming the site, if guide and prior do not draw in the same places."""
         self.particles.check_supports()
-        check_guide_inside(self.particles.example, self.structure)
+        self.particles.check_inside()
+
+    def require_possible(self, draw: Callable[[int], Values], whose: str, advice: str) -> None:
+        """Demands that each datum is possible under latents, where the support of a likelihood may move with them.
+
+        Args:
+            draw: draws K latents, as :meth:`draw` does.
+            whose: they are, in words.
+            advice: what to do.
+
+        Raises:
+            InputError: naming the site, if log p(x|z) is minus infinity at a draw.
+        """
+        missing = [name for name, site in self.particles.example.observed.items() if may_miss(site["fn"])]
+        if missing:
+            impossible = (self.log_joint(draw(NUM_DRAWS)).log_likelihood == -math.inf).double().mean(0)
+            if impossible.any():
+                raise InputError(
+                    f"site '{missing[0]}': under {impossible.mean():.1%} of the draws of {whose} a datum is impossible "
+                    f"(of {int((impossible > 0).sum())} of {self.num_data} data): log p(x|z) is minus infinity there. "
+                    f"{advice}"
+                )
 
     def require_guide_density(self) -> None:
         """Raises InputError, naming the site, if the guide has no density that is a function of the latents alone."""

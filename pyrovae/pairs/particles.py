@@ -7,6 +7,7 @@ is. "one by one": a run for each particle of each datum, so that draws may steer
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pyro
@@ -19,6 +20,9 @@ from pyrovae.base.errors import InputError, check_at_least_one, first_line
 from pyrovae.base.memory import out_of_memory
 from pyrovae.base.random import preserve_rng_state
 from pyrovae.pairs.checks.coverage import NUM_DRAWS, check_guide_covers, check_guide_inside, check_off_edges
+from pyrovae.pairs.checks.data import check_data, check_given, check_possible
+from pyrovae.pairs.checks.inverses import check_batch_norm_of_flows
+from pyrovae.pairs.checks.parameters import check_parameters
 from pyrovae.pairs.checks.runs import (
     Looks,
     check_moves,
@@ -29,9 +33,9 @@ from pyrovae.pairs.checks.runs import (
 )
 from pyrovae.pairs.checks.weights import check_masks_match, moves_of
 from pyrovae.pairs.context import check_one_dtype, evaluation_mode, home_device, modules_of, on_device, own_scope
-from pyrovae.pairs.handlers import masked_filled, moved
+from pyrovae.pairs.handlers import moved, scorable
 from pyrovae.pairs.structure import Structure, describe
-from pyrovae.pairs.supports import is_masked
+from pyrovae.pairs.supports import is_masked, may_miss
 from pyrovae.pairs.terms import LogTerms, SiteTerms, joined, read_terms, sum_by_role, to_rows, to_table
 from pyrovae.pairs.traces import (
     PER_DATUM,
@@ -78,11 +82,11 @@ class Particles:
         plate: str | None = None,
         strategy: str | None = None,
     ) -> None:
-        model, self.args, self.num_data = masked_filled(model), args, num_rows(args)
+        model, self.args, self.num_data = scorable(model), args, num_rows(args)
         looked_at = one_row(args, 0) if strategy == ONE_BY_ONE else args
         try:
             self.example = plain_traces(model, guide, looked_at)
-        except RuntimeError as error:
+        except (RuntimeError, InputError) as error:
             check_one_dtype(error, model, guide, args)
             raise
         self.moves = {name: (draw, self.example.latent[name]["fn"]) for name, draw in moves_of(self.example).items()}
@@ -92,6 +96,8 @@ class Particles:
         self.model, self.guide = model, guide
         self._growth: int | None = None  # bytes of one more particle, once they are asked for
         self.structure: Structure = describe(self.example, num_rows(looked_at), plate=plate)
+        of_guide, of_prior = partial(plain_traces, model, guide, looked_at), partial(sites_of, model, *looked_at)
+        check_data(self.example, [lambda: of_guide().joint, of_prior])
         with pyro.validation_enabled(False):  # Pyro would refuse the masked values that the look let through
             if strategy is None:
                 self.check_weights()
@@ -116,12 +122,13 @@ class Particles:
         """Runs the pair a few times more to see that log w is the log weight of a draw, for each datum.
 
         Raises:
-            InputError: naming the site, if a density changes from run to run or with the other rows of a batch, or is
-                not that of a point that the guide moves.
+            InputError: naming the site, if a density changes from run to run or with the other rows of a batch, is
+                not that of a point that the guide moves, or is of data that are computed from latents.
         """
         check_repeatable(self.model, self.guide, self.args, self.example, self.structure)
         check_moves(self.guide, self.args, self.example, self.structure)
         check_rows_independent(self._across_rows())
+        check_given(self.example, partial(sites_of, self.model, *self.args))
 
     def check_supports(self, num_draws: int = NUM_DRAWS) -> None:
         """Raises InputError, naming the site, if the guide cannot draw all that the prior can, or draws on an edge.
@@ -140,7 +147,14 @@ class Particles:
         """Raises InputError, naming the site, for what no ELBO can be trained on, or no evidence measured with."""
         self.check_weights()
         self.check_supports()
-        check_guide_inside(self.example, self.structure)
+        self.check_inside()
+        if any(may_miss(site["fn"]) for site in self.example.observed.values()):
+            for _ in range(-(-NUM_DRAWS // self.num_data)):
+                check_possible(self._again(), self.structure.dim)
+
+    def check_inside(self) -> None:
+        """Raises InputError, naming the site, if the guide draws what the prior cannot."""
+        check_guide_inside(self.example, self.structure, self._again)
 
     def require_exchangeable(self, purpose: str) -> None:
         """Raises InputError, naming the site, if programs know a row by its place in the batch."""
@@ -183,7 +197,7 @@ class Particles:
     def traces(self, num_particles: int) -> list[TracePair]:
         """Runs of the pair: K of one particle where they are looped, else one of all K."""
         if self.strategy == "looped":
-            return [plain_traces(self.model, self.guide, self.args) for _ in range(num_particles)]
+            return [self._again() for _ in range(num_particles)]
         model, guide = (self._widened(program, num_particles) for program in (self.model, self.guide))
         return [plain_traces(model, guide, self._tiled(num_particles))]
 
@@ -230,6 +244,9 @@ class Particles:
         return value.reshape(value.shape[depth - batch_dim :])
 
     # -------------------------------------------------------------------------------------------------------- inside
+
+    def _again(self) -> TracePair:
+        return plain_traces(self.model, self.guide, self.args)
 
     def _with(self, **changed: Any) -> "Particles":
         other = copy.copy(self)
@@ -343,14 +360,39 @@ def log_terms(
         True
     """
     check_at_least_one(num_particles=num_particles)
+    num_rows(args)  # refused where there are none
     with own_scope(model, guide) as (model, guide, _), on_device(home_device(model, guide)):
         with torch.no_grad(), evaluation_mode(modules_of(model, guide)), preserve_rng_state():
-            plain_traces(masked_filled(model), guide, args if vectorize else one_row(args, 0))  # validated
+            _validated(scorable(model), guide, args if vectorize else one_row(args, 0))
             with pyro.validation_enabled(False):
                 particles = Particles(model, guide, args, plate=plate, strategy=None if vectorize else ONE_BY_ONE)
                 particles.check_edges()
+        check_batch_norm_of_flows(particles.example)
         with pyro.validation_enabled(False):
             return sum_by_role(particles.log_terms(num_particles))
+
+
+def _validated(model: Program, guide: Program, args: Sequence[Any]) -> None:
+    try:
+        plain_traces(model, guide, args)
+    except ValueError as error:
+        if named := explained(error, model, guide, args):
+            raise named from error
+        raise
+
+
+def explained(error: Exception, model: Program, guide: Program, args: Sequence[Any]) -> Exception | None:
+    """What :func:`check_parameters` says of a run in which Pyro's validation refused a distribution; None elsewhere."""
+    if not str(error).startswith("Expected parameter"):
+        return None
+    with pyro.validation_enabled(False):
+        run = plain_traces(model, guide, args)
+        try:
+            check_parameters("guide", run.drawn)
+            check_parameters("model", run.joint)
+        except (InputError, FloatingPointError) as named:
+            return named
+    return None
 
 
 def row_growth(model: Program, guide: Program, args: Sequence[Any]) -> int:

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from pyrovae.base.errors import InputError
 from pyrovae.base.random import preserve_rng_state
+from pyrovae.pairs.checks.parameters import check_parameters
 from pyrovae.pairs.checks.runs import CHANGES
-from pyrovae.pairs.handlers import masked_filled, unconditioned
-from pyrovae.pairs.supports import scored
+from pyrovae.pairs.handlers import scorable, unconditioned
+from pyrovae.pairs.supports import cut_off, scored
 from pyrovae.pairs.traces import Program, site_log_prob, sites_of
 
 _COMPUTED = (
@@ -48,7 +49,8 @@ def simulate(model: Program, template: Sequence[Any], rows: slice) -> Simulated:
             a distribution of the model depends on the data.
     """
     args = [_repeated(arg, rows) for arg in template]
-    found = sites_of(unconditioned(model), *args)
+    found = sites_of(unconditioned(model), *args, role="model")
+    check_parameters("model", found)
     observed = [name for name, site in found.items() if site["infer"].get("was_observed")]
     latents = {name: site["value"] for name, site in found.items() if name not in observed}
     for name in observed:
@@ -57,7 +59,7 @@ def simulate(model: Program, template: Sequence[Any], rows: slice) -> Simulated:
     with preserve_rng_state(), pyro.validation_enabled(False):  # missing entries and numbers are no data to validate
         for name, (number, index) in _seen_by(model, args, observed).items():
             args[number] = _written(name, args[number], index, found[name])
-        _check_data_independence(masked_filled(model), args, found, latents)
+        _check_data_independence(scorable(model), args, found, latents)
     return Simulated(tuple(args), latents)
 
 
@@ -101,7 +103,8 @@ def _same_distribution(site: Any, other: Any) -> bool:
     value, event_dim = site["value"], len(site["fn"].event_shape)
     differ = scored(site, value, 0) != scored(other, value, 0)
     alike = ~differ.reshape(*differ.shape[: differ.dim() - event_dim], -1).any(-1)
-    first, second = (torch.where(alike, site_log_prob({**one, "value": value}), 0.0) for one in (site, other))
+    whole = ({**one, "fn": cut_off(one["fn"]), "value": value} for one in (site, other))
+    first, second = (torch.where(alike, site_log_prob(one), 0.0) for one in whole)
     tolerance = 1e-8 if first.dtype == torch.float64 else 1e-4
     return torch.allclose(first, second, rtol=tolerance, atol=10 * tolerance, equal_nan=True)
 

@@ -4,12 +4,12 @@ from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import pyro.distributions as dist
-from torch.distributions import TransformedDistribution
 
 from pyrovae.base.errors import InputError
+from pyrovae.pairs.checks.parameters import check_parameters
 from pyrovae.pairs.checks.weights import check_auxiliary, check_masks_match, check_measures_match, check_transforms
-from pyrovae.pairs.supports import base_measure, check_support, layers
-from pyrovae.pairs.traces import TracePair, check_no_subsampling
+from pyrovae.pairs.supports import base_measure, root
+from pyrovae.pairs.traces import TracePair, check_no_subsampling, own_rows
 
 
 class Structure(NamedTuple):
@@ -34,17 +34,18 @@ def describe(run: TracePair, rows: int, *, plate: str | None = None) -> Structur
         plate: name of the data plate, where several plates are shared by all sites.
 
     Raises:
-        InputError: naming the site and the cause, for a pair whose per-datum weights are not defined and for
-            data outside the support of the likelihood.
+        InputError: naming the site and the cause, for a pair whose per-datum weights are not defined.
     """
     model_sites, guide_sites = run.joint, run.drawn
     _check_sites_match(model_sites, guide_sites)
     check_no_subsampling(*run)
     every = {f"site '{name}'": site for name, site in model_sites.items()}
     every |= {f"site '{name}' of the guide": site for name, site in guide_sites.items()}
-    frame = _data_frame(every, rows, plate)
+    frame = _data_frame(every, rows, plate, run)
     _check_dimensions_owned(every)
     _check_guide_spread(guide_sites)
+    _check_proper(model_sites)
+    check_parameters("guide", guide_sites, frame.dim)
     _check_shapes_match(model_sites, guide_sites)
     check_measures_match(run)
     check_transforms(run)
@@ -53,7 +54,6 @@ def describe(run: TracePair, rows: int, *, plate: str | None = None) -> Structur
     observed = {name: site for name, site in model_sites.items() if site["is_observed"]}
     for name, site in observed.items():
         _check_data_match(name, site)
-        check_support(name, site)
     return Structure(
         plate=frame.name,
         dim=frame.dim,
@@ -90,38 +90,57 @@ def _check_sites_match(model_sites: dict, guide_sites: dict) -> None:
         raise InputError("the model observes nothing: give its data to a site with obs=")
 
 
-def _data_frame(every: dict[str, dict], rows: int, plate: str | None) -> Any:
+def _data_frame(every: dict[str, dict], rows: int, plate: str | None, run: TracePair) -> Any:
     """The plate shared by all sites; named errors where there is none, or more than one."""
     stacks = {name: {f.name: f for f in site["cond_indep_stack"] if f.vectorized} for name, site in every.items()}
     shared = set.intersection(*(set(stack) for stack in stacks.values()))
     candidates = shared if plate is None else shared & {plate}
     if not candidates:
-        raise InputError(_outside(stacks, plate))
+        raise InputError(_outside(stacks, plate, every))
     frames = [frame for frame in next(iter(stacks.values())).values() if frame.name in candidates]
     fitting = [frame for frame in frames if frame.size == rows]
     if len(fitting) > 1:
         raise InputError(f"several plates hold all sites, {sorted(candidates)}: name the data plate with plate=")
     if not fitting:
-        raise InputError(
-            f"plate '{frames[0].name}' has {frames[0].size} rows but the data have {rows}: "
-            f"use pyro.plate('{frames[0].name}', len(x)), with the data first among the arguments"
-        )
+        raise InputError(_other_size(frames[0], rows, run))
     return fitting[0]
 
 
-def _outside(stacks: dict[str, dict], plate: str | None) -> str:
+def check_own_rows(run: TracePair, rows: int) -> None:
+    """Raises InputError, naming the parameter, if programs keep the rows that they were made with in place of these."""
+    for site in run.observed.values():
+        frames = [frame for frame in site["cond_indep_stack"] if frame.vectorized]
+        if frames and all(frame.size != rows for frame in frames) and (own := _keeper(frames[0], rows, run)):
+            raise InputError(own)
+
+
+def _keeper(frame: Any, rows: int, run: TracePair) -> str | None:
+    found = (own_rows(role, trace, {frame.size}, rows) for role, trace in (("guide", run.guide), ("model", run.model)))
+    return next(filter(None, found), None)
+
+
+def _other_size(frame: Any, rows: int, run: TracePair) -> str:
+    """Says why a plate has other rows than the data: programs that keep those that they were made with, or a number."""
+    return _keeper(frame, rows, run) or (
+        f"plate '{frame.name}' has {frame.size} rows but the data have {rows}: use pyro.plate('{frame.name}', len(x)), "
+        "with the data first among the arguments"
+    )
+
+
+def _outside(stacks: dict[str, dict], plate: str | None, every: dict[str, dict]) -> str:
     """Says which site is outside the plate that was named, or outside that of most sites."""
     known = sorted(set().union(*stacks.values()))
     counts = {name: sum(name in stack for stack in stacks.values()) for name in known}
-    widest = plate or max(known, key=lambda name: counts[name], default=None)
+    widest = plate if plate is not None else max(known, key=lambda name: counts[name], default=None)
     outside = next(name for name, stack in stacks.items() if widest not in stack)
     if plate is not None:
         return f"plate '{plate}' does not hold {outside}; plates found: {known}"
+    auto = "; AutoNormal draws each datum's in the plate" if every[outside]["infer"].get("is_auxiliary") else ""
     return (
         f"{outside} is outside the data plate"
         + (f" '{widest}'" if widest else "")
         + ": evidence per datum needs one pyro.plate over the data that holds every site of model and guide "
-        "(a latent shared by all data has no per-datum weight)"
+        f"(a latent shared by all data has no per-datum weight{auto})"
     )
 
 
@@ -150,10 +169,17 @@ def _check_guide_spread(guide_sites: dict) -> None:
 
 
 def _is_point(fn: Any) -> bool:
-    base = layers(fn)[-1]
-    while isinstance(base, TransformedDistribution):
-        base = layers(base.base_dist)[-1]
-    return isinstance(base, dist.Delta)
+    return isinstance(root(fn), dist.Delta)
+
+
+def _check_proper(model_sites: dict) -> None:
+    for name, site in model_sites.items():
+        if isinstance(root(site["fn"]), dist.ImproperUniform):
+            raise InputError(
+                f"site '{name}' of the model: ImproperUniform has no total mass, so log p(x) is not defined (but for a "
+                f"constant of nobody's choosing), and nothing can be drawn from it. Give '{name}' a proper "
+                "distribution, a wide Normal for one"
+            )
 
 
 # -------------------------------------------------------------------------------------- shapes and supports

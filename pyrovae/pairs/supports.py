@@ -1,5 +1,6 @@
 """Supports and masks of distributions, inside their wrappers: where a value may lie, and where it counts."""
 
+import functools
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -11,37 +12,6 @@ from torch.distributions import biject_to, constraints
 
 from pyrovae.base.errors import InputError
 from pyrovae.pairs.traces import TracePair
-
-# What to do about data outside a support; a distribution may add its own ``advice`` to it.
-ADVICE: dict[Any, str] = {
-    constraints.boolean: "; binarize the data (binarization='dynamic', 'static' or 'threshold')",
-    constraints.unit_interval: "; divide the data by their maximum (divisor=)",
-}
-
-
-def check_support(name: str, site: dict) -> None:
-    """Raises InputError, naming the first, if observed values that count are outside their distribution's support."""
-    value, base = site["value"], layers(site["fn"])[-1]
-    support = support_of(base)
-    if isinstance(base, torch.distributions.Multinomial):  # its density is that of as many draws as a row counts
-        support = constraints.independent(constraints.nonnegative_integer, 1)
-    if support is None:
-        return
-    inside = support.check(value)
-    if value.is_floating_point():
-        finite = value.isfinite()
-        inside = inside & (finite if inside.shape == finite.shape else finite.flatten(inside.dim()).all(-1))
-    outside = (~inside & scored(site, inside, support.event_dim)).nonzero()
-    if len(outside) == 0:
-        return
-    first = outside[0].tolist()
-    example = value[tuple(first)]
-    advice = ADVICE.get(support, "") + getattr(base, "advice", "")
-    found = f"{example.item():g}" if example.dim() == 0 else str(example.tolist())
-    raise InputError(
-        f"site '{name}': {len(outside)} of {inside.numel()} values are outside the support of {type(base).__name__} "
-        f"({support_text(base)}), the first is {found} at {tuple(first)}{advice}"
-    )
 
 
 def scored(site: Any, like: Tensor, event_dim: int) -> Tensor:
@@ -73,11 +43,32 @@ def is_masked(site: Any) -> bool:
 
 
 def layers(fn: Any) -> list[Any]:
-    """A distribution, and those inside its reinterpreted and masked wrappers; the innermost is last."""
+    """A distribution, and those inside its reinterpreted, masked and cut off wrappers; the innermost is last."""
     nested = [fn]
     while isinstance(nested[-1], torch.distributions.Independent | dist.MaskedDistribution):
         nested.append(nested[-1].base_dist)
     return nested
+
+
+def root(fn: Any) -> Any:
+    """The distribution inside all wrappers and transforms."""
+    base = layers(fn)[-1]
+    while isinstance(base, torch.distributions.TransformedDistribution):
+        base = layers(base.base_dist)[-1]
+    return base
+
+
+_ONE_AT_A_TIME = (dist.MixtureOfDiagNormals, dist.MixtureOfDiagNormalsSharedCovariance)
+
+
+def draws_of(fn: Any, num_draws: int) -> Tensor:
+    """So many draws of a distribution, with gradients where its draws have them: (S, *batch, *event).
+
+    Pyro's mixtures of normals take a batch, but draw of it one at a time: they are widened.
+    """
+    if isinstance(root(fn), _ONE_AT_A_TIME):
+        return fn.expand((num_draws, *fn.batch_shape))()
+    return fn((num_draws,))
 
 
 def is_known(fn: Any) -> bool:
@@ -131,9 +122,15 @@ def possible(site: Any) -> Tensor | None:
     Many densities go on outside their support, and a family given by ``probs`` calls a class of probability zero no
     less likely than exp(-16). What is masked is not looked at.
     """
-    fn, value, base = site["fn"], site["value"], layers(site["fn"])[-1]
-    batch_dim, found = value.dim() - len(fn.event_shape), None
-    for inside in (_in_support(base, value), _of_positive_mass(base, value)):
+    base = layers(site["fn"])[-1]
+    return _everywhere(site, _in_support(base, site["value"]), _of_positive_mass(base, site["value"]))
+
+
+def _everywhere(site: Any, *looks: Tensor | None) -> Tensor | None:
+    """Where all looks at the values of a site (..., *batch, *event) found them right, or masked: (..., *batch)."""
+    value, found = site["value"], None
+    batch_dim = value.dim() - len(site["fn"].event_shape)
+    for inside in looks:
         if inside is not None:
             inside = inside | ~scored(site, inside, value.dim() - inside.dim())
             inside = inside.flatten(batch_dim).all(-1) if inside.dim() > batch_dim else inside
@@ -142,7 +139,7 @@ def possible(site: Any) -> Tensor | None:
 
 
 # Nothing to look at; or matrices, whose draws miss what their check asks by rounding.
-_UNCHECKED = (
+UNCHECKED = (
     constraints._Real,
     constraints._CorrCholesky,
     constraints._LowerCholesky,
@@ -154,18 +151,18 @@ _UNCHECKED = (
 def _in_support(base: Any, value: Tensor) -> Tensor | None:
     support = latent_support(base)
     narrowed = is_narrowed(base)
-    if support is None or (isinstance(single := innermost(support), _UNCHECKED) and not narrowed):
+    if support is None or (isinstance(single := innermost(support), UNCHECKED) and not narrowed):
         return None
     if isinstance(single, constraints._Simplex):  # torch asks for a sum within 1e-6 of 1: less than rounding in float32
         return (value >= 0).all(-1) & ((value.sum(-1) - 1).abs() < 1e-3)
     if isinstance(base, torch.distributions.MixtureSameFamily):  # draws lie in the support of one component
         scalar = all(not isinstance(bound, Tensor) or bound.dim() == 0 for bound in bounds(single))
         return single.check(value) if scalar else None
-    return _in_image(base, value) if narrowed else support.check(value)
+    return in_image(base, value) if narrowed else support.check(value)
 
 
-def _in_image(base: Any, value: Tensor) -> Tensor:
-    """Whether values come out of a distribution's transforms: the last one's image of a part of the line is less."""
+def in_image(base: Any, value: Tensor) -> Tensor:
+    """Whether values are images, under a distribution's transforms, of what its base can draw."""
     looks = []
     for transform in reversed(base.transforms):
         looks.append(transform.codomain.check(value))
@@ -202,6 +199,10 @@ def _of_positive_mass(base: Any, value: Tensor) -> Tensor | None:
     if isinstance(base, torch.distributions.Bernoulli):
         never = torch.where(value == 1, base.probs == 0, base.probs == 1)
         return ~(never & (base.probs == base._param))  # a saturated logit is no probability
+    if isinstance(base, torch.distributions.Binomial):
+        return ~(_never(base) & (value > 0))
+    if isinstance(base, torch.distributions.Multinomial):
+        return (~_never(base._categorical) | (value == 0)).all(-1)
     if isinstance(base, torch.distributions.OneHotCategorical):
         return (~_never(base) | (value == 0)).all(-1)
     if isinstance(base, torch.distributions.Categorical):
@@ -210,13 +211,148 @@ def _of_positive_mass(base: Any, value: Tensor) -> Tensor | None:
     return None
 
 
+# --------------------------------------------------------------------------- supports that move with the parameters
+
+
+class CutOff(dist.Independent):
+    """A distribution whose density is zero, and whose gradient is finite, wherever it cannot draw.
+
+    Torch's densities of many families go on there: below the shift of an exponential, below the scale of a Pareto. Ends
+    count as inside.
+    """
+
+    def __init__(self, base_dist: Any) -> None:
+        super().__init__(base_dist, 0, validate_args=False)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "CutOff":
+        return CutOff(self.base_dist.expand(batch_shape))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density in nats, of the broadcast batch shape."""
+        base = self.base_dist
+        if isinstance(base, torch.distributions.MixtureSameFamily):
+            each = cut_off(base.component_distribution).log_prob(value.unsqueeze(value.dim() - len(base.event_shape)))
+            return (each + base.mixture_distribution.logits.log_softmax(-1)).logsumexp(-1)
+        value = value.expand(torch.broadcast_shapes(value.shape, base.batch_shape + base.event_shape))
+        inside = _everywhere({"fn": base, "value": value, "mask": None}, *_looks_at_data(base, value))
+        if inside is None:
+            return base.log_prob(value)
+        within = inside.reshape(inside.shape + (1,) * len(base.event_shape))
+        if isinstance(base, torch.distributions.Uniform):
+            within = torch.zeros_like(within)  # flat, up to its ends
+        harmless = a_value(base, value)
+        log_prob = base.log_prob(value if harmless is None else torch.where(within, value, harmless))
+        return torch.where(inside, log_prob, -math.inf)
+
+
+def _looks_at_data(base: Any, value: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Whether data are in the support, and of positive mass, as far as the parameters of their family decide it."""
+    in_support, of_mass = _in_support(base, value), _of_positive_mass(base, value)
+    if isinstance(base, torch.distributions.Multinomial):
+        in_support = None  # its density is that of as many draws as a row counts
+    if isinstance(base, torch.distributions.Bernoulli) and of_mass is not None:
+        of_mass = of_mass | (value == 0)  # a probability of one may be a sigmoid, rounded
+    return in_support, of_mass
+
+
+def cut_off(fn: Any, *, zero_mass: bool = False) -> Any:
+    """A distribution that is zero outside of its support, where that may move with its parameters; else itself.
+
+    Args:
+        fn: any distribution.
+        zero_mass: whether an outcome of probability zero is impossible: it is, if a class or a coin decides it; a
+            network's is rounded.
+    """
+    base = layers(fn)[-1]
+    if isinstance(fn, CutOff) or not (zero_mass or _may_depend(type(base))):  # type: ignore[arg-type]
+        return fn
+    if fn is not base:
+        inner = cut_off(fn.base_dist, zero_mass=zero_mass)
+        if inner is fn.base_dist:
+            return fn
+        if isinstance(fn, dist.MaskedDistribution):
+            return dist.MaskedDistribution(inner, fn._mask)
+        return dist.Independent(inner, fn.reinterpreted_batch_ndims)
+    return CutOff(fn) if zero_mass or (may_move(fn) and not _ends_itself(fn)) else fn
+
+
+@functools.cache
+def _may_depend(family: type) -> bool:
+    """Whether the support of a family may depend on its parameters."""
+    support = getattr(family, "support", None)
+    return not isinstance(support, constraints.Constraint) or constraints.is_dependent(support)
+
+
+def is_cut_off(fn: Any) -> bool:
+    """Whether a distribution is zero outside of its support by :func:`cut_off`."""
+    return any(isinstance(layer, CutOff) for layer in layers(fn))
+
+
+def may_miss(fn: Any) -> bool:
+    """Whether a value may be impossible, its density zero, at some parameters of a distribution, and not at others."""
+    return is_cut_off(fn) or may_move(layers(fn)[-1])
+
+
+def may_move(base: Any) -> bool:
+    """Whether the support of a family depends on its parameters, or may: tensors bound it, or it is narrowed."""
+    single = innermost(support_of(base))
+    known = type(single).__module__.partition(".")[0] in ("torch", "pyro", "pyrovae", "builtins")
+    return not known or any(isinstance(end, Tensor) for end in bounds(single)) or is_narrowed(base)
+
+
+def _ends_itself(base: Any) -> bool:
+    """Whether torch's own density is minus infinity outside of the support, and no error."""
+    return isinstance(base, torch.distributions.Binomial) and not base._validate_args
+
+
+def given_probs(fn: Any) -> bool:
+    """Whether a family of masses was given its probabilities, not their logits."""
+    base = layers(fn)[-1]
+    return isinstance(base, _GIVEN_PROBS) and "probs" in vars(getattr(base, "_categorical", base))
+
+
+_GIVEN_PROBS = (
+    torch.distributions.Bernoulli,
+    torch.distributions.Binomial,
+    torch.distributions.Categorical,
+    torch.distributions.Multinomial,
+    torch.distributions.OneHotCategorical,
+)
+
+
+def a_value(base: Any, like: Tensor) -> Tensor | None:
+    """A value inside of the support, of the number format of another; None where none is known.
+
+    Returns:
+        Shape (*batch, *event), or one that can be expanded to it.
+    """
+    if is_narrowed(base):
+        value = a_value(layers(base.base_dist)[-1], like)
+        for transform in base.transforms if value is not None else ():
+            value = transform(value)
+        return value
+    single = innermost(latent_support(base))
+    if single is None or getattr(single, "is_discrete", True):
+        end = next((end for end in bounds(single) if end is not None), 0.0)
+        return torch.as_tensor(end, dtype=like.dtype, device=like.device)
+    try:
+        move = biject_to(single)
+    except NotImplementedError:
+        return None
+    return move(like.new_zeros(move.inverse_shape(base.batch_shape + base.event_shape))).detach()
+
+
 def support_text(base: Any) -> str:
     """The support of a distribution in words."""
+    if is_narrowed(base):
+        moved = ", ".join(type(transform).__name__ for transform in base.transforms)
+        inner = layers(base.base_dist)[-1]
+        return f"{moved} of {type(inner).__name__}, {support_text(inner)}"
     support = innermost(base.support)
     low, high = (None if bound is None else torch.as_tensor(bound) for bound in bounds(support))
     if low is not None and high is not None:
-        first, last = (float(bound.flatten()[0]) for bound in (low, high))
-        return f"{first:g} to {last:g}" + (", whole numbers" if support.is_discrete else "")
+        varies = " at most" if low.min() < low.max() or high.min() < high.max() else ""
+        return f"{low.min():g} to {high.max():g}{varies}" + (", whole numbers" if support.is_discrete else "")
     bound = low if high is None else high
     span = "" if bound is None else " to ".join(f"{end:g}" for end in sorted({float(bound.min()), float(bound.max())}))
     names = {
@@ -232,8 +368,11 @@ def support_text(base: Any) -> str:
 
 
 def base_measure(fn: Any) -> str:
-    """The base measure of a site: "mass" (counting measure), "density" (Lebesgue), or "factor"."""
-    support = support_of(layers(fn)[-1])
+    """The base measure of a site: "mass" (counting measure, of moved counts too), "density" (Lebesgue), or "factor"."""
+    base = layers(fn)[-1]
+    while type(base).__name__ == "TransformedDistribution":
+        base = layers(base.base_dist)[-1]
+    support = support_of(base)
     return "factor" if support is None else "mass" if support.is_discrete else "density"
 
 

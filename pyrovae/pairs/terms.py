@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from pyrovae.pairs.structure import Structure
-from pyrovae.pairs.supports import is_known, layers, possible
+from pyrovae.pairs.supports import cut_off, is_known, layers, possible
 from pyrovae.pairs.traces import Sites, TracePair, site_log_prob
 
 
@@ -31,7 +31,8 @@ class LogTerms(NamedTuple):
     def log_weight(self) -> Tensor:
         """log w = log p(x|z) + log p(z) - log q(z|x): (K, N), float64."""
         log_weight = self.log_likelihood.double() + self.log_prior.double() - self.log_guide.double()
-        return torch.where(self.log_prior == -math.inf, -math.inf, log_weight)  # the likelihood there may be undefined
+        nothing = (self.log_prior == -math.inf) | (self.log_likelihood == -math.inf)
+        return torch.where(nothing, -math.inf, log_weight)  # whatever the other densities are there
 
     @property
     def resolution(self) -> Tensor:
@@ -68,12 +69,22 @@ def read_terms(run: TracePair, reduce: Callable[[Tensor], Tensor]) -> SiteTerms:
     def of(sites: Sites, log_prob: Callable[[Any], Tensor]) -> dict[str, Tensor]:
         return {name: reduce(log_prob(site)) for name, site in sites.items()}
 
-    return SiteTerms(of(run.observed, site_log_prob), of(run.latent, latent_log_prob), of(run.drawn, site_log_prob))
+    return SiteTerms(of(run.observed, site_log_prob), of(run.latent, latent_log_prob), of(run.drawn, proper_log_prob))
+
+
+def proper_log_prob(site: Any) -> Tensor:
+    """Log density of a site, minus infinity outside of a support that moves with its parameters.
+
+    The guide's for one datum may not hold what it draws for another. Ends, to which draws are rounded, are inside.
+    """
+    return site_log_prob({**site, "fn": cut_off(site["fn"])})
 
 
 def latent_log_prob(site: Any) -> Tensor:
     """Log density of a latent site in the model, minus infinity at what its distribution cannot draw."""
-    log_prob, inside = site_log_prob(site), possible(site)
+    fn = cut_off(site["fn"])
+    log_prob = site_log_prob({**site, "fn": fn})
+    inside = possible(site) if fn is site["fn"] else None
     return log_prob if inside is None else torch.where(inside, log_prob, -math.inf)
 
 
@@ -122,8 +133,8 @@ def to_rows(log_prob: Tensor, dim: int) -> Tensor:
 def check_finite(terms: SiteTerms) -> None:
     """Raises FloatingPointError, naming the site, where a density is NaN or a weight would be infinite."""
     weightless = [table == -math.inf for table in terms.prior.values()]  # whatever the likelihood is there
-    for role, tables in terms._asdict().items():
-        for name, table in tables.items():
+    for role in ("guide", "prior", "likelihood"):  # what the guide draws is what the model scores
+        for name, table in getattr(terms, role).items():
             bad = table.isnan() | (table == (-math.inf if role == "guide" else math.inf))
             for nothing in weightless if role == "likelihood" else []:
                 bad = bad & ~nothing

@@ -2,17 +2,22 @@
 
 import inspect
 import re
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Sequence, Set
+from types import FrameType
 from typing import Any, NamedTuple
 
+import pyro
 import pyro.poutine as poutine
 import torch
 from pyro.poutine import Trace
+from pyro.poutine.guide import GuideMessenger
 from pyro.poutine.messenger import _context_wrap
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from pyrovae.base.errors import InputError
+from pyrovae.base.errors import InputError, first_line
+from pyrovae.base.memory import out_of_memory
 
 Program = Callable[..., Any]
 Sites = dict[str, Any]  # name -> Pyro's message of a sample site: "fn", "value", "mask", "scale", ...
@@ -74,15 +79,15 @@ def plain_traces(model: Program, guide: Program, args: Sequence[Any]) -> TracePa
     Raises:
         InputError: without the table of shapes that Pyro appends; for sizes that do not fit a plate, with advice.
     """
-    of_guide = _traced("guide", guide, guide, args)
-    return TracePair(_traced("model", model, poutine.replay(model, trace=of_guide), args), of_guide)
+    of_guide = traced("guide", guide, guide, args)
+    return TracePair(traced("model", model, poutine.replay(model, trace=of_guide), args), of_guide)
 
 
-def _traced(role: str, program: Program, handled: Program, args: Sequence[Any]) -> Trace:
-    """The trace of a program, run under a handler."""
+def traced(role: str, program: Program, handled: Program, args: Sequence[Any]) -> Trace:
+    """The trace of a program, run under a handler; of a guide that runs the model (a messenger) what it draws."""
     tracer = poutine.trace(handled)
     try:
-        return tracer.get_trace(*args)
+        trace = tracer.get_trace(*args)
     except TypeError:
         _check_takes(role, program, args)
         raise
@@ -93,21 +98,92 @@ def _traced(role: str, program: Program, handled: Program, args: Sequence[Any]) 
     except (ValueError, RuntimeError) as error:
         check_no_subsampling(tracer.trace)  # what else is wrong follows from it
         message = re.split(r"\n\s*Trace Shapes:", str(error))[0].strip()
-        if "Shape mismatch inside plate" in message:
-            raise InputError(
-                f"{message}; does the distribution lack .to_event(n) over a datum's dimensions? (With a parameter for "
-                "each datum, give batch_size= the number of data.)"
-            ) from error
-        if isinstance(error, InputError) or message != str(error).strip():
+        if isinstance(error, InputError):
+            raise type(error)(message) from error
+        if reason := None if out_of_memory(error) else _reason(role, error, message, tracer.trace, args):
+            raise InputError(reason) from error
+        if message != str(error).strip():
             raise type(error)(message) from error
         raise
+    if isinstance(_inside_handlers(program), GuideMessenger):
+        for name in [name for name, site in sites(trace, moved=True).items() if site["is_observed"]]:
+            trace.remove_node(name)
+    return trace
+
+
+def _inside_handlers(program: Any) -> Any:
+    """What handlers, Pyro's and ours, are around."""
+    while True:
+        if getattr(getattr(program, "func", None), "func", None) is _context_wrap:
+            program = program.func.args[1]
+        elif (inner := getattr(program, "__wrapped__", None)) is None:
+            return program
+        else:
+            program = inner
+
+
+# How torch and Pyro tell of two sizes that do not fit.
+_CLASHES = (
+    r"\((\d+)\) must match .*?\((\d+)\)",
+    r", (\d+) vs (\d+)",
+    r"Inside pyro\.plate\(.*?, (\d+), .*invalid shape of pyro\.param.*torch\.Size\(\[(\d+)",
+)
+
+
+def _reason(role: str, error: Exception, message: str, trace: Trace, args: Sequence[Any]) -> str | None:
+    """Why a run failed, in words; None where that is plain from its message or not known."""
+    clash = next(filter(None, (re.search(words, message) for words in _CLASHES)), None)
+    if clash and (own := own_rows(role, trace, {int(size) for size in clash.groups()}, num_rows(args), message)):
+        return own
+    if "Shape mismatch inside plate" in message:
+        return (
+            f"{message}; does the distribution lack .to_event(n) over a datum's dimensions? (With a parameter for "
+            "each datum, give batch_size= the number of data.)"
+        )
+    site = site_at(traceback.walk_tb(error.__traceback__))
+    if site is None or site["is_observed"]:
+        return None
+    return (
+        f"site '{site['name']}' of the {role}: {family(site['fn'])} cannot be drawn from ({first_line(error)}); look "
+        "at its parameters there, or take another family"
+    )
+
+
+def own_rows(role: str, trace: Trace, sizes: Set[int], rows: int, named: str = "") -> str | None:
+    """Says that programs have a parameter for each of the rows that they were made with, where one shows it.
+
+    Args:
+        role: of the program.
+        trace: of it, as far as it came.
+        sizes: that did not fit together, that of the rows perhaps among them.
+        rows: of the data that it was run on.
+        named: text that may name a parameter which is not in the trace yet.
+    """
+    known: dict[str, Any] = {name: site["value"] for name, site in trace.nodes.items() if site["type"] == "param"}
+    known |= {name: value for name, value in pyro.get_param_store().items() if f"pyro.param({name}," in named}
+    others = sizes - {rows}
+    size = min(others) if len(others) == 1 else None
+    name = next((name for name, value in known.items() if size in value.shape), None)
+    if name is None:
+        return None
+    return (
+        f"the {role} has a parameter ('{name}') for each of {size} rows, but was run on {rows}: it knows the rows that "
+        f"it was made with and no others. Give all of them in one block (batch_size={size}); other rows, and data "
+        "simulated from the model, need programs that read each row by itself, an encoder, or parameters that all rows "
+        "share"
+    )
+
+
+def site_at(frames: Iterable[tuple[FrameType, int]]) -> Any:
+    """The message of the innermost sample site that Pyro is at in these frames; None where it is at none."""
+    messages = [frame.f_locals.get("initial_msg") for frame, _ in frames if frame.f_code.co_name == "apply_stack"]
+    found = [message for message in messages if message and message["type"] == "sample"]
+    return found[-1] if found else None
 
 
 def _check_takes(role: str, program: Program, args: Sequence[Any]) -> None:
     """Raises InputError if a program cannot be called with so many arguments."""
-    while getattr(getattr(program, "func", None), "func", None) is _context_wrap:
-        program = program.func.args[1]  # type: ignore[attr-defined]  # inside a handler of Pyro's
-    signature = inspect.signature(program)
+    signature = inspect.signature(_inside_handlers(program))
     try:
         signature.bind(*args)
     except TypeError as error:
@@ -132,9 +208,9 @@ def check_no_subsampling(*traces: Trace) -> None:
                 )
 
 
-def sites_of(program: Program, *args: Any) -> Sites:
-    """The sample sites of one run of a program."""
-    return sites(_traced("program", program, program, args))
+def sites_of(program: Program, *args: Any, role: str = "program") -> Sites:
+    """The sample sites of one run of a program, which errors call by its role."""
+    return sites(traced(role, program, program, args))
 
 
 def sites(trace: Trace, *, moved: bool = False) -> Sites:
@@ -160,7 +236,7 @@ def total_log_prob(site: Any) -> Tensor:
 def num_rows(args: Sequence[Any]) -> int:
     """How many data a tuple of arguments holds: the first dimension of its first tensor."""
     for arg in args:
-        if isinstance(arg, Tensor) and arg.dim() > 0:
+        if isinstance(arg, Tensor) and arg.dim() > 0 and len(arg) > 0:
             return len(arg)
     raise InputError("model and guide need a tensor argument whose first dimension is the datum; none was given")
 
@@ -171,8 +247,21 @@ def each_batched(args: Sequence[Any], act: Callable[[Tensor], Tensor]) -> list[A
     return [act(arg) if isinstance(arg, Tensor) and arg.shape[:1] == (rows,) else arg for arg in args]
 
 
+def family(fn: Any) -> str:
+    """The name of a distribution inside wrappers that leave its values as they are."""
+    while hasattr(fn, "base_dist") and not hasattr(fn, "transforms"):
+        fn = fn.base_dist
+    return type(fn).__name__
+
+
 def site_log_prob(site: Any) -> Tensor:
     """Log density of a site, of its batch shape: with its mask and without its scale."""
-    log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
-    mask = site["mask"]
+    fn, mask = site["fn"], site["mask"]
+    try:
+        log_prob = fn.log_prob(site["value"], *site["args"], **site["kwargs"])
+    except (AssertionError, NotImplementedError) as error:
+        raise InputError(
+            f"site '{site['name']}': {family(fn)} has no log density at values of shape {tuple(site['value'].shape)} "
+            f"({first_line(error)}). Take a family that scores a batch of data, MixtureSameFamily for a mixture"
+        ) from error
     return log_prob if mask is None else torch.where(torch.as_tensor(mask, device=log_prob.device), log_prob, 0.0)

@@ -13,8 +13,10 @@ from pyrovae.base.random import seed_everything
 from pyrovae.base.records import Record
 from pyrovae.base.tables import TextTable
 from pyrovae.data.split import as_split
+from pyrovae.pairs.checks.parameters import check_parameters
 from pyrovae.pairs.context import isolated
 from pyrovae.pairs.handlers import unconditioned
+from pyrovae.pairs.structure import check_own_rows
 from pyrovae.pairs.traces import Program, TracePair, plain_traces, sites_of
 
 
@@ -68,7 +70,9 @@ def sample(model: Program, *template: Any, num_samples: int, seed: int = 0) -> D
     args = as_split(template if len(template) != 1 else template[0]).tensors
     with isolated(model, model) as (model, _, device):
         seed_everything("drawing", seed)
-        return _draws(sites_of(unconditioned(model), *_repeated(args, num_samples, device)))
+        drawn = sites_of(unconditioned(model), *_repeated(args, num_samples, device), role="model")
+        check_parameters("model", drawn)
+        return _draws(drawn)
 
 
 def posterior(model: Program, guide: Program, *data: Any, num_draws: int = 1, seed: int = 0) -> Draws:
@@ -146,7 +150,10 @@ def _runs(model: Program, guide: Program, data: Sequence[Any], num_draws: int, s
         seed_everything("drawing", seed)
         args = split.to(device).batch(slice(0, len(split)))
         for _ in range(num_draws):
-            yield plain_traces(model, guide, args)
+            run = plain_traces(model, guide, args)
+            check_own_rows(run, len(split))
+            check_parameters("guide", run.drawn)
+            yield run
 
 
 def _check_given(given: Mapping[str, Tensor], named: dict[str, dict]) -> None:

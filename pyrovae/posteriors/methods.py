@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pyrovae.base.errors import InputError
+from pyrovae.base.errors import InputError, whole
 from pyrovae.pairs.latents import Values
 
 
@@ -20,7 +20,7 @@ class Plan:
     """How much to spend on one posterior: the arguments of ``reference_posterior``, checked.
 
     Raises:
-        InputError: for numbers that are too small.
+        InputError: for numbers that are too small, or not whole.
     """
 
     num_draws: int
@@ -33,7 +33,7 @@ class Plan:
     def __post_init__(self) -> None:
         least = {"num_draws": 4, "num_particles": 2, "num_warmup": 1, "num_chains": 1}
         for name, bound in least.items():
-            if getattr(self, name) < bound:
+            if whole(name, getattr(self, name)) < bound:
                 raise InputError(f"{name} must be at least {bound}, got {getattr(self, name)}")
 
 

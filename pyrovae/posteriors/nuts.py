@@ -71,6 +71,7 @@ def by_nuts(latents: Latents, plan: Plan) -> Answer:
     know of shows as a disagreement.
 
     Raises:
+        InputError: naming the site, if the datum is impossible under some latents.
         FloatingPointError: where a chain cannot start, or log p(x, z) is NaN or infinite.
 
     References:
@@ -78,6 +79,8 @@ def by_nuts(latents: Latents, plan: Plan) -> Answer:
     """
     seed_everything("reference", plan.seed, 1)
     line = UnconstrainedDensity(latents)
+    for draw, whose in ((latents.draw, "the guide"), (latents.draw_prior, "the prior")):
+        latents.require_possible(draw, whose, "NUTS follows gradients, and none leads back: use method='resampled'")
     starts = _starts(line, plan.num_chains)
     steps = plan.num_chains * (plan.num_warmup + plan.num_draws)
     with bar(shown=plan.progress, total=steps, desc="NUTS", unit="step", delay=2) as shown:

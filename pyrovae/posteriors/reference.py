@@ -9,7 +9,6 @@ Up to two coordinates a grid is exact; beyond it, the no-U-turn sampler; for dis
 """
 
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrovae.base.errors import InputError, UntrustedPosterior, nearest
+from pyrovae.base.errors import InputError, UntrustedPosterior, nearest, warn
 from pyrovae.base.memory import explain_out_of_memory
 from pyrovae.base.random import seed_everything
 from pyrovae.base.records import Record
@@ -225,7 +224,7 @@ def reference_posterior(
         protocol=split.protocol,
     )
     for doubt in found.diagnostics.doubts():
-        warnings.warn(doubt, UntrustedPosterior, stacklevel=2)
+        warn(UntrustedPosterior(doubt))
     return found
 
 

@@ -16,10 +16,12 @@ from pyrovae.base.memory import blocks_of, explain_out_of_memory, out_of_memory
 from pyrovae.base.random import preserve_rng_state
 from pyrovae.data.batches import Batch
 from pyrovae.data.split import Split
+from pyrovae.pairs.checks.data import check_possible
+from pyrovae.pairs.checks.inverses import check_batch_norm_of_flows
 from pyrovae.pairs.context import preserve_modes, quiet_numerics
-from pyrovae.pairs.particles import Particles
+from pyrovae.pairs.particles import Particles, explained
 from pyrovae.pairs.structure import Structure
-from pyrovae.pairs.supports import ends, layers, scored, support_of
+from pyrovae.pairs.supports import a_value, ends, layers, scored, support_of
 from pyrovae.pairs.traces import PER_DATUM, Program, plain_traces, site_log_prob
 from pyrovae.training.checkpoint import Snapshot, weights
 
@@ -79,6 +81,7 @@ def check_pair(
         if valid is not None:
             _inspect_all(pair, valid, size, settings["plate"], "validation data")
         first = _inspect_all(pair, train, size, settings["plate"], "training data")
+        check_batch_norm_of_flows(first.example, to_be_trained=True)
         check_objective(objective, first.structure)
         few = len(train) if settings["batch_size"] >= len(train) else min(settings["batch_size"], LOOKED_AT)
         with preserve_rng_state(), quiet_numerics():  # distributions made under validation keep to it
@@ -99,15 +102,19 @@ def _inspect(pair: tuple[Program, Program], split: Split, rows: slice, plate: st
     batch = split.batch(rows)
     try:
         particles = Particles(*pair, batch, plate=plate, strategy="looped")
+        check_possible(particles.example, particles.structure.dim, f" of the {name}", rows.start)
         check_density(particles, f"of the {name}", rows.start)
         return particles
     except InputError:
         raise
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, FloatingPointError) as error:
         if out_of_memory(error):
             raise
         missing = ~batch[0].isfinite().reshape(len(batch[0]), -1).all(1)
         if not missing.any():
+            named = error if isinstance(error, FloatingPointError) else explained(error, *pair, batch)
+            if named is not None:
+                raise InputError(str(named)) from error
             hint = f". {PER_DATUM}" if len(batch) > 1 else ""
             raise InputError(f"the programs do not run on the data: {first_line(error)}{hint}") from error
         raise InputError(
@@ -128,10 +135,13 @@ def check_density(particles: Particles, where: str, start: int) -> None:
         InputError: naming the site, the row and the value; an end of the support is called what it is.
     """
     for name, site in particles.example.observed.items():
+        base, value = layers(site["fn"])[-1], site["value"]
+        harmless = a_value(base, value) if isinstance(base, torch.distributions.Uniform) else None
         with pyro.validation_enabled(False):
-            if site_log_prob(site).isfinite().all():
+            if harmless is not None:  # its ends count as inside where a draw is rounded to them, but data are not
+                value = torch.where(scored(site, value, 0), value, harmless)
+            elif site_log_prob(site).isfinite().all():
                 continue
-            base, value = layers(site["fn"])[-1], site["value"]
             each, event_dim = base.log_prob(value), len(base.event_shape)
         bad = (~each.isfinite() & scored(site, each, event_dim)).nonzero()
         if not len(bad):

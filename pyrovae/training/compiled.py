@@ -8,7 +8,6 @@ to the host inside an epoch, and no step looks at its gradients: one that is not
 on Adam's state for good, and an epoch that ends so is taken again from its start, eagerly.
 """
 
-import warnings
 from collections.abc import Callable
 from dataclasses import InitVar, dataclass
 from functools import partial
@@ -20,7 +19,7 @@ from pyro.infer import ELBO, Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor, nn
 
 from pyrovae.base import storage
-from pyrovae.base.errors import InputError, NotCompiled
+from pyrovae.base.errors import InputError, NotCompiled, warn
 from pyrovae.base.memory import explain_out_of_memory
 from pyrovae.base.random import preserve_rng_state
 from pyrovae.data.batches import Batch, Batches
@@ -145,7 +144,7 @@ class CompiledSteps:
                 return
             if not self.may_be_eager:
                 raise InputError(f"the step cannot be compiled: {error}; use compile=False") from error
-            warnings.warn(f"the step is not compiled, and so slower: {error}", NotCompiled, stacklevel=2)
+            warn(NotCompiled(f"the step is not compiled, and so slower: {error}"))
             self.settings["compile"] = False
 
 

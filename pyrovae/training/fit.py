@@ -16,7 +16,7 @@ from pyrovae.base import storage
 from pyrovae.base.errors import InputError, whole
 from pyrovae.base.random import preserve_rng_state, seed_everything
 from pyrovae.data.split import Split, as_split
-from pyrovae.pairs.context import Scoped, home_device, on_device, own_scope, preserve_modes, used_modules
+from pyrovae.pairs.context import Scoped, home_device, on_device, own_scope, preserve_modes, sets_up_later, used_modules
 from pyrovae.pairs.traces import Program
 from pyrovae.training.checkpoint import describe_data, describe_objective
 from pyrovae.training.checks import check_arguments, check_parts
@@ -149,7 +149,8 @@ def fit(
         "compile": is_compiled(compile, -(-len(train) // batch_size) * epochs, target, out if resume else None),
         **describe_data(train, held_out),
     }
-    with _trained_in_place(model, guide, _first(train, batch_size), target, seed, out) as pair:
+    first = _first(train, batch_size, sets_up_later(model, guide))
+    with _trained_in_place(model, guide, first, target, seed, out) as pair:
         model, guide, scope, modules = pair
         resumed = resume and out is not None and storage.holds_run(out)
         loop = Loop(
@@ -200,10 +201,10 @@ def _trained_in_place(
         yield model, guide, scope, modules
 
 
-def _first(train: Split, batch_size: int) -> tuple[Tensor, ...]:
-    """Two rows, or all where each datum may have a parameter of its own."""
+def _first(train: Split, batch_size: int, sets_up: bool) -> tuple[Tensor, ...]:
+    """Two rows, or all where each datum may have a parameter of its own, and where programs keep the size of these."""
     with preserve_rng_state():
-        return train.batch(slice(0, 2 if batch_size < len(train) else len(train)))
+        return train.batch(slice(0, 2 if batch_size < len(train) and not sets_up else len(train)))
 
 
 def resolve_device(device: str) -> torch.device:
@@ -216,7 +217,7 @@ def resolve_device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         target = torch.device(device)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise InputError(f"unknown device '{device}'; use auto, cpu, cuda or cuda:N") from error
     if target.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device '{device}' was asked for, but there is no CUDA device here; use auto or cpu")

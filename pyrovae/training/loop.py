@@ -21,7 +21,7 @@ from pyrovae.base.random import preserve_rng_state, seed_everything
 from pyrovae.data.batches import Batch, Batches
 from pyrovae.data.split import Split
 from pyrovae.pairs.context import evaluation_mode
-from pyrovae.pairs.handlers import in_precision, masked_filled, tempered
+from pyrovae.pairs.handlers import in_precision, scorable, tempered
 from pyrovae.pairs.traces import Program
 from pyrovae.training.checkpoint import Progress, restore, save, set_weights, weights
 from pyrovae.training.checks import check_batch_norm, check_pair, check_parameters
@@ -59,7 +59,7 @@ class Loop:
         self.steps, self.device = self.batches.steps, self.batches.device
         self.pair = in_precision(self.model, setting["precision"]), in_precision(self.guide, setting["precision"])
         self.beta = torch.ones((), device=self.device)
-        trained = self.measured = masked_filled(self.pair[0]), self.pair[1]
+        trained = self.measured = scorable(self.pair[0]), self.pair[1]
         if self.warmup > 0:
             trained = tempered(trained[0], self.beta), tempered(trained[1], self.beta)
         self.step = Step(*trained, self.optimizer, self.objective)

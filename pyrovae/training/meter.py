@@ -12,6 +12,7 @@ from torch import Tensor
 from pyrovae.base.random import seed_everything
 from pyrovae.data.split import Split
 from pyrovae.pairs.context import quiet_numerics
+from pyrovae.pairs.supports import layers, may_miss
 from pyrovae.pairs.traces import Program, TracePair, plain_traces, site_log_prob
 from pyrovae.training.objectives import bounds
 from pyrovae.training.objectives.bounds import Bound
@@ -118,9 +119,18 @@ def plate_scale(model: Program, guide: Program, batch: Sequence[Tensor]) -> floa
     return math.prod(frame.full_size / frame.size for frame in site["cond_indep_stack"])
 
 
-def not_finite_sites(model: Program, guide: Program, batch: Sequence[Tensor]) -> list[str]:
-    """Sites whose log density is NaN or infinite when the pair is run now, the guide's first."""
+def not_finite_sites(model: Program, guide: Program, batch: Sequence[Tensor]) -> dict[str, str | None]:
+    """Sites whose log density is NaN or infinite when the pair is run now, the guide's first.
+
+    Returns:
+        Each with the family that has no density where the data lie, if its latents made them impossible.
+    """
     with quiet_numerics():
         run = plain_traces(model, guide, batch)
-        every = [*run.drawn.values(), *run.joint.values()]
-        return [site["name"] for site in every if not site_log_prob(site).sum().isfinite()]
+        found = {}
+        for site in [*run.drawn.values(), *run.joint.values()]:
+            log_prob = site_log_prob(site)
+            if not log_prob.sum().isfinite():
+                impossible = site["is_observed"] and may_miss(site["fn"]) and bool((log_prob == -math.inf).any())
+                found[site["name"]] = type(layers(site["fn"])[-1]).__name__ if impossible else None
+        return found

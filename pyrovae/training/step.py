@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pyrovae.base.memory import explain_out_of_memory
 from pyrovae.base.random import preserve_rng_state
+from pyrovae.pairs.checks.data import IMPOSSIBLE
 from pyrovae.pairs.context import evaluation_mode
 from pyrovae.pairs.traces import Program
 from pyrovae.training import optimizers
@@ -96,8 +97,10 @@ class Step(SVI):
         """What is not finite on a batch: the site if one can be found, else the fault that was seen."""
         with preserve_rng_state():
             bad = not_finite_sites(self.model, self.guide, batch)
-        cause = f"the log density of site '{bad[0]}' is not finite" if bad else fault
-        return f"{cause}; the step was not taken. Lower the learning rate, or look at the data and scales there"
+        site, family = next(iter(bad.items()), (None, None))
+        cause = f"the log density of site '{site}' is not finite" if site else fault
+        general = "Lower the learning rate, or look at the data and scales there"
+        return f"{cause}; the step was not taken. {IMPOSSIBLE.format(family=family) if family else general}"
 
 
 def _not_finite(loss: Tensor, parameters: Sequence[Tensor]) -> str:

@@ -71,6 +71,21 @@ def test_an_interrupt_delivers_what_is_done(name, run, tmp_path, capsys, monkeyp
 REFUSED = {
     "method": (["evaluate", "{run}", "--method", "asi"], 'did you mean "ais"'),
     "start": (["evaluate", "{run}", "--method", "ais", "--start", "priro"], 'did you mean "prior"'),
+    "defensive of ais": (
+        ["evaluate", "{run}", "--method", "ais", "--defensive", "0"],
+        "--defensive belongs to --method is, and --method ais makes no use of it: leave it out",
+    ),
+    "dtype of bdmc": (
+        ["evaluate", "{run}", "--method", "bdmc", "--dtype", "float64"],
+        "--dtype belongs to --method is",
+    ),
+    "no-vectorize of ais": (["evaluate", "{run}", "--method", "ais", "--no-vectorize"], "--no-vectorize belongs to"),
+    "particles of ais": (
+        ["evaluate", "{run}", "--method", "ais", "--particles", "1000"],
+        "--particles belongs to --method is and --method bdmc",
+    ),
+    "chains of is": (["evaluate", "{run}", "--chains", "2"], "--chains belongs to --method ais and --method bdmc"),
+    "start of is": (["evaluate", "{run}", "--start", "prior"], "--start belongs to --method ais and --method bdmc"),
     "temperatures": (["evaluate", "{run}", "--method", "ais", "--temperatures", "0"], "num_temperatures must be"),
     "figure": (["gaps", "{run}", "--figure", "gaps.txt"], "ends in .png, .svg, .pdf"),
     "folder": (["anatomy", "{run}", "--json", "{run}/none/a.json"], "there is no folder"),

@@ -1,8 +1,11 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from pyrovae.base.errors import InputError, check_at_least_one, first_line, nearest, whole
+from pyrovae.base import errors
+from pyrovae.base.errors import InputError, check_at_least_one, first_line, nearest, warn, whole
 
 NAMES = ["digits", "mnist", "fashion-mnist"]
 
@@ -51,3 +54,16 @@ def test_whole_numbers_of_any_library_are_taken(number):
 def test_other_numbers_are_not_whole(number):
     with pytest.raises(InputError, match="num_draws must be a whole number"):
         check_at_least_one(num_draws=number)
+
+
+def test_a_warning_points_at_the_line_that_called_the_package():
+    inside = {"warn": warn}
+    code = "def deep(count):\n    return deep(count - 1) if count else warn(UserWarning('said'))"
+    exec(compile(code, Path(errors.__file__).with_name("made.py"), "exec"), inside)
+    with pytest.warns(UserWarning, match="said") as caught:
+        inside["deep"](3)
+    assert caught[0].filename == __file__
+
+
+def test_a_name_of_another_kind_has_no_neighbour():
+    assert nearest(10, NAMES) == nearest(None, NAMES) == ""

@@ -26,6 +26,12 @@ def test_seeds_are_by_purpose_and_key_and_stay_what_they_are():
         seed_of("evaluation", 0, -2)
 
 
+@pytest.mark.parametrize("seed", [1.0, "1", None])
+def test_a_seed_is_a_whole_number(seed):
+    with pytest.raises(InputError, match="a seed must be a whole number, got"):
+        seed_of("evaluation", seed)
+
+
 @pytest.mark.parametrize("error", [None, ZeroDivisionError], ids=["done", "raised"])
 def test_the_callers_stream_goes_on_as_if_nothing_had_been_drawn(error):
     torch.manual_seed(5)

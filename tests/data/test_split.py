@@ -161,6 +161,7 @@ UNUSABLE = {
     "none": ((), r"got shapes \[\]"),
     "two sizes": ((torch.zeros(3, 2), torch.zeros(4)), r"got shapes \[\(3, 2\), \(4,\)\]; give each one row"),
     "numbers": ([1.0, 2.0], "expected a Split, a tensor .* got a float; make it a tensor"),
+    "a number beside": ((torch.zeros(3), 3), r"got an int; .* or bind what all data share to both programs"),
     "text": ("digits", "expected a Split, .* got a str"),
     "array of objects": (np.array([None]), "got an array of object"),
 }

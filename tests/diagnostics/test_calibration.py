@@ -372,10 +372,33 @@ class TestRefusals:
         with pytest.raises(FloatingPointError, match="weights of 40 of 40 data are all zero"):
             calibrated(guide, model, torch.zeros(2), **SMALL)
 
+    @pytest.mark.parametrize("num_simulations", [40, 6], ids=["other rows", "as many"])
+    def test_a_parameter_of_the_model_for_each_datum(self, num_simulations):
+        """Simulated data are other rows than those that it was made for, whatever their number."""
+
+        def model(x):
+            level = pyro.param("level", lambda: torch.linspace(0, 1, 6))
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(0.0, 1.0))
+                pyro.sample("x", dist.Normal(z + level, 1.0), obs=x)
+
+        def guide(x):
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(x / 2, 1.0))
+
+        named = (
+            r"the model has a parameter \('level'\) for each of 6 rows, but was run on 40: .* simulated from the model"
+        )
+        placed = "site 'x': its log density goes with the place of a row in its batch.* but calibration puts rows into"
+        options = {**SMALL, "num_simulations": num_simulations}
+        with pytest.raises(InputError, match=named if num_simulations == 40 else placed):
+            calibrated(guide, model, torch.zeros(6), **options)
+
     def test_a_value_that_is_no_number(self):
         def guide(x):
             with pyro.plate("data", len(x)):
                 pyro.sample("z", dist.Normal(torch.where(x[:, :2] > 99, x[:, :2], torch.nan), 1.0).to_event(1))
 
-        with pyro.validation_enabled(False), pytest.raises(FloatingPointError, match=r"'z\[0\]' is NaN for 40 of 40"):
+        named = "site 'z': log density in the guide is nan for 40 of 40 data"
+        with pyro.validation_enabled(False), pytest.raises(FloatingPointError, match=named):
             calibrated(guide, **SMALL)

@@ -272,6 +272,8 @@ REFUSED = {
     "one datum": (model, diagonal, doubles(1, 2), {}, "at least 2 data, got 1"),
     "one draw": (model, diagonal, TWENTY, {"num_draws": 1}, "num_draws must be at least 2, got 1"),
     "one query": (model, diagonal, TWENTY, {"num_queries": 1}, "num_queries must be from 2 to the 20"),
+    "half a draw": (model, diagonal, TWENTY, {"num_draws": 2.5}, "num_draws must be a whole number, got 2.5"),
+    "half a query": (model, diagonal, TWENTY, {"num_queries": 2.5}, "num_queries must be a whole number, got 2.5"),
     "too many queries": (model, diagonal, TWENTY, {"num_queries": 21}, "num_queries must be from 2 to the 20"),
     "no block": (model, diagonal, TWENTY, {"batch_size": 0}, "batch_size must be at least 1"),
     "masked": (model, masked, TWENTY, {}, "site 'z' is masked in the model at 0 of 40 places and in the guide at"),

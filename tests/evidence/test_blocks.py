@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
+import warnings
 from contextlib import nullcontext
 
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro.infer.autoguide import AutoNormal
+from pyro.infer.autoguide import AutoNormal, AutoNormalMessenger
 from torch import nn
 
 import pyrovae as pv
@@ -208,7 +209,10 @@ def by_param(x):
     return guide
 
 
-@pytest.mark.parametrize("made", [lambda x: AutoNormal(model), by_param], ids=["auto", "param"])
+MADE = {"auto": lambda x: AutoNormal(model), "messenger": lambda x: AutoNormalMessenger(model), "param": by_param}
+
+
+@pytest.mark.parametrize("made", MADE.values(), ids=MADE)
 @pytest.mark.parametrize("num_data", [2, 60, 150])
 def test_what_guides_make_of_their_first_data_is_of_a_whole_block(made, num_data, monkeypatch):
     monkeypatch.setitem(importance.DATA_AT_ONCE, "cpu", 1000)
@@ -269,3 +273,34 @@ def test_lazy_modules_are_drawn_by_the_seed():
 
         found.append(pv.evaluate(model, lazy, x, num_particles=50, progress=False).elbo)
     assert torch.equal(*found)
+
+
+MEASUREMENTS = {
+    "evaluate": lambda pair, x: pv.evaluate(*pair, x, num_particles=10, progress=False),
+    "convergence": lambda pair, x: pv.convergence(*pair, x, num_particles=10, progress=False),
+    "gaps": lambda pair, x: pv.gaps(*pair, x, num_particles=10, num_steps=1, progress=False),
+    "annealed": lambda pair, x: pv.annealed_evidence(*pair, x, num_temperatures=2, num_chains=2, progress=False),
+    "surgery": lambda pair, x: pv.surgery(*pair, x, progress=False),
+    "calibrate": lambda pair, x: pv.calibrate(*pair, x, num_simulations=5, num_draws=5, num_particles=5),
+    "reference": lambda pair, x: pv.reference_posterior(*pair, x[:1], method="resampled", num_draws=5),
+}
+
+
+@pytest.mark.parametrize("measurement", MEASUREMENTS)
+def test_warnings_point_at_the_line_that_measures(measurement):
+    """However deep inside the package digits are found lost."""
+
+    def coarse(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(1e6 * z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x / 1e6, 1e-3))
+
+    x = 1e6 * torch.linspace(-1, 1, 5)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        MEASUREMENTS[measurement]((coarse, guide), x)
+    assert pv.LostDigits in {one.category for one in caught} and {one.filename for one in caught} == {__file__}

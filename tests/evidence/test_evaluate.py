@@ -1,10 +1,15 @@
 """A report's columns: made of a few data at a time, and one place to add another."""
 
 import copy
+import functools
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
+from examples.moving import ones, pair, up_to
 
+from pyrovae.base.errors import InputError, UntrustedEvidence
 from pyrovae.base.records import mean_and_se
 from pyrovae.evidence.evaluate import COLUMNS, evaluate, importance_sampling, in_slices
 from pyrovae.evidence.importance import WEIGHTS_AT_ONCE, Weights
@@ -57,3 +62,28 @@ def test_what_is_no_column_is_told():
     assert torch.equal(copy.deepcopy(report).elbo, report.elbo)
     with pytest.raises(AttributeError, match="a report has no 'evidence'; its columns are elbo"):
         report.evidence
+
+
+def test_what_all_data_share_is_bound_to_the_programs():
+    def model(x, scale):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, scale))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x, scale):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x / 2, scale))
+
+    with pytest.raises(InputError, match=r"got an int; .*functools\.partial"):
+        evaluate(model, guide, (torch.zeros(3), 3), progress=False)
+    pair = (functools.partial(program, scale=1) for program in (model, guide))
+    assert evaluate(*pair, torch.zeros(3), num_particles=5, progress=False).elbo.isfinite().all()
+
+
+def test_data_of_which_all_draws_weigh_nothing_are_spoken_of():
+    """The guide draws but one in thousands above x, and the look that lets the pair pass meets it."""
+    model, guide = pair(up_to, lambda x: dist.Exponential(ones(x)))
+    x = torch.tensor([0.5, 4.0])
+    with pytest.warns(UntrustedEvidence, match="all 3 draws have weight zero for 1 of 2 data, the first is row 1"):
+        report = evaluate(model, guide, x, num_particles=3, progress=False)
+    assert report.log_evidence[1] == -torch.inf

@@ -25,7 +25,7 @@ from pyro.infer import Trace_ELBO
 from torch.distributions import constraints
 
 from pyrovae.pairs.context import own_scope
-from pyrovae.pairs.handlers import masked_filled, tempered
+from pyrovae.pairs.handlers import scorable, tempered
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 
@@ -157,7 +157,7 @@ def evaluated(objective, case, seed=3):
     x, *rest = case.args
     x, model = x.clone().requires_grad_(), case.model
     if isinstance(objective, Trace_ELBO):
-        model = masked_filled(model)  # or Pyro's gradients are NaN where x is masked
+        model = scorable(model)  # or Pyro's gradients are NaN where x is masked
     with own_scope(case.model, case.guide), pyro.validation_enabled(False):
         if not isinstance(objective, Trace_ELBO):
             objective.prepare(model, case.guide, x, *rest)

@@ -11,7 +11,7 @@ import pyro.distributions as dist
 import pyro.poutine as poutine
 import pytest
 import torch
-from pyro.infer.autoguide import AutoNormal
+from pyro.infer.autoguide import AutoNormal, AutoNormalMessenger
 from torch import nn
 from torch.distributions import constraints
 
@@ -470,7 +470,11 @@ def test_no_more_than_so_many_bytes_are_doubled():
 
 
 def test_guides_that_their_first_run_sets_up():
-    lazy = AutoNormal(guide)
+    for lazy in (AutoNormal(guide), AutoNormalMessenger(guide)):
+        _sets_up(lazy)
+
+
+def _sets_up(lazy):
     assert sets_up_later(guide, lazy) and sets_up_later(guide, lambda x: lazy(x)) and not sets_up_later(guide, guide)
     with own_scope(guide, lazy):
         lazy(torch.zeros(3))

@@ -1,18 +1,21 @@
 """Handlers: a tempered KL is logged whole, masked entries are filled, and bfloat16 is for products alone."""
 
+import math
+
 import pyro
 import pyro.distributions as dist
 import pyro.poutine as poutine
 import pytest
 import torch
+from examples.moving import above
 from examples.small import make_data, make_vae
 from pyro.infer import Trace_ELBO
 from torch import nn
 
 import pyrovae as pv
 from pyrovae.pairs.graphs import compiler_missing
-from pyrovae.pairs.handlers import in_precision, masked_filled, tempered
-from pyrovae.pairs.traces import TracePair
+from pyrovae.pairs.handlers import Placed, in_precision, scorable, tempered
+from pyrovae.pairs.traces import TracePair, site_log_prob
 from pyrovae.training.objectives.bounds import terms
 
 
@@ -91,7 +94,7 @@ def test_missing_values_under_a_mask_give_the_gradient_of_the_rest(name):
 
     expected = gradient(model, complete)
     with pyro.validation_enabled(False):
-        missing = gradient(masked_filled(model), torch.where(seen, complete, torch.nan))
+        missing = gradient(scorable(model), torch.where(seen, complete, torch.nan))
     assert expected.abs().min() > 0
     torch.testing.assert_close(missing, expected)
 
@@ -169,3 +172,96 @@ def test_rounded_products_are_compiled_too():
         report = pv.evaluate(*programs, x, num_particles=200, compile=compile, progress=False)
         last.append(report.log_evidence.mean())
     assert abs(last[0] - last[1]) < 0.02
+
+
+# ------------------------------------------------------------------------ missing entries under supports that move
+
+
+def bounded(likelihood):
+    """Three entries beyond one bound, which the guide knows; NaN where missing."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Uniform(torch.tensor(3.0), 6.0))
+            each = likelihood(z[..., None].expand(*z.shape, 3), pyro.param("alpha", torch.tensor(2.0)))
+            pyro.sample("x", each.mask(~x.isnan()).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Uniform(torch.full((len(x),), 3.0), x.nan_to_num(6.0).amin(-1).clamp_max(6.0)))
+
+    return model, guide
+
+
+HOLES = torch.tensor([[3.5, torch.nan, 4.0], [7.0, 5.0, 6.5], [torch.nan, torch.nan, 9.0], [torch.nan] * 3])
+BOUNDED = {
+    "pareto": lambda z, alpha: dist.Pareto(z, alpha),
+    "shifted exponential": lambda z, alpha: above(dist.Exponential(alpha.expand(z.shape)), z),
+    "uniform": lambda z, alpha: dist.Uniform(z, z + 9 * alpha),
+}
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_holes_beyond_a_bound_change_no_number(name):
+    """The rows that miss nothing have the same gradient and evidence beside those that do."""
+    model, guide = bounded(BOUNDED[name])
+    fitted = pv.fit(model, guide, HOLES, epochs=2, batch_size=4, progress=False)
+    assert all(row["elbo"] == pytest.approx(row["objective"]) for row in fitted.history)
+    found = pv.evaluate(fitted.model, fitted.guide, HOLES, num_particles=5000, progress=False)
+    assert found.log_evidence.isfinite().all() and found.elbo.isfinite().all()
+    assert abs(found.log_evidence[3]) < 1e-5  # nothing is seen
+
+
+def test_evidence_beyond_a_bound_with_holes():
+    """4 standard errors; p(x) is the integral of a power of the bound."""
+    found = pv.evaluate(*bounded(BOUNDED["pareto"]), HOLES, num_particles=5000, progress=False)
+    seen, x = ~HOLES.isnan(), HOLES.double()
+    power, top = 2 * seen.sum(-1) + 1, x.nan_to_num(6.0).amin(-1).clamp_max(6.0)
+    each = torch.where(seen, math.log(2.0) - 3 * x.nan_to_num(1.0).log(), 0.0).sum(-1)
+    exact = each + ((top**power - 3.0**power) / (3 * power)).log()
+    assert ((found.log_evidence - exact).abs() < 4 * found.mc_se_log_evidence + 1e-5).all()
+
+
+def test_a_hole_in_a_share_of_shares_is_filled():
+    """No one number is in a simplex of three."""
+    x = torch.tensor([[0.2, 0.3, 0.5], [torch.nan] * 3])
+    weight = torch.ones(3, requires_grad=True)
+
+    def model(x):
+        with pyro.plate("data", len(x)), poutine.mask(mask=~x.isnan().any(-1)):
+            pyro.sample("x", dist.Dirichlet(weight.expand(2, 3), validate_args=False), obs=x)
+
+    poutine.trace(scorable(model)).get_trace(x).log_prob_sum().backward()
+    assert weight.grad.isfinite().all() and weight.grad.abs().sum() > 0
+
+
+# ----------------------------------------------------------------------------------- outcomes that a class rules out
+
+
+def occupancy(x, z):
+    with pyro.plate("data", len(x)):
+        there = pyro.sample("z", z)
+        pyro.sample("x", dist.Binomial(3, 0.4 * there), obs=x)
+
+
+def test_a_class_of_probability_zero_rules_an_outcome_out():
+    x = torch.tensor([0.0, 2.0, 2.0])
+    of_class = dist.Binomial(3, 0.4).log_prob(x[2])
+    model = scorable(occupancy)
+    z = torch.tensor([0.0, 0.0, 1.0])
+    with poutine.trace() as tracer, Placed({"z": z}):
+        model(x, dist.Bernoulli(torch.full((3,), 0.5)))
+    found = site_log_prob(tracer.trace.nodes["x"])
+    torch.testing.assert_close(found, torch.stack([torch.tensor(0.0), torch.tensor(-torch.inf), of_class]))
+
+
+def test_a_network_that_saturates_rules_nothing_out():
+    x = torch.tensor([1.0])
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0))
+            pyro.sample("x", dist.Bernoulli((z - 200).sigmoid()), obs=x)
+
+    trace = poutine.trace(scorable(model)).get_trace(x)
+    assert site_log_prob(trace.nodes["x"]).isfinite().all()

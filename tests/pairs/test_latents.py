@@ -4,6 +4,8 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from examples.moving import EXACT
+from examples.moving import X as BOUNDS
 from examples.zoo import ZOO, K
 
 import pyrovae as pv
@@ -144,3 +146,24 @@ def test_no_latents():
     case = ZOO["no-latents"]()
     with pytest.raises(InputError, match="no latent site"):
         Latents(case.model, case.guide, case.args)
+
+
+@torch.no_grad()
+def test_the_guide_of_one_datum_cannot_draw_what_lies_below_its_bound(unchecked):
+    with own_scope(*EXACT) as (model, guide, _):
+        latents = Latents(model, guide, (BOUNDS,))
+        z = BOUNDS + 0.5
+        at_others = latents.log_guide({"z": z[:, None].expand(4, 4)})
+    expected = torch.where(z[:, None] >= BOUNDS, BOUNDS - z[:, None], -torch.inf)
+    close(at_others, expected)
+
+
+@torch.no_grad()
+def test_data_are_to_be_possible_where_gradients_are_followed(unchecked):
+    with own_scope(*EXACT) as (model, guide, _):
+        latents = Latents(model, guide, (BOUNDS,))
+        latents.require_possible(latents.draw, "the guide", "Help")
+        with pytest.raises(
+            InputError, match=r"site 'x': under \d+\.\d% of the draws of the prior .*4 of 4 data.* Help"
+        ):
+            latents.require_possible(latents.draw_prior, "the prior", "Help")

@@ -210,3 +210,33 @@ def test_named_values_are_no_observations():
     drawn = simulate(model, (TWO,), slice(0, 5))
     assert drawn.latents.keys() == {"z"}
     torch.testing.assert_close(drawn.args[0], 2 * drawn.latents["z"], rtol=0, atol=1e-4)
+
+
+UNSIMULATED = {
+    "improper": (
+        dist.ImproperUniform(dist.constraints.real, (), ()),
+        InputError,
+        "site 'z' of the model: ImproperUniform cannot be drawn from",
+    ),
+    "negative": (
+        dist.Normal(0.0, -1.0, validate_args=False),
+        InputError,
+        "site 'z' of the model: scale of Normal is -1, and must be above 0",
+    ),
+    "nan": (
+        dist.Normal(0.0, torch.nan, validate_args=False),
+        FloatingPointError,
+        "site 'z': log density in the model is nan; .*: scale of Normal is nan",
+    ),
+}
+
+
+@pytest.mark.parametrize(("prior", "error", "message"), UNSIMULATED.values(), ids=UNSIMULATED)
+def test_a_prior_that_cannot_be_drawn_from_is_named(prior, error, message):
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", prior)
+            pyro.sample("x", dist.Normal(z, 1.0, validate_args=False), obs=x)
+
+    with pytest.raises(error, match=message), pyro.validation_enabled(False):
+        simulate(model, (torch.zeros(3),), slice(0, 3))

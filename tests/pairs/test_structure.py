@@ -7,6 +7,7 @@ import pyro.distributions as dist
 import pyro.poutine as poutine
 import pytest
 import torch
+from pyro.infer.autoguide import AutoDiagonalNormal
 
 from pyrovae.base.errors import InputError
 from pyrovae.evidence.evaluate import evaluate
@@ -138,6 +139,12 @@ def point_guide(x):
         pyro.sample("z", dist.Delta(torch.zeros(2)).to_event(1))
 
 
+def improper(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.ImproperUniform(dist.constraints.real_vector, (), (2,)))
+        pyro.sample("x", dist.Normal(z.sum(-1, keepdim=True).expand(6, 3), 1.0).to_event(1), obs=x)
+
+
 def unobserved(x):
     with pyro.plate("data", len(x)):
         pyro.sample("z", UNIT.to_event(1))
@@ -191,6 +198,10 @@ REFUSED = {  # name: (() -> model, guide; message)
     ),
     "several-plates": (lambda: plates(6, 6), r"several plates hold all sites, \['plate_0', 'plate_1'\].*plate="),
     "plate-size": (lambda: sized(4, obs=lambda x: x[:4]), r"'data' has 4 rows but the data have 6.*len\(x\)"),
+    "improper-prior": (
+        lambda: (improper, guide),
+        r"'z' of the model: ImproperUniform has no total mass.*a wide Normal",
+    ),
     "nothing-observed": (lambda: (unobserved, guide), "observes nothing: give its data to a site with obs="),
 }
 
@@ -206,7 +217,23 @@ def test_refused(case):
         evaluate(*build(), X, num_particles=2, progress=False)
 
 
+def test_latents_of_all_data_drawn_at_once_are_told_how_else():
+    named = (
+        r"'_AutoDiagonalNormal_latent' of the guide is outside the data plate 'data'.*AutoNormal draws each datum's in"
+    )
+    with pyro.get_param_store().scope(), pytest.raises(InputError, match=named):
+        evaluate(pair(), AutoDiagonalNormal(pair()), X, num_particles=2, progress=False)
+
+
+def test_a_plate_that_is_none_is_named():
+    with pytest.raises(InputError, match=r"plate '0' does not hold site 'z'; plates found: \['data'\]"):
+        evaluate(pair(), guide, X, plate=0, progress=False)
+
+
 def test_no_tensor_argument():
+    for args in ((), (3,), (torch.tensor(1.0),), (torch.zeros(0, 3),)):
+        with pytest.raises(InputError, match="a tensor argument whose first dimension is the datum; none was given"):
+            log_terms(pair(), guide, *args, num_particles=2)
     with pytest.raises(InputError, match="a tensor argument whose first dimension is the datum; none was given"):
         inspect_pair(pair(), guide, (3, "option"))
 

@@ -1,13 +1,16 @@
 """The record of log terms: its precision, its gradient, and sums over the sites of each role."""
 
+import math
+
 import pyro
 import pyro.distributions as dist
+import pytest
 import torch
 from examples.recorded import Recorded
 from examples.zoo import ONE, ZERO, K, W, X, linear_guide
 
 from pyrovae.pairs.particles import log_terms
-from pyrovae.pairs.terms import LogTerms, SiteTerms, sum_by_role
+from pyrovae.pairs.terms import LogTerms, SiteTerms, check_finite, sum_by_role
 from pyrovae.programs.oracles import ppca
 
 
@@ -47,3 +50,23 @@ def test_sum_by_role():
             strict=True,
         )
     )
+
+
+def test_what_the_guide_draws_is_blamed_before_what_the_model_makes_of_it():
+    lost = torch.tensor([[0.0, torch.nan]])
+    with pytest.raises(FloatingPointError, match="site 'z': log density in the guide is nan for 1 of 2 data"):
+        check_finite(SiteTerms({"x": lost}, {"z": lost}, {"z": lost}))
+    with pytest.raises(FloatingPointError, match="site 'z': log density in the model is nan for 1 of 2 data"):
+        check_finite(SiteTerms({"x": lost}, {"z": lost}, {"z": torch.zeros(1, 2)}))
+
+
+def test_what_the_likelihood_or_the_prior_rules_out_weighs_nothing():
+    """Whatever the other densities are there."""
+    zero, nan = torch.tensor([[0.0]]), torch.tensor([[math.nan]])
+    for terms in (
+        LogTerms(zero - math.inf, zero, nan),
+        LogTerms(nan, zero - math.inf, zero),
+        LogTerms(zero - math.inf, zero, zero - math.inf),
+    ):
+        assert terms.log_weight.item() == -math.inf
+    assert LogTerms(nan, zero, zero).log_weight.isnan()

@@ -7,6 +7,8 @@ import pyro.distributions as dist
 import pytest
 import scipy.integrate
 import torch
+from examples.moving import EXACT, WIDE
+from examples.moving import X as BOUNDS
 from examples.posteriors import BROKEN, SQUARED, ZERO, datum, exact_moments, gold, pair_of
 
 import pyrovae as pv
@@ -273,3 +275,12 @@ def test_what_importance_sampling_finds_and_the_grid_has_not_is_said(monkeypatch
     assert not found.doubts() and abs(found.sampled.value - found.log_evidence) < 1e-9
     missed = found._replace(log_evidence=found.log_evidence - math.log(2))
     assert "0.69 nats below that of importance sampling from the guide: it has missed" in missed.doubts()[0]
+
+
+@pytest.mark.parametrize("pair", [EXACT, WIDE], ids=["exact guide", "wide guide"])
+def test_a_density_that_ends_within_the_grid(pair):
+    """x ~ U(0, z), p(x) = exp(-x): where the density jumps, the rule is of first order, and says so."""
+    found = reference_posterior(*pair, BOUNDS[1:2], method="grid", num_draws=2000, progress=False)
+    assert abs(found.log_evidence.value + BOUNDS[1].item()) < 2 * found.log_evidence.error < 1e-3
+    assert abs(found.moments.mean["z"].item() - 2) < 1e-3  # one more than x
+    assert (found.values["z"] > BOUNDS[1] - 1e-3).all()

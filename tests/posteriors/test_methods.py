@@ -30,3 +30,9 @@ def test_too_little_is_refused(name):
     Plan(**LEAST, seed=0, progress=False)
     with pytest.raises(InputError, match=f"{name} must be at least {LEAST[name]}, got {LEAST[name] - 1}"):
         Plan(**{**LEAST, name: LEAST[name] - 1}, seed=0, progress=False)
+
+
+@pytest.mark.parametrize("name", LEAST)
+def test_what_is_no_whole_number_is_refused(name):
+    with pytest.raises(InputError, match=f"{name} must be a whole number, got 10.5"):
+        Plan(**{**LEAST, name: 10.5}, seed=0, progress=False)

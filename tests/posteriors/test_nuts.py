@@ -5,10 +5,12 @@ import math
 import pyro.distributions as dist
 import pytest
 import torch
+from examples.moving import EXACT, WIDE
+from examples.moving import X as BOUNDS
 from examples.posteriors import BROKEN, SQUARED, ZERO, datum, exact_moments, gold, pair_of
 
 import pyrovae as pv
-from pyrovae.base.errors import UntrustedPosterior
+from pyrovae.base.errors import InputError, UntrustedPosterior
 from pyrovae.posteriors.nuts import Chains
 from pyrovae.posteriors.reference import reference_posterior
 
@@ -105,3 +107,10 @@ def test_what_speaks_against_chains():
     assert "R-hat is up to 1.020" in Chains({"a": one, "z": 1.02 * one}, {"z": 500 * one}, [0]).doubts()[0]
     assert "resampled" not in Chains({"z": 1.02 * one}, {"z": 500 * one}, [0]).doubts()[0]
     assert "R-hat is up to nan" in Chains({"z": math.nan * one}, {"z": 500 * one}, [0]).doubts()[0]
+
+
+def test_no_chain_is_sent_where_no_gradient_leads_back():
+    """x ~ U(0, z): the likelihood is zero below x."""
+    for pair in (EXACT, WIDE):
+        with pytest.raises(InputError, match=r"site 'x': under .* of the draws of the .* method='resampled'"):
+            reference_posterior(*pair, BOUNDS[:1], method="nuts", progress=False)

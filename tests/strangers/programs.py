@@ -1,6 +1,6 @@
 """All strangers: style -> name -> what makes one, anew at each call."""
 
-from strangers import constrained, discrete, dtypes, flows, leaning, missing, modules, plates, sequences
+from strangers import constrained, discrete, dtypes, flows, leaning, missing, modules, moving, plates, sequences
 
 STYLES = {
     "constrained": constrained.PROGRAMS,
@@ -12,6 +12,7 @@ STYLES = {
     "leaning": leaning.PROGRAMS,
     "dtypes": dtypes.PROGRAMS,
     "missing": missing.PROGRAMS,
+    "moving": moving.PROGRAMS,
 }
 STYLE_OF = {name: style for style, programs in STYLES.items() for name in programs}
 PROGRAMS = {name: make for programs in STYLES.values() for name, make in programs.items()}

@@ -7,6 +7,7 @@ import pytest
 import torch
 from examples.small import make_data, make_vae
 from pyro.infer import RenyiELBO, TraceMeanField_ELBO
+from pyro.infer.autoguide import AutoNormal, AutoNormalMessenger
 
 import pyrovae as pv
 
@@ -307,3 +308,28 @@ def test_data_and_programs_of_two_dtypes_are_named():
     linear.double()
     with pytest.raises(pv.InputError, match=r"the data are float32, the programs float64: give x.double\(\)$"):
         pv.fit(model, guide, torch.zeros(4, 5), epochs=1, progress=False)
+
+
+@pytest.mark.parametrize("kind", [AutoNormal, AutoNormalMessenger], ids=lambda kind: kind.__name__)
+def test_an_automatic_guide_takes_all_rows_in_one_batch(kind):
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    x = torch.randn(20, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(pv.InputError, match=r"'.*locs\.z'\) for each of 20 rows, but was run on 8: .*batch_size=20"):
+        pv.fit(model, kind(model), x, epochs=1, batch_size=8, progress=False)
+    guide = kind(model)
+    fitted = pv.fit(model, guide, x, epochs=2, batch_size=20, progress=False)
+    assert pv.evaluate(fitted.model, fitted.guide, x, num_particles=5, progress=False).elbo.isfinite().all()
+
+
+def test_an_automatic_guide_whose_parameters_are_shared_takes_batches():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    guide = AutoNormalMessenger(model, amortized_plates=("data",))
+    assert len(pv.fit(model, guide, torch.zeros(20), epochs=2, batch_size=8, progress=False).history) == 2

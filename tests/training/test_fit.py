@@ -163,7 +163,7 @@ def test_a_parameter_for_each_datum_is_fitted_to_its_own_row():
     report = pv.evaluate(fitted.model, fitted.guide, x, batch_size=50, num_particles=3000, progress=False)
     exact = dist.Normal(0.0, 1.25**0.5).log_prob(x[:, 0])
     assert (report.log_evidence - exact).abs().mean() < 0.02
-    with pytest.raises(pv.InputError, match="With a parameter for each datum, give batch_size= the number of data"):
+    with pytest.raises(pv.InputError, match=r"'loc'\) for each of 50 rows, but was run on 20: .*batch_size=50"):
         pv.evaluate(fitted.model, fitted.guide, x, batch_size=20, progress=False)
 
 

@@ -6,10 +6,12 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from examples.moving import beyond
 from examples.small import make_data, make_vae
 from pyro.infer import ELBO, SVI, Trace_ELBO
 
 import pyrovae as pv
+from pyrovae.pairs.handlers import scorable
 from pyrovae.training.optimizers import adam
 from pyrovae.training.step import NonFiniteLoss, Step
 
@@ -191,3 +193,25 @@ def test_gradients_are_forgotten_after_each_step():
             stepped = Stepped(optimizer, 0.0)
             stepped(1.0)
             assert stepped.parameters[0].grad is None
+
+
+@pytest.mark.parametrize("objective", [Trace_ELBO, pv.objectives.SampledELBO, pv.objectives.AnalyticKLELBO])
+def test_latents_that_rule_a_datum_out_are_named_though_torchs_density_goes_on(objective):
+    """x = z + an exponential, z drawn above x."""
+    x = torch.zeros(3)
+
+    def waits(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
+            pyro.sample("x", beyond(z), obs=x)
+
+    def late(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(pyro.param("late", torch.tensor(9.0)).expand(len(x)), 1.0))
+
+    with pyro.validation_enabled(False):
+        step = Step(scorable(waits), late, adam(0.1), objective())
+        with pytest.raises(
+            NonFiniteLoss, match=r"site 'x' is not finite; the step was not taken\. Transformed.* has no"
+        ):
+            step.step(x)

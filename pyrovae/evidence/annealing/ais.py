@@ -8,7 +8,6 @@ Along a path from a normalised density f_0 to f_1 = p(x, z), with transitions th
 so the log of the mean of K weights is a lower bound on log p(x) in expectation, as for importance sampling (T = 1).
 """
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrovae.base.errors import InputError, UntrustedEvidence, check_at_least_one
+from pyrovae.base.errors import InputError, UntrustedEvidence, check_at_least_one, warn
 from pyrovae.base.random import seed_everything
 from pyrovae.base.records import Record, spread
 from pyrovae.base.tables import TextTable, text
@@ -28,6 +27,7 @@ from pyrovae.evidence.annealing.tuning import num_transitions, tune
 from pyrovae.evidence.blocks import Block, Blocks, Pair, block_by_block
 from pyrovae.evidence.report import UNRELIABLE_FRACTION, effective_size, evidence_and_errors, skewed_errors
 from pyrovae.pairs.latents import Latents
+from pyrovae.pairs.terms import check_finite
 from pyrovae.pairs.traces import Program
 
 Start = Callable[[Latents], Path]
@@ -64,10 +64,17 @@ class Plan:
         tuning = tune(path, self.num_temperatures, self.num_leapfrog, block.tick)
         return Route(path, tuning.kernel, tuning.schedule(self.num_temperatures))
 
-    def forward(self, route: Route, block: Block) -> Walk:
+    def forward(self, latents: Latents, route: Route, block: Block) -> Walk:
         """The chains of one block, from the start to p(x, z)."""
         seed_everything("annealing chains", self.seed, block.index)
-        return walk(route, route.path.draw(self.num_chains), block.tick)
+        try:
+            return walk(route, route.path.draw(self.num_chains), block.tick)
+        except FloatingPointError as error:
+            try:
+                check_finite(latents.particles.log_terms(self.num_chains))
+            except FloatingPointError as named:
+                raise FloatingPointError(f"{error}: {named}") from error
+            raise
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -204,8 +211,8 @@ def annealed_evidence(
         source = split.to(pair.device)
 
         def anneal(block: Block) -> dict[str, Tensor]:
-            route = plan.route(pair.latents(source.batch(block.rows)), block)
-            return _columns(plan.forward(route, block))
+            latents = pair.latents(source.batch(block.rows))
+            return _columns(plan.forward(latents, plan.route(latents, block), block))
 
         return anneal
 
@@ -218,12 +225,9 @@ def annealed_evidence(
     blocks = Blocks(len(split), batch_size, ("annealing", seed), memory, num_steps)
     annealed = block_by_block(model, guide, blocks, begin, record, plate=plate, progress=progress)
     if annealed.fraction_unreliable > UNRELIABLE_FRACTION:
-        warnings.warn(
-            f"the annealed evidence of {annealed.fraction_unreliable:.0%} of {len(annealed)} data rests on less than a "
-            f"quarter of their {num_chains} chains and may be too low: {ADVICE}",
-            UntrustedEvidence,
-            stacklevel=2,
-        )
+        whose = f"the annealed evidence of {annealed.fraction_unreliable:.0%} of {len(annealed)} data"
+        few = f"less than a quarter of their {num_chains} chains"
+        warn(UntrustedEvidence(f"{whose} rests on {few} and may be too low: {ADVICE}"))
     return annealed
 
 

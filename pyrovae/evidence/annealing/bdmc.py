@@ -176,7 +176,7 @@ def _bounds(plan: Plan, pair: Pair, template: Sequence[Any], block: Block, num_p
     latents.require_bijection("bidirectional Monte Carlo")
     exact = latents.unconstrain(latents.lifted(simulated.latents))
     route = plan.route(latents, block)
-    lower = plan.forward(route, block)
+    lower = plan.forward(latents, route, block)
     seed_everything("annealing back", plan.seed, block.index)
     back = route._replace(temperatures=route.temperatures[::-1])
     upper = walk(back, exact.expand(plan.num_chains, -1, -1), block.tick)

@@ -151,8 +151,8 @@ def walk(route: Route, u: Tensor, tick: Callable[[], Any] = lambda: None) -> Wal
     undefined = log_weight.isnan().any(0)
     if undefined.any():
         raise FloatingPointError(
-            f"the annealed weights of {int(undefined.sum())} of {len(undefined)} data are NaN: a density of the model "
-            "or the guide is NaN somewhere on the way (evaluate names the site); look at supports and parameters there"
+            f"the annealed weights of {int(undefined.sum())} of {len(undefined)} data are NaN, as a density of the "
+            "model or the guide is somewhere on the way; look at supports and parameters there"
         )
     num_transitions = len(route.temperatures) - 2
     return Walk(log_weight, acceptance / num_transitions if num_transitions else torch.full_like(acceptance, math.nan))

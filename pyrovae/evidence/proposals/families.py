@@ -9,9 +9,9 @@ from pyrovae.base.memory import explain_out_of_memory
 from pyrovae.base.random import seed_everything
 from pyrovae.evidence.proposals.gaussians import full_covariance, mixture
 from pyrovae.evidence.proposals.guide_family import own_family
-from pyrovae.evidence.proposals.local import Family, Guide, Local, best
+from pyrovae.evidence.proposals.local import Family, Guide, Local, best, draw_unconstrained
 from pyrovae.evidence.proposals.multiple import Account, account, score
-from pyrovae.pairs.latents import Latents
+from pyrovae.pairs.latents import Latents, Values
 from pyrovae.pairs.supports import require_unmasked
 from pyrovae.pairs.terms import check_finite
 
@@ -70,9 +70,22 @@ def measure(latents: Latents, plan: Plan, block: int, tick: Callable[[], object]
             key = ("gaps", plan.seed, block, list(FAMILIES).index(name))
             seed_everything(*key)
             family = FAMILIES[name](latents, fitted.get("own", start))
+            _require_possible(latents, family)
             fitted[name] = best(latents, family, key, num_steps=plan.num_steps, num_draws=plan.num_draws, tick=tick)
     with explain_out_of_memory(f"{plan.num_particles} draws of {num_data} data: lower batch_size or num_particles"):
         return account(score(latents, fitted, plan.num_particles, ("gaps", plan.seed, block, len(FAMILIES))))
+
+
+def _require_possible(latents: Latents, family: Family) -> None:
+    """Raises InputError, naming the site, if draws of a family make a datum impossible: its ELBO is not finite."""
+    member = family.build(family.start)
+
+    def draw(num_draws: int) -> Values:
+        u = draw_unconstrained(latents, member.sample, num_draws)
+        return latents.log_joint_unconstrained(u).values
+
+    others = f"Leave '{family.name}' out of families: of those that are left the gap is told"
+    latents.require_possible(draw, f"family '{family.name}'", others)
 
 
 def require_comparable(latents: Latents) -> None:
@@ -81,3 +94,6 @@ def require_comparable(latents: Latents) -> None:
     latents.require_guide_density()
     latents.check_guide_support()
     require_unmasked(latents.particles.example, latents.sites)
+    latents.require_possible(
+        latents.draw, "the guide", "Its ELBO is minus infinity: draw in the guide only latents that the datum allows"
+    )

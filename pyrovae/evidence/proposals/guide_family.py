@@ -16,7 +16,7 @@ from pyrovae.base.errors import InputError
 from pyrovae.evidence.proposals.local import Family, Local, Parameters, Points, draw_unconstrained, single
 from pyrovae.pairs.latents import Joint, Latents
 from pyrovae.pairs.structure import Structure
-from pyrovae.pairs.supports import layers
+from pyrovae.pairs.supports import draws_of, layers
 from pyrovae.pairs.terms import to_table
 from pyrovae.pairs.traces import sites_of
 
@@ -54,7 +54,7 @@ class _Own(Local):
         self.sites = {name: build(parameters) for name, build in builders.items()}
 
     def draw(self, num_particles: int) -> Points:
-        return {name: fn.rsample((num_particles,)).movedim(self.dim + 1, 1) for name, fn in self.sites.items()}
+        return {name: draws_of(fn, num_particles).movedim(self.dim + 1, 1) for name, fn in self.sites.items()}
 
     def log_prob(self, points: Points, joint: Joint) -> Tensor:
         total = joint.log_jacobian

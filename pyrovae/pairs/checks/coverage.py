@@ -1,7 +1,7 @@
 """Where the two programs draw: what the prior can the guide must too, and neither on the edge of a support."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pyro
@@ -15,12 +15,14 @@ from pyrovae.pairs.structure import Structure
 from pyrovae.pairs.supports import (
     base_measure,
     bounds,
+    draws_of,
     ends,
     innermost,
     is_known,
     is_narrowed,
     latent_support,
     layers,
+    may_move,
     possible,
     scored,
     support_text,
@@ -31,6 +33,7 @@ from pyrovae.pairs.traces import Program, TracePair, site_log_prob, sites_of
 
 NUM_DRAWS = 1000  # of each site, over all data
 MOST_CLASSES = 100  # that are looked at one by one
+MOST_MISSED = 30  # draws of a datum that the guide misses, of which the likelihood is asked
 UNDERFLOW = 0.01  # of the prior's draws may lie so far out in the guide's support that its density there is zero
 ON_EDGE = 0.005  # of the draws may lie on the edge of their support
 
@@ -50,26 +53,40 @@ def check_guide_covers(
         draws = _sample(theirs, structure, num_draws)
         num_sampled, draws = len(draws), torch.cat([draws, *_beyond(ours, theirs)])
         missed = ~_can_draw(ours, draws, theirs) & ~_near_edge(theirs, draws)
-        if missed.any():
-            by_datum = _of_data(missed, structure)
-            found = draws.gather(0, _first(missed, draws))[0]
-            if _matters(model, args, {**_values(run), name: found}, by_datum, structure):
-                raise InputError(_missed(name, ours, theirs, missed[:num_sampled], by_datum))
+        by_datum = torch.zeros_like(_of_data(missed, structure))
+        for found, is_missed in _one_by_one(draws, missed, theirs["value"]):
+            matters = _matters(model, args, {**_values(run), name: found}, structure)
+            by_datum = by_datum | (matters & _of_data(is_missed[None], structure))
+        if by_datum.any():
+            raise InputError(_missed(name, ours, theirs, missed[:num_sampled], by_datum))
 
 
-def check_guide_inside(run: TracePair, structure: Structure) -> None:
-    """Raises InputError, naming the site, if the guide draws what the prior cannot: its ELBO is minus infinity."""
+def check_guide_inside(run: TracePair, structure: Structure, again: Callable[[], TracePair]) -> None:
+    """Demands that the guide draws what the prior can: elsewhere its ELBO is minus infinity.
+
+    Args:
+        run: of the pair.
+        structure: what it showed.
+        again: runs the pair anew, where the support of a latent may move with another.
+
+    Raises:
+        InputError: naming the site.
+    """
     for name, site in run.latent.items():
         ours = run.drawn[name]
         supports = [str(latent_support(fn)) for fn in (ours["fn"], site["fn"])]
         if is_function(ours) or (supports[0] == supports[1] and not is_narrowed(layers(site["fn"])[-1])):
             continue
-        draws = _sample(ours, structure, NUM_DRAWS)
-        outside = possible({**site, "value": draws})
-        if outside is not None and not outside.all():
+        if len(run.latent) > 1 and may_move(layers(site["fn"])[-1]):
+            runs = (again() for _ in range(-(-NUM_DRAWS // int(site["fn"].batch_shape[structure.dim]))))
+            looks = [possible(one.latent[name]) for one in runs]
+            inside = None if looks[0] is None else torch.stack([look for look in looks if look is not None])
+        else:
+            inside = possible({**site, "value": _sample(ours, structure, NUM_DRAWS)})
+        if inside is not None and not inside.all():
             family, prior = (type(layers(found["fn"])[-1]).__name__ for found in (ours, site))
             raise InputError(
-                f"site '{name}': {(~outside).double().mean():.1%} of the draws of the guide ({family}) are outside the "
+                f"site '{name}': {(~inside).double().mean():.1%} of the draws of the guide ({family}) are outside the "
                 f"support of the prior ({prior}, {support_text(layers(site['fn'])[-1])}), where log p(z) is minus "
                 f"infinity, and so the ELBO. Give '{name}' the prior's support in the guide (evaluate weighs such "
                 "draws by zero)"
@@ -108,7 +125,7 @@ def _near_edge(site: Any, draws: Tensor) -> Tensor:
 
 def _sample(site: Any, structure: Structure, num_draws: int) -> Tensor:
     """Values of a site, so many over all data: (n, *batch, *event)."""
-    return site["fn"].sample((-(-num_draws // int(site["fn"].batch_shape[structure.dim])),))
+    return draws_of(site["fn"], -(-num_draws // int(site["fn"].batch_shape[structure.dim])))
 
 
 def _beyond(ours: Any, theirs: Any) -> list[Tensor]:
@@ -168,21 +185,26 @@ def _can_draw(site: Any, draws: Tensor, prior: Any) -> Tensor:
     return inside if far_out else inside & ~silent
 
 
-def _first(missed: Tensor, draws: Tensor) -> Tensor:
-    """Index (1, *batch, *event) of a draw that is missed, where one is."""
-    index = missed.double().argmax(0, keepdim=True)
-    return index.reshape(index.shape + (1,) * (draws.dim() - index.dim())).expand(1, *draws.shape[1:])
+def _one_by_one(draws: Tensor, missed: Tensor, own: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Draws (*batch, *event) that are missed, the last (those just beyond a bound) first; and where they are (*batch).
+
+    Elsewhere they are a draw of the guide's ``own``.
+    """
+    numbers = torch.arange(1, len(missed) + 1, device=missed.device).reshape(-1, *[1] * (missed.dim() - 1))
+    most = min(MOST_MISSED, int(missed.sum(0).max()))
+    for number in (missed * numbers).topk(most, 0).values if most else ():
+        wide = number.reshape(*number.shape, *[1] * (draws.dim() - 1 - number.dim())).expand(draws.shape[1:])
+        found = draws.gather(0, wide.sub(1).clamp_min(0)[None])[0]
+        yield torch.where(wide > 0, found, own), number > 0
 
 
-def _matters(
-    model: Program, args: Sequence[Any], values: dict[str, Tensor], rows: Tensor, structure: Structure
-) -> bool:
-    """Whether the model allows these latents for one of some rows."""
+def _matters(model: Program, args: Sequence[Any], values: dict[str, Tensor], structure: Structure) -> Tensor:
+    """For which data the model allows these latents: (N,)."""
     with pyro.validation_enabled(False):
         found = sites_of(Placed(values)(model), *args).values()
         log_probs = [site_log_prob(site) if site["is_observed"] else latent_log_prob(site) for site in found]
         log_joint = torch.stack([to_rows(log_prob, structure.dim) for log_prob in log_probs]).sum(0)
-    return bool((log_joint[rows] > -math.inf).any())
+    return log_joint > -math.inf
 
 
 def _missed(name: str, ours: Any, theirs: Any, missed: Tensor, by_datum: Tensor) -> str:

@@ -8,6 +8,7 @@ A flow remembers the last z_0 that it moved, and so scores its own draws even wh
 from typing import Any
 
 import torch
+from pyro.distributions.transforms import BatchNorm
 from torch import Tensor
 from torch.distributions import ComposeTransform
 
@@ -15,7 +16,7 @@ from pyrovae.base.errors import InputError, first_line
 from pyrovae.base.memory import out_of_memory
 from pyrovae.base.random import preserve_rng_state
 from pyrovae.pairs.supports import layers
-from pyrovae.pairs.traces import site_log_prob
+from pyrovae.pairs.traces import TracePair, site_log_prob
 
 ADVICE = "so its density at given latents is not known; use importance sampling, or start from the prior"
 
@@ -42,6 +43,19 @@ def check_density_at(name: str, site: Any) -> None:
             f"site '{name}' of the guide: its log density at a copy of its own draw is another one, by up to {off:.2g} "
             f"nats, as its inverse is inexact, {ADVICE}"
         )
+
+
+def check_batch_norm_of_flows(run: TracePair, *, to_be_trained: bool = False) -> None:
+    """Raises InputError, naming the site, if the guide draws through a batch norm in training mode, now or later."""
+    for name, site in run.drawn.items():
+        parts = _flat(getattr(layers(site["fn"])[-1], "transforms", []))
+        if any(isinstance(one, BatchNorm) and (to_be_trained or one.training) for one in parts):
+            raise InputError(
+                f"site '{name}' of the guide: BatchNorm, in training mode, moves draws by its running variance but "
+                "scores them by that of the batch: log q is not the density that they were drawn from, and the ELBO "
+                "is wrong. Leave it out of what is fitted (an AffineTransform by parameters of your own does as much); "
+                "in eval mode it is right"
+            )
 
 
 def _culprit(fn: Any, value: Tensor, error: Exception) -> tuple[str, str]:

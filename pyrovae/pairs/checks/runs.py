@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pyro
-import pyro.poutine as poutine
 import torch
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from pyrovae.pairs.handlers import Placed
 from pyrovae.pairs.structure import Structure
 from pyrovae.pairs.supports import to_support
 from pyrovae.pairs.terms import SiteTerms, read_terms, to_rows
-from pyrovae.pairs.traces import Program, TracePair, each_batched, num_rows, site_log_prob, sites, sites_of
+from pyrovae.pairs.traces import Program, TracePair, each_batched, num_rows, site_log_prob, sites, sites_of, traced
 
 CHANGES = (
     "site '{name}' of the {program}: its log density changes from run to run at the same draws, so it is not the "
@@ -122,7 +121,7 @@ def check_moves(guide: Program, args: Sequence[Any], run: TracePair, structure: 
             "log q would be off. Draw it from a TransformedDistribution, or state Delta(value, log_density=...)"
         )
     for _ in range(NUM_MOVES):
-        again = TracePair(run.model, poutine.trace(guide).get_trace(*args))
+        again = TracePair(run.model, traced("guide", guide, guide, args))
         if bool((_move(guide, args, again, structure).sign != first.sign).any()):
             raise InputError(
                 f"{site} not one to one: several draws of '{extra[0]}' give one '{names[0]}', whose density is the sum "
@@ -195,7 +194,8 @@ def _terms_at(
     """The densities of a run of both programs on given draws; None where one of them scores its own draws alone."""
     try:
         with pyro.validation_enabled(False):
-            traces = [poutine.trace(Placed(draws)(program)).get_trace(*args) for program in (model, guide)]
+            pair = {"model": model, "guide": guide}
+            traces = [traced(role, program, Placed(draws)(program), args) for role, program in pair.items()]
             return _terms(TracePair(*traces), structure)
     except Exception as error:
         if out_of_memory(error):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
+from torch import Tensor
 
 from pyrovae.base.errors import InputError
 from pyrovae.base.random import preserve_rng_state
@@ -67,11 +68,25 @@ def check_transforms(run: TracePair) -> None:
                     )
             with preserve_rng_state():
                 before = base.base_dist.sample((8,))
+            _check_mass_unscaled(f"site '{name}' of the {program}", base, before)
             if not base.transforms[0].domain.check(before).all():
                 raise InputError(
                     f"site '{name}' of the {program}: {type(base.transforms[0]).__name__} is not one to one on what "
                     f"{type(layers(base.base_dist)[-1]).__name__} draws: no density is right. Take a base on its domain"
                 )
+
+
+def _check_mass_unscaled(whose: str, base: Any, value: Tensor) -> None:
+    """Demands that transforms of counts have no Jacobian, which torch would take off their mass."""
+    for transform in base.transforms if base_measure(base) == "mass" else ():
+        moved = transform(value)
+        if transform.log_abs_det_jacobian(value, moved).any():
+            raise InputError(
+                f"{whose}: torch takes the Jacobian of {type(transform).__name__} off the log mass of "
+                f"{type(layers(base.base_dist)[-1]).__name__}, but a mass has none. Move counts by a shift alone "
+                "(AffineTransform(loc, scale=1)), and scale them where they are used"
+            )
+        value = moved
 
 
 def moves_of(run: TracePair) -> dict[str, str]:

@@ -66,8 +66,10 @@ def draw(record: Any, **options: Any) -> Figure:
     Raises:
         InputError: if there is no figure of such a record.
     """
+    kinds = ", ".join(sorted(kind.__name__ for kind in draw.registry if kind is not object))
     raise InputError(
-        f"there is no figure of a {type(record).__name__}; pyrovae.figures has functions for what there is"
+        f"there is no figure of a {type(record).__name__}; there are figures of {kinds}; for a fit and its programs "
+        "pyrovae.figures has training_curves(fit.history), reconstructions, prior_samples and others"
     )
 
 

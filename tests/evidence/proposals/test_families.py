@@ -5,9 +5,12 @@ import pyro.distributions as dist
 import pyro.poutine as poutine
 import pytest
 import torch
+from examples.moving import EXACT, WIDE
+from examples.moving import X as BOUNDS
 from examples.zoo import ZOO
 
 from pyrovae.base.errors import InputError
+from pyrovae.diagnostics.gaps import gaps
 from pyrovae.evidence.proposals.families import FAMILIES, Plan, measure, require_comparable
 from pyrovae.pairs.context import isolated
 from pyrovae.pairs.latents import Latents
@@ -100,3 +103,18 @@ def test_a_density_that_is_nan_is_named_by_its_site():
         latents = Latents(model, guide, (X,), strategy="vectorized")
         with pytest.raises(FloatingPointError, match="site 'x': log density in the model is nan for 3 of 3 data"):
             measure(latents, plan, 0, lambda: None)
+
+
+@pytest.mark.parametrize("name", ["full covariance", "mixture"])
+def test_a_family_that_rules_data_out_is_refused_by_site(name):
+    """x ~ U(0, z): every Gaussian of log z has draws below x."""
+    with pytest.raises(InputError, match=rf"site 'x': .* of family '{name}' .*Leave '{name}' out of families"):
+        gaps(*EXACT, BOUNDS, families=[name], num_steps=2, num_particles=20, progress=False)
+    found = gaps(*EXACT, BOUNDS, families=[], num_particles=20, progress=False)
+    torch.testing.assert_close(found.log_evidence.float(), -BOUNDS)
+    torch.testing.assert_close(found.gap["guide"].float(), torch.zeros(4), rtol=0, atol=1e-5)
+
+
+def test_so_is_a_guide_that_does():
+    with pytest.raises(InputError, match=r"site 'x': .* of the guide .*only latents that the datum allows"):
+        gaps(*WIDE, BOUNDS, families=[], num_particles=20, progress=False)

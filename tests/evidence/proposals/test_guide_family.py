@@ -77,6 +77,14 @@ FREED = {  # name: (a distribution over three numbers, its free parameters)
         lambda x: dist.MultivariateNormal(x.new_zeros(3), unlike(x) @ unlike(x).mT),
         {"loc": 3, "scale_tril": 9},
     ),
+    "mixture of normals": (
+        lambda x: dist.MixtureOfDiagNormals(
+            x[:, None, None] + torch.randn(2, 3, generator=torch.Generator().manual_seed(0)),
+            torch.ones(len(x), 2, 3),
+            torch.zeros(len(x), 2),
+        ),
+        {"locs": 6, "coord_scale": 6, "component_logits": 2},
+    ),
     "low rank": (
         lambda x: dist.LowRankMultivariateNormal(x[:, None].expand(-1, 3), unlike(x)[..., :1], torch.ones(3)),
         {"loc": 3, "cov_factor": 3, "cov_diag": 3},

@@ -7,10 +7,13 @@ import pyro.distributions as dist
 import pyro.distributions.transforms as T
 import pytest
 import torch
+from examples.moving import EXACT, above, up_to
+from examples.moving import X as BOUNDS
+from examples.moving import pair as moving_pair
 
 import pyrovae as pv
 from pyrovae.base.errors import InputError
-from pyrovae.pairs.checks.coverage import check_guide_covers, check_guide_inside, check_off_edges
+from pyrovae.pairs.checks.coverage import check_guide_covers, check_off_edges
 from pyrovae.pairs.context import isolated
 from pyrovae.pairs.particles import Particles
 
@@ -86,7 +89,7 @@ def test_guides_of_the_same_support_are_inside(prior):
     makers = {"exponential": lambda x: dist.Gamma(ones(x), 1.0), "uniform": WIDE["uniform"][0], "beta": WIDE["beta"][0]}
     with isolated(*pair(WIDE[prior][0], makers[prior])) as (model, guide, _):
         particles = Particles(model, guide, (X,), strategy="vectorized")
-        check_guide_inside(particles.example, particles.structure)
+        particles.check_inside()
 
 
 NARROW = {  # prior, guide
@@ -235,3 +238,69 @@ def test_a_mixture_of_angles_is_an_angle():
     report = pv.evaluate(*pair(circular, lambda x: dist.Normal(x, 2.5)), X, num_particles=20_000)
     exact = log_evidence(circular(X[:1]), -math.pi, math.pi)
     assert ((report.log_evidence - exact).abs() < 4 * report.mc_se_log_evidence).all()
+
+
+# ----------------------------------------------------------------------------------- supports that move with a datum
+
+
+def test_what_the_likelihood_rules_out_need_not_be_covered():
+    assert pv.evaluate(*EXACT, BOUNDS, num_particles=20, progress=False).log_evidence.isfinite().all()
+    model, guide = moving_pair(up_to, lambda x: dist.Pareto(x, 2.0))
+    assert pv.evaluate(model, guide, BOUNDS, num_particles=20, progress=False).log_evidence.isfinite().all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_it_allows_must_be_though_most_of_what_is_missed_is_ruled_out(seed):
+    """Of the prior's draws below x none matters, of those above x + 3 each does."""
+    model, guide = moving_pair(up_to, lambda x: dist.Uniform(x, x + 3))
+    with pytest.raises(InputError, match=r"site 'z': the guide \(Uniform.*cannot draw all that the prior"):
+        pv.evaluate(model, guide, BOUNDS, num_particles=20, seed=seed, progress=False)
+
+
+def nested(guide):
+    """z ~ Gamma(2, 1), y ~ U(0, z)."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Gamma(2 * ones(x), 1.0))
+            y = pyro.sample("y", dist.Uniform(0 * z, z))
+            pyro.sample("x", dist.Normal(y, 0.5), obs=x)
+
+    def program(x):
+        with pyro.plate("data", len(x)):
+            guide(x)
+
+    return model, program
+
+
+def inwards(x):
+    z = pyro.sample("z", dist.Gamma(2 * ones(x), 1.0))
+    pyro.sample("y", dist.Uniform(0 * z, z))
+
+
+def outwards(x):
+    y = pyro.sample("y", dist.Exponential(ones(x)))
+    pyro.sample("z", above(dist.Exponential(ones(x)), y))
+
+
+def apart(x):
+    pyro.sample("y", dist.Exponential(ones(x)))
+    pyro.sample("z", dist.Gamma(2 * ones(x), 1.0))
+
+
+@pytest.mark.parametrize("guide", [inwards, outwards, apart])
+def test_latents_below_latents(guide):
+    """y is exponential; 4 standard errors of each datum."""
+    report = pv.evaluate(*nested(guide), X, num_particles=20_000, progress=False)
+    exact = 0.125 - X + torch.special.log_ndtr((X - 0.25) / 0.5)
+    assert ((report.log_evidence - exact).abs() < 4 * report.mc_se_log_evidence).all()
+    assert (report.elbo == -math.inf).all() if guide is apart else report.elbo.isfinite().all()
+
+
+def test_draws_are_looked_at_together_where_one_bounds_another():
+    for guide in (inwards, outwards):
+        annealed = pv.annealed_evidence(*nested(guide), X, num_temperatures=20, num_chains=20, progress=False)
+        exact = 0.125 - X + torch.special.log_ndtr((X - 0.25) / 0.5)
+        assert ((annealed.log_evidence - exact).abs() < 5 * annealed.mc_se_log_evidence).all()
+    with pytest.raises(InputError, match=r"site 'y': \d+\.\d% of the draws .* outside the support of the prior"):
+        pv.annealed_evidence(*nested(apart), X, num_temperatures=2, progress=False)

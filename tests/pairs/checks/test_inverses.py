@@ -148,3 +148,21 @@ def test_what_the_message_advises_helps():
     for found in (annealed, pv.evaluate(model, guide, X)):
         error = (found.log_evidence - exact).mean() / (found.mc_se_log_evidence.square().sum().sqrt() / len(X))
         assert abs(error) < 4
+
+
+def test_batch_norm_in_training_is_refused_and_right_in_evaluation():
+    """In training it scores draws by the variance of the batch, though it moves them by its running one."""
+    norm = flows.BatchNorm(2)
+    torch.nn.init.constant_(norm.moving_variance, 0.3)
+    guide = flow(flows.affine_coupling(2), norm)
+    exact = dist.Normal(0.0, 2**0.5).log_prob(X).sum(-1).double()
+    named = "site 'z' of the guide: BatchNorm, in training mode, moves draws by its running variance but scores them"
+    with pyro.get_param_store().scope():
+        report = pv.evaluate(model, guide, X, num_particles=2000, progress=False)
+        assert ((report.log_evidence - exact).abs() < 4 * report.mc_se_log_evidence).all() and norm.training
+        with pytest.raises(InputError, match=named):
+            pv.log_terms(model, guide, X, num_particles=2)
+        with pytest.raises(InputError, match=named):
+            pv.fit(model, guide, X, epochs=1, progress=False)
+        norm.eval()
+        assert pv.log_terms(model, guide, X, num_particles=2).log_weight.isfinite().all()

@@ -271,3 +271,31 @@ def test_a_mask_that_depends_on_a_draw_is_looked_at_on_many(seed):
 
     with pytest.raises(InputError, match="site 'b' is masked in the model at 0 of"):
         pv.evaluate(model, guide, torch.ones(1), num_particles=50, seed=seed)
+
+
+COUNTED = torch.tensor([0.0, 1.0, 3.0, 5.0])
+
+
+def animals(guide):
+    """Of Poisson(4) animals each is seen by one half: x ~ Poisson(2), and so is what is unseen given x."""
+    prior = lambda x: dist.Poisson(torch.full((len(x),), 4.0))  # noqa: E731
+    return pair(prior, guide, lambda n: dist.Binomial(n, torch.tensor(0.5)))
+
+
+def moved_counts(x, scale=1.0):
+    rate = torch.full((len(x),), 2.0)
+    return dist.TransformedDistribution(dist.Poisson(rate), [T.AffineTransform(x, scale)])
+
+
+def test_counts_that_are_moved_are_counts():
+    report = pv.evaluate(*animals(moved_counts), COUNTED, num_particles=30, progress=False)
+    torch.testing.assert_close(report.log_evidence.float(), dist.Poisson(2.0).log_prob(COUNTED))
+    assert report.elbo.isfinite().all()
+
+
+def test_counts_that_are_scaled_are_refused():
+    """Torch would take log 2 off their mass."""
+    with pytest.raises(
+        InputError, match=r"site 'z' of the guide: .*Jacobian of AffineTransform off the log mass of Po"
+    ):
+        pv.evaluate(*animals(lambda x: moved_counts(x, 2.0)), COUNTED, num_particles=30, progress=False)

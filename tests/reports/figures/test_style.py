@@ -143,3 +143,9 @@ class TestDraw:
     def test_what_has_no_figure_is_refused(self):
         with pytest.raises(InputError, match="there is no figure of a dict"):
             figures.draw({})
+
+    def test_a_refusal_names_what_there_is(self):
+        named = r"no figure of a Fit; there are figures of Annealed, .*Report.*; for a fit .* training_curves\(fit"
+        with pytest.raises(InputError, match=named):
+            figures.draw(pv.Fit(None, None, []))
+        assert all(hasattr(figures, name) for name in ("training_curves", "reconstructions", "prior_samples"))
