@@ -321,7 +321,7 @@ _GIVEN_PROBS = (
 
 
 def a_value(base: Any, like: Tensor) -> Tensor | None:
-    """A value inside of the support, of the number format of another; None where none is known.
+    """A value inside of the support, a number as another is; None where none is known.
 
     Returns:
         Shape (*batch, *event), or one that can be expanded to it.
@@ -339,6 +339,7 @@ def a_value(base: Any, like: Tensor) -> Tensor | None:
         move = biject_to(single)
     except NotImplementedError:
         return None
+    like = like if like.is_floating_point() else like.to(torch.get_default_dtype())
     return move(like.new_zeros(move.inverse_shape(base.batch_shape + base.event_shape))).detach()
 
 

@@ -230,6 +230,12 @@ def test_a_density_that_ends_has_a_finite_gradient(name):
     assert low.grad.isfinite().all() and low.grad[0] != 0 and low.grad[1] == 0
 
 
+@pytest.mark.parametrize("make", [lambda: dist.Uniform(0 * LOW, LOW + 2), lambda: dist.Pareto(LOW, 2.0)])
+def test_whole_numbers_are_scored_as_real_ones(make):
+    whole = torch.tensor([1, 3])
+    torch.testing.assert_close(supports.cut_off(make()).log_prob(whole), make().log_prob(whole.float()))
+
+
 def test_events_and_masks_end_too():
     value = torch.tensor([[1.5, 2.5], [1.5, 1.5]])
     fn = dist.Pareto(LOW.expand(2, 2), 2.0)
