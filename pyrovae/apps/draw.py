@@ -61,8 +61,11 @@ def draw(p: ArgumentParser) -> Action:
 def _figures(given: Namespace) -> int:
     loaded = bring_back(given)
     drawn = run_figures(loaded.fit, loaded.split("test"))
-    if "report" in (reports := pv.runs.reports(given.run)):
-        drawn["account"] = pv.figures.account(reports["report"])
+    if any(name.startswith("report") for name in pv.runs.reports(given.run)):
+        report = pv.runs.load_report(given.run)
+        drawn["account"] = pv.figures.account(report)
+        if set(report.route) != {"encoder"}:
+            drawn["routes"] = pv.figures.routes(report)
     folder = Path(given.out or f"{Path(given.run)}-figures")
     for name, figure in drawn.items():
         pv.figures.save(figure, folder / f"{name}.png")

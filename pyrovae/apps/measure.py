@@ -22,6 +22,7 @@ def evaluate(p: ArgumentParser) -> Action:
 
     example:
       pyrovae evaluate runs/digits --particles 5000 --json report.json
+      pyrovae evaluate runs/digits --method importance
       pyrovae evaluate runs/digits --method ais --num 100 --temperatures 1000
       pyrovae evaluate runs/digits --method bdmc
       pyrovae evaluate runs/mine --program my_programs.py
@@ -29,20 +30,29 @@ def evaluate(p: ArgumentParser) -> Action:
     data_arguments(p, "only the first so many data; of bdmc, how many to simulate [100]")
     p.add_argument(
         "--method",
-        default="is",
-        help="is: importance sampling from the guide; ais: annealed; bdmc: bounds on simulated data [is]",
+        default="auto",
+        help="auto: importance sampling, from better proposals where the guide is not good enough; importance: from "
+        "the guide alone; laplace, adaptive: up to such proposals; annealed: from them for all; ais: annealed from "
+        "the guide; bdmc: bounds on simulated data [auto]",
     )
     for name, (methods, about, settings) in _OPTIONS.items():
         p.add_argument(f"--{name}", help=f"{', '.join(methods)}: {about}", **settings)
     return _evaluate
 
 
+_SAMPLED = ("auto", "importance", "laplace", "adaptive", "annealed")  # methods of pyrovae.evaluate
+
 # Options of ``evaluate`` that belong to some methods alone, and are None where they were not given.
 _OPTIONS: dict[str, tuple[tuple[str, ...], str, dict[str, Any]]] = {
-    "particles": (("is", "bdmc"), "draws of z for each datum [1000]", {"type": int, "metavar": "K"}),
-    "defensive": (("is",), "fraction of draws from the prior, 0 to 1 [0]", {"type": float}),
-    "dtype": (("is",), "float64 runs the programs in double precision [their own]", {}),
-    "no-vectorize": (("is",), "one particle of one datum at a time", {"action": "store_const", "const": True}),
+    "particles": ((*_SAMPLED, "bdmc"), "draws of z for each datum [1000]", {"type": int, "metavar": "K"}),
+    "defensive": (("auto", "importance"), "fraction of draws from the prior, 0 to 1 [0]", {"type": float}),
+    "dtype": (_SAMPLED, "float64 runs the programs in double precision [their own]", {}),
+    "no-vectorize": (
+        ("auto", "importance"),
+        "one particle of one datum at a time",
+        {"action": "store_const", "const": True},
+    ),
+    "budget": (_SAMPLED, "decoder passes for each datum at most [no limit]", {"type": int, "metavar": "PASSES"}),
     "temperatures": (("ais", "bdmc"), "steps of the path [300]", {"type": int, "metavar": "T"}),
     "chains": (("ais", "bdmc"), "chains for each datum [16]", {"type": int}),
     "start": (("ais", "bdmc"), "where the path begins, guide or prior [guide]", {}),
@@ -50,12 +60,12 @@ _OPTIONS: dict[str, tuple[tuple[str, ...], str, dict[str, Any]]] = {
 
 
 def _evaluate(given: Namespace) -> int:
-    method = choose("method", given.method, ("is", "ais", "bdmc"))
+    method = choose("method", given.method, (*_SAMPLED, "ais", "bdmc"))
     for name, (methods, *_) in _OPTIONS.items():
         if method not in methods and getattr(given, name.replace("-", "_")) is not None:
-            belongs = " and ".join(f"--method {one}" for one in methods)
+            belongs = ", ".join(f"--method {one}" for one in methods)
             raise InputError(f"--{name} belongs to {belongs}, and --method {method} makes no use of it: leave it out")
-    if method == "is":
+    if method in _SAMPLED:
         return _importance_sampling(given)
     starts = {"guide": pv.from_guide, "prior": pv.from_prior}
     path = _said(num_temperatures=given.temperatures, num_chains=given.chains)
@@ -79,8 +89,8 @@ def _importance_sampling(given: Namespace) -> int:
             pv.runs.save_report(given.run, report)
         return report
 
-    options = _said(num_particles=given.particles, defensive=given.defensive, dtype=given.dtype)
-    options |= {"vectorize": not given.no_vectorize}
+    options = _said(num_particles=given.particles, defensive=given.defensive, dtype=given.dtype, budget=given.budget)
+    options |= {"vectorize": not given.no_vectorize, "method": given.method}
     status = measured(given, measure, **options)
     if given.json != "-" and status == 0:
         kept = "only a report on the whole test split, without --num and --defensive, is"

@@ -1,5 +1,6 @@
 """Runs: a fitted pair as a folder, with its reports, its protocol and everything needed to go on."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -137,13 +138,20 @@ def describe(folder: str | Path) -> dict[str, Any]:
     return storage.read(folder)[0]
 
 
-def save_report(folder: str | Path, report: Report, name: str = "report") -> None:
-    """Puts a report and its per-datum table into a run, in the place of an earlier one of this name."""
+def save_report(folder: str | Path, report: Report, name: str | None = None) -> None:
+    """Puts a report and its per-datum table into a run, beside those of other methods and numbers of particles.
+
+    Args:
+        folder: of the run.
+        report: in the place of an earlier one of its name.
+        name: that of method and K where none is given.
+    """
+    name = name or f"report-{report.method}-{report.num_particles}"
     storage.update(folder, {f"{name}{suffix}": data for suffix, data in report.to_files().items()})
 
 
 def reports(folder: str | Path) -> dict[str, Report]:
-    """Every report kept in a run, by name; ``pyrovae evaluate`` keeps "report", that of the whole test split."""
+    """Every report kept in a run, by name; ``pyrovae evaluate`` keeps those of the whole test split by method and K."""
     files = storage.read(folder)[1]
     names = [file.removesuffix(".json") for file in files if file.endswith(".json")]
     beside = {name: {s: files[name + s] for s in (".json", ".csv") if name + s in files} for name in names}
@@ -151,15 +159,21 @@ def reports(folder: str | Path) -> dict[str, Report]:
 
 
 def load_report(folder: str | Path) -> Report:
-    """The report in a run.
+    """The best report in a run: of the fewest unreliable data, then of the smallest Monte-Carlo error.
 
     Raises:
         InputError: if the run was not evaluated, or is damaged.
     """
-    kept = reports(folder)
-    if "report" not in kept:
+    kept = [report for name, report in reports(folder).items() if name.startswith("report")]
+    if not kept:
         raise InputError(f"{folder}: was not evaluated yet; run `pyrovae evaluate {folder}` first")
-    return kept["report"]
+    return min(kept, key=_doubt)
+
+
+def _doubt(report: Report) -> tuple[float, float]:
+    """What speaks against a report: its unreliable data, and its error (that of one particle is unknown)."""
+    se = float(report.mc_se_log_evidence.square().sum())
+    return report.fraction_unreliable, math.inf if math.isnan(se) else se
 
 
 def _tell_unfinished(folder: str | Path, content: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from numbers import Integral
 from pathlib import Path
-from typing import Any, Self, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor
@@ -57,6 +57,8 @@ class Record(ABC):
 
     A subclass writes :meth:`lines`, and :meth:`numbers`, :meth:`table`, :meth:`row_names` where fields do not say all.
     """
+
+    categories: ClassVar[Mapping[str, Sequence[str]]] = {}  # column whose numbers stand for words -> the words
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -109,7 +111,7 @@ class Record(ABC):
     def to_csv(self) -> str:
         """:meth:`table` as text; numbers read back exactly, an undefined one is empty."""
         names, table, written = self.row_names(), self.table(), io.StringIO()
-        columns = [["" if math.isnan(value) else repr(value) for value in column.tolist()] for column in table.values()]
+        columns = [self._words(name) or list(map(_written, column.tolist())) for name, column in table.items()]
         rows = csv.writer(written, lineterminator="\n")
         rows.writerow([*(["name"] if names else []), *table])
         rows.writerows(zip(*([names] if names else []), *columns, strict=True))
@@ -125,8 +127,13 @@ class Record(ABC):
             import pandas
         except ImportError as error:
             raise InputError("to_dataframe() needs pandas: pip install pandas") from error
-        columns = {name: column.numpy() for name, column in self.table().items()}
+        columns = {name: self._words(name) or column.numpy() for name, column in self.table().items()}
         return pandas.DataFrame(columns, index=list(self.row_names()) or None)
+
+    def _words(self, name: str) -> list[str]:
+        """What a column of categories says; empty for numbers."""
+        words = self.categories.get(name, ())
+        return [words[int(number)] for number in self.table()[name].tolist()] if words else []
 
     def save(self, path: str | Path) -> None:
         """Writes the record to ``path`` (JSON), its table beside it (.csv), and its other tensors (.safetensors)."""
@@ -177,9 +184,9 @@ class Record(ABC):
             if missing := [suffix for suffix in record["files"] if suffix not in files]:
                 raise InputError(f"{what}: there is no file beside it that ends in {missing[0]}")
             if "record" not in account:
-                return cls._from_older(account, _read_csv(files[".csv"]))
+                return cls._from_older(account, _read_csv(files[".csv"], cls.categories))
             _check(record, files, cls.__name__, what)
-            table, tensors = _read_csv(files[".csv"]), dict[str, Tensor]()
+            table, tensors = _read_csv(files[".csv"], cls.categories), dict[str, Tensor]()
             if ".safetensors" in record["files"]:
                 tensors |= storage.unpack(files[".safetensors"], what)
             tensors |= {key: table[name] for key, name in record["columns"].items()}
@@ -209,11 +216,19 @@ def _paths(path: str | Path) -> dict[str, Path]:
     return {suffix: path if suffix == ".json" else path.with_suffix(suffix) for suffix in SUFFIXES}
 
 
-def _read_csv(data: bytes) -> dict[str, Tensor]:
+def _written(value: float) -> str:
+    return "" if math.isnan(value) else repr(value)
+
+
+def _read_csv(data: bytes, categories: Mapping[str, Sequence[str]]) -> dict[str, Tensor]:
     """The columns of a table, (N,) float64 each, names of its rows apart."""
     names, *rows = csv.reader(io.StringIO(data.decode(), newline=""))
     columns = {name: column for name, column in zip(names, zip(*rows, strict=True), strict=True) if name != "name"}
-    numbers = {name: [float(value or "nan") for value in column] for name, column in columns.items()}
+    words = {name: {word: float(code) for code, word in enumerate(known)} for name, known in categories.items()}
+    numbers = {
+        name: [words[name][value] if name in words else float(value or "nan") for value in column]
+        for name, column in columns.items()
+    }
     return {name: torch.tensor(column, dtype=torch.float64) for name, column in numbers.items()}
 
 

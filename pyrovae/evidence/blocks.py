@@ -35,6 +35,7 @@ class Pair:
         self.strategies: dict[int, str] = {}  # data in a block -> how the programs take particles
         self.row_growth = 0  # bytes that one run takes for one more datum, once they were weighed
         self.measure: dict[str, str] = {}
+        self.placed: str | None = None  # a site that goes with the place of a row in its batch
 
     @property
     def strategy(self) -> str:
@@ -95,7 +96,7 @@ class Pair:
 
     def _seen(self, particles: Particles) -> Particles:
         self.strategies[particles.num_data] = particles.strategy
-        self.measure = particles.structure.observed
+        self.measure, self.placed = particles.structure.observed, self.placed or particles.placed
         return particles
 
 

@@ -12,7 +12,7 @@ from pyrovae.base.errors import InputError
 from pyrovae.base.records import Record
 from pyrovae.base.tables import TextTable
 from pyrovae.evidence import estimators
-from pyrovae.evidence.report import UNRELIABLE_FRACTION, Report
+from pyrovae.evidence.report import BY_GUIDE, UNRELIABLE_FRACTION, Report
 
 
 class Row(NamedTuple):
@@ -40,6 +40,7 @@ class Comparison(Record):
     rows: tuple[Row, ...]
     num_data: int
     data: str  # the set and split, and the unit of densities
+    by_guides: tuple[str, ...] = ()  # the order by the guides' own draws, where that is known
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -77,6 +78,8 @@ class Comparison(Record):
     def warnings(self) -> list[str]:
         """What keeps the differences from being differences between models, a line each."""
         lines = []
+        if self.by_guides and list(self.by_guides) != self.row_names():
+            lines += [f"by the guides' own draws alone the order would be {', '.join(self.by_guides)}"]
         if len({row.num_particles for row in self.rows if row.fraction_unreliable > 0}) > 1:
             lines += ["evidence rises with K where the guide is not exact: evaluate with one number of particles"]
         if any(row.fraction_unreliable > UNRELIABLE_FRACTION for row in self.rows):
@@ -106,7 +109,16 @@ def compare(reports: Mapping[str, Report]) -> Comparison:
     evidence = {name: source_evidence(report) for name, report in reports.items()}
     best = max(evidence, key=lambda name: evidence[name].mean().item())
     rows = [_row(name, evidence, best, reports) for name in reports]
-    return Comparison(tuple(sorted(rows, key=lambda row: -row.log_evidence)), len(first), _data(reports))
+    ranked = tuple(sorted(rows, key=lambda row: -row.log_evidence))
+    return Comparison(ranked, len(first), _data(reports), _by_guides(reports))
+
+
+def _by_guides(reports: Mapping[str, Report]) -> tuple[str, ...]:
+    """The names by log p(x) of the guides' own draws, the highest first; none where that is not known of all."""
+    if not all(BY_GUIDE in report.columns for report in reports.values()):
+        return ()
+    of_each = {name: float(r.columns[BY_GUIDE].mean()) + _log_jacobian(r) for name, r in reports.items()}
+    return tuple(sorted(of_each, key=lambda name: -of_each[name]))
 
 
 def source_evidence(report: Report) -> Tensor:

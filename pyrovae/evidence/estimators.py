@@ -9,6 +9,7 @@ Every estimator has its Monte-Carlo standard error beside it, named ``..._se``. 
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -116,6 +117,49 @@ def log_evidence_se_of_few(log_weight: Tensor) -> Tensor:
     outweigh the others (:func:`few_draws_factor`).
     """
     return log_evidence_se(log_weight) * few_draws_factor(relative_weight(log_weight))
+
+
+def log_evidence_se_of_strata(strata: Sequence[Tensor]) -> Tensor:
+    r"""Standard error of :func:`log_evidence` of all draws together, where so many are of each stratum by design.
+
+    .. math:: se^2 = \sum_s (K_s / K)^2 \, \mathrm{var}_s(w) / K_s \, / \, \bar w^2
+
+    Args:
+        strata: log weights, (K_s, N) each.
+
+    References:
+        Owen and Zhou (2000), Safe and effective importance sampling, JASA 95:135.
+    """
+    second, _ = _moments_of_strata(strata)
+    return second.sqrt()
+
+
+def skewness_of_strata(strata: Sequence[Tensor]) -> Tensor:
+    """What :func:`log_evidence_se_of_strata` is worth: the skewness of the mean, times the root of K."""
+    second, third = _moments_of_strata(strata)
+    return torch.where(second == 0, 0.0, third / second.pow(1.5)) * sum(map(len, strata)) ** 0.5
+
+
+def difference_of_independent(
+    of_first: tuple[Tensor, Tensor], of_second: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Standard error and skewness of the difference of two means of as many independent draws, from those of each."""
+    (first, skew), (second, other) = of_first, of_second
+    variance = first.square() + second.square()
+    third = skew * first.pow(3) - other * second.pow(3)
+    return variance.sqrt(), torch.where(variance == 0, 0.0, third / variance.pow(1.5))
+
+
+def _moments_of_strata(strata: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Second and third central moment of the mean of relative weights, (N,) each."""
+    together = torch.cat([part.double() for part in strata])
+    weights = relative_weight(together).split([len(part) for part in strata])
+    second, third = torch.zeros_like(together[0]), torch.zeros_like(together[0])
+    for weight in weights:
+        away, fraction = weight - weight.mean(0), len(weight) / len(together)
+        second = second + fraction**2 * (away * away).sum(0) / (len(weight) * (len(weight) - 1) or math.nan)
+        third = third + fraction**3 * (away * away * away).sum(0) / len(weight) ** 3
+    return second, third
 
 
 def log_evidence_bias(se: Tensor) -> Tensor:

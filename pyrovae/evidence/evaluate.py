@@ -15,9 +15,12 @@ from pyrovae.evidence import estimators
 from pyrovae.evidence.blocks import Block, Blocks, Pair, block_by_block
 from pyrovae.evidence.digits import digits
 from pyrovae.evidence.importance import WEIGHTS_AT_ONCE, Evaluation, Plan, Weights, data_at_once
+from pyrovae.evidence.ladder.climb import ROUTES, Climbed
 from pyrovae.evidence.report import UNRELIABLE_FRACTION, UNRESOLVED, Report
 from pyrovae.pairs.context import double_precision, own_scope
 from pyrovae.pairs.traces import Program
+
+FEWEST = 25  # particles from which on there is a k-hat
 
 
 def evaluate(
@@ -34,6 +37,8 @@ def evaluate(
     defensive: float = 0.0,
     compile: bool | str = "auto",
     dtype: str | torch.dtype | None = None,
+    method: str = "auto",
+    budget: int | None = None,
     progress: bool = True,
 ) -> Report:
     """Evidence, ELBO and both KL terms of a pair, for every datum.
@@ -59,6 +64,10 @@ def evaluate(
             they are and warns, where True raises.
         dtype: None runs the programs as they are; "float64" runs them in double precision: parameters, buffers, tensors
             that they hold, values of the parameter store and data are converted while it lasts. The draws are others.
+        method: how the evidence of a datum is found if a pilot shows that the guide's draws do not vouch for it:
+            "importance" leaves it as it is; "laplace" and "adaptive" climb to better proposals, and "auto" to annealing
+            from the best of them; "annealed" anneals all. The ELBO and its parts are those of the guide all the same.
+        budget: decoder passes for each datum at most, all draws counted (a gradient as three); None sets no limit.
         progress: show a bar for what takes over two seconds (never into a pipe).
 
     Returns:
@@ -78,12 +87,14 @@ def evaluate(
             more than its stated error and 0.01 nat, for a datum or in the mean. Programs that hold more than 64 MB, or
             write down a dtype, are not compared (the report's ``digits`` is None).
     """
-    plan = Plan(num_particles, seed, batch_size, particle_batch, plate, vectorize, defensive, compile, _name(dtype))
+    of_draws = num_particles, seed, batch_size, particle_batch, plate, vectorize, defensive, compile, _name(dtype)
+    plan = Plan(*of_draws, method, budget)
 
     def build(columns: dict[str, Tensor], run: Evaluation, protocol: Protocol) -> Report:
         lost = digits(run.compared, columns["mc_se_log_evidence"])
         how, num_particles = run.pair, plan.num_particles
-        return Report(columns, num_particles, plan.seed, how.strategy, how.measure, protocol, defensive, lost)
+        account = columns, num_particles, plan.seed, how.strategy, how.measure, protocol, defensive, lost
+        return Report(*account, plan.method, plan.budget, run.staying)
 
     report = measure(model, guide, data, plan, account, build, progress=progress)
     if report.digits is not None and report.digits.lost:
@@ -107,13 +118,28 @@ def _untrusted(report: Report) -> UntrustedEvidence:
         )
     if report.fraction_unresolved > UNRELIABLE_FRACTION:
         return UntrustedEvidence(f"for {report.fraction_unresolved:.0%} of {len(report)} data {UNRESOLVED}")
-    above = f"above {report.pareto_k_threshold:.2f} or undefined"
+    if report.num_particles < FEWEST:
+        return UntrustedEvidence(
+            f"the Pareto k-hat of {report.fraction_unreliable:.0%} of {len(report)} data is undefined for fewer than "
+            f"{FEWEST} particles, so nothing vouches for their evidence: raise num_particles (here "
+            f"{report.num_particles})"
+        )
     return UntrustedEvidence(
-        f"the Pareto k-hat of {report.fraction_unreliable:.0%} of {len(report)} data is "
-        f"{above if report.num_particles > 1 else 'undefined for one particle'}, so their evidence may be too low by "
-        f"an unknown amount: raise num_particles (here {report.num_particles}), evaluate widened(guide, 1.2), draw "
-        "some particles from the prior (defensive=0.1), or use annealed_evidence"
+        f"the Pareto k-hat of {report.fraction_unreliable:.0%} of {len(report)} data is above "
+        f"{report.pareto_k_threshold:.2f} or undefined, so their evidence may be too low by an unknown amount: "
+        f"{_advice(report)}"
     )
+
+
+def _advice(report: Report) -> str:
+    """What helps, of what was not done already."""
+    if report.staying:
+        return f"no better proposal could be looked for, as {report.staying}; raise num_particles"
+    if report.method in ("importance", "laplace", "adaptive"):
+        return "leave method='auto', which looks for better proposals and anneals where none is good enough"
+    if report.budget is not None:
+        return f"raise budget (here {report.budget} decoder passes for each datum), or num_particles"
+    return "raise num_particles, or compare with annealed_evidence at more temperatures"
 
 
 Record = TypeVar("Record")
@@ -177,13 +203,33 @@ def keep_freed_memory() -> None:
 
 def account(block: Weights) -> dict[str, Tensor]:
     """A report's columns, (n,) each, from the weights of a block."""
-    return {
+    num_particles = len(block.log_weight)
+    columns = {
         **in_slices(importance_sampling, block),
         **dict(zip(("reconstruction", "kl_prior"), block.terms.mean, strict=True)),
         **dict(zip(("mc_se_reconstruction", "mc_se_kl_prior"), block.terms.se, strict=True)),
         "kl_prior_analytic": block.kl_prior_analytic,
         "resolution": block.resolution,
     }
+    every = torch.ones_like(columns["elbo"])
+    columns |= {"num_weights": num_particles * every, "route": 0 * every}
+    columns["cost"] = (num_particles + block.num_pilot) * every
+    columns["log_evidence_importance"] = columns["log_evidence"].clone()  # by the guide's own draws
+    for climbed in block.climbed:
+        _put(columns, climbed, num_particles)
+    return columns
+
+
+def _put(columns: dict[str, Tensor], climbed: Climbed, num_particles: int) -> None:
+    """Puts the evidence by a better proposal in place of the guide's, and with it KL(q || posterior)."""
+    rows = climbed.rows
+    for name, column in climbed.columns.items():
+        columns[name][rows] = column
+    columns["route"][rows], columns["cost"][rows] = float(ROUTES.index(climbed.route)), float(climbed.cost)
+    of_both = [(columns[f"mc_se_{name}"][rows], columns[f"skewness_{name}"][rows]) for name in ("log_evidence", "elbo")]
+    se, skewness = estimators.difference_of_independent(*of_both)
+    columns["kl_posterior"][rows] = columns["log_evidence"][rows] - columns["elbo"][rows]
+    columns["mc_se_kl_posterior"][rows], columns["skewness_kl_posterior"][rows] = se, skewness
 
 
 # Name of a report's column -> what it is of the log weights (K, n) and of their Pareto tail: (n,).

@@ -15,17 +15,21 @@ import torch
 from torch import Tensor
 
 from pyrovae.base import memory
-from pyrovae.base.errors import InputError, NotCompiled, check_at_least_one, warn, whole
+from pyrovae.base.errors import InputError, NotCompiled, check_at_least_one, first_line, warn, whole
 from pyrovae.base.memory import of_device, out_of_memory
 from pyrovae.base.random import seed_everything
 from pyrovae.evidence.blocks import Block, Pair
 from pyrovae.evidence.compiled import Replay, Replayed
 from pyrovae.evidence.digits import NUM_DRAWS, Compared, check_double, compared
+from pyrovae.evidence.ladder.climb import METHODS, Climb, Climbed, require_climbable
+from pyrovae.evidence.ladder.estimates import PILOT, first_pilot
+from pyrovae.evidence.ladder.summed import without_discrete
 from pyrovae.evidence.proposals.defensive import defended
 from pyrovae.evidence.running_sums import Moments, Tally, Totals, tally
 from pyrovae.pairs.checks.coverage import NUM_DRAWS as PRIOR_DRAWS
 from pyrovae.pairs.context import in_double
 from pyrovae.pairs.graphs import Untraceable, compiler_missing
+from pyrovae.pairs.latents import Latents
 from pyrovae.pairs.particles import ONE_BY_ONE, Particles
 from pyrovae.pairs.terms import SiteTerms, analytic_kl, check_finite
 
@@ -53,10 +57,12 @@ class Plan:
     defensive: float
     compile: bool | str = "auto"
     dtype: str | None = None
+    method: str = "importance"
+    budget: int | None = None
 
     def __post_init__(self) -> None:
         check_at_least_one(num_particles=self.num_particles)
-        for name in ("num_particles", "seed", "batch_size", "particle_batch"):
+        for name in ("num_particles", "seed", "batch_size", "particle_batch", "budget"):
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, whole(name, value))
         sizes = {name: getattr(self, name) for name in ("batch_size", "particle_batch")}
@@ -66,6 +72,13 @@ class Plan:
             raise InputError(f"defensive is the prior's fraction of the draws, from 0 to below 1; got {self.defensive}")
         if self.defensive and not self.vectorize:
             raise InputError("defensive= runs many particles of many data at once: leave vectorize=False out")
+        if self.method not in METHODS:
+            raise InputError(f"method is one of {', '.join(METHODS)}, got {self.method!r}")
+        if self.budget is not None and self.budget < self.num_particles:
+            raise InputError(
+                f"budget is decoder passes for each datum, at least the {self.num_particles} of the particles; "
+                f"got {self.budget}"
+            )
         if self.compile not in (True, False, "auto"):
             raise InputError(f'compile is True, False or "auto", got {self.compile!r}')
         if self.dtype not in (None, "float64"):
@@ -79,6 +92,18 @@ class Plan:
     def may_compile(self) -> bool:
         """Whether draws are of a kind that a graph can hold."""
         return self.vectorize and not self.defensive
+
+    @property
+    def affords_pilot(self) -> bool:
+        """Whether the budget has draws left that could show what the guide's are worth."""
+        return self.budget is None or self.budget >= self.num_particles + PILOT
+
+    def check_climbable(self) -> None:
+        """Raises InputError, saying why, if another proposal than the guide cannot be taken."""
+        if not self.vectorize:
+            raise InputError("vectorize=False runs one particle of one datum at a time")
+        if self.defensive:
+            raise InputError("defensive= is a proposal of its own")
 
     def rows(self, pair: Pair) -> int:
         """Data in a block: as was said, or so many that neither a run nor the table of their weights grows large."""
@@ -104,6 +129,8 @@ class Weights(NamedTuple):
     terms: Moments  # (2, n): of log p(x|z), and of log q(z|x) - log p(z)
     resolution: Tensor  # (n,): what rounding can make of equal weights, in nats; NaN where those say nothing
     kl_prior_analytic: Tensor  # (n,)
+    climbed: Sequence[Climbed] = ()  # what better proposals gave in place of the encoder, for some of the data
+    num_pilot: int = 0  # draws for each datum that showed which
 
 
 class Evaluation:
@@ -116,6 +143,8 @@ class Evaluation:
         self.num_rows = min(num_data, plan.rows(pair))
         self.replayed: dict[int, Replayed] = {}  # particles -> their draw, for blocks of num_rows data
         self.compared, self.coarsest = list[Compared](), -1.0  # with double; nats, of a block compared
+        self.staying: str | None = None  # why all data stay at the encoder
+        self.alone, self.halved = True, False  # whether some rows can be run by themselves; whether memory ran out
 
     def block(self, args: Sequence[Any], block: Block) -> Weights:
         """The weights of one block of data."""
@@ -132,7 +161,38 @@ class Evaluation:
         kl = torch.full((block.num_data,), math.nan)
         if self.plan.vectorize and not self.plan.defensive:
             kl = analytic_kl(particles.example, structure, block.num_data)
-        return Weights(totals.log_weight, totals.terms, nats, kl.double())
+        climbed = self._climbed(particles, block)
+        return Weights(
+            totals.log_weight, totals.terms, nats, kl.double(), climbed or (), 0 if climbed is None else PILOT
+        )
+
+    def _climbed(self, particles: Particles, block: Block) -> list[Climbed] | None:
+        """What better proposals give, for the data that need one; None where none can be looked for."""
+        if self.plan.method == "importance" or self.staying or not self.plan.affords_pilot:
+            return None
+        if self.halved:
+            particles.most = self.sizes[block.num_data]
+        try:
+            self.plan.check_climbable()
+            latents = without_discrete(Latents.of(particles))
+            require_climbable(latents)
+            seed_everything("ladder, first pilot", self.plan.seed, block.index)
+            climb = Climb(self.plan.num_particles, self.plan.method, self.plan.budget or math.inf, self.plan.seed)
+            return climb.block(lambda rows: self._of_rows(latents, rows), first_pilot(latents), block.index)
+        except (InputError, RuntimeError, FloatingPointError, MemoryError) as error:  # what the guide gave is kept
+            self.staying = "not enough memory for better proposals" if out_of_memory(error) else first_line(error)
+            return None
+
+    def _of_rows(self, latents: Latents, rows: Tensor) -> Latents:
+        """Latents of some rows of a block: alone, unless programs demand all rows or know one by its place."""
+        if self.alone and self.pair.placed is None:
+            try:
+                return without_discrete(Latents.of(latents.particles.by_rows(rows)))
+            except (ValueError, RuntimeError) as error:
+                if out_of_memory(error):
+                    raise
+                self.alone = False
+        return latents.only(rows)
 
     def _compare(self, particles: Particles, block: Block, resolution: float) -> None:
         """Scores a few draws in double too: of the first block, and of one whose densities are twice as large."""
@@ -162,7 +222,7 @@ class Evaluation:
                     what = f"{size} particles of {num_data} data at once"
                     raise InputError(f"not enough memory for {what}: {MEMORY}") from error
             block.tick(-num_data * totals.count / num_particles)
-            self.sizes[num_data] = size // 2
+            self.sizes[num_data], self.halved = size // 2, True
             self.replayed.clear()
 
     def _size(self, particles: Particles) -> int:

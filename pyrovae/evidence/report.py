@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from pyrovae.base.tables import TextTable, quantities, text
 from pyrovae.data.protocol import Protocol
 from pyrovae.evidence import estimators
 from pyrovae.evidence.digits import Digits
+from pyrovae.evidence.ladder.climb import ROUTES
 
 ERRORS_GIVEN_FIT = "all errors are given this one fit; data SE holds the Monte-Carlo noise already"
 UNRELIABLE_FRACTION = 0.05  # of data whose k-hat is too high or undefined, above which their mean is not to be trusted
@@ -24,6 +25,8 @@ WHERE_DRAWN = (  # said under diagnostics that find nothing
 UNRESOLVED = "the digits of the programs' dtype do not tell the weights apart: evaluate with dtype='float64'"
 
 QUANTITIES = ("log_evidence", "elbo", "reconstruction", "kl_prior", "kl_posterior")
+NOT_AVERAGED = ("ess", "pareto_k", "resolution", "num_weights", "route", "cost")
+BY_GUIDE = "log_evidence_importance"  # by the guide's own draws, whatever the route
 CORRECTED = ("log_evidence_jackknife", "log_evidence_psis")  # beside the raw evidence, never in its place
 
 
@@ -81,6 +84,11 @@ class Report(Record):
     protocol: Protocol | None = None
     defensive: float = 0.0  # fraction of the draws that are from the prior
     digits: Digits | None = None  # how far from double precision; None where it is that, or cannot be compared
+    method: str = "importance"  # how far data could climb, see ``evaluate``
+    budget: int | None = None  # decoder passes for each datum, at most
+    staying: str | None = None  # why all data stayed at the encoder, where they could have climbed
+
+    categories: ClassVar = {"route": ROUTES}
 
     def __getattr__(self, name: str) -> Tensor:
         if name in (columns := self.__dict__.get("columns", {})):
@@ -106,9 +114,42 @@ class Report(Record):
         return estimators.pareto_k_threshold(self.num_particles)
 
     @property
+    def route(self) -> list[str]:
+        """By what the evidence of each datum was found: "encoder" or a better proposal, see ``evaluate``."""
+        return [ROUTES[int(number)] for number in self._route.tolist()]
+
+    @property
+    def _route(self) -> Tensor:
+        return self.columns.get("route", torch.zeros_like(self.log_evidence))
+
+    @property
+    def unreliable(self) -> Tensor:
+        """Whether nothing vouches for the evidence of a datum, (N,): its k-hat above its threshold, or undefined."""
+        most = torch.full_like(self.pareto_k, self.pareto_k_threshold)
+        annealed = self._route == ROUTES.index("annealed")
+        if annealed.any():  # by fewer weights
+            (num_weights,) = self.columns["num_weights"][annealed].unique().tolist()
+            most[annealed] = estimators.pareto_k_threshold(int(num_weights))
+        return ~(self.pareto_k <= most)
+
+    @property
     def fraction_unreliable(self) -> float:
         """Fraction of the data whose evidence nothing vouches for: k-hat above its threshold, or undefined."""
-        return fraction_unreliable(self.pareto_k, self.num_particles)
+        return self.unreliable.double().mean().item()
+
+    def routes(self) -> dict[str, dict[str, Any]]:
+        """Route -> how many data took it, how many of these are unreliable, and their decoder passes on average."""
+        found = {}
+        for code, name in enumerate(ROUTES):
+            taken = self._route == code
+            if taken.any() or code == 0:
+                cost = number(self.columns["cost"][taken].mean()) if "cost" in self.columns else None
+                found[name] = {
+                    "num_data": int(taken.sum()),
+                    "num_unreliable": int(self.unreliable[taken].sum()),
+                    "cost": cost,
+                }
+        return found
 
     @property
     def fraction_unresolved(self) -> float:
@@ -136,19 +177,20 @@ class Report(Record):
         means = {
             name: mean_and_se(column, self.columns.get(f"mc_se_{name}"))
             for name, column in self.columns.items()
-            if not name.startswith(("mc_se_", "skewness_")) and name not in ("ess", "pareto_k", "resolution")
+            if not name.startswith(("mc_se_", "skewness_")) and name not in NOT_AVERAGED
         }
         if self.kl_prior_analytic.isnan().all():
             del means["kl_prior_analytic"]
         means["log_evidence"] = evidence_and_errors(self.log_evidence, self.mc_se_log_evidence)
         tail = {
             "threshold": self.pareto_k_threshold,
-            "fraction_above": (self.pareto_k > self.pareto_k_threshold).double().mean().item(),
+            "fraction_above": (self.unreliable & ~self.pareto_k.isnan()).double().mean().item(),
+            "fraction_unreliable": self.fraction_unreliable,
             "fraction_undefined": self.pareto_k.isnan().double().mean().item(),
             "fraction_unresolved": self.fraction_unresolved,
             "fraction_exact": (self.pareto_k == -math.inf).double().mean().item(),
         }
-        checks = {"ess": spread(self.ess), "pareto_k": tail, "skewed": self.skewed}
+        checks = {"ess": spread(self.ess), "pareto_k": tail, "skewed": self.skewed, "routes": self.routes()}
         return {"unit": "nats per datum", "num_data": len(self), **means, **checks}
 
     def lines(self) -> list[str | TextTable]:
@@ -160,6 +202,7 @@ class Report(Record):
             "",
             quantities(38, self._rows(account)),
             "",
+            *self._climb(account),
             *self._reliability(account),
         ]
 
@@ -170,10 +213,25 @@ class Report(Record):
         rows: list[Any] = [
             (label, account[name], remarks.get(name, "")) for name, label in labels.items() if name in account
         ]
-        jackknife, psis = (text(account[name]["mean"], ".3f") for name in CORRECTED)
-        rows.insert(1, f"    jackknife-corrected {jackknife}, Pareto-smoothed {psis}")
+        if self.fraction_unreliable <= UNRELIABLE_FRACTION:  # where weights run away, both move away from the truth
+            jackknife, psis = (text(account[name]["mean"], ".3f") for name in CORRECTED)
+            rows.insert(1, f"    jackknife-corrected {jackknife}, Pareto-smoothed {psis}")
+        if (self._route > 0).any():
+            by_guide = text(account[BY_GUIDE]["mean"], ".3f")
+            rows.insert(1, f"    by the guide's own draws {by_guide}, too low")
         others = [name for name in self.columns if "data_se" in account.get(name, ()) and name not in labels]
-        return rows + [(name, account[name], "") for name in others if name not in CORRECTED]
+        return rows + [(name, account[name], "") for name in others if name not in (*CORRECTED, BY_GUIDE)]
+
+    def _climb(self, account: dict[str, Any]) -> list[str | TextTable]:
+        """Which data took which route; nothing where none was offered."""
+        climbed = bool((self._route > 0).any())
+        said = [f"{'some' if climbed else 'all'} data stay at the encoder: {self.staying}"] if self.staying else []
+        if self.method == "importance" or (not climbed and said):
+            return list[str | TextTable](said)
+        columns = [("route", "<12", ""), ("data", ">8", ",d"), ("of them unreliable", ">22", ",d")]
+        columns += [("decoder passes per datum", ">28", ",.0f")]
+        rows = [(name, *route.values()) for name, route in account["routes"].items()]
+        return [TextTable(columns, rows), *said, ""]
 
     def _reliability(self, account: dict[str, Any]) -> list[str]:
         tail, above = account["pareto_k"], ""
@@ -185,7 +243,8 @@ class Report(Record):
             f"guide exact: {tail['fraction_exact']:.1%}",
         ]
         if tail["fraction_above"] > 0:
-            lines += ["  above it, evidence is too low by an unknown amount: raise num_particles, or widen the guide"]
+            more = "" if self.method == "auto" else "; method='auto' looks for better proposals"
+            lines += [f"  above it, evidence is too low by an unknown amount{more}"]
         if tail["fraction_unresolved"] > 0:
             lines += [f"  {tail['fraction_unresolved']:.1%}: {UNRESOLVED}"]
         if tail["fraction_undefined"] > tail["fraction_unresolved"]:

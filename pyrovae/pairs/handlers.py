@@ -213,12 +213,27 @@ class Placed(Messenger):
 
 
 class Unconstrained(Placed):
-    """Latent sites take the images of unconstrained points; the Jacobians of the moves are kept."""
+    """Latent sites take the images of unconstrained points; the Jacobians are kept. Discrete ones take their values."""
 
     def value(self, fn: Any, given: Tensor) -> Tensor:
+        if base_measure(fn) == "mass":
+            return given
         transform = to_support(fn)
         value = transform(given)
-        log_jacobian = transform.log_abs_det_jacobian(given, value)
+        self._keep_jacobian(fn, transform, given, value)
+        return value
+
+    def _keep_jacobian(self, fn: Any, transform: Any, real: Tensor, value: Tensor) -> None:
+        log_jacobian = transform.log_abs_det_jacobian(real, value)
         inner = len(fn.event_shape) - transform.codomain.event_dim  # dimensions that the transform takes one by one
         self.log_jacobians.append(log_jacobian.sum(tuple(range(-inner, 0))) if inner else log_jacobian)
-        return value
+
+
+class Reached(Unconstrained):
+    """Latent sites take the values given here; the Jacobians of the moves that reach them are kept."""
+
+    def value(self, fn: Any, given: Tensor) -> Tensor:
+        if base_measure(fn) == "density":
+            transform = to_support(fn)
+            self._keep_jacobian(fn, transform, transform.inv(given), given)
+        return given

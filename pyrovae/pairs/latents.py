@@ -8,6 +8,7 @@ support, a density in unconstrained space carries the Jacobian of the move:
 Annealing, gaps, surgery, calibration and posteriors of single data are written on this; none of them reads a trace.
 """
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from pyrovae.base.errors import InputError
 from pyrovae.pairs.checks.inverses import check_density_at
-from pyrovae.pairs.handlers import Placed, Unconstrained
+from pyrovae.pairs.handlers import Placed, Reached, Unconstrained
 from pyrovae.pairs.particles import Particles
 from pyrovae.pairs.structure import Structure
 from pyrovae.pairs.supports import base_measure, layers, may_miss, to_support
@@ -59,14 +60,33 @@ class Latents:
     """
 
     def __init__(self, model: Program, guide: Program, args: Sequence[Any], **known: str | None) -> None:
-        self.particles = Particles(model, guide, args, **known)
+        self._describe(Particles(model, guide, args, **known))
+
+    @classmethod
+    def of(cls, particles: Particles) -> "Latents":
+        """Those of a pair that was looked at."""
+        latents = cls.__new__(cls)
+        latents._describe(particles)
+        return latents
+
+    def _describe(self, particles: Particles) -> None:
+        self.particles, args = particles, particles.args
         self.model, self.guide = self.particles.model, self.particles.guide
         self.args, self.num_data = args, self.particles.num_data
         self.structure: Structure = self.particles.structure
-        self.sites = {n: _describe(site, self.structure) for n, site in self.particles.example.latent.items()}
+        self.every_site = {n: _describe(site, self.structure) for n, site in particles.example.latent.items()}
+        self.sites: dict[str, Site] = self.every_site
         if not self.sites:
             raise InputError("the model has no latent site: log p(x) is its log density, and there is nothing to infer")
+        self.rows: Tensor | None = None  # of the data, where these are the latents of some alone
         self._guide_has_density = False  # until it was looked at
+
+    def only(self, rows: Tensor) -> "Latents":
+        """Those of some of the data, which the programs go on to meet among all others."""
+        other = copy.copy(self)
+        other.rows = rows if self.rows is None else self.rows[rows]
+        other.num_data = len(rows)
+        return other
 
     # ---------------------------------------------------------------------------------------- as the programs draw them
 
@@ -83,15 +103,23 @@ class Latents:
         parts = [self.particles.log_terms(size) for size in self.part_sizes(num_particles)]
         return torch.cat([sum_by_role(part).log_weight for part in parts])
 
-    def part_sizes(self, num_particles: int) -> list[int]:
-        """How many particles of these data to run at once, so that memory stays flat: whole numbers that sum to K."""
-        at_once = self.particles.at_once()
+    def part_sizes(self, num_particles: int, fewer: int = 1) -> list[int]:
+        """How many particles of these data to run at once, so that memory stays flat: whole numbers that sum to K.
+
+        Args:
+            num_particles: K.
+            fewer: so many times fewer than can be scored, where gradients are asked for too.
+        """
+        at_once = max(1, self.particles.at_once() // fewer)
         return [min(at_once, num_particles - start) for start in range(0, num_particles, at_once)]
 
     def lifted(self, values: Values) -> Values:
         """Latents as a plain run of the model holds them -> (1, n, ...)."""
-        plain = self.particles.by("looped")
-        return {name: plain.from_program(values[name], site.batch_dim) for name, site in self.sites.items()}
+        return {name: self.lifted_one(name, values[name]) for name in self.sites}
+
+    def lifted_one(self, name: str, value: Tensor) -> Tensor:
+        """The value of one site as a plain run holds it -> (1, n, ...)."""
+        return self.particles.by("looped").from_program(value, self.every_site[name].batch_dim)
 
     def log_joint(self, values: Values) -> Joint:
         """log p(x|z) and log p(z) at any latents (K, n, ...)."""
@@ -125,10 +153,12 @@ class Latents:
         """Latents as one real vector each: (K, n, ...) -> (K, n, num_dims)."""
 
         def read(found: Sites, *_: Any) -> Values:
-            return self._of_run(found, lambda site: to_support(site["fn"]).inv(site["value"]))
+            return self._of_run(found, _real)
 
-        moved = self._at(values, self.model, read)
-        return torch.cat([moved[name].reshape(len(moved[name]), self.num_data, -1) for name in self.sites], -1)
+        return self._real_vector(self._at(values, self.model, read))
+
+    def _real_vector(self, reals: Values) -> Tensor:
+        return torch.cat([reals[name].reshape(len(reals[name]), self.num_data, -1) for name in self.sites], -1)
 
     def split_sites(self, u: Tensor) -> Values:
         """The coordinates of each site: (K, n, num_dims) -> site -> (K, n, *shape)."""
@@ -141,6 +171,11 @@ class Latents:
     def log_joint_unconstrained(self, u: Tensor) -> Joint:
         """The model's densities at unconstrained points (K, n, num_dims), and the values that they stand for."""
         return self._score_model(self.split_sites(u), Unconstrained)
+
+    def moved(self, values: Values) -> tuple[Tensor, Joint]:
+        """Latents (K, n, ...) as points of unconstrained space (K, n, num_dims), and the model's densities there."""
+        joint = self._score_model(values, Reached)
+        return self._real_vector(joint.values), joint._replace(values=values)
 
     def require_bijection(self, purpose: str) -> None:
         """Raises InputError, naming the site, if a latent has no bijection with the reals: a class, an angle."""
@@ -180,7 +215,7 @@ class Latents:
 
     def require_guide_density(self) -> None:
         """Raises InputError, naming the site, if the guide has no density that is a function of the latents alone."""
-        extra = [name for name in self.structure.drawn if name not in self.sites]
+        extra = [name for name in self.structure.drawn if name not in self.every_site]
         if extra:
             raise InputError(
                 f"site '{extra[0]}' of the guide is auxiliary: the guide's density at given latents is not known. "
@@ -200,10 +235,11 @@ class Latents:
                 role, log_prob = ("likelihood", site_log_prob) if site["is_observed"] else ("prior", latent_log_prob)
                 log_probs[role].append(log_prob(site))
             tables = {
-                role: sum((self.particles.table(each, count) for each in parts), start=self.zeros(count))
+                role: sum((self.particles.table(each, count) for each in parts), start=self._all_zeros(count))
                 for role, parts in log_probs.items()
             }
-            return tables | {f"value {name}": value for name, value in self._of_run(found).items()}
+            kept = self._of_run(found, _real) if handler is Reached else self._of_run(found)
+            return tables | {f"value {name}": value for name, value in kept.items()}
 
         table = self._at(given, self.model, read, handler)
         values = {name: table[f"value {name}"] for name in self.sites}
@@ -220,18 +256,32 @@ class Latents:
         """What ``read`` makes of one run with these latents, or of K runs of one particle where they are looped."""
 
         def run(part: Values, count: int) -> dict[str, Tensor]:
-            described = {n: self.particles.to_program(value, self.sites[n].batch_dim) for n, value in part.items()}
+            part = self._among_all(part, handler)
+            described = {n: self.particles.to_program(value, self.every_site[n].batch_dim) for n, value in part.items()}
             if program is self.guide:
                 moves = ((name, *move) for name, move in self.particles.moves.items() if name in described)
                 described |= {draw: to_support(prior).inv(described[name]) for name, draw, prior in moves}
             placed = handler(described)
-            return read(self.particles.sites(placed(program), count), placed.log_jacobians, count)
+            found = read(self.particles.sites(placed(program), count), placed.log_jacobians, count)
+            return found if self.rows is None else {name: value[:, self.rows] for name, value in found.items()}
 
         count = num_particles or len(next(iter(values.values())))
         if self.particles.strategy != "looped":
             return run(values, count)
         parts = [run({name: value[k : k + 1] for name, value in values.items()}, 1) for k in range(count)]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _among_all(self, values: Values, handler: type[Placed]) -> Values:
+        """Latents of some of the data among those that the guide drew for the others: (K, m, ...) -> (K, n, ...)."""
+        if self.rows is None or not values:
+            return values
+        found = {}
+        for name, value in values.items():
+            site = self.particles.example.latent[name]
+            moved = handler is Unconstrained and not self.every_site[name].is_discrete
+            others = self.lifted_one(name, _real(site) if moved else site["value"])
+            found[name] = others.expand(len(value), *others.shape[1:]).to(value).index_copy(1, self.rows, value)
+        return found
 
     def _of_run(self, found: Sites, read: Callable[[Any], Tensor] = lambda site: site["value"]) -> Values:
         """What a run holds at the latent sites, their values say -> (K, n, ...)."""
@@ -241,8 +291,16 @@ class Latents:
 
     def zeros(self, num_particles: int) -> Tensor:
         """A table (K, n) of zeros, float64, where the data are."""
+        return self._all_zeros(num_particles)[:, : self.num_data]
+
+    def _all_zeros(self, num_particles: int) -> Tensor:
         device = next(arg.device for arg in self.args if isinstance(arg, Tensor))
-        return torch.zeros(num_particles, self.num_data, dtype=torch.float64, device=device)
+        return torch.zeros(num_particles, self.particles.num_data, dtype=torch.float64, device=device)
+
+
+def _real(site: Any) -> Tensor:
+    """The value of a site in unconstrained space."""
+    return to_support(site["fn"]).inv(site["value"])
 
 
 def _describe(site: Any, structure: Structure) -> Site:

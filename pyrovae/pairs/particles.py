@@ -94,6 +94,8 @@ class Particles:
             guide = moved(guide, self.moves)
             self.example = plain_traces(model, guide, looked_at)
         self.model, self.guide = model, guide
+        self.placed: str | None = None  # a site that goes with the place of a row in its batch, once looked at
+        self.most: int | None = None  # particles at once, where more were too many for the memory there is
         self._growth: int | None = None  # bytes of one more particle, once they are asked for
         self.structure: Structure = describe(self.example, num_rows(looked_at), plate=plate)
         of_guide, of_prior = partial(plain_traces, model, guide, looked_at), partial(sites_of, model, *looked_at)
@@ -118,6 +120,17 @@ class Particles:
         """The same by another strategy."""
         return self._with(strategy=strategy)
 
+    def by_rows(self, rows: Tensor) -> "Particles":
+        """The pair on some of the data alone, by the same strategy.
+
+        Raises:
+            InputError: where the programs do not run on so few.
+        """
+        args = each_batched(self.args, lambda arg: arg[rows.to(arg.device)])
+        alone = Particles(self.model, self.guide, args, plate=self.structure.plate, strategy=self.strategy)
+        alone.moves, alone.most = self.moves, self.most
+        return alone
+
     def check_weights(self) -> None:
         """Runs the pair a few times more to see that log w is the log weight of a draw, for each datum.
 
@@ -127,7 +140,9 @@ class Particles:
         """
         check_repeatable(self.model, self.guide, self.args, self.example, self.structure)
         check_moves(self.guide, self.args, self.example, self.structure)
-        check_rows_independent(self._across_rows())
+        looks = self._across_rows()
+        check_rows_independent(looks)
+        self.placed = looks.placed
         check_given(self.example, partial(sites_of, self.model, *self.args))
 
     def check_supports(self, num_draws: int = NUM_DRAWS) -> None:
@@ -177,6 +192,7 @@ class Particles:
         """
         width = sum(arg[0].numel() for arg in self.args if isinstance(arg, Tensor) and arg.dim() > 0)
         most = max(1, (elements or memory.ELEMENTS_AT_ONCE) // (self.num_data * max(width, 64)))
+        most = min(most, self.most or most)
         if most == 1 or self.strategy == ONE_BY_ONE:
             return most
         if self._growth is None:

@@ -88,7 +88,10 @@ def test_a_frame_is_the_table(record):
     frame = record.to_dataframe()
     assert list(frame.columns) == list(record.table())
     for name, column in record.table().items():
-        assert_same(torch.tensor(frame[name].to_numpy()), column)
+        if words := record.categories.get(name):
+            assert list(frame[name]) == [words[int(code)] for code in column.tolist()]
+        else:
+            assert_same(torch.tensor(frame[name].to_numpy()), column)
     assert not record.row_names() or list(frame.index) == list(record.row_names())
 
 

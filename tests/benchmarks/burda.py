@@ -146,7 +146,9 @@ def main() -> None:
         print(f"not done yet: the same command goes on from {folder}")
         return
     started = time.perf_counter()
-    report = pv.evaluate(fit.model, fit.guide, dataset.test, num_particles=arguments.test_particles)
+    report = pv.evaluate(
+        fit.model, fit.guide, dataset.test, num_particles=arguments.test_particles, method="importance"
+    )
     numbers = account(arguments, fit, train, report, time.perf_counter() - started)
     path = Path(arguments.out or results.FOLDER_OF_RESULTS) / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,7 @@ def evidence(arguments, run, precision):
     loaded = pv.runs.bring_back(run, data_dir=arguments.data_dir)
     pair = (pv.in_precision(program, precision) for program in (loaded.fit.model, loaded.fit.guide))
     digits = loaded.split("test")[: arguments.num]
-    report = pv.evaluate(*pair, digits, num_particles=arguments.particles)
+    report = pv.evaluate(*pair, digits, num_particles=arguments.particles, method="importance")
     print(f"{run}, {precision}: log p(x) {report.log_evidence.mean():.4f}", flush=True)
     return report.log_evidence
 

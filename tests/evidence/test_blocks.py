@@ -168,7 +168,7 @@ def guide(x):
 pair = Pair(model, guide, torch.device("cpu"), None)
 pair.weigh_rows(as_split(x))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-pv.evaluate(model, guide, x, num_particles=4, progress=False)
+pv.evaluate(model, guide, x, num_particles=4, method="importance", progress=False)
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(pair.rows(100), (after - before) * (1 if sys.platform == "darwin" else 1024))
 """

@@ -20,7 +20,8 @@ X, _ = ORACLE.draw(60, seed=0)
 
 
 def account(guide, x=X, model=ORACLE.model, num_particles=40, **options):
-    return evaluate(model, guide, x, num_particles=num_particles, progress=False, **options)
+    settings = {"method": "importance", **options}
+    return evaluate(model, guide, x, num_particles=num_particles, progress=False, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -197,3 +198,19 @@ def test_too_few(count, reports):
 def test_what_is_no_report_is_refused(wrong):
     with pytest.raises(InputError, match="a comparison needs reports by name"):
         compare(wrong)
+
+
+def test_an_order_that_the_guides_alone_would_not_give_is_told():
+    """The model that made the data wins, though its guide is so poor that its own draws put it last."""
+    other = ppca(8, 2, seed=1)
+    reports = {
+        "right, poor guide": account(widened(ORACLE.guide, 1.0, shift=8.0), num_particles=200, method="auto"),
+        "wrong, exact guide": account(other.guide, model=other.model),
+    }
+    result = compare(reports)
+    assert result.row_names() == ["right, poor guide", "wrong, exact guide"]
+    told = "by the guides' own draws alone the order would be wrong, exact guide, right, poor guide"
+    assert told in result.summary()
+    assert compare(dict(reversed(reports.items()))).by_guides == tuple(reversed(result.row_names()))
+    same = compare({"a": reports["wrong, exact guide"], "b": reports["wrong, exact guide"]})
+    assert "own draws" not in same.summary()

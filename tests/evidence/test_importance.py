@@ -26,7 +26,7 @@ compiles = pytest.mark.skipif(bool(compiler_missing(CPU)), reason="no C++ compil
 
 
 def evaluate(model=ORACLE.model, guide=GUIDE, x=X, **options):
-    settings = {"num_particles": 50, "batch_size": 10, "progress": False, **options}
+    settings = {"num_particles": 50, "batch_size": 10, "progress": False, "method": "importance", **options}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", pv.UntrustedEvidence)
         return pv.evaluate(model, guide, x, **settings)

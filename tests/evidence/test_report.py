@@ -36,7 +36,8 @@ EXACT = ORACLE.log_evidence(X)
 
 
 def account(guide, x=X, *, model=ORACLE.model, **options):
-    return evaluate(model, guide, x, **{"num_particles": K, "progress": False, **options})
+    """What the guide's own draws give: better proposals are tested by themselves."""
+    return evaluate(model, guide, x, **{"num_particles": K, "method": "importance", "progress": False, **options})
 
 
 def same(a, b):
@@ -147,7 +148,9 @@ def test_the_terms_of_a_mixture_are_not_called_the_guide_s(wide):
 
 
 def test_one_particle_has_no_threshold():
-    with pytest.warns(UntrustedEvidence, match="is undefined for one particle, so their"):
+    with pytest.warns(
+        UntrustedEvidence, match="k-hat of 100% of 5 data is undefined for fewer than 25 particles, so nothing vouches"
+    ):
         account(ORACLE.guide, X[:5], num_particles=1)
 
 
@@ -432,17 +435,19 @@ def test_memory_hardly_grows_with_the_number_of_particles():
 # -------------------------------------------------------------------------------------------- the warning
 
 HEAVY = ppca(20, 3, collinearity=0.9)
-TRUSTED = {  # name: (pair, options, share of the data in the warning, or None)
-    "healthy": (ORACLE, {}, None),
-    "too-narrow": (HEAVY, {}, r"\d\d%"),
-    "few-particles": (ORACLE, {"num_particles": 24}, "100%"),
-    "one-particle": (ORACLE, {"num_particles": 1}, "100%"),
+TRUSTED = {  # name: (pair, options, share of the data in the warning or None, what it advises)
+    "healthy": (ORACLE, {}, None, ""),
+    "too-narrow": (HEAVY, {}, r"\d\d%", "method='auto'"),
+    "too-narrow, repaired": (HEAVY, {"method": "auto"}, None, ""),
+    "too-narrow, no budget": (HEAVY, {"method": "auto", "budget": K}, r"\d\d%", r"raise budget \(here 1000 "),
+    "few-particles": (ORACLE, {"num_particles": 24}, "100%", r"raise num_particles \(here 24\)"),
+    "one-particle": (ORACLE, {"num_particles": 1}, "100%", r"raise num_particles \(here 1\)"),
 }
 
 
 @pytest.mark.parametrize("case", TRUSTED.values(), ids=TRUSTED)
 def test_untrusted_evidence_is_a_named_warning(case):
-    pair, options, share = case
+    pair, options, share, advice = case
     x, _ = pair.draw(40, seed=1)
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
@@ -451,7 +456,6 @@ def test_untrusted_evidence_is_a_named_warning(case):
     for warning in seen:
         assert warning.category is UntrustedEvidence and issubclass(UntrustedEvidence, UserWarning)
         assert warning.filename == __file__  # the caller's line, not ours
-        advice = r"num_particles \(here \d+\).*widened\(guide, 1.2\).*defensive=0.1.*annealed_evidence"
         assert re.search(rf"{share} of 40 data .*{advice}", str(warning.message))
 
 
@@ -521,7 +525,7 @@ def test_binarization_and_guide_use_unlike_noise():
             pyro.sample("u", dist.Uniform(0.0, 1.0).expand([len(x)]))
             pyro.sample("x", dist.Bernoulli(0.5 + 0 * x).to_event(1), obs=x)
 
-    evaluate(model, guide, dynamic, num_particles=1, batch_size=500, progress=False)
+    evaluate(model, guide, dynamic, num_particles=1, batch_size=500, method="importance", progress=False)
     x, u = pairs[-3]  # the last two are of the comparison with double precision
     assert abs(float(torch.corrcoef(torch.stack([x, u.flatten()]))[0, 1])) < 4 / math.sqrt(500)  # 4 standard errors
 

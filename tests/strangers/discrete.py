@@ -207,7 +207,7 @@ def one_hot_straight_through():
     """Draws are one-hot, gradients pass as if they were not."""
     return one_hot(
         lambda logits: dist.OneHotCategoricalStraightThrough(logits=logits),
-        refused=discrete("k") | refuse("k", *MEASURE, by=("evaluate",), or_right=True),
+        refused=discrete("k") | refuse("k", *MEASURE, by=("evaluate", "repaired"), or_right=True),
     )
 
 

@@ -252,7 +252,7 @@ def two_modes_by_wide_normal():
 
 def two_modes_by_one():
     """Half of the posterior is out of the guide's reach, which no draw of the guide can tell: see test_strangers."""
-    blind = ("evaluate", "compiled", "blocks", "convergence", "annealed", "bidirectional", "gaps")
+    blind = ("evaluate", "repaired", "compiled", "blocks", "convergence", "annealed", "bidirectional", "gaps")
     return square_root(
         lambda root, scale: dist.Normal(root, scale),
         skipped=(*blind, "reference", "calibrate", "posterior", "log_terms"),
@@ -262,7 +262,15 @@ def two_modes_by_one():
 # ------------------------------------------------------------------- guides that are random beyond their sample sites
 
 
-BY_DRAWS = ("evaluate", "compiled", "blocks", "convergence", "log_terms", "fit")  # score what was drawn, where it was
+BY_DRAWS = (
+    "evaluate",
+    "repaired",
+    "compiled",
+    "blocks",
+    "convergence",
+    "log_terms",
+    "fit",
+)  # score what was drawn, where it was
 
 
 def unscored(site, *words):

@@ -112,6 +112,7 @@ def holes_unmasked():
 
     by = (
         "evaluate",
+        "repaired",
         "compiled",
         "blocks",
         "convergence",
@@ -178,7 +179,18 @@ def bright_pixels():
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(pull * (x.sum(-1) - 1.5), 0.875))
 
-    by = ("evaluate", "compiled", "blocks", "convergence", "annealed", "gaps", "surgery", "fit", "log_terms")
+    by = (
+        "evaluate",
+        "repaired",
+        "compiled",
+        "blocks",
+        "convergence",
+        "annealed",
+        "gaps",
+        "surgery",
+        "fit",
+        "log_terms",
+    )
     return Stranger(model, guide, (grey,), refused=refuse("x", "support", "binarize", by=by))
 
 

@@ -8,7 +8,17 @@ import torch
 from torch import Tensor
 
 # What needs log q and log p at the same draws: a pair whose weights mean nothing is refused by each of them.
-BY_WEIGHTS = ("evaluate", "compiled", "blocks", "convergence", "annealed", "bidirectional", "gaps", "log_terms")
+BY_WEIGHTS = (
+    "evaluate",
+    "repaired",
+    "compiled",
+    "blocks",
+    "convergence",
+    "annealed",
+    "bidirectional",
+    "gaps",
+    "log_terms",
+)
 BY_DENSITIES = ("surgery", "fit")  # these score every draw too, but need no ratio of the two supports
 CONTINUOUS = ("annealed", "bidirectional", "gaps")  # these move latents along gradients
 

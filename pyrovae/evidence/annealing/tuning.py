@@ -57,6 +57,12 @@ def num_transitions(num_temperatures: int) -> int:
     return num_pilot_temperatures(num_temperatures) * NUM_TRANSITIONS + num_temperatures
 
 
+def run_cost(num_temperatures: int, num_chains: int, num_leapfrog: int) -> int:
+    """Decoder passes of pilot and chains for each datum; a gradient counts for three."""
+    pilot = num_pilot_temperatures(num_temperatures) * NUM_TRANSITIONS * NUM_CHAINS
+    return 3 * num_leapfrog * (pilot + num_temperatures * num_chains)
+
+
 def num_pilot_temperatures(num_temperatures: int) -> int:
     """P, for a run over so many temperatures."""
     return max(8, min(num_temperatures, MOST_TEMPERATURES))

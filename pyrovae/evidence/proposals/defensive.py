@@ -34,9 +34,7 @@ def defended(particles: Particles, fraction: float) -> Callable[[int], SiteTerms
         Owen and Zhou (2000), Safe and effective importance sampling, JASA 95:135.
     """
     structure = particles.structure
-    latents = Latents(
-        particles.model, particles.guide, particles.args, plate=structure.plate, strategy=particles.strategy
-    )
+    latents = Latents.of(particles)
     latents.require_guide_density()
     latents.check_guide_support()
 

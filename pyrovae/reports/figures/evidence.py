@@ -4,14 +4,28 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pyrovae.base.errors import InputError
 from pyrovae.evidence import estimators
 from pyrovae.evidence.comparison import Comparison
-from pyrovae.evidence.report import UNRELIABLE_FRACTION, Report
-from pyrovae.reports.figures.style import BLUE, GREEN, INK, QUIET, RED, UNIT, draws, new_figure, number, source, styled
+from pyrovae.evidence.report import BY_GUIDE, UNRELIABLE_FRACTION, Report
+from pyrovae.reports.figures.style import (
+    BLUE,
+    GREEN,
+    HUES,
+    INK,
+    QUIET,
+    RED,
+    UNIT,
+    draws,
+    new_figure,
+    number,
+    source,
+    styled,
+)
 from pyrovae.reports.figures.waterfall import Group, Part, waterfall
 
 LEDGER = {  # quantity -> its label, its label where defensive draws make q a mixture that is not the guide, its colour
@@ -78,6 +92,37 @@ def evidence_histogram(report: Report) -> Figure:
     left.set_title(f"log p(x): mean {mean}\ndata SE {data_se}, MC SE {mc_se}, bias {bias} or worse")
     left.set(xlabel=f"log p(x), {UNIT}", ylabel="number of data")
     _pareto_histogram(right, report)
+    return figure
+
+
+@styled
+def routes(report: Report) -> Figure:
+    """How far log p(x) by the guide's own draws falls short, and what it took to find better: a line for each route.
+
+    A line starts at the guide's K draws, at the mean over the data of its route (whiskers: half of these data), and
+    ends where their evidence was found.
+
+    Args:
+        report: a :class:`~pyrovae.Report`, evaluated with ``method`` other than "importance".
+
+    Raises:
+        InputError: if all data stayed at the encoder.
+    """
+    taken = {name: found for name, found in report.routes().items() if name != "encoder" and found["num_data"]}
+    if not taken:
+        raise InputError("all data stayed at the encoder: there is no route to draw")
+    short = report.log_evidence - report.columns[BY_GUIDE]
+    figure, (axes,) = new_figure(7, 3.4)
+    for color, (name, found) in zip(HUES, taken.items(), strict=False):
+        of_route = short[torch.tensor([route == name for route in report.route])]
+        low, middle, high = (float(of_route.quantile(level)) for level in (0.25, 0.5, 0.75))
+        ends = [report.num_particles, found["cost"]]
+        label = f"{name}: {found['num_data']:,} data, {found['num_unreliable']:,} unreliable"
+        axes.plot(ends, [middle, 0.0], marker="o", color=color, label=label)
+        axes.errorbar(ends[0], middle, yerr=[[middle - low], [high - middle]], color=color, capsize=3)
+    axes.axhline(0, color=QUIET, linewidth=0.8, zorder=0)
+    axes.set(xscale="log", xlabel="decoder passes per datum", ylabel=f"short of log p(x), {UNIT}")
+    axes.legend(loc="upper right")
     return figure
 
 

@@ -165,7 +165,7 @@ def evaluate(problem: Problem, device: str, clock: Clock) -> None:
     """evaluate as users call it, with k-hat and every error."""
     pair, data = _pair(problem, device), by_hand.resident(problem, device)
     while True:
-        report = pv.evaluate(*pair, data, num_particles=problem.num_particles, progress=False)
+        report = pv.evaluate(*pair, data, num_particles=problem.num_particles, method="importance", progress=False)
         clock(report.log_evidence.mean().item(), problem.num_data * problem.num_particles)
 
 
@@ -176,7 +176,7 @@ def peak_memory(problem: Problem, device: str, clock: Clock) -> None:
     """The most memory in use during a first evaluation beyond what was in use before it, in MB, as the value."""
     pair, data = _pair(problem, device), by_hand.resident(problem, device)
     before = _restart_peak(device)
-    pv.evaluate(*pair, data, num_particles=problem.num_particles, progress=False)
+    pv.evaluate(*pair, data, num_particles=problem.num_particles, method="importance", progress=False)
     found = (_peak(device) - before) / 2**20
     while True:  # what a second one takes is there already
         clock(found, 1)

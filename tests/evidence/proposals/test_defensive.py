@@ -29,7 +29,12 @@ def seeded():
 
 
 def account(guide, x=X, *, model=ORACLE.model, **options):
-    return evaluate(model, guide, x, **{"num_particles": 1000, "progress": False, "defensive": 0.1, **options})
+    return evaluate(
+        model,
+        guide,
+        x,
+        **{"num_particles": 1000, "progress": False, "method": "importance", "defensive": 0.1, **options},
+    )
 
 
 def table(model, guide, x, share, *, num_particles=500, way="vectorized"):

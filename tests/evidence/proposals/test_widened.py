@@ -38,7 +38,7 @@ def doubles(*shape, seed=0):
 
 
 def account(guide, x=X, *, model=ORACLE.model, **options):
-    return evaluate(model, guide, x, **{"num_particles": 1000, "progress": False, **options})
+    return evaluate(model, guide, x, **{"num_particles": 1000, "progress": False, "method": "importance", **options})
 
 
 def one_draw(fn):

@@ -52,7 +52,7 @@ def measured(name):
     oracle = EXAMPLES[name]()
     x, _ = oracle.draw(NUM_DATA, seed=0)
     guide = pv.widened(oracle.guide, 1.3, shift=0.3)
-    return x, pv.evaluate(oracle.model, guide, x, num_particles=NUM_PARTICLES, progress=False)
+    return x, pv.evaluate(oracle.model, guide, x, num_particles=NUM_PARTICLES, method="importance", progress=False)
 
 
 def sites(oracle, x, z):

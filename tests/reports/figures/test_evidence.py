@@ -126,3 +126,23 @@ class TestReports:
         ]
         assert "= ELBO of the mixture" not in texts[0] and "= ELBO of the mixture" in texts[1]
         assert "+ KL(mixture ‖ posterior)" in texts[1] and not any("q" in text for text in texts[1][2:])
+
+
+def test_routes_start_short_and_end_at_the_evidence():
+    oracle = pv.oracles.ppca(20, 3, collinearity=0.9)
+    x, _ = oracle.draw(60, seed=1)
+    report = pv.evaluate(oracle.model, oracle.mean_field_guide(0.6), x, progress=False)
+    figure = figures.routes(report)
+    (axes,) = figure.axes
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    taken = {name: found for name, found in report.routes().items() if name != "encoder"}
+    assert [label.split(":")[0] for label in labels] == list(taken)
+    lines = [line for line in axes.lines if line.get_label() in labels]
+    for line, (name, found) in zip(lines, taken.items(), strict=True):
+        short = report.log_evidence - report.columns["log_evidence_importance"]
+        of_route = short[torch.tensor([route == name for route in report.route])]
+        assert line.get_xdata().tolist() == [1000, found["cost"]]
+        assert line.get_ydata().tolist() == pytest.approx([float(of_route.quantile(0.5)), 0.0])
+    exact = pv.evaluate(oracle.model, oracle.guide, x, progress=False)
+    with pytest.raises(InputError, match="all data stayed at the encoder"):
+        figures.routes(exact)

@@ -1,0 +1,1 @@
+"""Proposals that are fitted to each datum until importance sampling from them can be trusted."""

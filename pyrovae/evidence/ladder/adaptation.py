@@ -1,0 +1,313 @@
+r"""How a proposal comes near the posterior of each datum: Newton's method at the mode and on the ELBO, then moments.
+
+All of it reads one thing of the model, the gradient of log p(x, u) at points of unconstrained space. With a scale L
+of each datum, pairs of points m +- r L v along orthogonal directions v give mean slope and curvature, exactly where
+the density is Gaussian:
+
+.. math:: \bar g = \tfrac{1}{2M} \sum_v (g_+ + g_-), \qquad L^T H L \, v \approx L^T (g_+ - g_-) / 2r
+
+One standard deviation along each axis from a mode, that is Laplace's approximation (and blind to kinks of networks,
+which a derivative at the mode is not). Along random directions, at the lengths of draws of N(m, L L^T), it is the
+gradient of the ELBO by mean and covariance.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributions import Chi2
+
+from pyrovae.evidence import estimators
+from pyrovae.evidence.ladder.students import Students
+from pyrovae.pairs.latents import Latents
+
+MODE_STEPS = 3  # of Newton's method
+MODE_BOUNDS = (1e-2, 1e6)  # of a curvature, in units of the last scale
+BACKTRACKS = (1.0, 0.5, 0.25, 0.1, 0.02)  # parts of a step that are tried
+ELBO_STEPS = 10  # of Newton's method on the ELBO
+LEAST_PAIRS = 8  # of draws in each of them
+ELBO_RATE = 0.4  # of a step: what its few draws say counts for so much
+ELBO_BOUNDS = (0.2, 5.0)  # of a curvature, in units of the last one
+LONGEST = 2.0  # standard deviations by which such a step moves the mean
+MOMENT_ROUNDS, MOMENT_DRAWS = 3, 500
+NUM_COMPONENTS = 4  # of a mixture, about draws far apart
+GRADIENT = 3  # decoder passes that a gradient counts for
+FEWER = 4  # times fewer points at once where gradients are asked for: what they need is kept till then
+
+
+class Gaussian(NamedTuple):
+    """N(loc, scale_tril scale_tril') for each of n data, float64; and the dtype of the latents."""
+
+    loc: Tensor  # (n, D)
+    scale_tril: Tensor  # (n, D, D)
+    dtype: torch.dtype
+
+    def moved(self, step: Tensor, values: Tensor, vectors: Tensor) -> "Gaussian":
+        """By a step (n, D), and with precision V diag(values) V', both in units of the scale."""
+        loc = self.loc + (self.scale_tril @ step[..., None]).squeeze(-1)
+        return self._replace(loc=loc, scale_tril=_tril(self.scale_tril @ vectors / values.sqrt()[:, None]))
+
+    def of(self, rows: Tensor) -> "Gaussian":
+        """Those of some of the data."""
+        return self._replace(loc=self.loc[rows], scale_tril=self.scale_tril[rows])
+
+    def finite_or(self, other: "Gaussian") -> "Gaussian":
+        """This where it is finite, else the other."""
+        fine = self.loc.isfinite().all(-1) & self.scale_tril.isfinite().flatten(1).all(-1)
+        loc = torch.where(fine[:, None], self.loc, other.loc)
+        return Gaussian(loc, torch.where(fine[:, None, None], self.scale_tril, other.scale_tril), self.dtype)
+
+
+class Mixture(NamedTuple):
+    """Gaussians and their log weights (C, n)."""
+
+    log_weight: Tensor
+    components: list[Gaussian]
+
+    @classmethod
+    def alone(cls, one: Gaussian) -> "Mixture":
+        return cls(one.loc.new_zeros(1, len(one.loc)), [one])
+
+    @property
+    def num_dims(self) -> int:
+        """D."""
+        return self.components[0].loc.shape[1]
+
+    def students(self, df: float, widened: float) -> Students:
+        """Student's t about the same means, scales so many times as wide."""
+        loc = torch.stack([one.loc for one in self.components])
+        scale_tril = torch.stack([one.scale_tril for one in self.components])
+        return Students(self.log_weight, loc, widened * scale_tril, df, self.components[0].dtype)
+
+    def finite_or(self, other: "Mixture") -> "Mixture":
+        """With the first component of another in place of those that are not finite."""
+        return Mixture(self.log_weight, [one.finite_or(other.components[0]) for one in self.components])
+
+    def of(self, rows: Tensor) -> "Mixture":
+        """Those of some of the data."""
+        return Mixture(self.log_weight[:, rows], [one.of(rows) for one in self.components])
+
+
+def log_joint(latents: Latents, u: Tensor) -> Tensor:
+    """log p(x, u) in unconstrained space, a few points at a time: (K, n, D) -> (K, n) nats, float64."""
+    return torch.cat([log_joint_at(latents, part).double() for part in u.split(latents.part_sizes(len(u)))])
+
+
+def log_joint_at(latents: Latents, u: Tensor) -> Tensor:
+    """The same, of all points at once and in the precision of the programs."""
+    joint = latents.log_joint_unconstrained(u)
+    return joint.log_likelihood + joint.log_prior + joint.log_jacobian
+
+
+def laplace_cost(num_dims: int) -> int:
+    """Decoder passes of :func:`laplace` for each datum."""
+    return (MODE_STEPS + 1) * 2 * num_dims * GRADIENT + MODE_STEPS * (1 + len(BACKTRACKS))
+
+
+def newton_cost(num_dims: int) -> int:
+    """Decoder passes of :func:`newton` for each datum."""
+    return ELBO_STEPS * 2 * num_frames(num_dims) * num_directions(num_dims) * GRADIENT
+
+
+def moments_cost(_: int) -> int:
+    """Decoder passes of :func:`moments` for each datum."""
+    return MOMENT_ROUNDS * MOMENT_DRAWS
+
+
+def slopes(latents: Latents, u: Tensor) -> Tensor:
+    """The gradient of log p(x, u) at points, zero where it is not finite: (K, n, D), float64."""
+    parts = [_slope(latents, part) for part in u.split(latents.part_sizes(len(u), fewer=FEWER))]
+    return torch.cat(parts).double().nan_to_num(0.0, 0.0, 0.0)
+
+
+def _slope(latents: Latents, u: Tensor) -> Tensor:
+    u = u.detach().requires_grad_()
+    with torch.enable_grad():
+        total = log_joint_at(latents, u).sum() + 0 * u.sum()  # a density may be constant
+        (slope,) = torch.autograd.grad(total, u)
+    return slope
+
+
+def started(u: Tensor, log_joint: Tensor) -> Gaussian:
+    """Where to begin: the mean and the spread of draws (K, n, D), those where the model has a density."""
+    inside = (u.isfinite().all(-1) & log_joint.isfinite())[..., None]
+    count, places = inside.sum(0), torch.where(inside, u, 0.0).double()
+    mean = places.sum(0) / count.clamp_min(1)
+    away = torch.where(inside, places - mean, 0.0)
+    spread = (away.square().sum(0) / (count - 1).clamp_min(1)).sqrt()
+    return Gaussian(mean, torch.where(spread > 0, spread, 1.0).diag_embed(), u.dtype)
+
+
+def laplace(latents: Latents, start: Gaussian) -> Gaussian:
+    """Laplace's approximation: damped Newton steps to a mode, then the curvature there.
+
+    References:
+        Tierney and Kadane (1986), Accurate approximations for posterior moments and marginal densities, JASA 81:82.
+    """
+    found = start
+    axes = torch.eye(start.loc.shape[1], dtype=torch.float64, device=start.loc.device).expand_as(start.scale_tril)
+    for step in range(MODE_STEPS + 1):
+        slope, curvature = differences(latents, found, axes, torch.ones_like(found.loc))
+        values, vectors = torch.linalg.eigh(_symmetric(curvature, axes))
+        values = values.abs().clamp(*MODE_BOUNDS)  # uphill at a saddle too
+        newton = _solved(values, vectors, slope) if step < MODE_STEPS else torch.zeros_like(slope)
+        found = found.moved(newton * _part(latents, found, newton), values, vectors)
+    return found
+
+
+def _part(latents: Latents, found: Gaussian, step: Tensor) -> Tensor:
+    """The part of a step that leads highest, zero where all lead down: (n, 1)."""
+    parts = torch.tensor((0.0, *BACKTRACKS), dtype=torch.float64, device=step.device)
+    whole = (found.scale_tril @ step[..., None]).squeeze(-1)
+    height = log_joint(latents, (found.loc + parts[:, None, None] * whole).to(found.dtype))
+    return parts[height.nan_to_num(-math.inf, -math.inf, -math.inf).argmax(0)][:, None]
+
+
+def newton(latents: Latents, start: Gaussian, num_steps: int = ELBO_STEPS) -> Gaussian:
+    r"""The Gaussian of largest ELBO, by natural gradients: a fixed point of
+
+    .. math:: S^{-1} = -E_q[\nabla^2 \log p(x, u)], \qquad E_q[\nabla \log p(x, u)] = 0
+
+    each expectation by pairs of draws along D/2 random orthogonal directions: without noise where the posterior is
+    Gaussian. Curvature across two directions that were not drawn stays as it was.
+
+    References:
+        Opper and Archambeau (2009), The variational Gaussian approximation revisited, Neural Computation 21:786.
+        Khan and Lin (2017), Conjugate-computation variational inference, arXiv:1703.04265.
+    """
+    found, num_dims = start, start.loc.shape[1]
+    identity = torch.eye(num_dims, dtype=torch.float64, device=start.loc.device)
+    for _ in range(num_steps):
+        frames = [_on_random_directions(latents, found) for _ in range(num_frames(num_dims))]
+        slope, excess = (torch.stack(parts).mean(0) for parts in zip(*frames, strict=True))
+        values, vectors = torch.linalg.eigh(identity + ELBO_RATE * excess)
+        values = values.clamp(*ELBO_BOUNDS)
+        step = _solved(values, vectors, slope)
+        step = ELBO_RATE * step * (LONGEST / step.norm(dim=-1, keepdim=True).clamp_min(LONGEST))
+        found = found.moved(step, values, vectors)
+    return found
+
+
+def _on_random_directions(latents: Latents, found: Gaussian) -> tuple[Tensor, Tensor]:
+    """Slope, and by how much minus the curvature exceeds one, in units of the scale: (n, D) and (n, D, D)."""
+    num_dims = found.loc.shape[1]
+    directions = torch.linalg.qr(torch.randn_like(found.scale_tril)[..., : num_directions(num_dims)]).Q
+    lengths = Chi2(found.loc.new_tensor(num_dims)).sample(directions.shape[::2]).sqrt()
+    slope, curvature = differences(latents, found, directions, lengths)
+    return slope, _symmetric(curvature - directions, directions)
+
+
+def num_directions(num_dims: int) -> int:
+    """Of the pairs of draws that are orthogonal to each other."""
+    return (num_dims + 1) // 2
+
+
+def num_frames(num_dims: int) -> int:
+    """Sets of such pairs in a step on the ELBO: a few directions alone are few draws."""
+    return max(1, LEAST_PAIRS // num_directions(num_dims))
+
+
+def differences(latents: Latents, at: Gaussian, directions: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Slope and minus the curvature in units of the scale, L' g and -L' H L v, by gradients at pairs of points.
+
+    Args:
+        latents: of n data.
+        at: centres of the pairs, and scales L.
+        directions: orthonormal columns v, (n, D, M).
+        lengths: of each, (n, M).
+
+    Returns:
+        (n, D) and (n, D, M), float64.
+    """
+    along = (at.scale_tril @ directions * lengths[:, None]).permute(2, 0, 1)  # (M, n, D): from the centre
+    slope = slopes(latents, torch.cat([at.loc + along, at.loc - along]).to(at.dtype))
+    ahead, behind = slope.chunk(2)
+    change = (ahead - behind).movedim(0, -1) / (2 * lengths[:, None])
+    return (at.scale_tril.mT @ slope.mean(0)[..., None]).squeeze(-1), -at.scale_tril.mT @ change
+
+
+def _symmetric(columns: Tensor, directions: Tensor) -> Tensor:
+    """The symmetric matrix that is A V on the span of V and zero across its complement, from A V: (n, D, D)."""
+    within = directions.mT @ columns
+    across = columns @ directions.mT
+    return across + across.mT - directions @ ((within + within.mT) / 2) @ directions.mT
+
+
+def _solved(values: Tensor, vectors: Tensor, slope: Tensor) -> Tensor:
+    """Newton's step (V diag(values) V')^-1 g: (n, D)."""
+    return (vectors @ ((vectors.mT @ slope[..., None]) / values[..., None])).squeeze(-1)
+
+
+def _tril(half: Tensor) -> Tensor:
+    """The lower triangular L with L L' = A A', its diagonal positive: no square is formed."""
+    upper = torch.linalg.qr(half.mT).R
+    return (upper * upper.diagonal(dim1=-2, dim2=-1).sign()[..., None]).mT.contiguous()
+
+
+def moments(latents: Latents, start: Mixture, wide: Callable[[Mixture], Students]) -> Mixture:
+    r"""Weights, means and covariances of the components by weighted draws, round after round.
+
+    Draws are weighed by the density of the mixture, Pareto-smoothed, and shared among the components by what each
+    holds of it; the moments of a component count for as much as its effective number S of draws tells, S / (S + 2 D).
+
+    References:
+        Cappe, Douc, Guillin, Marin and Robert (2008), Adaptive importance sampling in general mixture classes,
+        Statistics and Computing 18:447.
+    """
+    found = start
+    for _ in range(MOMENT_ROUNDS):
+        proposal = wide(found)
+        u = proposal.sample(MOMENT_DRAWS)
+        each = proposal.log_prob_of_each(u)  # (C, K, n)
+        total = each.logsumexp(0)
+        log_weight = estimators.psis((log_joint(latents, u) - total).nan_to_num(-math.inf))
+        shares = log_weight.softmax(0) * (each - total).exp()
+        components = [_moved(one, share, u.double()) for one, share in zip(found.components, shares, strict=True)]
+        log_weight = (shares.sum(1) + 1e-3).log().log_softmax(0)
+        found = Mixture(log_weight, components)
+    return found
+
+
+def _moved(start: Gaussian, share: Tensor, u: Tensor) -> Gaussian:
+    """A component, moved to the moments of its share (K, n) of the points (K, n, D)."""
+    total = share.sum(0)
+    weight = share / total.clamp_min(1e-300)
+    size = 1 / weight.square().sum(0).clamp_min(1e-300) * (total > 0)
+    part = (size / (size + 2 * u.shape[-1]))[:, None]
+    mean = torch.einsum("kn,kni->ni", weight, u)
+    away = (weight.sqrt()[..., None] * (u - mean)).movedim(0, -1)  # (n, D, K)
+    both = torch.cat([part[..., None].sqrt() * away, (1 - part)[..., None].sqrt() * start.scale_tril], -1)
+    return start._replace(loc=part * mean + (1 - part) * start.loc, scale_tril=_tril(both))
+
+
+def apart(latents: Latents, near: Mixture, u: Tensor, log_weight: Tensor) -> Mixture:
+    """Laplace's approximations about posterior draws far apart, weighed by the mass that they say they hold.
+
+    Points (K, n, D) are resampled by their weights (K, n); each start is the farthest from all before it, in units of
+    the spread of the first component that is near (Gonzalez 1985). Of modes found twice the first counts.
+    """
+    chosen = torch.distributions.Categorical(logits=log_weight.T).sample((len(u),))
+    u = u.gather(0, chosen[..., None].expand(*chosen.shape, u.shape[-1])).double()
+    first = near.components[0]
+    spread = first.scale_tril.square().sum(-1).sqrt()
+    found = [first]
+    for _ in range(NUM_COMPONENTS - 1):
+        away = torch.stack([((u - one.loc) / spread).square().sum(-1) for one in found]).amin(0)
+        place = u.gather(0, away.argmax(0)[None, :, None].expand(1, *first.loc.shape))[0]
+        found.append(laplace(latents, first._replace(loc=place, scale_tril=spread.diag_embed())))
+    heights = log_joint(latents, torch.stack([one.loc for one in found]).to(first.dtype))
+    log_dets = torch.stack([one.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1) for one in found])
+    log_mass = (heights + log_dets).nan_to_num(-math.inf, -math.inf, -math.inf)
+    for row, one in enumerate(found):
+        again = [_distance(one, other) < 1 for other in found[:row]]
+        for known in again:
+            log_mass[row] = torch.where(known, -math.inf, log_mass[row])
+    return Mixture(log_mass.log_softmax(0).clamp_min(-20.0).log_softmax(0), found)
+
+
+def _distance(one: Gaussian, other: Gaussian) -> Tensor:
+    """Of two means, in standard deviations of the other: (n,)."""
+    away = (one.loc - other.loc)[..., None]
+    return torch.linalg.solve_triangular(other.scale_tril, away, upper=False).square().sum((-2, -1)).sqrt()

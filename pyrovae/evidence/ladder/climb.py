@@ -1,0 +1,191 @@
+"""The ladder: for each datum the first proposal that a pilot finds good enough for importance sampling of log p(x).
+
+encoder -> Laplace -> Newton on the ELBO -> moments -> mixture -> annealing, each rung for what the last left
+unreliable. What makes it honest: a proposal is adapted, then frozen; the draws of a pilot choose it, and enter no
+estimate; K fresh draws do. Their mean weight is p(x) in expectation whatever was chosen, so its logarithm stays a
+lower bound of log p(x) in expectation.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyrovae.base.random import seed_everything
+from pyrovae.evidence.ladder.adaptation import Mixture, started
+from pyrovae.evidence.ladder.estimates import ANNEALING, PILOT, Pilot, annealed, by_proposal, pilot
+from pyrovae.evidence.ladder.points import scored
+from pyrovae.evidence.ladder.rungs import RUNGS, STRICT, Proposal, Rung
+from pyrovae.evidence.ladder.summed import Summed
+from pyrovae.pairs.latents import Latents
+from pyrovae.pairs.supports import require_unmasked
+
+ROUTES = ("encoder", "Laplace", "Newton", "moments", "mixture", "annealed", "summed")
+METHODS = {"importance": 0, "laplace": 1, "adaptive": 4, "auto": 5, "annealed": 5}  # the highest of the routes
+
+
+def require_climbable(latents: Latents) -> None:
+    """Raises InputError, naming the site, unless guide and model have densities over one unconstrained space."""
+    latents.require_bijection("a better proposal")
+    latents.require_guide_density()
+    require_unmasked(latents.particles.example, latents.sites)
+
+
+class Climbed(NamedTuple):
+    """What became of some data of a block: what a report says of their weights, each (m,), and how they came by it."""
+
+    rows: Tensor  # (m,), of the block
+    columns: dict[str, Tensor]
+    route: str
+    cost: int  # decoder passes for each
+
+
+@dataclass(frozen=True)
+class Climb:
+    """How data may climb: the settings that every block shares.
+
+    Attributes:
+        num_particles: K, fresh draws of the final proposal.
+        method: of METHODS.
+        budget: decoder passes for each datum, at most.
+        seed: of the draws.
+    """
+
+    num_particles: int
+    method: str
+    budget: float
+    seed: int
+
+    @property
+    def routes(self) -> tuple[str, ...]:
+        """Those that data may take."""
+        return ROUTES[: METHODS[self.method] + 1]
+
+    def block(
+        self,
+        latents_of: Callable[[Tensor], Latents],
+        first: Pilot,
+        index: int,
+        tick: Callable[[], Any] = lambda: None,
+    ) -> list[Climbed]:
+        """Refines what the encoder gives for those data where the k-hat of its pilot, (n,), is high or undefined.
+
+        Args:
+            latents_of: what gives the latents of some rows of the block.
+            first: the encoder's pilot.
+            index: of the block.
+            tick: called after each transition of annealing.
+        """
+        bad = first.reached & (~first.good(STRICT) | (self.method == "annealed"))
+        if not bad.any() or len(self.routes) == 1:
+            return []
+        rows = bad.nonzero().flatten()
+        if not (whole := latents_of(rows)).sites:
+            return [_summed(whole, rows, self.num_particles + PILOT)]
+        return _Climbing(self, latents_of, rows, first.pareto_k[bad], (self.seed, index)).climbed(tick)
+
+
+def _summed(latents: Latents, rows: Tensor, cost: int) -> Climbed:
+    """The sum over all values of discrete latents: log p(x) itself."""
+    assert isinstance(latents, Summed)
+    log_evidence = latents.log_evidence()
+    nothing, exact = torch.zeros_like(log_evidence), torch.full_like(log_evidence, -math.inf)
+    columns = dict.fromkeys(("log_evidence", "log_evidence_jackknife", "log_evidence_psis"), log_evidence)
+    columns |= {"mc_se_log_evidence": nothing, "skewness_log_evidence": nothing, "pareto_k": exact}
+    columns |= dict.fromkeys(("ess", "num_weights"), nothing + latents.num_values)
+    return Climbed(rows, columns, "summed", cost + latents.num_values)
+
+
+class _Held(NamedTuple):
+    """A proposal for some rows, and the k-hat of its pilot for each."""
+
+    rows: Tensor
+    pareto_k: Tensor
+    proposal: Proposal
+    route: str
+
+    def at(self, rows: Tensor) -> "_Held":
+        places = torch.searchsorted(self.rows, rows)
+        return _Held(rows, self.pareto_k[places], self.proposal.of(places), self.route)
+
+
+class _Climbing:
+    """Rows of a block on their way up: those for which no proposal was good enough so far."""
+
+    def __init__(
+        self, plan: Climb, latents_of: Callable[[Tensor], Latents], rows: Tensor, pareto_k: Tensor, key: tuple[int, int]
+    ) -> None:
+        self.plan, self.latents_of, self.key = plan, latents_of, key
+        self.rows, self.of_encoder, self.latents = rows, pareto_k, latents_of(rows)
+        seed_everything("ladder, encoder", *key)
+        self.by_guide = scored(self.latents, PILOT)
+        self.near = Mixture.alone(started(self.by_guide.u, self.by_guide.log_joint))
+        self.cost = 2 * PILOT + plan.num_particles  # of each datum, so far
+        self.held, self.found = list[_Held](), list[Climbed]()
+
+    def climbed(self, tick: Callable[[], Any]) -> list[Climbed]:
+        """The rows that found a better proposal, be it good or not."""
+        for number, rung in enumerate(RUNGS):
+            if rung.route in self.plan.routes and len(self.rows) and self._worth(rung):
+                self._try(rung, number)
+        if "annealed" in self.plan.routes and self._affords(ANNEALING):
+            for held in self._best():
+                key = (*self.key, len(self.found))
+                estimate = annealed(self.latents_of(held.rows), held.proposal, key, tick)
+                self.found.append(Climbed(held.rows, estimate.columns(), "annealed", self.cost + ANNEALING))
+        else:
+            for held in self._best():
+                self._take(held)
+        return self.found
+
+    def _worth(self, rung: Rung) -> bool:
+        num_dims = self.latents.num_dims
+        return num_dims <= rung.most and self._affords(rung.cost(num_dims) + PILOT + self.plan.num_particles)
+
+    def _affords(self, cost: int) -> bool:
+        return self.cost + cost <= self.plan.budget
+
+    def _try(self, rung: Rung, number: int) -> None:
+        """One rung for all rows that are left; those for which its pilot is good are done."""
+        seed_everything("ladder, rung", *self.key, number)
+        self.near = rung.adapt(self.latents, self.near, self.by_guide).finite_or(self.near)
+        seed_everything("ladder, pilot", *self.key, number)
+        looked = pilot(self.latents, Proposal(self.near), self.by_guide)
+        self.cost += rung.cost(self.latents.num_dims) + PILOT
+        held = _Held(self.rows, looked.pareto_k, Proposal(self.near), rung.route)
+        self.held.append(held)
+        if self.plan.method == "annealed":
+            return
+        good = looked.good(rung.bar)
+        for exact, rows in ((True, looked.exact), (False, good & ~looked.exact)):
+            if rows.any():
+                chosen = held.at(self.rows[rows])
+                self._take(chosen._replace(proposal=chosen.proposal._replace(exact=exact)))
+        self._keep(~good)
+
+    def _take(self, held: _Held) -> None:
+        """Fresh draws of a frozen proposal."""
+        seed_everything("ladder, draws", *self.key, len(self.found))
+        estimate = by_proposal(self.latents_of(held.rows), held.proposal, self.plan.num_particles)
+        self.found.append(Climbed(held.rows, estimate.columns(), held.route, self.cost + self.plan.num_particles))
+
+    def _keep(self, left: Tensor) -> None:
+        if left.all():
+            return
+        self.rows, self.of_encoder, self.near = self.rows[left], self.of_encoder[left], self.near.of(left)
+        self.by_guide = self.by_guide.of(left)
+        if len(self.rows):
+            self.latents = self.latents_of(self.rows)
+
+    def _best(self) -> list[_Held]:
+        """For the rows that are left the proposals whose pilots were best; none where the encoder's was."""
+        if not len(self.rows) or not self.held:
+            return []
+        table = [held.at(self.rows) for held in self.held]
+        least, which = torch.stack([held.pareto_k for held in table]).min(0)
+        better = (least < self.of_encoder.nan_to_num(math.inf)) | (self.plan.method == "annealed")
+        groups = [(held, better & (which == number)) for number, held in enumerate(table)]
+        return [held.at(self.rows[rows]) for held, rows in groups if rows.any()]

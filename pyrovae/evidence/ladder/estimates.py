@@ -1,0 +1,146 @@
+r"""What frozen proposals give: fresh draws of them, chains from them, and pilots that tell which is good enough.
+
+K draws, a tenth of them from the encoder, are weighed by the density of both (the balance heuristic),
+
+.. math:: \hat p(x) = \frac1K \sum_k \frac{p(x, u_k)}{(1 - a) \, q(u_k) + a \, q_0(u_k)}, \qquad E[\hat p(x)] = p(x)
+
+so that no weight is above 1 / a times what it is by the encoder.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyrovae.base.random import seed_everything
+from pyrovae.evidence import estimators
+from pyrovae.evidence.annealing.paths import Path, Route, walk
+from pyrovae.evidence.annealing.tuning import run_cost, tune
+from pyrovae.evidence.ladder.adaptation import Mixture, log_joint_at
+from pyrovae.evidence.ladder.points import Points, joined, scored
+from pyrovae.evidence.ladder.rungs import Bar, Proposal
+from pyrovae.pairs.latents import Latents
+from pyrovae.pairs.terms import sum_by_role
+
+DEFENCE = 0.1  # of the draws are from the encoder
+PILOT = 250  # draws
+MISSED = 0.03  # nats that draws of the guide may find beside a proposal that is taken
+NUM_TEMPERATURES, NUM_CHAINS, NUM_LEAPFROG = 100, 64, 5  # of annealing
+ANNEALING = run_cost(NUM_TEMPERATURES, NUM_CHAINS, NUM_LEAPFROG)  # decoder passes for each datum
+
+
+class Estimate(NamedTuple):
+    """Log weights of fresh draws for n data, by strata (K_s, n): the proposal's, and the encoder's."""
+
+    strata: list[Tensor]
+    resolution: Tensor  # (n,): what rounding can make of equal weights
+
+    def columns(self) -> dict[str, Tensor]:
+        """What a report says of them, (n,) each."""
+        together = torch.cat(self.strata)
+        tail = estimators.pareto_tail(together, self.resolution)
+        return {
+            "log_evidence": estimators.log_evidence(together),
+            "log_evidence_jackknife": estimators.log_evidence_jackknife(together),
+            "log_evidence_psis": estimators.log_evidence(tail.smooth(together)),
+            "mc_se_log_evidence": estimators.log_evidence_se_of_strata(self.strata),
+            "skewness_log_evidence": estimators.skewness_of_strata(self.strata),
+            "ess": estimators.ess(together),
+            "pareto_k": tail.shape,
+            "resolution": self.resolution,
+            "num_weights": torch.full_like(tail.shape, len(together)),
+        }
+
+
+def by_proposal(latents: Latents, proposal: Proposal, num_particles: int) -> Estimate:
+    """K fresh draws of a frozen proposal, a tenth of them the encoder's, weighed by the density of both."""
+    num_guide = 0 if proposal.exact else min(num_particles - 1, math.ceil(DEFENCE * num_particles))
+    parts = [scored(latents, proposal.students.sample(num_particles - num_guide))]
+    if num_guide:
+        parts.append(scored(latents, num_guide))
+    strata = [_log_weight(part, proposal, num_guide / num_particles) for part in parts]
+    return Estimate(strata, torch.stack([part.resolution for part in parts]).amax(0))
+
+
+def _log_weight(points: Points, proposal: Proposal, fraction: float) -> Tensor:
+    """log p(x, u) by the density of a proposal's mixture with a fraction of the encoder."""
+    log_density = proposal.students.log_prob(points.u)
+    if fraction:
+        log_density = torch.logaddexp(math.log1p(-fraction) + log_density, math.log(fraction) + points.log_guide)
+    return torch.where(points.log_joint == -math.inf, -math.inf, points.log_joint - log_density)
+
+
+def annealed(
+    latents: Latents, proposal: Proposal, key: tuple[int, ...], tick: Callable[[], Any] = lambda: None
+) -> Estimate:
+    """Chains from a frozen proposal to the posterior."""
+    students = proposal.students
+
+    def densities(u: Tensor) -> tuple[Tensor, Tensor]:
+        log_start = students.log_prob(u)
+        return log_start, log_joint_at(latents, u).double() - log_start
+
+    path = Path(students.sample, densities)
+    seed_everything("annealing pilot", *key)
+    tuning = tune(path, NUM_TEMPERATURES, NUM_LEAPFROG, tick)
+    seed_everything("annealing chains", *key)
+    route = Route(path, tuning.kernel, tuning.schedule(NUM_TEMPERATURES))
+    log_weight = walk(route, path.draw(NUM_CHAINS), tick).log_weight
+    return Estimate([log_weight], scored(latents, students.sample(2)).resolution)
+
+
+class Pilot(NamedTuple):
+    """What some draws say of a proposal, (n,) each."""
+
+    pareto_k: Tensor
+    ess: Tensor  # of all draws, as a fraction
+    exact: Tensor  # whether the posterior is that very Gaussian
+    reached: Tensor  # whether a draw has a density
+
+    def good(self, bar: Bar) -> Tensor:
+        """Whether it is good enough, (n,)."""
+        return self.exact | (self.pareto_k <= bar.pareto_k) & (self.ess >= bar.ess)
+
+
+def first_pilot(latents: Latents) -> Pilot:
+    """Draws of the guide by itself."""
+    parts = [sum_by_role(latents.particles.log_terms(size)) for size in latents.part_sizes(PILOT)]
+    log_weight = torch.cat([part.log_weight for part in parts])
+    resolution = torch.stack([part.resolution for part in parts]).amax(0)
+    if latents.particles.structure.has_discrete:
+        resolution = torch.full_like(resolution, math.nan)  # draws may all be equal, and so their weights
+    pareto_k = estimators.pareto_k(log_weight, resolution).nan_to_num(math.inf, neginf=-math.inf)
+    return Pilot(pareto_k, estimators.ess(log_weight) / PILOT, pareto_k == -math.inf, (log_weight > -math.inf).any(0))
+
+
+def pilot(latents: Latents, proposal: Proposal, by_guide: Points) -> Pilot:
+    """Draws of a proposal, and those that the guide has made: they may have met what it misses."""
+    points = scored(latents, proposal.students.sample(PILOT))
+    num_guide = math.ceil(DEFENCE / (1 - DEFENCE) * PILOT)
+    log_weight = _log_weight(joined([points, by_guide.first(num_guide)]), proposal, num_guide / (PILOT + num_guide))
+    both = joined([points, by_guide])
+    pareto_k = estimators.pareto_k(log_weight, both.resolution).nan_to_num(math.inf, neginf=-math.inf)
+    misses = _misses(_log_weight(points, proposal, 0.0), _log_weight(both, proposal, 0.5))
+    return Pilot(
+        torch.where(misses, math.inf, pareto_k),
+        estimators.ess(log_weight) / len(log_weight),
+        _is_posterior(proposal.mixture, both),
+        (log_weight > -math.inf).any(0),
+    )
+
+
+def _misses(own: Tensor, both: Tensor) -> Tensor:
+    """Whether draws of a proposal by themselves find less than those of the guide beside them do: (n,)."""
+    less = estimators.log_evidence(both) - estimators.log_evidence(own)
+    se = (estimators.log_evidence_se(own).square() + estimators.log_evidence_se(both).square()).sqrt()
+    return less > MISSED + 3 * se
+
+
+def _is_posterior(mixture: Mixture, points: Points) -> Tensor:
+    """Whether the posterior is the very Gaussian that was found, wherever anything was drawn: (n,)."""
+    if len(mixture.components) > 1:
+        return torch.zeros_like(points.resolution, dtype=torch.bool)
+    away = points.log_joint - mixture.students(math.inf, 1.0).log_prob(points.u)
+    return (away.amax(0) - away.amin(0) <= points.resolution) & (points.resolution <= estimators.FINE)

@@ -1,0 +1,95 @@
+"""Rungs of the ladder: what makes a proposal from the last one, what it costs, and what its pilot must show."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyrovae.evidence.ladder import adaptation
+from pyrovae.evidence.ladder.adaptation import Mixture
+from pyrovae.evidence.ladder.points import Points, joined, scored
+from pyrovae.evidence.ladder.students import Students
+from pyrovae.pairs.latents import Latents
+
+WIDENED = 1.1  # a proposal is so many times as wide as the Gaussian that was found
+STARTS = 250  # draws of each that show where components of a mixture may start
+MOST_COORDINATES = 200  # for which curvature is worth its gradients
+FEW_COORDINATES = 20  # for which moments are worth their draws
+
+
+class Bar(NamedTuple):
+    """What a pilot must show of a proposal that is taken."""
+
+    pareto_k: float  # at most
+    ess: float  # effective of its draws, at least
+
+
+# A pilot's k-hat is known to 0.2 or so. Where the next rung is cheap, a proposal of infinite variance is not worth it.
+STRICT, USUAL = Bar(0.25, 0.4), Bar(0.5, 0.2)
+
+
+class Proposal(NamedTuple):
+    """What is drawn from for each of n data: a mixture, or the posterior itself where that is a Gaussian."""
+
+    mixture: Mixture
+    exact: bool = False
+
+    @property
+    def students(self) -> Students:
+        return self.mixture.students(math.inf, 1.0) if self.exact else wide(self.mixture)
+
+    def of(self, rows: Tensor) -> "Proposal":
+        """Those of some of the data."""
+        return Proposal(self.mixture.of(rows), self.exact)
+
+
+def wide(mixture: Mixture) -> Students:
+    """With tails: Student's t of at least 20 degrees of freedom, and of no more spread in length than many have."""
+    return mixture.students(max(20.0, 2.0 * mixture.num_dims), WIDENED)
+
+
+class Rung(NamedTuple):
+    """What makes a proposal from the last one and draws of the guide, and what it costs."""
+
+    route: str
+    adapt: Callable[[Latents, Mixture, Points], Mixture]
+    cost: Callable[[int], int]  # coordinates -> decoder passes for each datum
+    most: int = MOST_COORDINATES  # for which it is worth that
+    bar: Bar = USUAL
+
+
+def _laplace(latents: Latents, near: Mixture, _: Points) -> Mixture:
+    return Mixture.alone(adaptation.laplace(latents, near.components[0]))
+
+
+def _newton(latents: Latents, near: Mixture, _: Points) -> Mixture:
+    return Mixture.alone(adaptation.newton(latents, near.components[0]))
+
+
+def _moments(latents: Latents, near: Mixture, _: Points) -> Mixture:
+    return adaptation.moments(latents, near, wide)
+
+
+def _mixture(latents: Latents, near: Mixture, by_guide: Points) -> Mixture:
+    """Starts from draws of guide, prior and last proposal, weighed against all three."""
+    own = wide(near)
+    by_prior = latents.unconstrain(latents.draw_prior(STARTS))
+    found = joined([by_guide, scored(latents, torch.cat([own.sample(STARTS), by_prior]))])
+    total = torch.stack([found.log_guide, found.log_prior, own.log_prob(found.u)]).logsumexp(0)
+    log_weight = (found.log_joint - total).nan_to_num(-math.inf, -math.inf, -math.inf)
+    return adaptation.moments(latents, adaptation.apart(latents, near, found.u, log_weight), wide)
+
+
+def _mixture_cost(num_dims: int) -> int:
+    starts = (adaptation.NUM_COMPONENTS - 1) * adaptation.laplace_cost(num_dims)
+    return 3 * STARTS + starts + adaptation.moments_cost(num_dims)
+
+
+RUNGS = (
+    Rung("Laplace", _laplace, adaptation.laplace_cost, FEW_COORDINATES, STRICT),
+    *[Rung("Newton", _newton, adaptation.newton_cost)] * 3,
+    Rung("moments", _moments, adaptation.moments_cost, FEW_COORDINATES),
+    Rung("mixture", _mixture, _mixture_cost, FEW_COORDINATES),
+)

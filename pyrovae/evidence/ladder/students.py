@@ -1,0 +1,77 @@
+r"""Mixtures of multivariate Student's t, one for each datum, in unconstrained space: tails that bound the weights.
+
+.. math:: q(u) = \sum_c \pi_c \, t_\nu(u; m_c, L_c L_c^T)
+
+With infinitely many degrees of freedom they are Gaussians.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.distributions import Categorical, Chi2
+
+from pyrovae.evidence.proposals.local import Local, Points
+from pyrovae.pairs.latents import Joint
+
+
+class Students(Local):
+    """C components for each of n data with D coordinates; parameters are float64, draws of a dtype.
+
+    Args:
+        log_weight: (C, n), of the components.
+        loc: (C, n, D).
+        scale_tril: (C, n, D, D), lower triangular.
+        df: degrees of freedom.
+        dtype: of draws, that of the programs' latents.
+    """
+
+    def __init__(self, log_weight: Tensor, loc: Tensor, scale_tril: Tensor, df: float, dtype: torch.dtype) -> None:
+        self.log_weight, self.loc, self.scale_tril = log_weight.double(), loc.double(), scale_tril.double()
+        self.weight, self.df, self.dtype = self.log_weight.exp(), df, dtype
+
+    def draw(self, num_particles: int) -> Tensor:
+        parts = [self._draw(torch.full((num_particles, self.loc.shape[1]), c)) for c in range(len(self.loc))]
+        return torch.cat(parts)
+
+    def sample(self, num_particles: int) -> Tensor:
+        if len(self.loc) == 1:
+            return self.draw(num_particles)
+        return self._draw(Categorical(logits=self.log_weight.T).sample((num_particles,)))
+
+    def _draw(self, component: Tensor) -> Tensor:
+        """One draw from each of the components (K, n): (K, n, D)."""
+        data, num_dims = torch.arange(self.loc.shape[1]), self.loc.shape[-1]
+        noise = torch.randn(*component.shape, num_dims, dtype=torch.float64)
+        if self.df < math.inf:
+            squares = Chi2(self.loc.new_tensor(self.df)).sample(component.shape)
+            noise = noise * (self.df / squares).sqrt()[..., None]
+        if len(self.loc) == 1:
+            moved = torch.einsum("nij,knj->kni", self.scale_tril[0], noise)
+        else:
+            moved = (self.scale_tril[component, data] @ noise[..., None]).squeeze(-1)
+        return (self.loc[component, data] + moved).to(self.dtype)
+
+    def log_prob(self, points: Points, joint: Joint | None = None) -> Tensor:
+        each = self.log_prob_of_each(points)
+        return each.logsumexp(0) if len(each) > 1 else each[0]
+
+    def log_prob_of_each(self, points: Tensor) -> Tensor:
+        """What each component adds to the density: (K, n, D) -> (C, K, n) nats."""
+        points = points.double()
+        return torch.stack([self._log_prob(points, c) + self.log_weight[c] for c in range(len(self.loc))])
+
+    def _log_prob(self, points: Tensor, component: int) -> Tensor:
+        tril, num_dims = self.scale_tril[component], points.shape[-1]
+        away = (points - self.loc[component]).movedim(0, -1)  # (n, D, K)
+        square = torch.linalg.solve_triangular(tril, away, upper=False).square().sum(-2).T
+        log_det = tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        if self.df == math.inf:
+            return -square / 2 - num_dims / 2 * math.log(2 * math.pi) - log_det
+        half = (self.df + num_dims) / 2
+        constant = math.lgamma(half) - math.lgamma(self.df / 2) - num_dims / 2 * math.log(self.df * math.pi)
+        return constant - log_det - half * torch.log1p(square / self.df)
+
+    def of(self, rows: Tensor) -> "Students":
+        """Those of some of the data."""
+        return Students(self.log_weight[:, rows], self.loc[:, rows], self.scale_tril[:, rows], self.df, self.dtype)

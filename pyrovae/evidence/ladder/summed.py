@@ -1,0 +1,104 @@
+r"""Discrete latents summed out: a pair whose latents are the continuous ones alone.
+
+.. math:: p(x, u) = \sum_d p(x, u, d), \qquad q(u \mid x) = \sum_d q(u, d \mid x)
+
+over all values d of the discrete sites of a datum together (Rao-Blackwellisation). Without continuous ones the sum is
+p(x) itself.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyrovae.base.errors import InputError
+from pyrovae.pairs.handlers import Placed
+from pyrovae.pairs.latents import Joint, Latents, Values
+
+MOST_VALUES = 1000  # of all discrete sites of a datum together
+
+
+class Summed(Latents):
+    """The continuous latents of a pair, its discrete ones summed out of every density.
+
+    Raises:
+        InputError: naming the site, where there are too many values to sum, or no finite number of them.
+    """
+
+    def __init__(self, latents: Latents) -> None:
+        vars(self).update(vars(latents))
+        self.discrete = every_value(latents)
+        self.num_values = len(next(iter(self.discrete.values())))
+        self.sites = {name: site for name, site in self.every_site.items() if name not in self.discrete}
+
+    def part_sizes(self, num_particles: int, fewer: int = 1) -> list[int]:
+        return super().part_sizes(num_particles, fewer * self.num_values)
+
+    def site_log_guide(self, values: Values) -> dict[str, Tensor]:
+        of_each = super().site_log_guide(self._among_values(values))
+        return {"all sites together": self._sum(torch.stack([*of_each.values()]).sum(0))}
+
+    def log_evidence(self) -> Tensor:
+        """log p(x), the sum over all values, where there is no continuous latent: (n,) nats, float64."""
+        joint = super()._score_model(self._among_values({}))
+        return self._sum(joint.log_likelihood.double() + joint.log_prior.double())[0]
+
+    def _score_model(self, given: Values, handler: type[Placed] = Placed) -> Joint:
+        joint = super()._score_model(self._among_values(given), handler)
+        log_prior, total = self._sum(joint.log_prior), self._sum(joint.log_likelihood + joint.log_prior)
+        log_likelihood = torch.where(log_prior == -math.inf, 0.0, total - log_prior)
+        values = {name: value[:: self.num_values] for name, value in joint.values.items()}
+        return Joint(log_likelihood, log_prior, joint.log_jacobian[:: self.num_values], values)
+
+    def _among_values(self, values: Values) -> Values:
+        """K continuous latents (K, n, ...), each with all M values of the discrete ones: (K M, n, ...)."""
+        count = len(next(iter(values.values()))) if values else 1
+        continuous = {name: value.repeat_interleave(self.num_values, 0) for name, value in values.items()}
+        discrete = {
+            name: value.expand(-1, self.num_data, *value.shape[2:]).repeat(count, *[1] * (value.dim() - 1))
+            for name, value in self.discrete.items()
+        }
+        return continuous | discrete
+
+    def _sum(self, log_density: Tensor) -> Tensor:
+        return log_density.unflatten(0, (-1, self.num_values)).logsumexp(1)
+
+
+def without_discrete(latents: Latents) -> Latents:
+    """The latents as they are, or with the discrete ones summed out."""
+    return Summed(latents) if any(site.is_discrete for site in latents.every_site.values()) else latents
+
+
+def every_value(latents: Latents) -> Values:
+    """All M values of the discrete sites of a datum together: site -> (M, 1, *plates inside a datum, *event)."""
+    found = {name: site for name, site in latents.every_site.items() if site.is_discrete}
+    supports, shapes, places = {}, {}, list[int]()
+    for name in found:
+        message = latents.particles.example.latent[name]
+        supports[name], value = _support(name, message), latents.lifted_one(name, message["value"])
+        shapes[name] = value.shape[2 : value.dim() - len(message["fn"].event_shape)]
+        places += [len(supports[name])] * shapes[name].numel()
+    if math.prod(places) > MOST_VALUES:
+        raise InputError(
+            f"the discrete latents of a datum ({', '.join(found)}) have {math.prod(places):,} values together, more "
+            f"than the {MOST_VALUES:,} that are summed out"
+        )
+    chosen = torch.cartesian_prod(*(torch.arange(size) for size in places)).reshape(-1, len(places))
+    values, start = {}, 0
+    for name, support in supports.items():
+        shape = shapes[name]
+        index = chosen[:, start : start + shape.numel()].to(support.device)
+        values[name] = support[index].reshape(len(chosen), 1, *shape, *support.shape[1:])
+        start += shape.numel()
+    return values
+
+
+def _support(name: str, message: Any) -> Tensor:
+    """The values of one discrete draw: (C, *event)."""
+    fn = message["fn"]
+    try:
+        support = fn.enumerate_support(expand=False)
+    except NotImplementedError as error:
+        raise InputError(f"site '{name}' ({type(fn).__name__}) has no finite number of values to sum out") from error
+    return support.reshape(len(support), *fn.event_shape)

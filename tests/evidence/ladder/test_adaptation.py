@@ -1,0 +1,112 @@
+"""Gaussians and mixtures that come near a posterior: exact where it is Gaussian, of largest ELBO elsewhere."""
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+import pyrovae as pv
+from pyrovae.evidence.ladder import adaptation
+from pyrovae.evidence.ladder.adaptation import Gaussian, Mixture
+from pyrovae.evidence.ladder.points import scored
+from pyrovae.pairs.context import isolated
+from pyrovae.pairs.latents import Latents
+
+ORACLE = pv.oracles.ppca(12, 4, collinearity=0.8)
+X, _ = ORACLE.draw(5, seed=3)
+
+
+@pytest.fixture
+def latents():
+    guide = pv.widened(ORACLE.guide, 0.4, shift=1.0)
+    with isolated(ORACLE.model, guide) as (model, guide, _):
+        torch.manual_seed(0)
+        yield Latents(model, guide, (X,))
+
+
+def begun(latents):
+    points = scored(latents, 50)
+    return adaptation.started(points.u, points.log_joint)
+
+
+@pytest.mark.parametrize("rung", [adaptation.laplace, lambda latents, start: adaptation.newton(latents, start, 80)])
+def test_a_gaussian_posterior_is_found(latents, rung):
+    found, exact = rung(latents, begun(latents)), ORACLE.posterior(X)
+    torch.testing.assert_close(found.loc, exact.mean, rtol=0, atol=1e-8)
+    torch.testing.assert_close(found.scale_tril @ found.scale_tril.mT, exact.covariance_matrix.expand(5, 4, 4))
+
+
+def test_log_weights_of_laplace_are_constant(latents):
+    q = Mixture.alone(adaptation.laplace(latents, begun(latents))).students(math.inf, 1.0)
+    u = q.sample(100)
+    weight = adaptation.log_joint(latents, u) - q.log_prob(u)
+    assert (weight - ORACLE.log_evidence(X)).abs().max() < 1e-8
+
+
+def skewed(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+        pyro.sample("x", dist.Poisson(z.exp()), obs=x)
+
+
+def poor(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(0 * x, 0.3))
+
+
+def test_newton_maximises_the_elbo():
+    """On a grid: for q = N(m, s^2), d ELBO / d m and d ELBO / d log s are zero."""
+    x = torch.tensor([0.0, 3.0, 20.0], dtype=torch.float64)
+    with isolated(skewed, poor) as (model, guide, _):
+        torch.manual_seed(0)
+        latents = Latents(model, guide, (x,))
+        found = adaptation.newton(latents, adaptation.laplace(latents, begun(latents)), 200)
+    mean, scale = found.loc[:, 0], found.scale_tril[:, 0, 0]
+    rate = (mean + scale**2 / 2).exp()  # E exp(z)
+    assert (x - rate - mean).abs().max() < 0.15 * x.max().sqrt()
+    torch.testing.assert_close(1 / scale**2, 1 + rate, rtol=0.1, atol=0)
+
+
+def test_moments_find_those_of_the_posterior():
+    x = torch.tensor([0.0, 2.0], dtype=torch.float64)
+    with isolated(skewed, poor) as (model, guide, _):
+        torch.manual_seed(0)
+        latents = Latents(model, guide, (x,))
+        start = Mixture.alone(adaptation.laplace(latents, begun(latents)))
+        found = adaptation.moments(latents, start, lambda mixture: mixture.students(20.0, 1.1)).components[0]
+    z = torch.linspace(-8, 5, 20_001, dtype=torch.float64)[:, None]
+    weight = (dist.Normal(0.0, 1.0).log_prob(z) + dist.Poisson(z.exp()).log_prob(x)).softmax(0)
+    mean = (weight * z).sum(0)
+    sd = (weight * (z - mean).square()).sum(0).sqrt()
+    assert ((found.loc[:, 0] - mean).abs() < 0.15 * sd).all()
+    torch.testing.assert_close(found.scale_tril[:, 0, 0], sd, rtol=0.1, atol=0)
+
+
+def test_modes_far_apart_are_components():
+    oracle = pv.oracles.mixture_prior(1, 2)
+    x, _ = oracle.draw(4, seed=0)
+    with isolated(oracle.model, oracle.guide) as (model, guide, _):
+        torch.manual_seed(0)
+        latents = Latents(model, guide, (x,))
+        points = scored(latents, 400)
+        near = Mixture.alone(adaptation.started(points.u, points.log_joint))
+        log_weight = points.log_joint - points.log_guide
+        found = adaptation.apart(latents, near, points.u, log_weight).students(math.inf, 1.1)
+        u = found.sample(2000)
+        weight = adaptation.log_joint(latents, u) - found.log_prob(u)
+    error = (weight.logsumexp(0) - math.log(2000)) - oracle.log_evidence(x)
+    assert error.abs().max() < 0.1
+
+
+def test_what_is_not_finite_is_not_taken():
+    fine = Gaussian(torch.zeros(2, 1), torch.ones(2, 1, 1), torch.float64)
+    lost = fine._replace(loc=torch.tensor([[math.nan], [1.0]]))
+    assert lost.finite_or(fine).loc.flatten().tolist() == [0.0, 1.0]
+
+
+def test_draws_outside_of_the_support_are_no_start():
+    u = torch.tensor([[[1.0]], [[3.0]], [[math.inf]], [[50.0]]], dtype=torch.float64)
+    found = adaptation.started(u, torch.tensor([[0.0], [0.0], [0.0], [-math.inf]]))
+    assert found.loc.item() == 2.0 and found.scale_tril.item() == pytest.approx(math.sqrt(2))

@@ -1,0 +1,206 @@
+"""The ladder: evidence that better proposals repair, datum by datum, honest about what each datum took."""
+
+import math
+import re
+import warnings
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+import pyrovae as pv
+from pyrovae.base.errors import InputError, UntrustedEvidence
+from pyrovae.evidence.ladder.estimates import PILOT
+from pyrovae.programs.oracles import ppca
+
+ORACLE, HEAVY = ppca(20, 3), ppca(20, 3, collinearity=0.9)
+X, _ = ORACLE.draw(60, seed=1)
+
+
+def quiet(model, guide, *args, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UntrustedEvidence)
+        return pv.evaluate(model, guide, *args, progress=False, **options)
+
+
+@pytest.mark.parametrize("width", [0.5, 0.8])
+def test_gaussian_posteriors_are_found_exactly(width):
+    report = quiet(ORACLE.model, pv.widened(ORACLE.guide, width, shift=0.3), X)
+    repaired = torch.tensor([route == "Laplace" for route in report.route])
+    assert repaired.double().mean() > 0.5
+    assert (report.log_evidence - ORACLE.log_evidence(X))[repaired].abs().max() < 1e-10
+    assert (report.pareto_k[repaired] == -math.inf).all() and report.mc_se_log_evidence[repaired].max() < 1e-8
+
+
+def test_the_elbo_and_its_parts_stay_those_of_the_guide():
+    guide = pv.widened(ORACLE.guide, 0.5)
+    plain, report = (quiet(ORACLE.model, guide, X, method=method) for method in ("importance", "auto"))
+    for name in ("elbo", "reconstruction", "kl_prior", "kl_prior_analytic", "mc_se_elbo"):
+        torch.testing.assert_close(getattr(report, name), getattr(plain, name), rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(report.kl_posterior, report.log_evidence - report.elbo, rtol=1e-12, atol=1e-12)
+    assert (report.mc_se_kl_posterior >= report.mc_se_elbo * (1 - 1e-12))[report.columns["route"] > 0].all()
+
+
+def test_what_the_encoder_does_well_stays_as_it_is():
+    plain, report = (
+        quiet(ORACLE.model, pv.widened(ORACLE.guide, 1.3), X, method=method) for method in ("importance", "auto")
+    )
+    assert set(report.route) == {"encoder"}
+    torch.testing.assert_close(report.log_evidence, plain.log_evidence, rtol=0, atol=0)
+    assert (report.columns["cost"] == 1000 + PILOT).all() and (plain.columns["cost"] == 1000).all()
+
+
+def test_each_datum_says_its_route_and_its_cost():
+    report = quiet(HEAVY.model, HEAVY.mean_field_guide(), HEAVY.draw(80, seed=1)[0])
+    routes = report.routes()
+    assert sum(route["num_data"] for route in routes.values()) == 80 and len(report.route) == 80
+    assert len(routes) > 1 and all(route in (*routes, "encoder") for route in report.route)
+    assert (report.cost >= 1000 + PILOT).all() and report.cost.max() > 2000
+    lines = report.summary().splitlines()
+    head = next(line for line in lines if line.startswith("route"))
+    assert "of them unreliable" in head and "decoder passes per datum" in head
+    assert report.to_dict()["routes"] == routes
+
+
+def test_a_report_with_routes_comes_back(tmp_path):
+    report = quiet(HEAVY.model, HEAVY.mean_field_guide(), HEAVY.draw(30, seed=1)[0])
+    report.save(tmp_path / "report.json")
+    again = pv.Report.load(tmp_path / "report.json")
+    assert again.route == report.route and again.method == "auto" and torch.equal(again.cost, report.cost)
+    assert set(report.to_dataframe()["route"]) == set(report.route)
+    assert "Laplace" in (tmp_path / "report.csv").read_text()
+
+
+METHODS = {
+    "importance": {"encoder"},
+    "laplace": {"encoder", "Laplace"},
+    "adaptive": {"encoder", "Laplace", "Newton", "moments", "mixture"},
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_is_how_far_data_may_climb(method):
+    oracle = pv.oracles.mixture_prior(1, 2)
+    x, _ = oracle.draw(20, seed=0)
+    report = quiet(oracle.model, pv.widened(oracle.guide, 0.4), x, method=method, num_particles=200)
+    assert set(report.route) <= METHODS[method] and report.method == method
+    assert len(set(report.route)) > 1 or method == "importance"
+
+
+def test_annealed_anneals_all():
+    x, _ = ORACLE.draw(3, seed=0)
+    report = quiet(ORACLE.model, pv.widened(ORACLE.guide, 1.2), x, method="annealed")
+    assert set(report.route) == {"annealed"} and report.cost.min() > 100_000
+    assert ((report.log_evidence - ORACLE.log_evidence(x)).abs() < 4 * report.mc_se_log_evidence + 1e-6).all()
+
+
+def test_a_budget_is_kept():
+    guide = pv.widened(HEAVY.guide, 0.4)
+    x, _ = HEAVY.draw(20, seed=1)
+    for budget in (1000, 4000, 8000):
+        report = quiet(HEAVY.model, guide, x, budget=budget)
+        assert (report.cost <= budget).all()
+    with pytest.raises(InputError, match="budget is decoder passes for each datum, at least the 1000"):
+        quiet(HEAVY.model, guide, x, budget=999)
+
+
+STAYING = {
+    "an angle": (
+        lambda: dist.VonMises(0.0, torch.tensor(1.0)),
+        lambda x: dist.VonMises(x, 8.0),
+        r"site 'z' has no bijection with unconstrained space \(VonMises\)",
+    ),
+    "counts": (
+        lambda: dist.Poisson(torch.tensor(3.0)),
+        lambda x: dist.Poisson(0.2 + 0 * x),
+        r"site 'z' \(Poisson\) has no finite number of values",
+    ),
+}
+
+
+@pytest.mark.parametrize(("prior", "of_x", "reason"), STAYING.values(), ids=STAYING)
+def test_pairs_that_cannot_climb_say_why(prior, of_x, reason):
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", prior().expand([len(x)]))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", of_x(x))
+
+    report = quiet(model, guide, torch.tensor([1.0, 2.5]))
+    assert set(report.route) == {"encoder"}
+    assert re.search(f"all data stay at the encoder: {reason}", report.summary())
+
+
+def test_programs_that_demand_all_their_rows():
+    """A hard-wired plate, and a parameter for each datum: rows climb among the others."""
+    n = len(X)
+    scale = 0.4 * torch.ones(n, 1, dtype=torch.float64)
+
+    def model(x):
+        with pyro.plate("data", n):
+            z = pyro.sample("z", dist.Normal(torch.zeros(3, dtype=torch.float64), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z @ ORACLE.loadings.T + ORACLE.bias, ORACLE.noise_scale).to_event(1), obs=x)
+
+    def guide(x):
+        q = ORACLE.posterior(x)
+        with pyro.plate("data", n):
+            spread = pyro.param("scale", scale)
+            pyro.sample("z", dist.Normal(q.mean, spread * q.stddev).to_event(1))
+
+    report = quiet(model, guide, X)
+    assert "Laplace" in report.route
+    repaired = torch.tensor([route == "Laplace" for route in report.route])
+    assert (report.log_evidence - ORACLE.log_evidence(X))[repaired].abs().max() < 1e-8
+
+
+def test_few_particles_are_not_biased_upwards():
+    """Mean over data and seeds of p-hat / p within 4 standard errors of one, at K = 50."""
+    ratios = []
+    for seed in range(5):
+        x, _ = HEAVY.draw(100, seed=seed)
+        report = quiet(HEAVY.model, HEAVY.mean_field_guide(0.8), x, num_particles=50, seed=seed)
+        ratios.append((report.log_evidence - HEAVY.log_evidence(x)).exp())
+    ratio = torch.cat(ratios)
+    assert ratio.mean() < 1 + 4 * ratio.std() / len(ratio) ** 0.5
+
+
+def test_an_unknown_method():
+    with pytest.raises(InputError, match="method is one of importance, laplace, adaptive, auto, annealed, got 'ais'"):
+        quiet(ORACLE.model, ORACLE.guide, X, method="ais")
+
+
+def test_what_the_guide_gave_is_kept_where_no_gradient_is_known():
+    class Halved(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, z):
+            return z / 2
+
+        @staticmethod
+        def backward(ctx, gradient):
+            raise RuntimeError("no derivative of this")
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
+            pyro.sample("x", dist.Normal(Halved.apply(z), 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x, 0.2))
+
+    report = quiet(model, guide, torch.tensor([0.3, -1.0]))
+    plain = quiet(model, guide, torch.tensor([0.3, -1.0]), method="importance")
+    assert torch.equal(report.log_evidence, plain.log_evidence)
+    assert "all data stay at the encoder: no derivative of this" in report.summary()
+
+
+def test_the_routes_of_blocks_are_those_of_their_data():
+    guide = pv.widened(HEAVY.guide, 0.4)
+    x, _ = HEAVY.draw(30, seed=1)
+    report = quiet(HEAVY.model, guide, x, batch_size=8)
+    assert len(report.route) == 30 and report.route.count("Laplace") > 15
+    assert ((report.log_evidence - HEAVY.log_evidence(x)).abs() < 5 * report.mc_se_log_evidence + 1e-6).all()
