@@ -61,8 +61,7 @@ def draw(p: ArgumentParser) -> Action:
 def _figures(given: Namespace) -> int:
     loaded = bring_back(given)
     drawn = run_figures(loaded.fit, loaded.split("test"))
-    if any(name.startswith("report") for name in pv.runs.reports(given.run)):
-        report = pv.runs.load_report(given.run)
+    if (report := pv.runs.best_report(given.run)) is not None:
         drawn["account"] = pv.figures.account(report)
         if set(report.route) != {"encoder"}:
             drawn["routes"] = pv.figures.routes(report)

@@ -164,10 +164,15 @@ def load_report(folder: str | Path) -> Report:
     Raises:
         InputError: if the run was not evaluated, or is damaged.
     """
-    kept = [report for name, report in reports(folder).items() if name.startswith("report")]
-    if not kept:
+    if (best := best_report(folder)) is None:
         raise InputError(f"{folder}: was not evaluated yet; run `pyrovae evaluate {folder}` first")
-    return min(kept, key=_doubt)
+    return best
+
+
+def best_report(folder: str | Path) -> Report | None:
+    """What :func:`load_report` loads; None for a run that was not evaluated."""
+    kept = [report for name, report in reports(folder).items() if name.startswith("report")]
+    return min(kept, key=_doubt, default=None)
 
 
 def _doubt(report: Report) -> tuple[float, float]:

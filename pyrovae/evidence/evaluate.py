@@ -216,11 +216,11 @@ def account(block: Weights) -> dict[str, Tensor]:
     columns["cost"] = (num_particles + block.num_pilot) * every
     columns["log_evidence_importance"] = columns["log_evidence"].clone()  # by the guide's own draws
     for climbed in block.climbed:
-        _put(columns, climbed, num_particles)
+        _put(columns, climbed)
     return columns
 
 
-def _put(columns: dict[str, Tensor], climbed: Climbed, num_particles: int) -> None:
+def _put(columns: dict[str, Tensor], climbed: Climbed) -> None:
     """Puts the evidence by a better proposal in place of the guide's, and with it KL(q || posterior)."""
     rows = climbed.rows
     for name, column in climbed.columns.items():

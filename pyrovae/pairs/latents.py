@@ -60,16 +60,16 @@ class Latents:
     """
 
     def __init__(self, model: Program, guide: Program, args: Sequence[Any], **known: str | None) -> None:
-        self._describe(Particles(model, guide, args, **known))
+        self._look_at(Particles(model, guide, args, **known))
 
     @classmethod
     def of(cls, particles: Particles) -> "Latents":
         """Those of a pair that was looked at."""
         latents = cls.__new__(cls)
-        latents._describe(particles)
+        latents._look_at(particles)
         return latents
 
-    def _describe(self, particles: Particles) -> None:
+    def _look_at(self, particles: Particles) -> None:
         self.particles, args = particles, particles.args
         self.model, self.guide = self.particles.model, self.particles.guide
         self.args, self.num_data = args, self.particles.num_data

@@ -7,7 +7,7 @@ import pyro.distributions as dist
 import pyro.distributions.transforms as T
 import torch
 from strangers.constrained import SUPPORT
-from strangers.stranger import BY_WEIGHTS, Stranger, line, noise, positive, refuse, summed
+from strangers.stranger import BY_WEIGHTS, OF_DRAWS, Stranger, line, noise, positive, refuse, summed
 from torch.nn.functional import dropout
 
 PLANE = noise(21, 6, 2)
@@ -262,15 +262,7 @@ def two_modes_by_one():
 # ------------------------------------------------------------------- guides that are random beyond their sample sites
 
 
-BY_DRAWS = (
-    "evaluate",
-    "repaired",
-    "compiled",
-    "blocks",
-    "convergence",
-    "log_terms",
-    "fit",
-)  # score what was drawn, where it was
+BY_DRAWS = (*OF_DRAWS, "fit")  # score what was drawn, where it was
 
 
 def unscored(site, *words):
@@ -365,7 +357,7 @@ def narrow_flow():
 
     return on_plane(
         lambda x: dist.TransformedDistribution(dist.Normal(x / 2, 0.75).to_event(1), [T.ExpTransform()]),
-        refused=refuse("z", *SUPPORT, by=BY_WEIGHTS[:-1]),
+        refused=refuse("z", *SUPPORT, by=BY_WEIGHTS),
         skipped=("log_terms", "surgery", "fit", "calibrate", "posterior", "predictive_check", "reference"),
         posterior_mean={},
     )

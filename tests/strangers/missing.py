@@ -6,7 +6,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from strangers.stranger import Stranger, line, noise, refuse, summed
+from strangers.stranger import OF_DRAWS, Stranger, line, noise, refuse, summed
 
 SHIFT = torch.tensor([-0.5, 0.0, 0.75])
 NAN = math.nan
@@ -110,19 +110,7 @@ def holes_unmasked():
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(torch.zeros(len(x)), width))
 
-    by = (
-        "evaluate",
-        "repaired",
-        "compiled",
-        "blocks",
-        "convergence",
-        "log_terms",
-        "annealed",
-        "gaps",
-        "surgery",
-        "fit",
-        "predictive_check",
-    )
+    by = (*OF_DRAWS, "annealed", "gaps", "surgery", "fit", "predictive_check")
     refused = refuse(("x", "z"), "missing", "nan", "support", by=by) | refuse(
         None, "missing", "nan", "support", by=("fit",)
     )
@@ -179,18 +167,7 @@ def bright_pixels():
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(pull * (x.sum(-1) - 1.5), 0.875))
 
-    by = (
-        "evaluate",
-        "repaired",
-        "compiled",
-        "blocks",
-        "convergence",
-        "annealed",
-        "gaps",
-        "surgery",
-        "fit",
-        "log_terms",
-    )
+    by = (*OF_DRAWS, "annealed", "gaps", "surgery", "fit")
     return Stranger(model, guide, (grey,), refused=refuse("x", "support", "binarize", by=by))
 
 

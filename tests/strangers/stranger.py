@@ -8,17 +8,9 @@ import torch
 from torch import Tensor
 
 # What needs log q and log p at the same draws: a pair whose weights mean nothing is refused by each of them.
-BY_WEIGHTS = (
-    "evaluate",
-    "repaired",
-    "compiled",
-    "blocks",
-    "convergence",
-    "annealed",
-    "bidirectional",
-    "gaps",
-    "log_terms",
-)
+EVALUATIONS = ("evaluate", "repaired", "compiled", "blocks", "convergence")
+OF_DRAWS = (*EVALUATIONS, "log_terms")  # at what the guide draws
+BY_WEIGHTS = (*EVALUATIONS, "annealed", "bidirectional", "gaps", "log_terms")  # the table alone asks for no evidence
 BY_DENSITIES = ("surgery", "fit")  # these score every draw too, but need no ratio of the two supports
 CONTINUOUS = ("annealed", "bidirectional", "gaps")  # these move latents along gradients
 

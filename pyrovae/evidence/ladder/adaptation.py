@@ -148,12 +148,14 @@ def laplace(latents: Latents, start: Gaussian) -> Gaussian:
     """
     found = start
     axes = torch.eye(start.loc.shape[1], dtype=torch.float64, device=start.loc.device).expand_as(start.scale_tril)
-    for step in range(MODE_STEPS + 1):
+    for number in range(MODE_STEPS + 1):
         slope, curvature = differences(latents, found, axes, torch.ones_like(found.loc))
         values, vectors = torch.linalg.eigh(_symmetric(curvature, axes))
-        values = values.abs().clamp(*MODE_BOUNDS)  # uphill at a saddle too
-        newton = _solved(values, vectors, slope) if step < MODE_STEPS else torch.zeros_like(slope)
-        found = found.moved(newton * _part(latents, found, newton), values, vectors)
+        values, step = values.abs().clamp(*MODE_BOUNDS), torch.zeros_like(slope)  # uphill at a saddle too
+        if number < MODE_STEPS:
+            step = _solved(values, vectors, slope)
+            step = step * _part(latents, found, step)
+        found = found.moved(step, values, vectors)
     return found
 
 
@@ -301,9 +303,8 @@ def apart(latents: Latents, near: Mixture, u: Tensor, log_weight: Tensor) -> Mix
     log_dets = torch.stack([one.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1) for one in found])
     log_mass = (heights + log_dets).nan_to_num(-math.inf, -math.inf, -math.inf)
     for row, one in enumerate(found):
-        again = [_distance(one, other) < 1 for other in found[:row]]
-        for known in again:
-            log_mass[row] = torch.where(known, -math.inf, log_mass[row])
+        for other in found[:row]:
+            log_mass[row] = torch.where(_distance(one, other) < 1, -math.inf, log_mass[row])
     return Mixture(log_mass.log_softmax(0).clamp_min(-20.0).log_softmax(0), found)
 
 

@@ -9,7 +9,7 @@ lower bound of log p(x) in expectation.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -64,28 +64,21 @@ class Climb:
         """Those that data may take."""
         return ROUTES[: METHODS[self.method] + 1]
 
-    def block(
-        self,
-        latents_of: Callable[[Tensor], Latents],
-        first: Pilot,
-        index: int,
-        tick: Callable[[], Any] = lambda: None,
-    ) -> list[Climbed]:
+    def block(self, latents_of: Callable[[Tensor], Latents], first: Pilot, index: int) -> list[Climbed]:
         """Refines what the encoder gives for those data where the k-hat of its pilot, (n,), is high or undefined.
 
         Args:
             latents_of: what gives the latents of some rows of the block.
             first: the encoder's pilot.
             index: of the block.
-            tick: called after each transition of annealing.
         """
         bad = first.reached & (~first.good(STRICT) | (self.method == "annealed"))
-        if not bad.any() or len(self.routes) == 1:
+        if not bad.any():
             return []
         rows = bad.nonzero().flatten()
         if not (whole := latents_of(rows)).sites:
             return [_summed(whole, rows, self.num_particles + PILOT)]
-        return _Climbing(self, latents_of, rows, first.pareto_k[bad], (self.seed, index)).climbed(tick)
+        return _Climbing(self, latents_of, rows, first.pareto_k[bad], (self.seed, index)).climbed()
 
 
 def _summed(latents: Latents, rows: Tensor, cost: int) -> Climbed:
@@ -126,7 +119,7 @@ class _Climbing:
         self.cost = 2 * PILOT + plan.num_particles  # of each datum, so far
         self.held, self.found = list[_Held](), list[Climbed]()
 
-    def climbed(self, tick: Callable[[], Any]) -> list[Climbed]:
+    def climbed(self) -> list[Climbed]:
         """The rows that found a better proposal, be it good or not."""
         for number, rung in enumerate(RUNGS):
             if rung.route in self.plan.routes and len(self.rows) and self._worth(rung):
@@ -134,7 +127,7 @@ class _Climbing:
         if "annealed" in self.plan.routes and self._affords(ANNEALING):
             for held in self._best():
                 key = (*self.key, len(self.found))
-                estimate = annealed(self.latents_of(held.rows), held.proposal, key, tick)
+                estimate = annealed(self.latents_of(held.rows), held.proposal, key)
                 self.found.append(Climbed(held.rows, estimate.columns(), "annealed", self.cost + ANNEALING))
         else:
             for held in self._best():

@@ -8,8 +8,7 @@ so that no weight is above 1 / a times what it is by the encoder.
 """
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -72,9 +71,7 @@ def _log_weight(points: Points, proposal: Proposal, fraction: float) -> Tensor:
     return torch.where(points.log_joint == -math.inf, -math.inf, points.log_joint - log_density)
 
 
-def annealed(
-    latents: Latents, proposal: Proposal, key: tuple[int, ...], tick: Callable[[], Any] = lambda: None
-) -> Estimate:
+def annealed(latents: Latents, proposal: Proposal, key: tuple[int, ...]) -> Estimate:
     """Chains from a frozen proposal to the posterior."""
     students = proposal.students
 
@@ -84,10 +81,10 @@ def annealed(
 
     path = Path(students.sample, densities)
     seed_everything("annealing pilot", *key)
-    tuning = tune(path, NUM_TEMPERATURES, NUM_LEAPFROG, tick)
+    tuning = tune(path, NUM_TEMPERATURES, NUM_LEAPFROG)
     seed_everything("annealing chains", *key)
     route = Route(path, tuning.kernel, tuning.schedule(NUM_TEMPERATURES))
-    log_weight = walk(route, path.draw(NUM_CHAINS), tick).log_weight
+    log_weight = walk(route, path.draw(NUM_CHAINS)).log_weight
     return Estimate([log_weight], scored(latents, students.sample(2)).resolution)
 
 
