@@ -10,7 +10,7 @@ demo: .venv/.ready
 	$(BIN)/pyrovae demo --out runs/demo
 
 test: .venv/.ready-to-test lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --dist worksteal
 
 lint: .venv/.ready-to-test
 	$(BIN)/ruff check .

@@ -1,4 +1,7 @@
-"""What every test starts from: an empty parameter store and validation on; and nothing left behind."""
+"""What every test starts from: an empty parameter store and validation on; and nothing left behind.
+
+Tests run in as many processes as there are cores, each with one thread: a process with several waits for the others.
+"""
 
 import os
 from pathlib import Path
@@ -8,9 +11,25 @@ import pyro
 import pytest
 import torch
 
+CELLS = {}  # of the table of strangers' programs, as reports of tests bring them from every process
+
 
 def pytest_configure(config):
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        torch.set_num_threads(1)
+        os.environ["OMP_NUM_THREADS"] = "1"  # of the programs that tests run
     config.addinivalue_line("markers", "global_params: the test leaves parameters in Pyro's global store")
+
+
+def pytest_runtest_logreport(report):
+    CELLS.update({tuple(cell): word for name, (cell, word) in report.user_properties if name == "cell"})
+
+
+def pytest_sessionfinish(session):
+    if CELLS and not hasattr(session.config, "workerinput"):
+        from strangers.table import write_if_whole
+
+        write_if_whole(CELLS)
 
 
 @pytest.fixture(autouse=True)

@@ -146,6 +146,11 @@ class Gaps(Record):
         }
 
     @property
+    def found_by(self) -> str:
+        """By what the evidence was found, and by how many draws."""
+        return f"gaps, K = {self.num_particles * len(self.elbo):,}"
+
+    @property
     def pareto_k_threshold(self) -> float:
         """The k-hat above which the draws of all proposals together are not enough for a datum."""
         return estimators.pareto_k_threshold(self.num_particles * len(self.elbo))

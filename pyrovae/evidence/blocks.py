@@ -102,11 +102,12 @@ class Pair:
 
 @dataclass(frozen=True)
 class Block:
-    """Some of the data, and whom to tell of progress with them."""
+    """Some of the data, and whom to tell of progress with them: by how much, and in words."""
 
     index: int
     rows: slice
     tick: Callable[..., Any]
+    say: Callable[[str], Any] = lambda words: None
 
     @property
     def num_data(self) -> int:
@@ -169,7 +170,7 @@ def block_by_block(
         finished = kept_on_interrupt(done, lambda: record(done, pair))
         with finished, bar(shown=progress, delay=2, desc=str(blocks.key[0]), total=total, unit=unit) as shown:
             for index, rows in enumerate(slices):
-                block = Block(index, rows, shown.update)
+                block = Block(index, rows, shown.update, shown.set_postfix_str)
                 seed_everything(*blocks.key, index)
                 with explain_out_of_memory(blocks.memory.format(num_data=block.num_data)):
                     done.append(work(block))

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -11,8 +11,27 @@ from torch import Tensor
 from pyrovae.base.errors import InputError
 from pyrovae.base.records import Record
 from pyrovae.base.tables import TextTable
+from pyrovae.data import protocol as data_protocol
 from pyrovae.evidence import estimators
-from pyrovae.evidence.report import BY_GUIDE, UNRELIABLE_FRACTION, Report
+from pyrovae.evidence.report import BY_GUIDE, UNRELIABLE_FRACTION
+
+
+@runtime_checkable
+class Evidence(Protocol):
+    """What can be compared: a report, annealed evidence, gaps."""
+
+    log_evidence: Tensor  # (N,), nats
+    mc_se_log_evidence: Tensor
+    measure: dict[str, str]  # observed site -> "mass" or "density"
+    protocol: data_protocol.Protocol | None
+
+    @property
+    def found_by(self) -> str:
+        """By what the evidence was found, and by how many draws."""
+
+    @property
+    def fraction_unreliable(self) -> float:
+        """Fraction of the data whose evidence nothing vouches for."""
 
 
 class Row(NamedTuple):
@@ -23,9 +42,9 @@ class Row(NamedTuple):
     data_se: float
     difference: float  # mean over data of log p(x) minus that of the best
     difference_se: float  # sd of the paired differences / sqrt(N)
-    difference_mc_se: float  # Monte-Carlo part of it
-    num_particles: int
-    fraction_unreliable: float  # of data whose k-hat is over its threshold or undefined
+    difference_mc_error: float  # its Monte-Carlo error: standard error and bias together
+    found_by: str
+    fraction_unreliable: float  # of data whose evidence nothing vouches for
 
     @property
     def within_error(self) -> bool:
@@ -54,20 +73,22 @@ class Comparison(Record):
     def table(self) -> dict[str, Tensor]:
         """What the rows hold beside their names, a column each, one row for each pair."""
         columns = dict(zip(Row._fields, zip(*self.rows, strict=True), strict=True))
-        return {name: torch.tensor(column).double() for name, column in columns.items() if name != "name"}
+        return {n: torch.tensor(column).double() for n, column in columns.items() if n not in ("name", "found_by")}
 
     def lines(self) -> list[str | TextTable]:
         width = max(map(len, self.row_names())) + 2
-        columns = [("", f"<{width}", ""), ("log p(x)", ">10", ".3f"), ("data SE", ">9", ".3f"), ("K", ">8", "")]
+        found_by = max(len(row.found_by) for row in self.rows) + 2
+        columns = [("", f"<{width}", ""), ("log p(x)", ">10", ".3f"), ("data SE", ">9", ".3f")]
         columns += [
-            ("k-hat bad", ">11", ".0%"),
-            ("difference", ">13", ".3f"),
+            ("found by", f">{max(found_by, 10)}", ""),
+            ("unreliable", ">12", ".0%"),
+            ("difference", ">12", ".3f"),
             ("SE", ">8", ".3f"),
-            ("MC SE", ">9", ".4f"),
+            ("MC error", ">10", ".4f"),
         ]
         cells = [
-            (r.name, r.log_evidence, r.data_se, r.num_particles, r.fraction_unreliable)
-            + ((r.difference, r.difference_se, r.difference_mc_se) if i else ("highest",))
+            (r.name, r.log_evidence, r.data_se, r.found_by, r.fraction_unreliable)
+            + ((r.difference, r.difference_se, r.difference_mc_error) if i else ("highest",))
             + (("  within its error",) if i and r.within_error else ())
             for i, r in enumerate(self.rows)
         ]
@@ -80,18 +101,19 @@ class Comparison(Record):
         lines = []
         if self.by_guides and list(self.by_guides) != self.row_names():
             lines += [f"by the guides' own draws alone the order would be {', '.join(self.by_guides)}"]
-        if len({row.num_particles for row in self.rows if row.fraction_unreliable > 0}) > 1:
-            lines += ["evidence rises with K where the guide is not exact: evaluate with one number of particles"]
+        if len({row.found_by for row in self.rows}) > 1 and any(row.fraction_unreliable > 0 for row in self.rows):
+            lines += ["unreliable evidence rises with what was spent on it: find all of it by the same means"]
         if any(row.fraction_unreliable > UNRELIABLE_FRACTION for row in self.rows):
-            lines += ["k-hat bad: fraction of data whose evidence is too low by an unknown amount (or k-hat undefined)"]
+            lines += ["unreliable: fraction of data whose evidence may be too low by more than the error says"]
         return lines
 
 
-def compare(reports: Mapping[str, Report]) -> Comparison:
-    """Paired differences in log p(x) between pairs evaluated on the same data.
+def compare(reports: Mapping[str, Evidence]) -> Comparison:
+    """Paired differences in log p(x) between pairs measured on the same data.
 
     Args:
-        reports: name -> :class:`~pyrovae.Report`, at least two, on the same rows in the same order.
+        reports: name -> what holds an evidence for each datum, at least two, on the same rows in the same order: a
+            :class:`~pyrovae.Report`, :class:`~pyrovae.Annealed` or :class:`~pyrovae.Gaps`.
 
     Returns:
         A :class:`Comparison`; where rows were rescaled, densities are brought back to the source's unit.
@@ -99,8 +121,11 @@ def compare(reports: Mapping[str, Report]) -> Comparison:
     Raises:
         InputError: if the reports are of unlike rows, or a density would be compared with a mass.
     """
-    if not isinstance(reports, Mapping) or not all(isinstance(report, Report) for report in reports.values()):
-        raise InputError('a comparison needs reports by name, compare({"normal": report, "mixture": other})')
+    if not isinstance(reports, Mapping) or not all(isinstance(report, Evidence) for report in reports.values()):
+        raise InputError(
+            "a comparison needs reports, annealed evidence or gaps by name, "
+            'compare({"normal": report, "mixture": other})'
+        )
     if len(reports) < 2:
         raise InputError(f"a comparison needs at least two reports, got {len(reports)}")
     (first_name, first), *others = reports.items()
@@ -110,55 +135,57 @@ def compare(reports: Mapping[str, Report]) -> Comparison:
     best = max(evidence, key=lambda name: evidence[name].mean().item())
     rows = [_row(name, evidence, best, reports) for name in reports]
     ranked = tuple(sorted(rows, key=lambda row: -row.log_evidence))
-    return Comparison(ranked, len(first), _data(reports), _by_guides(reports))
+    return Comparison(ranked, len(first.log_evidence), _data(reports), _by_guides(reports))
 
 
-def _by_guides(reports: Mapping[str, Report]) -> tuple[str, ...]:
+def _by_guides(reports: Mapping[str, Evidence]) -> tuple[str, ...]:
     """The names by log p(x) of the guides' own draws, the highest first; none where that is not known of all."""
-    if not all(BY_GUIDE in report.columns for report in reports.values()):
-        return ()
-    of_each = {name: float(r.columns[BY_GUIDE].mean()) + _log_jacobian(r) for name, r in reports.items()}
-    return tuple(sorted(of_each, key=lambda name: -of_each[name]))
+    of_each = {name: getattr(report, "columns", {}).get(BY_GUIDE) for name, report in reports.items()}
+    means = {n: float(column.mean()) + _log_jacobian(reports[n]) for n, column in of_each.items() if column is not None}
+    return tuple(sorted(means, key=lambda name: -means[name])) if len(means) == len(reports) else ()
 
 
-def source_evidence(report: Report) -> Tensor:
+def source_evidence(report: Evidence) -> Tensor:
     """log p(x) in the unit of the source rows, (N,) nats: rescaled densities get their log Jacobian."""
     return report.log_evidence + _log_jacobian(report)
 
 
-def _log_jacobian(report: Report) -> float:
+def _log_jacobian(report: Evidence) -> float:
     return report.protocol.log_jacobian if report.protocol and "density" in report.measure.values() else 0.0
 
 
-def _row(name: str, evidence: dict[str, Tensor], best: str, reports: Mapping[str, Report]) -> Row:
+def _row(name: str, evidence: dict[str, Tensor], best: str, reports: Mapping[str, Evidence]) -> Row:
     values, difference = evidence[name], evidence[name] - evidence[best]
-    errors = [reports[n].mc_se_log_evidence.square().sum().item() for n in (name, best)]
+    errors = [reports[n].mc_se_log_evidence for n in (name, best)]
+    mc_se = torch.cat(errors).square().sum().sqrt().item() / len(values)
+    bias = [estimators.log_evidence_bias(error).mean().item() for error in errors]
     return Row(
         name,
         values.mean().item(),
         estimators.mean_se(values).item(),
         difference.mean().item(),
         estimators.mean_se(difference).item(),
-        math.sqrt(sum(errors)) / len(values) if name != best else 0.0,
-        reports[name].num_particles,
+        math.hypot(mc_se, bias[0] - bias[1]) if name != best else 0.0,
+        reports[name].found_by,
         reports[name].fraction_unreliable,
     )
 
 
-def _split_of(report: Report) -> str:
+def _split_of(report: Evidence) -> str:
     return f"{report.protocol.dataset} {report.protocol.split}" if report.protocol else "unknown rows"
 
 
-def _data(reports: Mapping[str, Report]) -> str:
+def _data(reports: Mapping[str, Evidence]) -> str:
     unit = ", densities in the unit of the source rows" if any(map(_log_jacobian, reports.values())) else ""
     return f"{_split_of(next(iter(reports.values())))}{unit}"
 
 
-def _check_alike(name: str, report: Report, other_name: str, other: Report) -> None:
+def _check_alike(name: str, report: Evidence, other_name: str, other: Evidence) -> None:
     pair = f"'{name}' and '{other_name}' cannot be compared"
-    if len(report) != len(other):
+    sizes = len(report.log_evidence), len(other.log_evidence)
+    if sizes[0] != sizes[1]:
         raise InputError(
-            f"{pair}: they were evaluated on {len(report)} and {len(other)} data "
+            f"{pair}: they were evaluated on {sizes[0]} and {sizes[1]} data "
             f"({_split_of(report)}; {_split_of(other)}); evaluate both on the same split"
         )
     measures = sorted(report.measure.values()), sorted(other.measure.values())

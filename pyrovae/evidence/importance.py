@@ -6,6 +6,7 @@ Noise is keyed by (seed, data block, particle block): a replay of compiled kerne
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -21,7 +22,7 @@ from pyrovae.base.random import seed_everything
 from pyrovae.evidence.blocks import Block, Pair
 from pyrovae.evidence.compiled import Replay, Replayed
 from pyrovae.evidence.digits import NUM_DRAWS, Compared, check_double, compared
-from pyrovae.evidence.ladder.climb import METHODS, Climb, Climbed, require_climbable
+from pyrovae.evidence.ladder.climb import METHODS, ROUTES, Climb, Climbed, require_climbable
 from pyrovae.evidence.ladder.estimates import PILOT, first_pilot
 from pyrovae.evidence.ladder.summed import without_discrete
 from pyrovae.evidence.proposals.defensive import defended
@@ -37,6 +38,7 @@ MEMORY = "lower particle_batch, then batch_size (the number of particles itself 
 REPAID = 10**7  # decoder passes, N K, after which compiling has cost less than it saved, on two cores
 ON_CUDA = 2**28  # numbers scored at once there, where memory allows: more keep the device no busier
 DATA_AT_ONCE = {"cpu": 100, "cuda": 1000}  # at most, where the caller does not say
+CLIMBING = 0.8  # of the time that data take which may climb, about
 WEIGHTS_AT_ONCE = {"cpu": 2**18, "cuda": 2**23}  # in one table, float64: 2 MB and 64 MB
 
 
@@ -144,6 +146,7 @@ class Evaluation:
         self.replayed: dict[int, Replayed] = {}  # particles -> their draw, for blocks of num_rows data
         self.compared, self.coarsest = list[Compared](), -1.0  # with double; nats, of a block compared
         self.staying: str | None = None  # why all data stay at the encoder
+        self.routes: Counter[str] = Counter()  # data that took each, so far
         self.alone, self.halved = True, False  # whether some rows can be run by themselves; whether memory ran out
 
     def block(self, args: Sequence[Any], block: Block) -> Weights:
@@ -154,22 +157,40 @@ class Evaluation:
             particles.check_supports(PRIOR_DRAWS if block.index == 0 else max(200, 2 * block.num_data))
         if self.plan.dtype:
             check_double(particles)
-        totals, structure = self._totals(particles, block), particles.structure
+        climbing = CLIMBING if self._may_climb else 0.0
+        totals, structure = self._totals(particles, block, 1 - climbing), particles.structure
         self._compare(particles, block, float(totals.resolution.max()))
         # Discrete draws may all be equal, and so their weights, however wrong the guide is.
         nats = totals.resolution_of_distinct if structure.has_discrete else totals.resolution
         kl = torch.full((block.num_data,), math.nan)
         if self.plan.vectorize and not self.plan.defensive:
             kl = analytic_kl(particles.example, structure, block.num_data)
-        climbed = self._climbed(particles, block)
+        climbed = self._climbed(particles, block, climbing) if climbing else None
         return Weights(
             totals.log_weight, totals.terms, nats, kl.double(), climbed or (), 0 if climbed is None else PILOT
         )
 
-    def _climbed(self, particles: Particles, block: Block) -> list[Climbed] | None:
+    @property
+    def _may_climb(self) -> bool:
+        return self.plan.method != "importance" and not self.staying and self.plan.affords_pilot
+
+    def _climbed(self, particles: Particles, block: Block, climbing: float) -> list[Climbed] | None:
         """What better proposals give, for the data that need one; None where none can be looked for."""
-        if self.plan.method == "importance" or self.staying or not self.plan.affords_pilot:
-            return None
+        left = block.num_data
+
+        def tell(route: str, num_data: int) -> None:
+            nonlocal left
+            left -= num_data
+            self.routes[route] += num_data
+            block.tick(climbing * num_data)
+            block.say(", ".join(f"{name} {count:,}" for name, count in self.routes.items()))
+
+        try:
+            return self._climb(particles, block, tell)
+        finally:
+            tell(ROUTES[0], left)
+
+    def _climb(self, particles: Particles, block: Block, tell: Callable[[str, int], Any]) -> list[Climbed] | None:
         if self.halved:
             particles.most = self.sizes[block.num_data]
         try:
@@ -178,7 +199,7 @@ class Evaluation:
             require_climbable(latents)
             seed_everything("ladder, first pilot", self.plan.seed, block.index)
             climb = Climb(self.plan.num_particles, self.plan.method, self.plan.budget or math.inf, self.plan.seed)
-            return climb.block(lambda rows: self._of_rows(latents, rows), first_pilot(latents), block.index)
+            return climb.block(lambda rows: self._of_rows(latents, rows), first_pilot(latents), block.index, tell)
         except (InputError, RuntimeError, FloatingPointError, MemoryError) as error:  # what the guide gave is kept
             self.staying = "not enough memory for better proposals" if out_of_memory(error) else first_line(error)
             return None
@@ -203,8 +224,11 @@ class Evaluation:
             if (found := compared(particles, block.rows.start, num_draws)) is not None:
                 self.compared.append(found)
 
-    def _totals(self, particles: Particles, block: Block) -> Totals:
-        """The tallies of all particles of a block of data; where memory runs out, of blocks of half as many."""
+    def _totals(self, particles: Particles, block: Block, amount: float) -> Totals:
+        """The tallies of all particles of a block of data; where memory runs out, of blocks of half as many.
+
+        They are so large an amount of what is to be done for the data.
+        """
         num_data, num_particles = particles.num_data, self.plan.num_particles
         while True:
             size, totals = self._size(particles), Totals(num_particles, num_data)
@@ -213,7 +237,7 @@ class Evaluation:
                 for number, start in enumerate(range(0, num_particles, size)):
                     count = min(size, num_particles - start)
                     totals.add(draw(number, count))
-                    block.tick(num_data * count / num_particles)
+                    block.tick(amount * num_data * count / num_particles)
                 return totals
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
@@ -221,7 +245,7 @@ class Evaluation:
                 if self.plan.particle_batch or size == 1:
                     what = f"{size} particles of {num_data} data at once"
                     raise InputError(f"not enough memory for {what}: {MEMORY}") from error
-            block.tick(-num_data * totals.count / num_particles)
+            block.tick(-amount * num_data * totals.count / num_particles)
             self.sizes[num_data], self.halved = size // 2, True
             self.replayed.clear()
 

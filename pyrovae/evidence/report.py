@@ -109,6 +109,12 @@ class Report(Record):
         return dict(self.columns)
 
     @property
+    def found_by(self) -> str:
+        """By what the evidence was found, and by how many draws."""
+        how = f"defensive {self.defensive:g}" if self.defensive else self.method
+        return f"{how}, K = {self.num_particles:,}"
+
+    @property
     def pareto_k_threshold(self) -> float:
         """The k-hat above which K particles are not enough for a datum."""
         return estimators.pareto_k_threshold(self.num_particles)

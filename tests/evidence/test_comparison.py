@@ -10,6 +10,8 @@ import torch
 
 from pyrovae.base.errors import InputError
 from pyrovae.data import as_split, load
+from pyrovae.diagnostics.gaps import gaps
+from pyrovae.evidence.annealing.ais import annealed_evidence
 from pyrovae.evidence.comparison import compare, source_evidence
 from pyrovae.evidence.evaluate import evaluate
 from pyrovae.evidence.proposals.widened import widened
@@ -37,7 +39,7 @@ def test_paired_differences_by_hand(reports):
     result = compare(reports)
     assert [row.name for row in result.rows][-1] == "other model"
     best = result.rows[0]
-    assert (best.difference, best.difference_se, best.difference_mc_se) == (0, 0, 0)
+    assert (best.difference, best.difference_se, best.difference_mc_error) == (0, 0, 0)
     for row in result.rows:
         report = reports[row.name]
         assert row.log_evidence == pytest.approx(float(report.log_evidence.mean()), rel=1e-12)
@@ -47,7 +49,9 @@ def test_paired_differences_by_hand(reports):
     squares = reports["other model"].mc_se_log_evidence.square() + reports[best.name].mc_se_log_evidence.square()
     assert row.difference == pytest.approx(float(difference.mean()), rel=1e-12)
     assert row.difference_se == pytest.approx(float(difference.std()) / math.sqrt(60), rel=1e-12)
-    assert row.difference_mc_se == pytest.approx(math.sqrt(float(squares.sum())) / 60, rel=1e-12)
+    means = [reports[name].mc_se_log_evidence.square().mean() / 2 for name in ("other model", best.name)]
+    error = math.hypot(math.sqrt(float(squares.sum())) / 60, float(means[0] - means[1]))
+    assert row.difference_mc_error == pytest.approx(error, rel=1e-12)
     assert row.difference == pytest.approx(row.log_evidence - best.log_evidence, rel=1e-9)
 
 
@@ -64,7 +68,7 @@ def test_order_and_text(reports):
     assert list(result.rows) == sorted(result.rows, key=lambda row: -row.log_evidence)
     text = str(result)
     assert all(
-        part in text for part in [*reports, "highest", "N = 60", "nats per datum", "MC SE", "paired", "k-hat bad"]
+        part in text for part in [*reports, "highest", "N = 60", "nats per datum", "MC error", "paired", "unreliable"]
     )
     assert text.splitlines()[1].startswith(result.rows[0].name)
 
@@ -72,7 +76,32 @@ def test_order_and_text(reports):
 def test_unequal_numbers_of_particles_are_told():
     reports = {k: account(widened(ORACLE.guide, 0.5), num_particles=k) for k in (30, 300)}
     text = str(compare({str(k): report for k, report in reports.items()}))
-    assert "evaluate with one number of particles" in text
+    assert "find all of it by the same means" in text and "importance, K = 30 " in text
+
+
+def test_whatever_holds_an_evidence_is_compared(reports):
+    """One pair by its guide, by chains and by the draws of several proposals: one evidence."""
+    guide = widened(ORACLE.guide, 1.3)
+    found = {
+        "guide": account(guide),
+        "chains": annealed_evidence(ORACLE.model, guide, X, num_temperatures=10, progress=False),
+        "proposals": gaps(ORACLE.model, guide, X, families=["own"], num_steps=5, num_particles=40, progress=False),
+    }
+    result = compare(found)
+    text = str(result)
+    assert "AIS, 10 x 16" in text and "gaps, K = 80" in text and "importance, K = 40" in text
+    assert all(abs(row.difference) <= 4 * row.difference_mc_error for row in result.rows[1:])
+    assert compare({"guide": found["guide"], "exact": reports["exact"]}).by_guides
+
+
+def test_the_error_of_a_difference_holds_the_bias_of_few_draws():
+    """From a guide a little off, 30 draws of 15 coordinates are too few: the bias is beyond the Monte-Carlo SE."""
+    oracle = ppca(30, 15)
+    x, _ = oracle.draw(400, seed=0)
+    poor = account(widened(oracle.guide, 1.1, shift=0.2), x, model=oracle.model, num_particles=30)
+    row = compare({"exact": account(oracle.guide, x, model=oracle.model), "poor": poor}).rows[-1]
+    mc_se = float(poor.mc_se_log_evidence.square().sum().sqrt()) / len(x)
+    assert 4 * mc_se < abs(row.difference) < 4 * row.difference_mc_error
 
 
 def test_one_datum():
@@ -196,7 +225,7 @@ def test_too_few(count, reports):
 
 @pytest.mark.parametrize("wrong", [[1, 2], {"a": "runs/a", "b": "runs/b"}], ids=["a list", "folders"])
 def test_what_is_no_report_is_refused(wrong):
-    with pytest.raises(InputError, match="a comparison needs reports by name"):
+    with pytest.raises(InputError, match="a comparison needs reports, annealed evidence or gaps by name"):
         compare(wrong)
 
 

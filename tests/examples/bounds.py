@@ -143,7 +143,7 @@ NO_CLOSED_FORM = {  # pair -> what AnalyticKLELBO says
     "scaled-model": "site 'z' has one scale in the model",
     "scaled-guide": "site 'z' has one scale in the model",
     "scaled-by-data": "site 'z' has one scale in the model",
-    **dict.fromkeys(NO_GRADIENT, "site '(k|on)' of the guide cannot be reparameterized: .* AnalyticKLELBO"),
+    **dict.fromkeys(sorted(NO_GRADIENT), "site '(k|on)' of the guide cannot be reparameterized: .* AnalyticKLELBO"),
 }
 
 

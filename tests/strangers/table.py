@@ -1,10 +1,12 @@
 """The table of program x measurement, as it stands in README.md beside this file."""
 
+import shutil
 import textwrap
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from strangers.measurements import MEASUREMENTS, Cell
+from strangers.measurements import MEASUREMENTS, STANDARD_ERRORS
 from strangers.programs import PROGRAMS, STYLE_OF
 
 FILE = Path(__file__).with_name("README.md")
@@ -23,17 +25,20 @@ nothing is asked. `WRONG`: none of these.
 """
 
 
-def is_whole(cells: Mapping[tuple[str, str], Cell]) -> bool:
-    """Whether all cells were measured."""
-    return all((name, measurement) in cells for name in PROGRAMS for measurement in MEASUREMENTS)
+def write_if_whole(words: Mapping[tuple[str, str], str]) -> None:
+    """Writes the table anew once all cells were measured, where compiled ones can be; a row for each program.
 
-
-def written(cells: Mapping[tuple[str, str], Cell], errors: int) -> str:
-    """The table in Markdown; a row for each program."""
+    Args:
+        words: (program, measurement) -> what came of it.
+    """
+    whole = all((name, measurement) in words for name in PROGRAMS for measurement in MEASUREMENTS)
+    if not whole or not any(shutil.which(compiler) for compiler in ("g++", "clang++", "c++")):
+        return
     lines = ["| program | style | " + " | ".join(MEASUREMENTS) + " |", "| --- " * (len(MEASUREMENTS) + 2) + "|"]
     for name in PROGRAMS:
-        words = [cells[name, measurement].word for measurement in MEASUREMENTS]
-        lines.append(f"| {name.replace('_', ' ')} | {STYLE_OF[name]} | " + " | ".join(words) + " |")
-    counts = {word: sum(cell.word == word for cell in cells.values()) for word in ("right", "refused", "WRONG")}
-    foot = f"{len(cells)} cells: " + ", ".join(f"{count} {word}" for word, count in counts.items()) + "."
-    return HEAD.format(count=len(PROGRAMS), errors=errors) + "\n".join(lines) + "\n\n" + textwrap.fill(foot, 118) + "\n"
+        row = [words[name, measurement] for measurement in MEASUREMENTS]
+        lines.append(f"| {name.replace('_', ' ')} | {STYLE_OF[name]} | " + " | ".join(row) + " |")
+    counts = Counter(words.values())
+    foot = f"{len(words)} cells: " + ", ".join(f"{counts[word]} {word}" for word in ("right", "refused", "WRONG")) + "."
+    head = HEAD.format(count=len(PROGRAMS), errors=STANDARD_ERRORS)
+    FILE.write_text(head + "\n".join(lines) + "\n\n" + textwrap.fill(foot, 118) + "\n")

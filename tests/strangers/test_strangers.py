@@ -6,29 +6,18 @@ errors normal, one would fail by chance in every five choices of the seed, and h
 """
 
 import random
-import shutil
 
 import numpy as np
 import pyro
 import pytest
 import torch
 import torch._inductor.compile_fx as inductor
-from strangers.measurements import MEASUREMENTS, STANDARD_ERRORS, cell
+from strangers.measurements import MEASUREMENTS, cell
 from strangers.programs import PROGRAMS
-from strangers.table import FILE, is_whole, written
 
 import pyrovae as pv
 
 SEED = 0
-CELLS = {}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def table():
-    """Writes the table once all cells are there."""
-    yield
-    if is_whole(CELLS) and any(shutil.which(compiler) for compiler in ("g++", "clang++", "c++")):
-        FILE.write_text(written(CELLS, STANDARD_ERRORS))
 
 
 @pytest.fixture(autouse=True)
@@ -39,12 +28,13 @@ def graphs_as_traced(monkeypatch):
 @pytest.mark.global_params  # the table is of numbers; what a run leaves behind is tested elsewhere
 @pytest.mark.parametrize("measurement", MEASUREMENTS)
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_right_or_refused(name, measurement):
+def test_right_or_refused(name, measurement, record_property):
     torch.manual_seed(SEED)
     np.random.seed(SEED)
     random.seed(SEED)
     pyro.clear_param_store()
-    CELLS[name, measurement] = found = cell(PROGRAMS[name](), measurement, SEED)
+    found = cell(PROGRAMS[name](), measurement, SEED)
+    record_property("cell", ((name, measurement), found.word))
     assert found.wrong is None, f"{name}, {measurement}: {found.wrong}"
 
 

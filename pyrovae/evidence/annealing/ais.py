@@ -101,6 +101,11 @@ class Annealed(Record):
         return f"Annealed(N={len(self)}, T={self.num_temperatures}, log p(x) {self.log_evidence.mean():.3f} nats)"
 
     @property
+    def found_by(self) -> str:
+        """By what the evidence was found, and by how many draws."""
+        return f"AIS, {self.num_temperatures:,} x {self.num_chains}"
+
+    @property
     def fraction_unreliable(self) -> float:
         """Fraction of the data whose evidence rests on less than a quarter of the chains."""
         return (self.ess < self.num_chains / 4).double().mean().item()

@@ -9,21 +9,23 @@ lower bound of log p(x) in expectation.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from pyrovae.base.random import seed_everything
+from pyrovae.evidence.annealing.paths import from_guide
 from pyrovae.evidence.ladder.adaptation import Mixture, started
-from pyrovae.evidence.ladder.estimates import ANNEALING, PILOT, Pilot, annealed, by_proposal, pilot
+from pyrovae.evidence.ladder.estimates import ANNEALING, PILOT, Pilot, annealed, by_proposal, path_from, pilot
 from pyrovae.evidence.ladder.points import scored
-from pyrovae.evidence.ladder.rungs import RUNGS, STRICT, Proposal, Rung
+from pyrovae.evidence.ladder.rungs import MOST_COORDINATES, RUNGS, STRICT, Proposal, Rung
 from pyrovae.evidence.ladder.summed import Summed
 from pyrovae.pairs.latents import Latents
 from pyrovae.pairs.supports import require_unmasked
 
 ROUTES = ("encoder", "Laplace", "Newton", "moments", "mixture", "annealed", "summed")
+Tell = Callable[[str, int], Any]
 METHODS = {"importance": 0, "laplace": 1, "adaptive": 4, "auto": 5, "annealed": 5}  # the highest of the routes
 
 
@@ -64,21 +66,36 @@ class Climb:
         """Those that data may take."""
         return ROUTES[: METHODS[self.method] + 1]
 
-    def block(self, latents_of: Callable[[Tensor], Latents], first: Pilot, index: int) -> list[Climbed]:
+    def block(
+        self, latents_of: Callable[[Tensor], Latents], first: Pilot, index: int, tell: Tell = lambda route, num: None
+    ) -> list[Climbed]:
         """Refines what the encoder gives for those data where the k-hat of its pilot, (n,), is high or undefined.
 
         Args:
             latents_of: what gives the latents of some rows of the block.
             first: the encoder's pilot.
             index: of the block.
+            tell: is told by which route how many data are done.
         """
         bad = first.reached & (~first.good(STRICT) | (self.method == "annealed"))
         if not bad.any():
             return []
         rows = bad.nonzero().flatten()
         if not (whole := latents_of(rows)).sites:
+            tell("summed", len(rows))
             return [_summed(whole, rows, self.num_particles + PILOT)]
-        return _Climbing(self, latents_of, rows, first.pareto_k[bad], (self.seed, index)).climbed()
+        if whole.num_dims > MOST_COORDINATES:
+            return self._from_guide(whole, rows, index, tell)
+        return _Climbing(self, latents_of, rows, first.pareto_k[bad], (self.seed, index), tell).climbed()
+
+    def _from_guide(self, latents: Latents, rows: Tensor, index: int, tell: Tell) -> list[Climbed]:
+        """Chains that start at the guide, where no proposal is sought, as curvature is worth no gradients."""
+        cost = self.num_particles + PILOT + ANNEALING
+        if "annealed" not in self.routes or cost > self.budget:
+            return []
+        columns = annealed(latents, from_guide(latents), (self.seed, index)).columns()
+        tell("annealed", len(rows))
+        return [Climbed(rows, columns, "annealed", cost)]
 
 
 def _summed(latents: Latents, rows: Tensor, cost: int) -> Climbed:
@@ -109,9 +126,15 @@ class _Climbing:
     """Rows of a block on their way up: those for which no proposal was good enough so far."""
 
     def __init__(
-        self, plan: Climb, latents_of: Callable[[Tensor], Latents], rows: Tensor, pareto_k: Tensor, key: tuple[int, int]
+        self,
+        plan: Climb,
+        latents_of: Callable[[Tensor], Latents],
+        rows: Tensor,
+        pareto_k: Tensor,
+        key: tuple[int, int],
+        tell: Tell,
     ) -> None:
-        self.plan, self.latents_of, self.key = plan, latents_of, key
+        self.plan, self.latents_of, self.key, self.tell = plan, latents_of, key, tell
         self.rows, self.of_encoder, self.latents = rows, pareto_k, latents_of(rows)
         seed_everything("ladder, encoder", *key)
         self.by_guide = scored(self.latents, PILOT)
@@ -126,9 +149,9 @@ class _Climbing:
                 self._try(rung, number)
         if "annealed" in self.plan.routes and self._affords(ANNEALING):
             for held in self._best():
-                key = (*self.key, len(self.found))
-                estimate = annealed(self.latents_of(held.rows), held.proposal, key)
-                self.found.append(Climbed(held.rows, estimate.columns(), "annealed", self.cost + ANNEALING))
+                latents, key = self.latents_of(held.rows), (*self.key, len(self.found))
+                estimate = annealed(latents, path_from(latents, held.proposal), key)
+                self._add(Climbed(held.rows, estimate.columns(), "annealed", self.cost + ANNEALING))
         else:
             for held in self._best():
                 self._take(held)
@@ -163,7 +186,11 @@ class _Climbing:
         """Fresh draws of a frozen proposal."""
         seed_everything("ladder, draws", *self.key, len(self.found))
         estimate = by_proposal(self.latents_of(held.rows), held.proposal, self.plan.num_particles)
-        self.found.append(Climbed(held.rows, estimate.columns(), held.route, self.cost + self.plan.num_particles))
+        self._add(Climbed(held.rows, estimate.columns(), held.route, self.cost + self.plan.num_particles))
+
+    def _add(self, climbed: Climbed) -> None:
+        self.found.append(climbed)
+        self.tell(climbed.route, len(climbed.rows))
 
     def _keep(self, left: Tensor) -> None:
         if left.all():

@@ -71,21 +71,25 @@ def _log_weight(points: Points, proposal: Proposal, fraction: float) -> Tensor:
     return torch.where(points.log_joint == -math.inf, -math.inf, points.log_joint - log_density)
 
 
-def annealed(latents: Latents, proposal: Proposal, key: tuple[int, ...]) -> Estimate:
-    """Chains from a frozen proposal to the posterior."""
+def path_from(latents: Latents, proposal: Proposal) -> Path:
+    """From a frozen proposal to the posterior."""
     students = proposal.students
 
     def densities(u: Tensor) -> tuple[Tensor, Tensor]:
         log_start = students.log_prob(u)
         return log_start, log_joint_at(latents, u).double() - log_start
 
-    path = Path(students.sample, densities)
+    return Path(students.sample, densities)
+
+
+def annealed(latents: Latents, path: Path, key: tuple[int, ...]) -> Estimate:
+    """Chains along a path to the posterior."""
     seed_everything("annealing pilot", *key)
     tuning = tune(path, NUM_TEMPERATURES, NUM_LEAPFROG)
     seed_everything("annealing chains", *key)
     route = Route(path, tuning.kernel, tuning.schedule(NUM_TEMPERATURES))
     log_weight = walk(route, path.draw(NUM_CHAINS)).log_weight
-    return Estimate([log_weight], scored(latents, students.sample(2)).resolution)
+    return Estimate([log_weight], scored(latents, path.draw(2)).resolution)
 
 
 class Pilot(NamedTuple):

@@ -139,7 +139,7 @@ def comparison(table: Comparison) -> Figure:
         color, face = (BLUE, BLUE) if y else (INK, "white")
         axes.errorbar(row.difference, y, xerr=2 * row.difference_se, fmt="o", color=color, mfc=face, capsize=3)
         text = f"{number(row.difference, 3)}  (SE {number(row.difference_se, 3)})" if y else "best"
-        text += f"  k-hat bad {row.fraction_unreliable:.0%}" if row.fraction_unreliable > UNRELIABLE_FRACTION else ""
+        text += f"  unreliable {row.fraction_unreliable:.0%}" if row.fraction_unreliable > UNRELIABLE_FRACTION else ""
         axes.text(1.02, y, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8)
     axes.axvline(0, color=QUIET, linewidth=0.8, zorder=0)
     axes.set_yticks(range(len(table.rows)), [row.name for row in table.rows], parse_math=False)

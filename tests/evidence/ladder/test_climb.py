@@ -204,3 +204,85 @@ def test_the_routes_of_blocks_are_those_of_their_data():
     report = quiet(HEAVY.model, guide, x, batch_size=8)
     assert len(report.route) == 30 and report.route.count("Laplace") > 15
     assert ((report.log_evidence - HEAVY.log_evidence(x)).abs() < 5 * report.mc_se_log_evidence + 1e-6).all()
+
+
+# -------------------------------------------------------------------------------------------- posteriors that are hard
+
+DOUBLE = torch.float64
+
+
+def _pole():
+    """The density is infinite at the posterior's mode, z = 0, and yet integrable."""
+
+    def likelihood(z):
+        return dist.Normal(z, z.abs().sqrt())
+
+    z = torch.linspace(0, 4, 40_001, dtype=DOUBLE)  # z = s^2 takes the pole out
+    log_joint = -z.pow(4) / 2 - z.square() / 2 + math.log(4 / (2 * math.pi))
+    return likelihood, torch.zeros(3, dtype=DOUBLE), torch.trapezoid(log_joint.exp(), z).log().expand(3)
+
+
+def _flat():
+    """The Hessian is singular at the posterior's mode, z = 0."""
+    x = torch.full((3,), 0.125, dtype=DOUBLE)
+
+    def likelihood(z):
+        return dist.Normal(z.square(), torch.tensor(0.5, dtype=DOUBLE))
+
+    z = torch.linspace(-8, 8, 40_001, dtype=DOUBLE)
+    log_joint = dist.Normal(0.0, 1.0).log_prob(z) + likelihood(z).log_prob(x[0])
+    return likelihood, x, torch.trapezoid(log_joint.exp(), z).log().expand(3)
+
+
+@pytest.mark.parametrize("build", [_pole, _flat])
+@pytest.mark.parametrize("num_data", [1, 3])
+def test_modes_that_have_no_curvature(build, num_data):
+    likelihood, x, exact = build()
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x), dtype=DOUBLE), 1.0))
+            pyro.sample("x", likelihood(z), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0.4 + 0 * x, 0.25))
+
+    report = quiet(model, guide, x[:num_data], num_particles=4000)
+    off = (report.log_evidence - exact[:num_data]).abs()
+    assert ((off < 4 * report.mc_se_log_evidence + 1e-6) | report.unreliable).all()
+
+
+def _wide(num_dims, off):
+    """As many coordinates as are wanted, the guide beside the posterior by so much."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(num_dims), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x / 2 + off, 0.5**0.5).to_event(1))
+
+    x = torch.randn(2, num_dims, generator=torch.Generator().manual_seed(0))
+    return model, guide, x, dist.Normal(0.0, 2**0.5).log_prob(x).sum(-1)
+
+
+def test_so_many_coordinates_that_no_curvature_is_looked_at():
+    *pair, x, exact = _wide(5000, 0.1)
+    report = quiet(*pair, x, num_particles=100, method="adaptive")
+    assert set(report.route) == {"encoder"} and report.unreliable.all() and (report.log_evidence < exact).all()
+    *pair, x, exact = _wide(250, 0.1)
+    report = quiet(*pair, x, num_particles=100)
+    assert set(report.route) == {"annealed"} and (report.cost > 100_000).all()
+    assert ((report.log_evidence - exact).abs() < 4 * report.mc_se_log_evidence + 1e-3).all()
+
+
+def test_with_fewer_than_25_particles_data_climb_but_nothing_vouches_for_them():
+    oracle = pv.oracles.mixture_prior(1, 2)
+    x, _ = oracle.draw(10, seed=0)
+    with pytest.warns(UntrustedEvidence, match=r"undefined for fewer than 25 particles.*raise num_particles"):
+        report = pv.evaluate(oracle.model, pv.widened(oracle.guide, 0.4), x, num_particles=10, progress=False)
+    assert set(report.route) != {"encoder"}
+    assert report.unreliable[report.num_weights < 25].all() and (report.num_weights < 25).any()

@@ -100,7 +100,7 @@ def test_a_mode_that_the_guide_meets_and_the_proposal_does_not_is_missed():
 
 
 def test_chains_from_a_poor_proposal_reach_the_posterior(latents):
-    columns = estimates.annealed(latents, posterior(0.5, 1.0), (0, 0)).columns()
+    columns = estimates.annealed(latents, estimates.path_from(latents, posterior(0.5, 1.0)), (0, 0)).columns()
     z = (columns["log_evidence"] - EXACT) / columns["mc_se_log_evidence"]
     assert abs(z.mean()) < 4 / len(z) ** 0.5 + 0.1 and (columns["num_weights"] == estimates.NUM_CHAINS).all()
 

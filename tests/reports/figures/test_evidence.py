@@ -111,7 +111,7 @@ class TestReports:
         clean, told = (pv.compare(named) for named in (healthy, doubtful))
         figure = figures.comparison(told)
         texts = {row.name: text.get_text() for row, text in zip(told.rows, figure.axes[0].texts, strict=True)}
-        assert {name for name, text in texts.items() if "k-hat bad 98%" in text} == {"1 latents"}
+        assert {name for name, text in texts.items() if "unreliable 98%" in text} == {"1 latents"}
         assert figure.get_supxlabel() == "\n".join(told.warnings()) != ""
         assert figures.comparison(clean).get_supxlabel() == ""
         assert not any("k-hat" in text.get_text() for text in figures.comparison(clean).axes[0].texts)
