@@ -23,8 +23,9 @@ from pyrovae.evidence.blocks import Block, Pair
 from pyrovae.evidence.compiled import Replay, Replayed
 from pyrovae.evidence.digits import NUM_DRAWS, Compared, check_double, compared
 from pyrovae.evidence.ladder.climb import METHODS, ROUTES, Climb, Climbed, require_climbable
-from pyrovae.evidence.ladder.estimates import PILOT, first_pilot
-from pyrovae.evidence.ladder.summed import without_discrete
+from pyrovae.evidence.ladder.estimates import PILOT
+from pyrovae.evidence.ladder.kernels import Kernels
+from pyrovae.evidence.ladder.summed import Summed, without_discrete
 from pyrovae.evidence.proposals.defensive import defended
 from pyrovae.evidence.running_sums import Moments, Tally, Totals, tally
 from pyrovae.pairs.checks.coverage import NUM_DRAWS as PRIOR_DRAWS
@@ -145,6 +146,7 @@ class Evaluation:
         self.num_rows = min(num_data, plan.rows(pair))
         self.replayed: dict[int, Replayed] = {}  # particles -> their draw, for blocks of num_rows data
         self.compared, self.coarsest = list[Compared](), -1.0  # with double; nats, of a block compared
+        self.kernels = Kernels(self.num_rows) if self.compiles else None  # of better proposals
         self.staying: str | None = None  # why all data stay at the encoder
         self.routes: Counter[str] = Counter()  # data that took each, so far
         self.alone, self.halved = True, False  # whether some rows can be run by themselves; whether memory ran out
@@ -197,9 +199,8 @@ class Evaluation:
             self.plan.check_climbable()
             latents = without_discrete(Latents.of(particles))
             require_climbable(latents)
-            seed_everything("ladder, first pilot", self.plan.seed, block.index)
             climb = Climb(self.plan.num_particles, self.plan.method, self.plan.budget or math.inf, self.plan.seed)
-            return climb.block(lambda rows: self._of_rows(latents, rows), first_pilot(latents), block.index, tell)
+            return climb.block(latents, lambda rows: self._of_rows(latents, rows), block.index, tell)
         except (InputError, RuntimeError, FloatingPointError, MemoryError) as error:  # what the guide gave is kept
             self.staying = "not enough memory for better proposals" if out_of_memory(error) else first_line(error)
             return None
@@ -208,7 +209,9 @@ class Evaluation:
         """Latents of some rows of a block: alone, unless programs demand all rows or know one by its place."""
         if self.alone and self.pair.placed is None:
             try:
-                return without_discrete(Latents.of(latents.particles.by_rows(rows)))
+                alone = without_discrete(Latents.of(latents.particles.by_rows(rows)))
+                alone.kernels = None if isinstance(alone, Summed) else self.kernels
+                return alone
             except (ValueError, RuntimeError) as error:
                 if out_of_memory(error):
                     raise

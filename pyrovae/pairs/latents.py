@@ -79,7 +79,14 @@ class Latents:
         if not self.sites:
             raise InputError("the model has no latent site: log p(x) is its log density, and there is nothing to infer")
         self.rows: Tensor | None = None  # of the data, where these are the latents of some alone
+        self.kernels: Any = None  # what replays functions of them, where an evaluation compiles
         self._guide_has_density = False  # until it was looked at
+
+    def on(self, args: Sequence[Any]) -> "Latents":
+        """The same for other data, as many of them, without another look."""
+        other = copy.copy(self)
+        other.particles, other.args = self.particles.on(args), args
+        return other
 
     def only(self, rows: Tensor) -> "Latents":
         """Those of some of the data, which the programs go on to meet among all others."""

@@ -12,7 +12,7 @@ gradient of the ELBO by mean and covariance.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.distributions import Chi2
 
 from pyrovae.evidence import estimators
+from pyrovae.evidence.ladder.kernels import by_parts
 from pyrovae.evidence.ladder.students import Students
 from pyrovae.pairs.latents import Latents
 
@@ -44,10 +45,18 @@ class Gaussian(NamedTuple):
     scale_tril: Tensor  # (n, D, D)
     dtype: torch.dtype
 
-    def moved(self, step: Tensor, values: Tensor, vectors: Tensor) -> "Gaussian":
-        """By a step (n, D), and with precision V diag(values) V', both in units of the scale."""
+    def moved(self, step: Tensor, precision: Tensor) -> "Gaussian":
+        """By a step (n, D), and with a precision (n, D, D), both in units of the scale."""
         loc = self.loc + (self.scale_tril @ step[..., None]).squeeze(-1)
-        return self._replace(loc=loc, scale_tril=_tril(self.scale_tril @ vectors / values.sqrt()[:, None]))
+        upper = torch.linalg.cholesky_ex(precision.flip(-2, -1)).L.flip(-2, -1)  # U U' = precision
+        scale_tril = torch.linalg.solve_triangular(upper.mT, self.scale_tril, upper=False, left=False)
+        return self._replace(loc=loc, scale_tril=scale_tril)
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Gaussian]") -> "Gaussian":
+        """Those of unlike data."""
+        loc, scale_tril = (torch.cat([getattr(one, name) for one in parts]) for name in ("loc", "scale_tril"))
+        return cls(loc, scale_tril, parts[0].dtype)
 
     def of(self, rows: Tensor) -> "Gaussian":
         """Those of some of the data."""
@@ -69,6 +78,12 @@ class Mixture(NamedTuple):
     @classmethod
     def alone(cls, one: Gaussian) -> "Mixture":
         return cls(one.loc.new_zeros(1, len(one.loc)), [one])
+
+    @classmethod
+    def joined(cls, mixtures: "Sequence[Mixture]") -> "Mixture":
+        """Those of unlike data, of as many components each."""
+        components = [Gaussian.joined(each) for each in zip(*(one.components for one in mixtures), strict=True)]
+        return cls(torch.cat([one.log_weight for one in mixtures], 1), components)
 
     @property
     def num_dims(self) -> int:
@@ -92,7 +107,7 @@ class Mixture(NamedTuple):
 
 def log_joint(latents: Latents, u: Tensor) -> Tensor:
     """log p(x, u) in unconstrained space, a few points at a time: (K, n, D) -> (K, n) nats, float64."""
-    return torch.cat([log_joint_at(latents, part).double() for part in u.split(latents.part_sizes(len(u)))])
+    return by_parts(log_joint_at, latents, u).double()
 
 
 def log_joint_at(latents: Latents, u: Tensor) -> Tensor:
@@ -118,8 +133,7 @@ def moments_cost(_: int) -> int:
 
 def slopes(latents: Latents, u: Tensor) -> Tensor:
     """The gradient of log p(x, u) at points, zero where it is not finite: (K, n, D), float64."""
-    parts = [_slope(latents, part) for part in u.split(latents.part_sizes(len(u), fewer=FEWER))]
-    return torch.cat(parts).double().nan_to_num(0.0, 0.0, 0.0)
+    return by_parts(_slope, latents, u, fewer=FEWER).double().nan_to_num(0.0, 0.0, 0.0)
 
 
 def _slope(latents: Latents, u: Tensor) -> Tensor:
@@ -151,11 +165,12 @@ def laplace(latents: Latents, start: Gaussian) -> Gaussian:
     for number in range(MODE_STEPS + 1):
         slope, curvature = differences(latents, found, axes, torch.ones_like(found.loc))
         values, vectors = torch.linalg.eigh(_symmetric(curvature, axes))
-        values, step = values.abs().clamp(*MODE_BOUNDS), torch.zeros_like(slope)  # uphill at a saddle too
+        precision = _of_eigen(values.abs().clamp(*MODE_BOUNDS), vectors)  # uphill at a saddle too
+        step = torch.zeros_like(slope)
         if number < MODE_STEPS:
-            step = _solved(values, vectors, slope)
+            step = _solved(precision, slope)
             step = step * _part(latents, found, step)
-        found = found.moved(step, values, vectors)
+        found = found.moved(step, precision)
     return found
 
 
@@ -184,18 +199,17 @@ def newton(latents: Latents, start: Gaussian, num_steps: int = ELBO_STEPS) -> Ga
     for _ in range(num_steps):
         frames = [_on_random_directions(latents, found) for _ in range(num_frames(num_dims))]
         slope, excess = (torch.stack(parts).mean(0) for parts in zip(*frames, strict=True))
-        values, vectors = torch.linalg.eigh(identity + ELBO_RATE * excess)
-        values = values.clamp(*ELBO_BOUNDS)
-        step = _solved(values, vectors, slope)
+        precision = _bounded(identity + ELBO_RATE * excess, *ELBO_BOUNDS)
+        step = _solved(precision, slope)
         step = ELBO_RATE * step * (LONGEST / step.norm(dim=-1, keepdim=True).clamp_min(LONGEST))
-        found = found.moved(step, values, vectors)
+        found = found.moved(step, precision)
     return found
 
 
 def _on_random_directions(latents: Latents, found: Gaussian) -> tuple[Tensor, Tensor]:
     """Slope, and by how much minus the curvature exceeds one, in units of the scale: (n, D) and (n, D, D)."""
     num_dims = found.loc.shape[1]
-    directions = torch.linalg.qr(torch.randn_like(found.scale_tril)[..., : num_directions(num_dims)]).Q
+    directions = torch.linalg.qr(torch.randn_like(found.scale_tril[..., : num_directions(num_dims)])).Q
     lengths = Chi2(found.loc.new_tensor(num_dims)).sample(directions.shape[::2]).sqrt()
     slope, curvature = differences(latents, found, directions, lengths)
     return slope, _symmetric(curvature - directions, directions)
@@ -237,9 +251,26 @@ def _symmetric(columns: Tensor, directions: Tensor) -> Tensor:
     return across + across.mT - directions @ ((within + within.mT) / 2) @ directions.mT
 
 
-def _solved(values: Tensor, vectors: Tensor, slope: Tensor) -> Tensor:
-    """Newton's step (V diag(values) V')^-1 g: (n, D)."""
-    return (vectors @ ((vectors.mT @ slope[..., None]) / values[..., None])).squeeze(-1)
+def _solved(precision: Tensor, slope: Tensor) -> Tensor:
+    """Newton's step P^-1 g: (n, D, D), (n, D) -> (n, D)."""
+    return torch.linalg.solve_ex(precision, slope[..., None]).result.squeeze(-1)
+
+
+def _bounded(matrix: Tensor, low: float, high: float) -> Tensor:
+    """Symmetric matrices (n, D, D), their eigenvalues brought within bounds; those that are need no look at them."""
+    identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+    inside = [torch.linalg.cholesky_ex(part).info == 0 for part in (matrix - low * identity, high * identity - matrix)]
+    outside = ~(inside[0] & inside[1]) & matrix.isfinite().flatten(1).all(-1)
+    if outside.any():
+        values, vectors = torch.linalg.eigh(matrix[outside])
+        matrix = matrix.clone()
+        matrix[outside] = _of_eigen(values.clamp(low, high), vectors)
+    return matrix
+
+
+def _of_eigen(values: Tensor, vectors: Tensor) -> Tensor:
+    """V diag(values) V': (n, D, D)."""
+    return vectors * values[:, None] @ vectors.mT
 
 
 def _tril(half: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ lower bound of log p(x) in expectation.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,8 +17,8 @@ from torch import Tensor
 from pyrovae.base.random import seed_everything
 from pyrovae.evidence.annealing.paths import from_guide
 from pyrovae.evidence.ladder.adaptation import Mixture, started
-from pyrovae.evidence.ladder.estimates import ANNEALING, PILOT, Pilot, annealed, by_proposal, path_from, pilot
-from pyrovae.evidence.ladder.points import scored
+from pyrovae.evidence.ladder.estimates import ANNEALING, PILOT, annealed, by_proposal, first_pilot, path_from, pilot
+from pyrovae.evidence.ladder.points import Points, scored
 from pyrovae.evidence.ladder.rungs import MOST_COORDINATES, RUNGS, STRICT, Proposal, Rung
 from pyrovae.evidence.ladder.summed import Summed
 from pyrovae.pairs.latents import Latents
@@ -42,7 +42,7 @@ class Climbed(NamedTuple):
     rows: Tensor  # (m,), of the block
     columns: dict[str, Tensor]
     route: str
-    cost: int  # decoder passes for each
+    cost: Tensor  # (m,), decoder passes
 
 
 @dataclass(frozen=True)
@@ -67,26 +67,36 @@ class Climb:
         return ROUTES[: METHODS[self.method] + 1]
 
     def block(
-        self, latents_of: Callable[[Tensor], Latents], first: Pilot, index: int, tell: Tell = lambda route, num: None
+        self,
+        latents: Latents,
+        latents_of: Callable[[Tensor], Latents],
+        index: int,
+        tell: Tell = lambda route, num_data: None,
     ) -> list[Climbed]:
-        """Refines what the encoder gives for those data where the k-hat of its pilot, (n,), is high or undefined.
+        """Refines what the encoder gives for those data where the k-hat of its pilot is high or undefined.
 
         Args:
-            latents_of: what gives the latents of some rows of the block.
-            first: the encoder's pilot.
+            latents: of a block of data.
+            latents_of: what gives the latents of some of its rows.
             index: of the block.
             tell: is told by which route how many data are done.
         """
+        seed_everything("ladder, first pilot", self.seed, index)
+        first, by_guide = first_pilot(latents)
         bad = first.reached & (~first.good(STRICT) | (self.method == "annealed"))
         if not bad.any():
             return []
         rows = bad.nonzero().flatten()
-        if not (whole := latents_of(rows)).sites:
+        if not (some := latents_of(rows)).sites:
             tell("summed", len(rows))
-            return [_summed(whole, rows, self.num_particles + PILOT)]
-        if whole.num_dims > MOST_COORDINATES:
-            return self._from_guide(whole, rows, index, tell)
-        return _Climbing(self, latents_of, rows, first.pareto_k[bad], (self.seed, index), tell).climbed()
+            return [_summed(some, rows, self.num_particles + PILOT)]
+        if some.num_dims > MOST_COORDINATES:
+            return self._from_guide(some, rows, index, tell)
+        seed_everything("ladder, encoder", self.seed, index)
+        num_pilot = PILOT if by_guide else 2 * PILOT
+        by_guide = by_guide.of(rows) if by_guide else scored(some, PILOT)
+        start = _Start(rows, first.pareto_k[rows], by_guide, self.num_particles + num_pilot)
+        return _Climbing(self, latents_of, some, start, (self.seed, index), tell).climbed()
 
     def _from_guide(self, latents: Latents, rows: Tensor, index: int, tell: Tell) -> list[Climbed]:
         """Chains that start at the guide, where no proposal is sought, as curvature is worth no gradients."""
@@ -95,7 +105,7 @@ class Climb:
             return []
         columns = annealed(latents, from_guide(latents), (self.seed, index)).columns()
         tell("annealed", len(rows))
-        return [Climbed(rows, columns, "annealed", cost)]
+        return [Climbed(rows, columns, "annealed", torch.full_like(columns["ess"], cost))]
 
 
 def _summed(latents: Latents, rows: Tensor, cost: int) -> Climbed:
@@ -106,20 +116,42 @@ def _summed(latents: Latents, rows: Tensor, cost: int) -> Climbed:
     columns = dict.fromkeys(("log_evidence", "log_evidence_jackknife", "log_evidence_psis"), log_evidence)
     columns |= {"mc_se_log_evidence": nothing, "skewness_log_evidence": nothing, "pareto_k": exact}
     columns |= dict.fromkeys(("ess", "num_weights"), nothing + latents.num_values)
-    return Climbed(rows, columns, "summed", cost + latents.num_values)
+    return Climbed(rows, columns, "summed", nothing + cost + latents.num_values)
+
+
+class _Start(NamedTuple):
+    """What is known of rows that are to climb: the guide's pilot, and what was spent on each."""
+
+    rows: Tensor
+    pareto_k: Tensor
+    by_guide: Points
+    cost: int
 
 
 class _Held(NamedTuple):
-    """A proposal for some rows, and the k-hat of its pilot for each."""
+    """A proposal for some rows, the k-hat of its pilot for each, and what each has cost once it is taken."""
 
     rows: Tensor
     pareto_k: Tensor
     proposal: Proposal
     route: str
+    cost: Tensor | None = None
 
     def at(self, rows: Tensor) -> "_Held":
         places = torch.searchsorted(self.rows, rows)
         return _Held(rows, self.pareto_k[places], self.proposal.of(places), self.route)
+
+    @property
+    def kind(self) -> tuple[str, bool, int]:
+        """What must be one for draws to be made together."""
+        return self.route, self.proposal.exact, len(self.proposal.mixture.components)
+
+
+def _together(held: Sequence[_Held]) -> _Held:
+    """Proposals of one kind for unlike rows."""
+    rows, pareto_k, cost = (torch.cat([getattr(o, name) for o in held]) for name in ("rows", "pareto_k", "cost"))
+    mixture = Mixture.joined([one.proposal.mixture for one in held])
+    return _Held(rows, pareto_k, held[0].proposal._replace(mixture=mixture), held[0].route, cost)
 
 
 class _Climbing:
@@ -129,33 +161,36 @@ class _Climbing:
         self,
         plan: Climb,
         latents_of: Callable[[Tensor], Latents],
-        rows: Tensor,
-        pareto_k: Tensor,
+        latents: Latents,
+        start: _Start,
         key: tuple[int, int],
         tell: Tell,
     ) -> None:
         self.plan, self.latents_of, self.key, self.tell = plan, latents_of, key, tell
-        self.rows, self.of_encoder, self.latents = rows, pareto_k, latents_of(rows)
-        seed_everything("ladder, encoder", *key)
-        self.by_guide = scored(self.latents, PILOT)
+        self.rows, self.of_encoder, self.by_guide, self.cost = start  # the cost of each datum, so far
+        self.latents = latents
         self.near = Mixture.alone(started(self.by_guide.u, self.by_guide.log_joint))
-        self.cost = 2 * PILOT + plan.num_particles  # of each datum, so far
-        self.held, self.found = list[_Held](), list[Climbed]()
+        self.held, self.taken = list[_Held](), list[_Held]()
 
     def climbed(self) -> list[Climbed]:
         """The rows that found a better proposal, be it good or not."""
         for number, rung in enumerate(RUNGS):
             if rung.route in self.plan.routes and len(self.rows) and self._worth(rung):
                 self._try(rung, number)
+        found, best = list[Climbed](), self._best()
         if "annealed" in self.plan.routes and self._affords(ANNEALING):
-            for held in self._best():
-                latents, key = self.latents_of(held.rows), (*self.key, len(self.found))
-                estimate = annealed(latents, path_from(latents, held.proposal), key)
-                self._add(Climbed(held.rows, estimate.columns(), "annealed", self.cost + ANNEALING))
-        else:
-            for held in self._best():
-                self._take(held)
-        return self.found
+            found, best = [self._annealed(held, number) for number, held in enumerate(best)], []
+        for held in best:
+            self._take(held)
+        kinds = {held.kind: [one for one in self.taken if one.kind == held.kind] for held in self.taken}
+        return found + [self._drawn(_together(alike), number) for number, alike in enumerate(kinds.values())]
+
+    def _annealed(self, held: _Held, number: int) -> Climbed:
+        latents = self.latents_of(held.rows)
+        estimate = annealed(latents, path_from(latents, held.proposal), (*self.key, number))
+        self.tell("annealed", len(held.rows))
+        cost = torch.full_like(held.pareto_k, self.cost + ANNEALING)
+        return Climbed(held.rows, estimate.columns(), "annealed", cost)
 
     def _worth(self, rung: Rung) -> bool:
         num_dims = self.latents.num_dims
@@ -183,14 +218,16 @@ class _Climbing:
         self._keep(~good)
 
     def _take(self, held: _Held) -> None:
-        """Fresh draws of a frozen proposal."""
-        seed_everything("ladder, draws", *self.key, len(self.found))
-        estimate = by_proposal(self.latents_of(held.rows), held.proposal, self.plan.num_particles)
-        self._add(Climbed(held.rows, estimate.columns(), held.route, self.cost + self.plan.num_particles))
+        cost = torch.full_like(held.pareto_k, self.cost + self.plan.num_particles)
+        self.taken.append(held._replace(cost=cost))
+        self.tell(held.route, len(held.rows))
 
-    def _add(self, climbed: Climbed) -> None:
-        self.found.append(climbed)
-        self.tell(climbed.route, len(climbed.rows))
+    def _drawn(self, held: _Held, number: int) -> Climbed:
+        """Fresh draws of a frozen proposal."""
+        seed_everything("ladder, draws", *self.key, number)
+        estimate = by_proposal(self.latents_of(held.rows), held.proposal, self.plan.num_particles)
+        assert held.cost is not None
+        return Climbed(held.rows, estimate.columns(), held.route, held.cost)
 
     def _keep(self, left: Tensor) -> None:
         if left.all():

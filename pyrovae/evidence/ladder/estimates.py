@@ -105,13 +105,18 @@ class Pilot(NamedTuple):
         return self.exact | (self.pareto_k <= bar.pareto_k) & (self.ess >= bar.ess)
 
 
-def first_pilot(latents: Latents) -> Pilot:
-    """Draws of the guide by itself."""
-    parts = [sum_by_role(latents.particles.log_terms(size)) for size in latents.part_sizes(PILOT)]
-    log_weight = torch.cat([part.log_weight for part in parts])
-    resolution = torch.stack([part.resolution for part in parts]).amax(0)
+def first_pilot(latents: Latents) -> tuple[Pilot, Points | None]:
+    """Draws of the guide by itself, and their points; none where the guide draws classes that are summed out here."""
     if latents.particles.structure.has_discrete:
-        resolution = torch.full_like(resolution, math.nan)  # draws may all be equal, and so their weights
+        parts = [sum_by_role(latents.particles.log_terms(size)) for size in latents.part_sizes(PILOT)]
+        log_weight = torch.cat([part.log_weight for part in parts])
+        return _of_guide(log_weight, torch.full_like(log_weight[0], math.nan)), None  # draws may all be equal
+    points = scored(latents, PILOT)
+    log_weight = torch.where(points.log_joint == -math.inf, -math.inf, points.log_joint - points.log_guide)
+    return _of_guide(log_weight, points.resolution), points
+
+
+def _of_guide(log_weight: Tensor, resolution: Tensor) -> Pilot:
     pareto_k = estimators.pareto_k(log_weight, resolution).nan_to_num(math.inf, neginf=-math.inf)
     return Pilot(pareto_k, estimators.ess(log_weight) / PILOT, pareto_k == -math.inf, (log_weight > -math.inf).any(0))
 

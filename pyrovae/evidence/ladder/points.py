@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyrovae.pairs.latents import Latents
+from pyrovae.evidence.ladder.kernels import by_parts
+from pyrovae.pairs.latents import Joint, Latents
 from pyrovae.pairs.terms import LogTerms
 
 
@@ -31,23 +32,31 @@ class Points(NamedTuple):
 
 def scored(latents: Latents, u: Tensor | int) -> Points:
     """Points (K, n, D), or K draws of the guide, and their densities; not all at once."""
-    sizes = latents.part_sizes(u if isinstance(u, int) else len(u))
-    return joined([_scored(latents, part) for part in (sizes if isinstance(u, int) else u.split(sizes))])
+    if not isinstance(u, int):
+        return _points(u, by_parts(_densities, latents, u))
+    parts = [latents.moved(latents.draw(size)) for size in latents.part_sizes(u)]
+    tables = [_of_joint(latents, joint) for _, joint in parts]
+    return _points(torch.cat([u for u, _ in parts]), torch.cat(tables))
+
+
+def _densities(latents: Latents, u: Tensor) -> Tensor:
+    """log p(x | u), log p(u) and log q(u | x) at points (K, n, D): (K, n, 3)."""
+    return _of_joint(latents, latents.log_joint_unconstrained(u))
+
+
+def _of_joint(latents: Latents, joint: Joint) -> Tensor:
+    log_guide = latents.log_guide(joint.values) + joint.log_jacobian
+    return torch.stack([joint.log_likelihood, joint.log_prior + joint.log_jacobian, log_guide], -1)
+
+
+def _points(u: Tensor, densities: Tensor) -> Points:
+    log_likelihood, log_prior, log_guide = densities.unbind(-1)
+    log_joint = torch.where(log_prior == -math.inf, -math.inf, log_likelihood + log_prior).double()
+    terms = LogTerms(log_likelihood.to(u.dtype), log_prior.to(u.dtype), log_guide.to(u.dtype))
+    return Points(u, log_joint, log_prior.double(), log_guide.double(), terms.resolution)
 
 
 def joined(parts: Sequence[Points]) -> Points:
     """All points of several sets."""
     *columns, resolution = zip(*parts, strict=True)
     return Points._make([*map(torch.cat, columns), torch.stack(resolution).amax(0)])
-
-
-def _scored(latents: Latents, u: Tensor | int) -> Points:
-    if isinstance(u, int):
-        u, joint = latents.moved(latents.draw(u))
-    else:
-        joint = latents.log_joint_unconstrained(u)
-    log_guide, log_prior = latents.log_guide(joint.values) + joint.log_jacobian, joint.log_prior + joint.log_jacobian
-    terms = LogTerms(joint.log_likelihood.to(u.dtype), log_prior.to(u.dtype), log_guide.to(u.dtype))
-    log_joint = (joint.log_likelihood + log_prior).double()
-    log_joint = torch.where(log_prior == -math.inf, -math.inf, log_joint)
-    return Points(u, log_joint, log_prior.double(), log_guide.double(), terms.resolution)

@@ -14,6 +14,8 @@ from torch.distributions import Categorical, Chi2
 from pyrovae.evidence.proposals.local import Local, Points
 from pyrovae.pairs.latents import Joint
 
+AT_ONCE = 50  # points of each datum that are looked at: what is larger leaves the processor's cache
+
 
 class Students(Local):
     """C components for each of n data with D coordinates; parameters are float64, draws of a dtype.
@@ -40,16 +42,18 @@ class Students(Local):
         return self._draw(Categorical(logits=self.log_weight.T).sample((num_particles,)))
 
     def _draw(self, component: Tensor) -> Tensor:
-        """One draw from each of the components (K, n): (K, n, D)."""
-        data, num_dims = torch.arange(self.loc.shape[1]), self.loc.shape[-1]
-        noise = torch.randn(*component.shape, num_dims, dtype=torch.float64)
+        """One draw from each of the components (K, n), a few at a time: (K, n, D)."""
+        return torch.cat([self._draw_at_once(part) for part in component.split(AT_ONCE)])
+
+    def _draw_at_once(self, component: Tensor) -> Tensor:
+        noise = torch.randn(*component.shape, self.loc.shape[-1], dtype=self.dtype).double()
         if self.df < math.inf:
             squares = Chi2(self.loc.new_tensor(self.df)).sample(component.shape)
             noise = noise * (self.df / squares).sqrt()[..., None]
         if len(self.loc) == 1:
-            moved = torch.einsum("nij,knj->kni", self.scale_tril[0], noise)
-        else:
-            moved = (self.scale_tril[component, data] @ noise[..., None]).squeeze(-1)
+            return (self.loc[0] + torch.einsum("nij,knj->kni", self.scale_tril[0], noise)).to(self.dtype)
+        data = torch.arange(self.loc.shape[1])
+        moved = (self.scale_tril[component, data] @ noise[..., None]).squeeze(-1)
         return (self.loc[component, data] + moved).to(self.dtype)
 
     def log_prob(self, points: Points, joint: Joint | None = None) -> Tensor:
@@ -58,19 +62,23 @@ class Students(Local):
 
     def log_prob_of_each(self, points: Tensor) -> Tensor:
         """What each component adds to the density: (K, n, D) -> (C, K, n) nats."""
-        points = points.double()
         return torch.stack([self._log_prob(points, c) + self.log_weight[c] for c in range(len(self.loc))])
 
     def _log_prob(self, points: Tensor, component: int) -> Tensor:
         tril, num_dims = self.scale_tril[component], points.shape[-1]
-        away = (points - self.loc[component]).movedim(0, -1)  # (n, D, K)
-        square = torch.linalg.solve_triangular(tril, away, upper=False).square().sum(-2).T
+        identity = torch.eye(num_dims, dtype=tril.dtype, device=tril.device).expand_as(tril)
+        whitening = torch.linalg.solve_triangular(tril, identity, upper=False)
+        square = torch.cat([self._square(part, whitening, component) for part in points.split(AT_ONCE)])
         log_det = tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         if self.df == math.inf:
             return -square / 2 - num_dims / 2 * math.log(2 * math.pi) - log_det
         half = (self.df + num_dims) / 2
         constant = math.lgamma(half) - math.lgamma(self.df / 2) - num_dims / 2 * math.log(self.df * math.pi)
         return constant - log_det - half * torch.log1p(square / self.df)
+
+    def _square(self, points: Tensor, whitening: Tensor, component: int) -> Tensor:
+        away = points.double() - self.loc[component]
+        return torch.einsum("nij,knj->kni", whitening, away).square().sum(-1)
 
     def of(self, rows: Tensor) -> "Students":
         """Those of some of the data."""
