@@ -36,6 +36,8 @@ SETTINGS = {
     "network": Setting("mlp", "{names} [{default}]"),
     "latent": Setting(None, "dimensions of z [{of_data}]", {"type": int}),
     "hidden": Setting(None, "widths of the hidden layers of the encoder [{of_data}]", {"type": int, "nargs": "*"}),
+    "from": Setting(None, "begin with the weights of this run, and with its settings", {"metavar": "RUN"}),
+    "only": Setting(None, "guide: train the guide for the model as it is, that of --from"),
     "objective": Setting("elbo", "{names} [{default}]"),
     "epochs": Setting(None, "passes over the training data [{of_data}]", {"type": int}),
     "batch_size": Setting(None, "data in a step [{of_data}]", {"type": int}),
@@ -49,6 +51,7 @@ SETTINGS = {
     "seed": Setting(0, "of weights, order and noise [{default}]", {"type": int}),
 }
 OF_THE_VAE = ("prior", "likelihood", "guide", "network", "latent", "hidden")  # which a user's own file replaces
+OF_THE_RUN = ("data", "binarization", "divisor", "labels", *OF_THE_VAE)  # which a fit that begins with it takes over
 COMPILE: dict[str, bool | str] = {"auto": "auto", "yes": True, "no": False}
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda fraction: 1.0,
@@ -64,6 +67,7 @@ def fit(p: ArgumentParser) -> Action:
       pyrovae fit --data mnist --prior mixture --epochs 50 --out runs/mnist
       pyrovae fit my_programs.py --data digits --epochs 20 --out runs/mine
       pyrovae fit --resume --out runs/mnist
+      pyrovae fit --from runs/mnist --only guide --objective half-asleep --out runs/mnist-refit
     The step is compiled on CUDA, and on the CPU from 6,000 steps on: 5 to 20 seconds once, one or two afterwards.
     """
     p.add_argument("program", nargs="?", metavar="FILE.py", help="defines model and guide, or build() returning them")
@@ -109,7 +113,9 @@ def training(record: Mapping[str, Any]) -> dict[str, Any]:
     from pyrovae.training.optimizers import adam
 
     record = _filled(record)
-    same = {name: record[name] for name in ("kl_warmup", "epochs", "batch_size", "patience", "precision", "seed")}
+    same = {
+        name: record[name] for name in ("only", "kl_warmup", "epochs", "batch_size", "patience", "precision", "seed")
+    }
     objective, schedule = CHOICES["objective"][record["objective"]](), SCHEDULES[record["schedule"]]
     return {"objective": objective, "optimizer": adam(record["lr"]), "schedule": schedule, **same}
 
@@ -125,6 +131,9 @@ def _fit(given: Namespace) -> int:
     record = _record_to_fit(given)
     dataset = loading.dataset_of(record, given.data_dir)
     model, guide, record = loading.pair_of(record, dataset, given.program)
+    if record["from"] and not given.resume:
+        begun = pv.runs.load(record["from"], model, guide)
+        model, guide = begun.model, begun.guide
     fitted = pv.fit(
         model,
         guide,
@@ -150,6 +159,10 @@ def _record_to_fit(given: Namespace) -> dict[str, Any]:
     if not storage.holds_run(given.out):
         if given.resume:
             raise InputError(f"{given.out}: holds no run to resume; leave --resume out to begin one")
+        if settings["from"]:
+            return _record_from(settings, given.program)
+        if settings["only"] and not given.program:
+            raise InputError("--only guide takes a model that was fitted: give its run, --from RUN")
         used = [name for name in OF_THE_VAE if settings[name] is not None]
         if given.program and used:
             raise InputError(f"--{used[0]} is of the built-in VAE; {given.program} says it by itself")
@@ -162,6 +175,20 @@ def _record_to_fit(given: Namespace) -> dict[str, Any]:
         if value is not None and value != stored[name] and name != "epochs":
             raise InputError(f"{given.out}: was begun with --{name.replace('_', '-')} {stored[name]}, not {value}")
     return stored if given.epochs is None else {**stored, "epochs": given.epochs}
+
+
+def _record_from(settings: Mapping[str, Any], program: str | None) -> dict[str, Any]:
+    """The record of a run that begins with the weights of another: its settings, but for what is given."""
+    from pyrovae.apps.loading import check_program
+
+    run = settings["from"]
+    stored = _filled(pv.runs.recorded(run))
+    check_program(run, stored, program)
+    given = {name: value for name, value in settings.items() if value is not None}
+    for name in OF_THE_RUN:
+        if name in given and given[name] != stored[name]:
+            raise InputError(f"{run}: was fitted with --{name} {stored[name]}, as is what begins with it: leave it out")
+    return record(**{**stored, "kl_warmup": 0.0, **given})
 
 
 def _tell(fitted: Any, run: str, program: str | None) -> int:

@@ -239,7 +239,10 @@ def gaps(
 
     Returns:
         The :class:`Gaps`. Nothing else changes: parameters and their gradients, random state and modes are kept. The
-        same on training and on test data tells how each gap generalises.
+        same on training and on test data tells how each gap generalises. What a refit of the encoder takes of the
+        amortization gap is the difference of two: ``gaps`` of the pair, then
+        ``fit(model, guide, data, valid=held_out, only="guide", objective=HalfAsleep(), patience=100, epochs=2000)``,
+        then ``gaps`` again; the model is the same, and so are log p(x) and L[q*].
 
     Raises:
         Interrupted: after Ctrl-C, with the record of the blocks that were done as ``partial``.

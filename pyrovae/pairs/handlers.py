@@ -25,7 +25,7 @@ from pyrovae.pairs.supports import (
     support_of,
     to_support,
 )
-from pyrovae.pairs.traces import MOVED, Program
+from pyrovae.pairs.traces import GIVEN, MOVED, Program
 
 
 class _Tempered(Messenger):
@@ -83,6 +83,7 @@ class _Scorable(Messenger):
             self.fillers[name] = _inside(support, value)
         filler = self.fillers[name]
         harmless = a_value(base, value) if filler is None else torch.full_like(value, filler)
+        msg["infer"] = {**(msg["infer"] or {}), GIVEN: value}
         msg["value"] = torch.where(counts, value, value.nan_to_num() if harmless is None else harmless)
 
 

@@ -82,17 +82,23 @@ class Latents:
         self.kernels: Any = None  # what replays functions of them, where an evaluation compiles
         self._guide_has_density = False  # until it was looked at
 
-    def on(self, args: Sequence[Any]) -> "Latents":
-        """The same for other data, as many of them, without another look."""
-        other = copy.copy(self)
-        other.particles, other.args = self.particles.on(args), args
-        return other
-
     def only(self, rows: Tensor) -> "Latents":
         """Those of some of the data, which the programs go on to meet among all others."""
         other = copy.copy(self)
         other.rows = rows if self.rows is None else self.rows[rows]
         other.num_data = len(rows)
+        return other
+
+    def on(self, args: Sequence[Any]) -> "Latents":
+        """Those of other data, as many of them, without another look."""
+        other = copy.copy(self)
+        other.args, other.particles = args, self.particles.on(args)
+        return other
+
+    def by(self, strategy: str) -> "Latents":
+        """The same by another strategy."""
+        other = copy.copy(self)
+        other.particles = self.particles.by(strategy)
         return other
 
     # ---------------------------------------------------------------------------------------- as the programs draw them

@@ -210,12 +210,12 @@ class Particles:
         """The densities of K draws from the guide, (K, N) for each site."""
         return STRATEGIES[self.strategy](self, num_particles)
 
-    def traces(self, num_particles: int) -> list[TracePair]:
+    def traces(self, num_particles: int, run: Callable[..., TracePair] = plain_traces) -> list[TracePair]:
         """Runs of the pair: K of one particle where they are looped, else one of all K."""
         if self.strategy == "looped":
-            return [self._again() for _ in range(num_particles)]
+            return [run(self.model, self.guide, self.args) for _ in range(num_particles)]
         model, guide = (self._widened(program, num_particles) for program in (self.model, self.guide))
-        return [plain_traces(model, guide, self._tiled(num_particles))]
+        return [run(model, guide, self._tiled(num_particles))]
 
     def read(self, runs: Sequence[TracePair], num_particles: int) -> SiteTerms:
         """The densities of all of K particles, (K, N) for each site, in runs that :meth:`traces` made."""

@@ -1,7 +1,7 @@
 """Data simulated from a model with the latents that made them: (z, x) ~ p(z) p(x|z), x in the place of the observed.
 
-Whatever is asked of the truth behind data (calibration, bounds from above) starts here. Programs take their data as
-arguments, so the drawn x is written back into them: probes of 0 and 1 show which entry is seen where.
+Whatever is asked of the truth behind data (calibration, bounds from above, training on it) starts here. Programs take
+their data as arguments, so the drawn x is written back into them: probes of 0 and 1 show which entry is seen where.
 """
 
 from collections.abc import Sequence
@@ -19,12 +19,27 @@ from pyrovae.pairs.checks.parameters import check_parameters
 from pyrovae.pairs.checks.runs import CHANGES
 from pyrovae.pairs.handlers import scorable, unconditioned
 from pyrovae.pairs.supports import cut_off, scored
-from pyrovae.pairs.traces import Program, site_log_prob, sites_of
+from pyrovae.pairs.traces import GIVEN, Program, each_batched, site_log_prob, sites_of
 
 _COMPUTED = (
     "site '{name}' observes something computed from the arguments: data simulated from the model cannot be handed back "
     "to the programs. Give what '{name}' observes as an argument of its own"
 )
+
+
+_MOVES = (
+    "site '{name}': which entries of the arguments it observes depends on what is in them, so data cannot be simulated "
+    "in each step of a fit. Let '{name}' observe an argument, or a part of one at the same place for every datum"
+)
+
+
+class Place(NamedTuple):
+    """Where a site's value stands in the arguments: entry ``entries[i]`` of one is entry ``shown[i]`` of the value."""
+
+    argument: int
+    entries: Tensor
+    shown: Tensor
+    layout: Tensor  # the same, in the shape of the value: -1 for what is not shown
 
 
 class Simulated(NamedTuple):
@@ -49,30 +64,69 @@ def simulate(model: Program, template: Sequence[Any], rows: slice) -> Simulated:
             a distribution of the model depends on the data.
     """
     args = [_repeated(arg, rows) for arg in template]
+    return _simulated_and_places(model, args)[0]
+
+
+class Simulator:
+    """Simulates again and again from a model, given other covariates each time, and looks at no value of a tensor.
+
+    A graph can hold a draw: where the observed stands was found once, as the model was shown to be one that
+    :func:`simulate` takes. The arguments of a draw are as many rows as those of the look.
+
+    Raises:
+        InputError: as :func:`simulate`; and naming the site, if what it observes of the arguments depends on them.
+    """
+
+    def __init__(self, model: Program, args: Sequence[Any]) -> None:
+        self.model = model
+        with pyro.validation_enabled(False):
+            _, self.places = _simulated_and_places(model, list(args))
+            turned = each_batched(args, lambda arg: arg.roll(1, 0))
+            for name, place in _seen_by(model, turned, list(self.places)).items():
+                if place.argument != self.places[name].argument or not torch.equal(
+                    place.layout, self.places[name].layout
+                ):
+                    raise InputError(_MOVES.format(name=name))
+
+    def draw(self, args: Sequence[Any]) -> Simulated:
+        """Latents and data; without gradients."""
+        with torch.no_grad():
+            found = sites_of(unconditioned(self.model), *args, role="model")
+            return _put(args, found, self.places)
+
+
+def _simulated_and_places(model: Program, args: Sequence[Any]) -> tuple[Simulated, dict[str, Place]]:
     found = sites_of(unconditioned(model), *args, role="model")
     check_parameters("model", found)
     observed = [name for name, site in found.items() if site["infer"].get("was_observed")]
-    latents = {name: site["value"] for name, site in found.items() if name not in observed}
     for name in observed:
         if isinstance(found[name]["fn"], dist.Unit):
             raise InputError(f"site '{name}' is a factor: a model with factors cannot be simulated from")
     with preserve_rng_state(), pyro.validation_enabled(False):  # missing entries and numbers are no data to validate
-        for name, (number, index) in _seen_by(model, args, observed).items():
-            args[number] = _written(name, args[number], index, found[name])
-        _check_data_independence(scorable(model), args, found, latents)
-    return Simulated(tuple(args), latents)
+        places = _seen_by(model, args, observed)
+        simulated = _put(args, found, places)
+        for name, place in places.items():
+            _check_shown(name, simulated.args[place.argument], place.layout, found[name])
+        _check_data_independence(scorable(model), simulated.args, found, simulated.latents)
+    return simulated, places
 
 
-def _written(name: str, arg: Tensor, index: Tensor, site: Any) -> Tensor:
-    """An argument with a site's draws at the entries that the site shows; what is missing stays missing."""
-    value, written, shown = site["value"], arg.clone().flatten(), index >= 0
-    value = value.expand(index.shape)
-    written[index[shown]] = value[shown].to(written)
-    written = torch.where(arg.isnan(), arg, written.reshape(arg.shape))
-    kept = written.flatten()[index.clamp(min=0)].to(value)
-    if bool((scored(site, value, 0) & ((kept != value) & ~kept.isnan() | ~shown)).any()):
+def _put(args: Sequence[Any], found: dict[str, Any], places: dict[str, Place]) -> Simulated:
+    """The arguments with draws of the observed sites at the entries that these show; what is missing stays missing."""
+    args = list(args)
+    for name, (number, entries, shown, layout) in places.items():
+        value, arg = found[name]["value"].expand(layout.shape).flatten(), args[number]
+        written = arg.flatten().index_copy(0, entries, value.index_select(0, shown).to(arg.dtype))
+        args[number] = torch.where(arg.isnan(), arg, written.reshape(arg.shape))
+    return Simulated(tuple(args), {name: site["value"] for name, site in found.items() if name not in places})
+
+
+def _check_shown(name: str, arg: Tensor, index: Tensor, site: Any) -> None:
+    """Demands that a site will see in an argument what was drawn there, wherever that counts."""
+    value = site["value"].expand(index.shape)
+    kept = arg.flatten()[index.clamp(min=0)].to(value)
+    if bool((scored(site, value, 0) & ((kept != value) & ~kept.isnan() | (index < 0))).any()):
         raise InputError(_COMPUTED.format(name=name))
-    return written
 
 
 def _check_data_independence(
@@ -109,19 +163,24 @@ def _same_distribution(site: Any, other: Any) -> bool:
     return torch.allclose(first, second, rtol=tolerance, atol=10 * tolerance, equal_nan=True)
 
 
-def _seen_by(model: Program, args: Sequence[Any], names: Sequence[str]) -> dict[str, tuple[int, Tensor]]:
-    """For each observed site: which argument it shows, and which entry stands at each place of its value (-1: none)."""
-    found: dict[str, tuple[int, Tensor]] = {}
+def _seen_by(model: Program, args: Sequence[Any], names: Sequence[str]) -> dict[str, Place]:
+    """For each observed site: which argument it shows, and where."""
+    found: dict[str, Place] = {}
     values = _values_at(model, args, names).values()
     numbers = [number for number, arg in enumerate(args) if isinstance(arg, Tensor)]
     for number in sorted(numbers, key=lambda number: not any(_is_like(args[number], value) for value in values)):
         if len(found) < len(names):
             shown = _entries_of(model, args, number, [name for name in names if name not in found])
-            found |= {name: (number, index) for name, index in shown.items()}
+            found |= {name: _place(number, index) for name, index in shown.items()}
     for name in names:
         if name not in found:
             raise InputError(_COMPUTED.format(name=name))
     return found
+
+
+def _place(number: int, index: Tensor) -> Place:
+    shown = (index.flatten() >= 0).nonzero().flatten()
+    return Place(number, index.flatten()[shown], shown, index)
 
 
 def _is_like(arg: Tensor, value: Tensor) -> bool:
@@ -155,8 +214,9 @@ def _values_at(model: Program, args: Sequence[Any], names: Sequence[str]) -> dic
         found = sites_of(model, *args)
     except (RuntimeError, ValueError, IndexError, KeyError):
         return {}  # 0 and 1 cannot stand in this argument: then it is no observation
-    seen = {name: found[name]["value"] for name in names if name in found and found[name]["is_observed"]}
-    return {name: value for name, value in seen.items() if isinstance(value, Tensor)}
+    seen = {name: found[name] for name in names if name in found and found[name]["is_observed"]}
+    values = {name: (site["infer"] or {}).get(GIVEN, site["value"]) for name, site in seen.items()}
+    return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
 
 def _repeated(arg: Any, rows: slice) -> Any:

@@ -27,6 +27,7 @@ PER_DATUM = (
     "Each argument is cut into blocks of rows, so the first dimension of each must be the datum; what belongs to all "
     "data (a table, a matrix) is no argument: let the programs hold it"
 )
+GIVEN = "_given"  # in a site's ``infer``: what the model observes there, where a harmless value stands for it
 MOVED = "_moved"  # in a site's ``infer``: an auxiliary draw that stands in the density of a latent
 
 
@@ -81,6 +82,16 @@ def plain_traces(model: Program, guide: Program, args: Sequence[Any]) -> TracePa
     """
     of_guide = traced("guide", guide, guide, args)
     return TracePair(traced("model", model, poutine.replay(model, trace=of_guide), args), of_guide)
+
+
+def traces_apart(model: Program, guide: Program, args: Sequence[Any]) -> TracePair:
+    """Runs the guide, and the model on copies of what it drew: no gradient goes from the one to the other."""
+    of_guide = traced("guide", guide, guide, args)
+    copies = of_guide.copy()
+    for name, site in sites(of_guide, moved=True).items():
+        value = site["value"]
+        copies.nodes[name] = {**site, "value": value.detach().requires_grad_(value.requires_grad)}
+    return TracePair(traced("model", model, poutine.replay(model, trace=copies), args), of_guide)
 
 
 def traced(role: str, program: Program, handled: Program, args: Sequence[Any]) -> Trace:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pyrovae.base import storage
 from pyrovae.base.errors import InputError
 from pyrovae.data.split import Split
-from pyrovae.training.optimizers import Joint, state_of, torch_optimizers, unconstrained_parameters
+from pyrovae.training.optimizers import Joint, state_of, torch_optimizers
 
 # What may differ when a fit is resumed: how long it goes on, and where and how it runs.
 _FREE_SETTINGS = ("epochs", "device", "compile")
@@ -108,8 +108,14 @@ def save(
     )
 
 
-def restore(folder: Path, settings: Mapping[str, Any], modules: Sequence[nn.Module], optimizer: PyroOptim) -> Progress:
-    """Puts weights, optimizer and random state back as :func:`save` found them.
+def restore(
+    folder: Path,
+    settings: Mapping[str, Any],
+    modules: Sequence[nn.Module],
+    optimizer: PyroOptim,
+    parameters: list[Tensor],
+) -> Progress:
+    """Puts weights, optimizer and random state back as :func:`save` found them; ``parameters`` are those it steps.
 
     Raises:
         InputError: if the run is damaged, is of other programs, or was made with other settings.
@@ -118,7 +124,7 @@ def restore(folder: Path, settings: Mapping[str, Any], modules: Sequence[nn.Modu
     check_settings(folder, content, settings)
     tensors = storage.unpack(files["weights.safetensors"], f"{folder}: weights")
     set_weights(modules, part(tensors, "weights/"), str(folder))
-    restore_optimizer(optimizer, storage.unflatten(content["optimizer"], tensors))
+    restore_optimizer(optimizer, storage.unflatten(content["optimizer"], tensors), parameters)
     torch.set_rng_state(tensors["rng/torch"])
     if "rng/cuda" in tensors and torch.cuda.is_initialized():
         torch.cuda.set_rng_state(tensors["rng/cuda"], settings["device"])
@@ -126,7 +132,7 @@ def restore(folder: Path, settings: Mapping[str, Any], modules: Sequence[nn.Modu
     return Progress(**content["progress"] | {"interrupted": False}, history=history, best_weights=best)
 
 
-def restore_optimizer(optimizer: PyroOptim, state: dict) -> None:
+def restore_optimizer(optimizer: PyroOptim, state: dict, parameters: list[Tensor]) -> None:
     """Puts back what its ``get_state`` gave; torch's own objects are made now, for Pyro ignores a state later."""
     if not state:
         return
@@ -135,7 +141,7 @@ def restore_optimizer(optimizer: PyroOptim, state: dict) -> None:
         given, before = kinds if not isinstance(optimizer, Joint) else reversed(kinds)
         raise InputError(f"was fitted with {before} as its optimizer, not {given}; resume it as it was")
     optimizer.set_state(state)
-    torch_optimizers(optimizer, unconstrained_parameters())
+    torch_optimizers(optimizer, parameters)
 
 
 def check_settings(folder: Path, content: Mapping[str, Any], settings: Mapping[str, Any]) -> None:

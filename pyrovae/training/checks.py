@@ -36,11 +36,14 @@ def check_arguments(
     valid: Any,
     out: str | Path | None,
     resume: bool,
+    only: str | None,
 ) -> None:
     """Refuses numbers that mean nothing, and what does not go together."""
     check_at_least_one(epochs=epochs, batch_size=batch_size, **({} if patience is None else {"patience": patience}))
     if kl_warmup < 0:
         raise InputError(f"kl_warmup must not be negative, got {kl_warmup}")
+    if only not in (None, "guide"):
+        raise InputError(f"only is 'guide', which leaves the model as it is, or None, which trains both; got {only!r}")
     if patience is not None and valid is None:
         raise InputError("patience needs validation data: give valid=")
     if resume and out is None:
@@ -49,10 +52,16 @@ def check_arguments(
         raise InputError(f"{out}: already holds a run; resume it, or choose another folder")
 
 
-def check_parts(objective: Any, optimizer: Any, schedule: Any) -> None:
-    """Refuses names and instances where programs of one's own are asked for."""
+def check_parts(objective: Any, optimizer: Any, schedule: Any, only: str | None, kl_warmup: float) -> None:
+    """Refuses names and instances where programs of one's own are asked for, and what an objective is not for."""
     if objective is not None and not isinstance(objective, ELBO):
         raise InputError(f"objective must be a Pyro ELBO, pyrovae.objectives.IWAE(10) for one, got {objective!r}")
+    if getattr(objective, "for_guide_alone", False):
+        kind = type(objective).__name__
+        if only != "guide":
+            raise InputError(f"{kind} trains a guide for the model as it is, and no model: give only='guide'")
+        if kl_warmup:
+            raise InputError(f"{kind} has no KL to warm up: leave kl_warmup out, or use SampledELBO")
     if isinstance(optimizer, torch.optim.Optimizer):
         raise InputError(
             f"optimizer must be a PyroOptim or a function parameters -> optimizer, not a {type(optimizer).__name__}: "

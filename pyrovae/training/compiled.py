@@ -27,7 +27,7 @@ from pyrovae.pairs.graphs import Untraceable, captured, compiler_missing, first_
 from pyrovae.training.checkpoint import Progress, Snapshot, weights
 from pyrovae.training.objectives.elbo import AnalyticKLELBO, SampledELBO
 from pyrovae.training.objectives.objective import Objective
-from pyrovae.training.optimizers import Adam, as_function, unconstrained_parameters
+from pyrovae.training.optimizers import Adam, as_function
 from pyrovae.training.step import NonFiniteLoss, Step
 
 REPAID = 6_000  # steps after which compiling (10 to 14 s) has cost less than it saved (2 to 5 ms each), on two cores
@@ -126,11 +126,10 @@ class CompiledSteps:
         with explain_out_of_memory(f"a batch of {len(other[0])}, compiled: lower batch_size"):
             for batch in batches:
                 objective.prepare(model, guide, *batch)
-            for module in self.modules:
-                module.train()
+            self.step.kept.training_mode(self.modules)
             with Snapshot(weights(self.modules).values()), torch.no_grad():
                 objective.bound(model, guide, *batches[0])  # makes parameters that exist in training alone
-            update = as_function(self.step.optim, [p for p in unconstrained_parameters() if p.requires_grad])
+            update = as_function(self.step.optim, [p for p in self.step.kept.trained() if p.requires_grad])
             replay = Replay(self.step, objective, update, self.modules, batches[0])
             replay.check(*other)
         self.replay = replay

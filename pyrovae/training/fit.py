@@ -56,6 +56,7 @@ def fit(
     objective: ELBO | None = None,
     optimizer: PyroOptim | OptimizerMaker | None = None,
     schedule: Schedule | None = None,
+    only: str | None = None,
     kl_warmup: float = 0,
     epochs: int,
     batch_size: int = 128,
@@ -85,6 +86,9 @@ def fit(
         objective: any Pyro ELBO; None is :class:`~pyrovae.objectives.SampledELBO`.
         optimizer: a ``PyroOptim``, or a function parameters -> ``torch.optim.Optimizer``; None is Adam at 1e-3.
         schedule: fraction of the training done, in [0, 1) -> factor on the learning rate, read at each epoch.
+        only: "guide" trains the guide for the model as it is: every parameter on which log p(x, z) depends at fixed z
+            stays, one that both programs use too, and every module that the model calls runs in eval mode, so that
+            what is inferred is what will be evaluated. None trains both.
         kl_warmup: epochs over which the KL's weight beta rises to 1, by :func:`tempered` around both programs.
         epochs: passes over the data.
         batch_size: data in a step; the last, short batch counts too. Rows are shuffled anew for each epoch, but for
@@ -130,10 +134,10 @@ def fit(
         >>> [row["epoch"] for row in fitted.history]
         [1, 2, 3]
     """
-    check_arguments(epochs, batch_size, patience, kl_warmup, valid, out, resume)
+    check_arguments(epochs, batch_size, patience, kl_warmup, valid, out, resume, only)
     epochs, batch_size, seed = (whole(*one) for one in (("epochs", epochs), ("batch_size", batch_size), ("seed", seed)))
     patience = None if patience is None else whole("patience", patience)
-    check_parts(objective, optimizer, schedule)
+    check_parts(objective, optimizer, schedule, only, kl_warmup)
     target, objective = resolve_device(device), objective or SampledELBO(plate=plate)
     train, held_out = as_split(data), None if valid is None else as_split(valid)
     settings = {
@@ -143,6 +147,7 @@ def fit(
         "kl_warmup": kl_warmup,
         "seed": seed,
         "objective": describe_objective(objective),
+        "only": only,
         "plate": plate,
         "device": str(target),
         "precision": precision,

@@ -26,6 +26,7 @@ from pyrovae.pairs.traces import Program
 from pyrovae.training.checkpoint import Progress, restore, save, set_weights, weights
 from pyrovae.training.checks import check_batch_norm, check_pair, check_parameters
 from pyrovae.training.compiled import CompiledSteps
+from pyrovae.training.guide_alone import models_own
 from pyrovae.training.meter import validation_terms
 from pyrovae.training.optimizers import OptimizerMaker, check_steps, forget_gradients, unconstrained_parameters
 from pyrovae.training.step import NonFiniteLoss, Step, numerics_of_training
@@ -76,6 +77,8 @@ class Loop:
         self.step.prime(batches, self.modules)
         check_parameters(unconstrained_parameters())
         check_batch_norm(self.pair, batches, self.modules)
+        if self.settings["only"] == "guide":
+            self.step.kept = models_own(self.measured, batches, self.modules)
         with numerics_of_training(), _interruptible() as self.interrupted:
             if resume:
                 self._restore()
@@ -84,7 +87,7 @@ class Loop:
                 if self.settings["compile"]:
                     self._compile()
                 if self.compiled is None or self.compiled.replay is None:
-                    check_steps(self.step.optim, unconstrained_parameters())
+                    check_steps(self.step.optim, self.step.kept.trained())
                 if not resume:
                     self._save()
                 try:
@@ -115,8 +118,7 @@ class Loop:
             self.meter.sums.zero_()
             seed_everything("fit", self.settings["seed"], state.epoch)
         self.step.rate = self.schedule(state.epoch / self.epochs)
-        for module in self.modules:
-            module.train()
+        self.step.kept.training_mode(self.modules)
         if self.compiled is None:
             self._steps(self.step.take, self.interrupted)
         else:
@@ -178,7 +180,7 @@ class Loop:
 
     def _restore(self) -> None:
         assert self.folder is not None
-        self.state = restore(self.folder, self.settings, self.modules, self.step.optim)
+        self.state = restore(self.folder, self.settings, self.modules, self.step.optim, self.step.kept.trained())
         self.meter.sums.copy_(torch.tensor(self.state.sums, dtype=torch.float64))
 
     def _show(self) -> None:

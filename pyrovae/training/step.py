@@ -19,6 +19,7 @@ from pyrovae.pairs.context import evaluation_mode
 from pyrovae.pairs.traces import Program
 from pyrovae.training import optimizers
 from pyrovae.training.checkpoint import rng_state, set_rng_state
+from pyrovae.training.guide_alone import Kept
 from pyrovae.training.meter import Meter, Recorded, not_finite_sites, plate_scale
 from pyrovae.training.objectives.bounds import Bound
 from pyrovae.training.objectives.objective import Objective
@@ -41,6 +42,7 @@ class Step(SVI):
     Attributes:
         rate: factor on every learning rate.
         meter: of what :meth:`take` took.
+        kept: what is left as it is.
     """
 
     def __init__(self, model: Program, guide: Program, optimizer: PyroOptim | OptimizerMaker, objective: ELBO) -> None:
@@ -50,6 +52,7 @@ class Step(SVI):
         super().__init__(model, guide, optimizer, self.objective)
         self.rate = 1.0
         self.meter = Meter()
+        self.kept = Kept([], [])
 
     def prime(self, batches: Sequence[tuple[Tensor, ...]], modules: Sequence[nn.Module]) -> None:
         """Lets the objective guess its plates now, so that no step draws numbers for it; clears old gradients.
@@ -79,14 +82,14 @@ class Step(SVI):
         """
         noise = rng_state()
         bound = (self.recorded or self.objective).bound_and_grads(self.model, self.guide, *batch)
-        parameters = unconstrained_parameters()
+        parameters = self.kept.trained()
         if fault := _not_finite(bound.loss, parameters):
             set_rng_state(noise)
             raise NonFiniteLoss(self._diagnosis(batch, fault))
         groups = optimizers.parameter_groups(optimizers.torch_optimizers(self.optim, parameters))
         with optimizers.scaled(groups, self.rate), optimizers.explained():
             self.optim(parameters)
-        forget_gradients([*parameters, *(parameter for group in groups for parameter in group["params"])])
+        forget_gradients([*parameters, *self.kept.parameters, *(p for group in groups for p in group["params"])])
         return bound
 
     def take(self, batch: Sequence[Tensor]) -> None:

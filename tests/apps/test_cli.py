@@ -10,7 +10,9 @@ import time
 import warnings
 
 import pytest
+import torch
 
+import pyrovae as pv
 from pyrovae.apps import cli
 from pyrovae.base import storage
 from pyrovae.base.errors import UntrustedEvidence
@@ -108,6 +110,18 @@ def test_resume_through_the_command_is_the_run_never_stopped(tmp_path, capsys):
     assert "was begun with --latent 2, not 3" in fails(capsys, 2, "fit", "--resume", "--latent", 3, "--out", parts)
 
 
+def test_a_refit_begins_with_the_weights_of_a_run_and_keeps_its_model(run, tmp_path):
+    again = tmp_path / "refit"
+    words = ["fit", "--from", str(run), "--only", "guide", "--objective", "half-asleep", "--out", str(again)]
+    assert cli.main([*words, "--epochs", "1"]) == 0
+    assert cli.main(["fit", "--resume", "--epochs", "2", "--out", str(again)]) == 0
+    before, after = (pv.runs.load(folder).model.__wrapped__.__self__ for folder in (run, again))
+    same = {name: torch.equal(value, after.state_dict()[name]) for name, value in before.state_dict().items()}
+    assert {name for name, equal in same.items() if not equal} == {name for name in same if name.startswith("encoder")}
+    record = pv.runs.recorded(again)
+    assert (record["from"], record["only"], record["latent"]) == (str(run), "guide", 2)
+
+
 def test_a_users_own_program_file(program, tmp_path, capsys):
     run = tmp_path / "mine"
     assert cli.main(["fit", str(program), "--data", "digits", "--epochs", "1", "--out", str(run)]) == 0
@@ -144,6 +158,13 @@ BAD = {
     "batch size": (["fit", "--batch-size", "0", "--out", "{new}"], "batch_size must be at least 1"),
     "latent": (["fit", "--latent", "0", "--out", "{new}"], "latent"),
     "learning rate": (["fit", "--lr", "-1", "--out", "{new}"], "--lr must be positive"),
+    "guide of no run": (["fit", "--only", "guide", "--out", "{new}"], "give its run, --from RUN"),
+    "only": (["fit", "--from", "{run}", "--only", "encoder", "--out", "{new}"], "only is 'guide'"),
+    "another model": (["fit", "--from", "{run}", "--latent", "3", "--out", "{new}"], "was fitted with --latent 2"),
+    "model and guide": (
+        ["fit", "--from", "{run}", "--objective", "forward-kl", "--out", "{new}"],
+        "give only='guide'",
+    ),
     "used folder": (["fit", "--out", "{run}"], "already holds a run; use --resume"),
     "program": (["fit", "nowhere.py", "--out", "{new}"], "nowhere.py: no such file"),
     "no run": (["evaluate", "{new}"], "no such folder"),

@@ -9,7 +9,8 @@ from examples.zoo import ZOO
 
 import pyrovae as pv
 from pyrovae.base.errors import InputError
-from pyrovae.pairs.simulation import simulate
+from pyrovae.pairs.handlers import scorable
+from pyrovae.pairs.simulation import Simulator, simulate
 
 TWO = torch.arange(6.0).reshape(2, 3)
 
@@ -240,3 +241,56 @@ def test_a_prior_that_cannot_be_drawn_from_is_named(prior, error, message):
 
     with pytest.raises(error, match=message), pyro.validation_enabled(False):
         simulate(model, (torch.zeros(3),), slice(0, 3))
+
+
+# -------------------------------------------------------------------------------------- again and again, found once
+
+
+@pytest.mark.parametrize("name", pv.oracles.EXAMPLES)
+def test_a_simulator_draws_what_simulate_draws(name):
+    oracle = pv.oracles.EXAMPLES[name]()
+    x, _ = oracle.draw(30, seed=1)
+    simulator = Simulator(scorable(oracle.model), (x,))
+    torch.manual_seed(0)
+    expected = simulate(oracle.model, (x,), slice(0, 30))
+    torch.manual_seed(0)
+    drawn = simulator.draw((x,))
+    torch.testing.assert_close(drawn.args[0], expected.args[0], rtol=0, atol=0, equal_nan=True)
+    assert all(torch.equal(drawn.latents[site], expected.latents[site]) for site in expected.latents)
+
+
+def test_a_simulator_takes_other_covariates_and_other_missing_entries():
+    def model(labels, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(10.0 * labels, 1e-6))
+            pyro.sample("x", dist.Normal(z[..., None].expand(-1, 3), 1e-6).mask(~x.isnan()).to_event(1), obs=x)
+
+    nan = torch.nan
+    simulator = Simulator(scorable(model), (torch.tensor([1.0, 2.0]), torch.tensor([[0, nan, 0], [0, 0, 0]])))
+    drawn = simulator.draw((torch.tensor([3.0, 4.0]), torch.tensor([[0, 0, 0], [nan, 0, nan]])))
+    expected = torch.tensor([[30.0, 30, 30], [nan, 40, nan]])
+    torch.testing.assert_close(drawn.args[1], expected, rtol=0, atol=1e-4, equal_nan=True)
+
+
+def test_a_simulator_writes_behind_a_mask_that_is_an_argument():
+    """What is masked in the batch of the first look is written in a batch where it counts."""
+
+    def model(seen, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(10.0, 1e-6))
+            pyro.sample("x", dist.Normal(z[..., None].expand(-1, 3), 1e-6).mask(seen > 0).to_event(1), obs=x)
+
+    half, full = torch.tensor([[1.0, 0, 1], [0, 1, 1]]), torch.ones(2, 3)
+    drawn = Simulator(scorable(model), (half, torch.zeros(2, 3))).draw((full, torch.zeros(2, 3)))
+    torch.testing.assert_close(drawn.args[1], torch.full((2, 3), 10.0), rtol=0, atol=1e-4)
+
+
+def test_entries_that_are_chosen_by_the_data_are_refused():
+    def model(which, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x.gather(1, which[:, None])[:, 0])
+
+    simulate(model, (torch.tensor([0, 2]), TWO), slice(0, 2))
+    with pytest.raises(InputError, match=r"site 'x': which entries .* depends on what is in them"):
+        Simulator(model, (torch.tensor([0, 2]), TWO))

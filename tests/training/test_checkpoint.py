@@ -234,7 +234,7 @@ def test_noise_is_kept_of_the_device_that_trains(tmp_path, monkeypatch):
         save(tmp_path, Progress(), {"device": "cuda:1"}, {}, [], Joint(adam()))
         for device in ("cuda:1", "cuda:0"):
             noise[device] = torch.zeros(16, dtype=torch.uint8)
-            restore(tmp_path, {"device": device}, [], Joint(adam()))
+            restore(tmp_path, {"device": device}, [], Joint(adam()), [])
             assert (noise[device] == 1).all()
 
 

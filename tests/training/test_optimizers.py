@@ -6,7 +6,7 @@ import torch
 
 from pyrovae.base.errors import InputError
 from pyrovae.training.checkpoint import restore_optimizer
-from pyrovae.training.optimizers import Adam, Joint, adam, is_adam, state_of
+from pyrovae.training.optimizers import Adam, Joint, adam, is_adam, state_of, unconstrained_parameters
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def test_state_that_waits_is_not_lost(name):
     first, second = makers()[name], makers()[name]
     p.grad = torch.tensor(1.0)
     first([p])
-    restore_optimizer(second, first.get_state())
+    restore_optimizer(second, first.get_state(), unconstrained_parameters())
     assert second.get_state() == first.get_state()
 
 
@@ -40,7 +40,7 @@ def test_another_learning_rate_is_refused():
     p.grad = torch.tensor(1.0)
     first([p])
     with pytest.raises(InputError, match=r"was fitted with a learning rate of 0\.1, not 0\.2"):
-        restore_optimizer(second, first.get_state())
+        restore_optimizer(second, first.get_state(), unconstrained_parameters())
 
 
 @pytest.mark.parametrize("name", makers())
@@ -56,7 +56,7 @@ def test_state_goes_into_a_fresh_optimizer(name):
     p = parameter(1.0)
     first, second = makers()[name], makers()[name]
     steps(first, p, 3)
-    restore_optimizer(second, first.get_state())
+    restore_optimizer(second, first.get_state(), unconstrained_parameters())
     steps(second, p, 3)
     assert torch.equal(p, whole)
 
@@ -92,7 +92,7 @@ def test_a_state_of_another_version_of_torch_is_taken(kind, by):
     for group in groups_of(state):
         del group["decoupled_weight_decay"]
         group["of_a_later_version"] = None
-    restore_optimizer(second, state)
+    restore_optimizer(second, state, unconstrained_parameters())
     (group,) = groups_of(second.get_state())
     assert group["decoupled_weight_decay"] == (kind == "AdamW") and group["lr"] == 0.1
 
@@ -101,7 +101,7 @@ def test_a_setting_that_the_state_has_not_is_not_dropped():
     first, state = Joint(lambda ps: torch.optim.Adam(ps, amsgrad=True)), state_of(stepped("Adam", "torch", 1e-3)[0])
     del groups_of(state)[0]["amsgrad"]
     with pytest.raises(InputError, match="was fitted with amsgrad = False, not True"):
-        restore_optimizer(first, state)
+        restore_optimizer(first, state, unconstrained_parameters())
 
 
 @pytest.mark.parametrize("by", ["torch", "pyro"])
@@ -109,7 +109,7 @@ def test_a_setting_that_the_state_has_not_is_not_dropped():
 def test_a_state_of_another_class_is_refused(kind, by):
     state = state_of(stepped("Adam", by)[0])
     with pytest.raises(InputError, match=rf"of another optimizer than {kind}: .* fitted with, Adam$"):
-        restore_optimizer(stepped(kind, by)[1], state)
+        restore_optimizer(stepped(kind, by)[1], state, unconstrained_parameters())
 
 
 @pytest.mark.parametrize("kind", ["RAdam", "Adamax"])
@@ -118,10 +118,10 @@ def test_a_state_from_before_its_class_was_stored(kind):
     first, second = stepped("Adam", "torch")
     state = state_of(first)
     del state["class"]
-    restore_optimizer(second, state)
+    restore_optimizer(second, state, unconstrained_parameters())
     assert second.get_state() == first.get_state()
     with pytest.raises(InputError, match=rf"of another optimizer than {kind}: .* fitted with$"):
-        restore_optimizer(stepped(kind, "torch")[1], state)
+        restore_optimizer(stepped(kind, "torch")[1], state, unconstrained_parameters())
 
 
 # ---------------------------------------------------------------------------------------------- Adam as a function

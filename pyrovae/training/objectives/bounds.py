@@ -28,11 +28,28 @@ class Bound(NamedTuple):
 
 def sampled(run: TracePair) -> Bound:
     """Sums over data and particles of one run; the gradient is that of the surrogate."""
+    log_joint = _log_joint(run)
+    return _sampled(run, log_joint, log_joint)
+
+
+def sampled_apart(run: TracePair) -> Bound:
+    """The same of a run whose model saw copies of the draws: with no gradient for anything that the model holds."""
+    log_joint = _log_joint(run)
+    reached = [name for name, site in run.latent.items() if site["value"].requires_grad]
+    slopes = torch.autograd.grad(log_joint, [run.latent[name]["value"] for name in reached]) if reached else ()
+    by_draws = [(slope * run.drawn[name]["value"]).sum() for name, slope in zip(reached, slopes, strict=True)]
+    return _sampled(run, log_joint, _total([torch.zeros_like(log_joint), *by_draws]))
+
+
+def _log_joint(run: TracePair) -> Tensor:
     run.score()
-    log_joint = _total([total_log_prob(site) for site in run.joint.values()])
+    return _total([total_log_prob(site) for site in run.joint.values()])
+
+
+def _sampled(run: TracePair, log_joint: Tensor, with_gradient: Tensor) -> Bound:
     value = log_joint - sum(total_log_prob(site) for site in run.drawn.values())
     entropies = [site["score_parts"].entropy_term for site in run.drawn.values()]
-    surrogate = log_joint - sum(term.sum() for term in entropies if not is_identically_zero(term))
+    surrogate = with_gradient - sum(term.sum() for term in entropies if not is_identically_zero(term))
     surrogate = surrogate + _score_function(run)
     return Bound((surrogate.detach() - surrogate) - value.detach(), *terms(run))
 

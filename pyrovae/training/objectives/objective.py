@@ -31,7 +31,12 @@ class Objective(ELBO):
         num_particles: K.
         vectorize_particles: run all particles at once where the programs allow it; False loops over them.
         plate: name of the data plate, where several plates hold all sites.
+
+    Attributes:
+        for_guide_alone: whether it is an objective for the guide alone, whose gradients leave the model as it is.
     """
+
+    for_guide_alone = False
 
     def __init__(self, num_particles: int = 1, *, vectorize_particles: bool = True, plate: str | None = None) -> None:
         check_at_least_one(num_particles=num_particles)
