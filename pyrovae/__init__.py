@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 _NAMES = {
     "VAE": "programs.vae",
     "Conditional": "programs.conditional",
+    "encoder_for": "apps.encoder_for",
     "fit": "training.fit",
     "Fit": "training.fit",
     "evaluate": "evidence.evaluate",

@@ -70,7 +70,8 @@ def fit(p: ArgumentParser) -> Action:
       pyrovae fit --from runs/mnist --only guide --objective half-asleep --out runs/mnist-refit
     The step is compiled on CUDA, and on the CPU from 6,000 steps on: 5 to 20 seconds once, one or two afterwards.
     """
-    p.add_argument("program", nargs="?", metavar="FILE.py", help="defines model and guide, or build() returning them")
+    help = "defines model and guide, or build() returning them; with model alone, encoder_for writes the guide"
+    p.add_argument("program", nargs="?", metavar="FILE.py", help=help)
     for name, setting in SETTINGS.items():
         p.add_argument(f"--{name.replace('_', '-')}", default=None, help=_help(name, setting), **setting.argument)
     p.add_argument("--data-dir", help="where the files of named data sets lie [PYROVAE_DATA]")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pyrovae.apps import recipes
+from pyrovae.apps.encoder_for import encoder_for
 from pyrovae.base.errors import InputError
 from pyrovae.data.datasets import load
 from pyrovae.data.split import Dataset, Split
@@ -30,6 +31,8 @@ def pair_of(record: dict[str, Any], dataset: Dataset, program: str | None) -> tu
     """The programs of a record, and the record completed by what identifies them."""
     if program is not None:
         model, guide, digest = load_program(program, dataset)
+        if guide is None:
+            guide = encoder_for(model, split_of(dataset, "train", record), seed=record["seed"])
         return model, guide, {**record, "program": {"path": program, "sha256": digest}}
     _check_recipe_options(record, dataset)
     recipe = recipes.complete(record, dataset)
@@ -49,11 +52,13 @@ def _check_recipe_options(record: dict[str, Any], dataset: Dataset) -> None:
             )
 
 
-def load_program(path: str, dataset: Dataset) -> tuple[Program, Program, str]:
+def load_program(path: str, dataset: Dataset) -> tuple[Program, Program | None, str]:
     """Runs a user's own file: its ``model`` and ``guide`` (or what ``build`` returns), and the file's SHA-256.
 
+    A file may leave the guide out: then it is None.
+
     Raises:
-        InputError: if the file is missing, fails, or defines neither.
+        InputError: if the file is missing, fails, or defines no model.
     """
     source, digest = Path(path), _sha256(path)
     spec = importlib.util.spec_from_file_location(f"pyrovae_program_{source.stem}", source)
@@ -74,7 +79,7 @@ def load_program(path: str, dataset: Dataset) -> tuple[Program, Program, str]:
         raise InputError(f"{path}: {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(str(source.resolve().parent))
-    if not (callable(model) and callable(guide)):
+    if not (callable(model) and (guide is None or callable(guide))):
         raise InputError(f"{path}: defines neither model and guide nor build() that returns them")
     return model, guide, digest
 

@@ -1,15 +1,29 @@
 """What one run of a pair shows, its data plate and its sites; a pair without per-datum weights is refused by name."""
 
+from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import pyro.distributions as dist
+import torch
+from pyro.poutine import Trace
+from torch import Tensor
 
 from pyrovae.base.errors import InputError
 from pyrovae.pairs.checks.parameters import check_parameters
 from pyrovae.pairs.checks.weights import check_auxiliary, check_masks_match, check_measures_match, check_transforms
-from pyrovae.pairs.supports import base_measure, root
-from pyrovae.pairs.traces import TracePair, check_no_subsampling, own_rows
+from pyrovae.pairs.supports import base_measure, is_masked, root
+from pyrovae.pairs.traces import (
+    Program,
+    Sites,
+    TracePair,
+    check_no_subsampling,
+    each_batched,
+    num_rows,
+    own_rows,
+    sites,
+    traced,
+)
 
 
 class Structure(NamedTuple):
@@ -66,6 +80,78 @@ def describe(run: TracePair, rows: int, *, plate: str | None = None) -> Structur
     )
 
 
+# --------------------------------------------------------------------------------------------- a model by itself
+
+
+class LatentSite(NamedTuple):
+    """One latent site, as several runs of its model alone showed it."""
+
+    fns: tuple[Any, ...]  # its distribution in each run
+    draws: Tensor  # (runs, *batch, *event)
+    plates: tuple[Any, ...]  # Pyro's frames of plates inside that over data: name, dim, size
+
+
+class Generative(NamedTuple):
+    """What runs of a model without a guide showed."""
+
+    data: Any  # Pyro's frame of the plate over data: name, dim, size, full_size
+    depth: int  # how many dimensions the plates take
+    latents: dict[str, LatentSite]  # in the order of the model
+
+
+def describe_model(model: Program, args: Sequence[Any], *, plate: str | None = None, num_runs: int = 2) -> Generative:
+    """What a model by itself shows of its latents, in so many runs on the same data.
+
+    Raises:
+        InputError: naming the site and the cause, for a model to which no guide gives per-datum weights, whose sites
+            change from run to run, or which observes other data than these.
+    """
+    runs = [traced("model", model, model, args) for _ in range(num_runs)]
+    found = [sites(run) for run in runs]
+    _check_observes(found[0])
+    every = {f"site '{name}'": site for name, site in found[0].items()}
+    frame = _data_frame(every, num_rows(args), plate, TracePair(runs[0], Trace()))
+    _check_dimensions_owned(every)
+    _check_proper(found[0])
+    _check_observes_args(model, args, found[0], frame.dim)
+    for name in set[str]().union(*found):
+        if not all(name in one for one in found):
+            raise InputError(
+                f"site '{name}' is in some runs of the model and not in others: its guide is yours to write"
+            )
+    names = [name for name, site in found[0].items() if not site["is_observed"]]
+    return Generative(
+        data=frame,
+        depth=max(-f.dim for site in every.values() for f in site["cond_indep_stack"] if f.vectorized),
+        latents={name: _latent(name, [one[name] for one in found], frame) for name in names},
+    )
+
+
+def _latent(name: str, runs: Sequence[Any], data: Any) -> LatentSite:
+    if is_masked(runs[0]):
+        raise InputError(
+            f"site '{name}' of the model is masked: only a guide that masks it alike has a weight; write that guide, "
+            "or draw only what counts"
+        )
+    plates = tuple(f for f in runs[0]["cond_indep_stack"] if f.vectorized and f.name != data.name)
+    return LatentSite(tuple(site["fn"] for site in runs), torch.stack([site["value"] for site in runs]), plates)
+
+
+def _check_observes_args(model: Program, args: Sequence[Any], found: Sites, dim: int) -> None:
+    """Demands that what is observed moves with the rows of the arguments, where it is not the same for each."""
+    turned = sites(traced("model", model, model, each_batched(args, lambda arg: arg.flip(0))))
+    for name, site in found.items():
+        value, event_dim = site["value"], len(site["fn"].event_shape)
+        if not site["is_observed"] or name not in turned or value.dim() < event_dim - dim:
+            continue
+        before, after = value.nan_to_num(), turned[name]["value"].nan_to_num()
+        if torch.equal(before, after) and not torch.equal(before, before.flip(before.dim() - event_dim + dim)):
+            raise InputError(
+                f"site '{name}' observes data that are not among the arguments (they stay as they are when rows of the "
+                "arguments are exchanged): let the model take them as an argument, so that the encoder can read them"
+            )
+
+
 # ------------------------------------------------------------------------------------------ sites and plates
 
 
@@ -86,6 +172,10 @@ def _check_sites_match(model_sites: dict, guide_sites: dict) -> None:
                 f"site '{name}' {cause}: its weight would be that of a draw from the prior. "
                 f"Draw '{name}' in the guide, or observe it"
             )
+    _check_observes(model_sites)
+
+
+def _check_observes(model_sites: dict) -> None:
     if not any(site["is_observed"] for site in model_sites.values()):
         raise InputError("the model observes nothing: give its data to a site with obs=")
 

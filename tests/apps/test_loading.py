@@ -13,7 +13,7 @@ FILES = {
 }
 BAD = {
     "neither": ("x = 1\n", "defines neither model and guide nor build"),
-    "only a model": ("def model(x): ...\n", "defines neither model and guide nor build"),
+    "only a guide": ("def guide(x): ...\n", "defines neither model and guide nor build"),
     "a mistake": ("1 / 0\n", "ZeroDivisionError: division by zero"),
     "no Python": ("def model(:\n", "SyntaxError"),
     "a wrong build": ("def build():\n    return 1\n", "TypeError"),
@@ -41,3 +41,20 @@ def test_a_file_that_is_missing_or_no_python(tmp_path):
     (tmp_path / "mine.txt").write_text(GOOD)
     with pytest.raises(pv.InputError, match=r"must end in \.py"):
         commands.load_program(str(tmp_path / "mine.txt"), pv.data.load("digits"))
+
+
+def test_a_model_alone_gets_its_guide(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import pyro, pyro.distributions as dist, torch\n"
+        "def model(x, label):\n"
+        "    with pyro.plate('data', len(x)):\n"
+        "        z = pyro.sample('z', dist.Normal(label.float(), 1.0))\n"
+        "        pyro.sample('x', dist.Normal(z[..., None, None], 9.0).expand([len(x), 8, 8]).to_event(2), obs=x)\n"
+    )
+    record = {"labels": True, "seed": 0}
+    pair = [commands.pair_of(record, pv.data.load("digits"), str(path)) for _ in range(2)]
+    first, second = (guide.state_dict() for _, guide, _ in pair)
+    assert first.keys() == second.keys() and all(bool((first[name] == second[name]).all()) for name in first)
+    report = pv.evaluate(*pair[0][:2], pv.data.load("digits").test[:5].with_labels(), num_particles=10)
+    assert len(report.log_evidence) == 5

@@ -1,0 +1,1 @@
+"""Guides that are more than a family: encoders of several latents, each drawn given the data and those before it."""
