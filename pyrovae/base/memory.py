@@ -111,8 +111,9 @@ def explain_out_of_memory(advice: str) -> Iterator[None]:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on the CPU or on CUDA."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+    """Whether an error says that memory ran out, on the CPU or on CUDA, or could never hold so much."""
+    words = ("allocate memory", "Storage size calculation overflowed")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(word in str(error) for word in words)
 
 
 def blocks_of(num_data: int, batch_size: int) -> list[slice]:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pyrovae.base.arguments import checked
 from pyrovae.base.errors import InputError, check_at_least_one
 from pyrovae.base.random import stream
 from pyrovae.base.records import Record
@@ -104,6 +105,7 @@ p: at least 1/{NUM_REPLICATES + 1}, by {NUM_REPLICATES} replicates of the null d
 this holds on data like the model's own; of data that the model does not fit it says nothing"""
 
 
+@checked
 def calibrate(
     model: Program,
     guide: Program,

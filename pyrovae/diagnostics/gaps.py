@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrovae.base.errors import InputError, check_at_least_one
+from pyrovae.base.arguments import checked
+from pyrovae.base.errors import InputError, UntrustedEvidence, check_at_least_one, warn
 from pyrovae.base.records import Record, mean_and_se, spread
 from pyrovae.base.tables import TextTable, quantities, text
 from pyrovae.data.protocol import Protocol
@@ -25,6 +26,7 @@ from pyrovae.evidence.blocks import Block, Blocks, Pair, block_by_block
 from pyrovae.evidence.proposals.families import Plan, measure
 from pyrovae.evidence.proposals.multiple import Account
 from pyrovae.evidence.report import (
+    UNRELIABLE_FRACTION,
     effective_size,
     evidence_and_errors,
     fraction_skewed,
@@ -202,6 +204,7 @@ def _column(kind: str, family: str) -> str:
     return f"{kind}_{family}".replace(" ", "_")
 
 
+@checked
 def gaps(
     model: Program,
     guide: Program,
@@ -250,6 +253,9 @@ def gaps(
             guide of another support than the prior's, or one whose own family cannot be freed.
         FloatingPointError: naming site or family, where a density is NaN or a fit runs into it.
 
+    Warns:
+        UntrustedEvidence: if k-hat is above its threshold or undefined for more than 5 % of the data.
+
     References:
         Cremer, Li and Duvenaud (2018), Inference suboptimality in variational autoencoders, arXiv:1801.03558.
 
@@ -277,7 +283,16 @@ def gaps(
 
     memory = "{num_data} data at once: lower batch_size"
     blocks = Blocks(len(split), batch_size, ("gaps", seed), memory, plan.num_ticks)
-    return block_by_block(model, guide, blocks, begin, record, plate=plate, progress=progress)
+    found = block_by_block(model, guide, blocks, begin, record, plate=plate, progress=progress)
+    if found.fraction_unreliable > UNRELIABLE_FRACTION:
+        warn(
+            UntrustedEvidence(
+                f"the Pareto k-hat of all proposals together is above {found.pareto_k_threshold:.2f} or undefined for "
+                f"{found.fraction_unreliable:.0%} of {len(found)} data, so their evidence, and each gap, may be too "
+                "small by an unknown amount: raise num_steps and num_particles, or add a richer family"
+            )
+        )
+    return found
 
 
 def _columns(blocks: Sequence[Account], names: Sequence[str]) -> dict[str, Any]:

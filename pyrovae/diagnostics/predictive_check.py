@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pyrovae.base.arguments import checked
 from pyrovae.base.errors import InputError, check_at_least_one
 from pyrovae.base.records import Record, number
 from pyrovae.base.tables import TextTable
@@ -128,6 +129,7 @@ class PredictiveCheck(Record):
         ]
 
 
+@checked
 def predictive_check(
     model: Program,
     guide: Program,

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyrovae.base.arguments import checked
 from pyrovae.base.errors import InputError, check_at_least_one, whole
 from pyrovae.base.random import stream
 from pyrovae.base.records import Record
@@ -161,6 +162,7 @@ class Surgery(Record):
         return [*lines, ERRORS_GIVEN_FIT]
 
 
+@checked
 def surgery(
     model: Program,
     guide: Program,

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from pyrovae.base.arguments import checked
 from pyrovae.base.errors import InputError
 from pyrovae.base.records import Record
 from pyrovae.base.tables import TextTable
@@ -108,6 +109,7 @@ class Comparison(Record):
         return lines
 
 
+@checked
 def compare(reports: Mapping[str, Evidence]) -> Comparison:
     """Paired differences in log p(x) between pairs measured on the same data.
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyrovae.base.arguments import checked
 from pyrovae.base.errors import LostDigits, warn
 from pyrovae.base.records import Record
 from pyrovae.base.tables import TextTable
@@ -23,7 +24,13 @@ from pyrovae.evidence import estimators
 from pyrovae.evidence.digits import digits
 from pyrovae.evidence.evaluate import in_slices, measure
 from pyrovae.evidence.importance import Evaluation, Plan
-from pyrovae.evidence.report import UNRELIABLE_FRACTION, WHERE_DRAWN, fraction_unreliable
+from pyrovae.evidence.report import (
+    UNRELIABLE_FRACTION,
+    WHERE_DRAWN,
+    fraction_skewed,
+    fraction_unreliable,
+    skewed_errors,
+)
 from pyrovae.pairs.traces import Program
 
 
@@ -39,6 +46,7 @@ class Convergence(Record):
     mc_se: Tensor  # (C, N)
     jackknife: Tensor  # (C, N): the same blocks without the 1/K term of their bias; NaN for K = 1
     pareto_k: Tensor  # (N,), of all K_max weights
+    skewness: Tensor  # (N,), of them: what the error at K_max is worth
     seed: int
     defensive: float  # fraction of the draws that are from the prior
     protocol: Protocol
@@ -53,6 +61,11 @@ class Convergence(Record):
     def fraction_unreliable(self) -> float:
         """Fraction of the data whose k-hat at K_max is above its threshold, or undefined."""
         return fraction_unreliable(self.pareto_k, self.num_particles[-1])
+
+    @property
+    def skewed(self) -> float:
+        """Fraction of the data whose Monte-Carlo error at K_max may be too small: K_max < 25 G^2 (Cochran 1977)."""
+        return fraction_skewed(self.skewness, self.num_particles[-1], self.pareto_k)
 
     def table(self) -> dict[str, Tensor]:
         """Means over data by name, (C,) each, in nats per datum.
@@ -74,7 +87,8 @@ class Convergence(Record):
         """The curve at each number of particles, in nats per datum, and how far its end is to be trusted."""
         curve = {name: column.tolist() for name, column in self.table().items()}
         quality = {"fraction_unreliable": self.fraction_unreliable}
-        return {"unit": "nats per datum", "num_data": len(self), "curve": curve, "pareto_k": quality}
+        account = {"unit": "nats per datum", "num_data": len(self), "curve": curve, "pareto_k": quality}
+        return account | {"skewed": self.skewed}
 
     def lines(self) -> list[str | TextTable]:
         last, unreliable = self.num_particles[-1], self.fraction_unreliable
@@ -88,6 +102,7 @@ class Convergence(Record):
             "",
             f"Pareto k-hat at K = {last} above {estimators.pareto_k_threshold(last):.2f} or undefined: "
             f"{unreliable:.1%} of data",
+            *skewed_errors({"log_evidence": self.skewed}, f"K = {last}"),
             *([WHERE_DRAWN] if unreliable <= UNRELIABLE_FRACTION else []),
         ]
 
@@ -103,6 +118,7 @@ _COLUMNS = [
 ]
 
 
+@checked
 def convergence(
     model: Program,
     guide: Program,
@@ -183,7 +199,8 @@ def ladder(log_weight: Tensor, resolution: Tensor) -> dict[str, Tensor]:
     steps = [_rung(log_weight, num_particles) for num_particles in rungs(len(log_weight))]
     names = ("log_evidence", "mc_se", "jackknife")
     columns = {name: torch.stack(values) for name, values in zip(names, zip(*steps, strict=True), strict=True)}
-    return columns | {"pareto_k": estimators.pareto_k(log_weight, resolution)}
+    skewness = estimators.skewness(estimators.relative_weight(log_weight))
+    return columns | {"pareto_k": estimators.pareto_k(log_weight, resolution), "skewness": skewness}
 
 
 def _rung(log_weight: Tensor, num_particles: int) -> tuple[Tensor, Tensor, Tensor]:

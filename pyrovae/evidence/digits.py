@@ -18,7 +18,7 @@ from torch import Tensor
 from pyrovae.base.errors import InputError, LostDigits, warn
 from pyrovae.base.random import preserve_rng_state
 from pyrovae.evidence import estimators
-from pyrovae.pairs.context import double_precision, in_double, is_narrow
+from pyrovae.pairs.context import MOST_DOUBLED, double_precision, in_double, is_narrow
 from pyrovae.pairs.handlers import Placed
 from pyrovae.pairs.particles import ONE_BY_ONE, Particles, one_row
 from pyrovae.pairs.terms import SiteTerms, sum_by_role
@@ -26,7 +26,6 @@ from pyrovae.pairs.traces import TracePair, site_log_prob
 
 NUM_DRAWS = 4  # of each datum of a block, at most; run one by one, of the first so many data alone
 LEAST = 0.01  # nats that may be lost where the stated error is smaller
-MOST = 2**26  # bytes that the programs may hold, to be put into double: a comparison is worth no more
 SPREADS = 4.0  # standard errors of the draws' mean that are put down to rounding that averages out
 
 
@@ -117,7 +116,7 @@ def _twice(particles: Particles, num_draws: int) -> tuple[SiteTerms, SiteTerms] 
         own = particles.read(runs, each)
         if not any(is_narrow(table) for role in own for table in role.values()):
             return None
-        with double_precision(particles.model, particles.guide, MOST):
+        with double_precision(particles.model, particles.guide, MOST_DOUBLED):
             wide = particles.on(in_double(particles.args))
             return own, wide.read([_again(wide, run, each) for run in runs], each)
     except Exception:  # programs that write down a dtype or hold much, a device without float64: nothing is compared

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from pyrovae.base.arguments import checked
 from pyrovae.base.errors import LostDigits, UntrustedEvidence, warn
 from pyrovae.base.memory import of_device
 from pyrovae.data.split import Protocol, as_split
@@ -23,6 +24,7 @@ from pyrovae.pairs.traces import Program
 FEWEST = 25  # particles from which on there is a k-hat
 
 
+@checked
 def evaluate(
     model: Program,
     guide: Program,
@@ -94,7 +96,7 @@ def evaluate(
         lost = digits(run.compared, columns["mc_se_log_evidence"])
         how, num_particles = run.pair, plan.num_particles
         account = columns, num_particles, plan.seed, how.strategy, how.measure, protocol, defensive, lost
-        return Report(*account, plan.method, plan.budget, run.staying)
+        return Report(*account, plan.method, plan.budget, run.staying, run.beyond)
 
     report = measure(model, guide, data, plan, account, build, progress=progress)
     if report.digits is not None and report.digits.lost:

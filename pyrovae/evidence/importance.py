@@ -29,6 +29,7 @@ from pyrovae.evidence.ladder.summed import Summed, without_discrete
 from pyrovae.evidence.proposals.defensive import defended
 from pyrovae.evidence.running_sums import Moments, Tally, Totals, tally
 from pyrovae.pairs.checks.coverage import NUM_DRAWS as PRIOR_DRAWS
+from pyrovae.pairs.checks.coverage import told_beyond
 from pyrovae.pairs.context import in_double
 from pyrovae.pairs.graphs import Untraceable, compiler_missing
 from pyrovae.pairs.latents import Latents
@@ -149,6 +150,7 @@ class Evaluation:
         self.kernels = Kernels(self.num_rows) if self.compiles else None  # of better proposals
         self.staying: str | None = None  # why all data stay at the encoder
         self.routes: Counter[str] = Counter()  # data that took each, so far
+        self.beyond: str | None = None  # why the ELBO is minus infinity, whatever the draws show
         self.alone, self.halved = True, False  # whether some rows can be run by themselves; whether memory ran out
 
     def block(self, args: Sequence[Any], block: Block) -> Weights:
@@ -157,6 +159,7 @@ class Evaluation:
         particles = self.pair.particles(args, None if self.plan.vectorize else ONE_BY_ONE)
         if self.plan.vectorize:
             particles.check_supports(PRIOR_DRAWS if block.index == 0 else max(200, 2 * block.num_data))
+        self.beyond = self.beyond or told_beyond(particles.example)
         if self.plan.dtype:
             check_double(particles)
         climbing = CLIMBING if self._may_climb else 0.0

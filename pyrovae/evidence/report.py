@@ -87,6 +87,7 @@ class Report(Record):
     method: str = "importance"  # how far data could climb, see ``evaluate``
     budget: int | None = None  # decoder passes for each datum, at most
     staying: str | None = None  # why all data stayed at the encoder, where they could have climbed
+    beyond: str | None = None  # why the ELBO of every datum is minus infinity, whatever its K draws show
 
     categories: ClassVar = {"route": ROUTES}
 
@@ -258,6 +259,7 @@ class Report(Record):
         if self.digits is not None and self.digits.lost:
             lines += [f"digits lost: {self.digits.said}"]
         lines += skewed_errors(self.skewed, f"K = {self.num_particles}")
+        lines += [self.beyond] if self.beyond else []
         if self.strategy in ("tiled", "looped"):
             lines += [f"particles were run {self.strategy}: the programs do not take a particle dimension"]
         if self.strategy == "one by one":

@@ -240,6 +240,9 @@ def isolated(model: Program, guide: Program) -> Iterator[tuple[Program, Program,
 # ---------------------------------------------------------------------------------------------- precision
 
 
+MOST_DOUBLED = 2**26  # bytes that programs may hold, to be put into double for a look: it is worth no more
+
+
 class _Widened:
     """Tensors put into double precision where they are, and what puts each back: its old numbers were never touched."""
 

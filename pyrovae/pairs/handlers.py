@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
+from pyrovae.base.arguments import checked
 from pyrovae.base.errors import InputError
 from pyrovae.pairs.supports import (
     a_value,
@@ -38,6 +39,7 @@ class _Tempered(Messenger):
             msg["scale"] = msg["scale"] * self.beta
 
 
+@checked
 def tempered(program: Program, beta: float | Tensor) -> Program:
     r"""Scales the log densities of a program's latent sites by ``beta`` > 0; for KL warm-up, around both programs.
 
@@ -161,6 +163,7 @@ class _RoundedProducts(TorchFunctionMode):
         return out.float() if isinstance(out, Tensor) and out.dtype == torch.bfloat16 else out
 
 
+@checked
 def in_precision(program: Program, precision: str) -> Program:
     """The program with the products of its layers in ``precision``; parameters and densities keep their own.
 

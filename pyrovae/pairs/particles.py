@@ -16,10 +16,17 @@ import torch
 from torch import Tensor
 
 from pyrovae.base import memory
+from pyrovae.base.arguments import checked
 from pyrovae.base.errors import InputError, check_at_least_one, first_line
 from pyrovae.base.memory import out_of_memory
 from pyrovae.base.random import preserve_rng_state
-from pyrovae.pairs.checks.coverage import NUM_DRAWS, check_guide_covers, check_guide_inside, check_off_edges
+from pyrovae.pairs.checks.coverage import (
+    NUM_DRAWS,
+    check_angles_wrap,
+    check_guide_covers,
+    check_guide_inside,
+    check_off_edges,
+)
 from pyrovae.pairs.checks.data import check_data, check_given, check_possible
 from pyrovae.pairs.checks.inverses import check_batch_norm_of_flows
 from pyrovae.pairs.checks.parameters import check_parameters
@@ -136,7 +143,9 @@ class Particles:
 
         Raises:
             InputError: naming the site, if a density changes from run to run or with the other rows of a batch, is
-                not that of a point that the guide moves, or is of data that are computed from latents.
+                not that of a point that the guide moves, or is of data that are computed from latents; naming the
+                parameter too, if one of the model's distributions is beyond its bounds.
+            FloatingPointError: naming both, if it is NaN.
         """
         check_repeatable(self.model, self.guide, self.args, self.example, self.structure)
         check_moves(self.guide, self.args, self.example, self.structure)
@@ -144,6 +153,21 @@ class Particles:
         check_rows_independent(looks)
         self.placed = looks.placed
         check_given(self.example, partial(sites_of, self.model, *self.args))
+        self._check_model_parameters()
+
+    def _check_model_parameters(self) -> None:
+        """Names a number of the model's that no draw of its own mends: one beyond its bounds, or NaN at the guide's."""
+        try:
+            with preserve_rng_state():
+                own = sites_of(self.model, *self.args)
+        except Exception as error:  # what the guide draws may be all that the model can run on
+            if out_of_memory(error):
+                raise
+            return
+        try:
+            check_parameters("model", own, self.structure.dim)
+        except FloatingPointError:  # a wide prior may overflow where no guide draws
+            check_parameters("model", self.example.joint, self.structure.dim)
 
     def check_supports(self, num_draws: int = NUM_DRAWS) -> None:
         """Raises InputError, naming the site, if the guide cannot draw all that the prior can, or draws on an edge.
@@ -151,12 +175,16 @@ class Particles:
         Args:
             num_draws: of each site, over all data, that are looked at.
         """
-        check_off_edges(self.example, self.structure, num_draws)
+        self.check_edges(num_draws)
         check_guide_covers(self.model, self.args, self.example, self.structure, num_draws)
 
-    def check_edges(self) -> None:
-        """Raises InputError, naming the site, if draws of the guide pile up on the edge of their support."""
-        check_off_edges(self.example, self.structure)
+    def check_edges(self, num_draws: int = NUM_DRAWS) -> None:
+        """Raises InputError, naming the site, if draws of the guide pile up on the edge of their support.
+
+        Likewise where they leave the circle of an angle, and by this its posterior.
+        """
+        check_off_edges(self.example, self.structure, num_draws)
+        check_angles_wrap(self.model, self.args, self.example, self.structure)
 
     def check_trainable(self) -> None:
         """Raises InputError, naming the site, for what no ELBO can be trained on, or no evidence measured with."""
@@ -341,6 +369,7 @@ STRATEGIES: dict[str, Callable[[Particles, int], SiteTerms]] = {  # from the fas
 }
 
 
+@checked
 def log_terms(
     model: Program,
     guide: Program,
@@ -384,7 +413,8 @@ def log_terms(
                 particles = Particles(model, guide, args, plate=plate, strategy=None if vectorize else ONE_BY_ONE)
                 particles.check_edges()
         check_batch_norm_of_flows(particles.example)
-        with pyro.validation_enabled(False):
+        advice = f"{num_particles} particles of {particles.num_data} data at once: lower num_particles"
+        with pyro.validation_enabled(False), memory.explain_out_of_memory(advice):
             return sum_by_role(particles.log_terms(num_particles))
 
 

@@ -115,10 +115,20 @@ def _put(args: Sequence[Any], found: dict[str, Any], places: dict[str, Place]) -
     """The arguments with draws of the observed sites at the entries that these show; what is missing stays missing."""
     args = list(args)
     for name, (number, entries, shown, layout) in places.items():
-        value, arg = found[name]["value"].expand(layout.shape).flatten(), args[number]
+        value, arg = _as_shown(name, found[name]["value"], layout.shape).flatten(), args[number]
         written = arg.flatten().index_copy(0, entries, value.index_select(0, shown).to(arg.dtype))
         args[number] = torch.where(arg.isnan(), arg, written.reshape(arg.shape))
     return Simulated(tuple(args), {name: site["value"] for name, site in found.items() if name not in places})
+
+
+def _as_shown(name: str, value: Tensor, shape: torch.Size) -> Tensor:
+    try:
+        return value.expand(shape)
+    except RuntimeError as error:
+        raise InputError(
+            f"site '{name}': the model draws values of shape {tuple(value.shape)}, the data there are of shape "
+            f"{tuple(shape)}: give data as the model draws them, the first dimension the datum"
+        ) from error
 
 
 def _check_shown(name: str, arg: Tensor, index: Tensor, site: Any) -> None:

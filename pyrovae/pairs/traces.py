@@ -141,6 +141,10 @@ _CLASHES = (
 )
 
 
+# How torch tells of tensors that do not go together.
+_SHAPES = r"shapes cannot be multiplied|must match the size|number of sizes provided|is invalid for input of size"
+
+
 def _reason(role: str, error: Exception, message: str, trace: Trace, args: Sequence[Any]) -> str | None:
     """Why a run failed, in words; None where that is plain from its message or not known."""
     clash = next(filter(None, (re.search(words, message) for words in _CLASHES)), None)
@@ -152,6 +156,12 @@ def _reason(role: str, error: Exception, message: str, trace: Trace, args: Seque
             "each datum, give batch_size= the number of data.)"
         )
     site = site_at(traceback.walk_tb(error.__traceback__))
+    if site is None and re.search(_SHAPES, message):
+        shapes = [str(tuple(arg.shape)) for arg in args if isinstance(arg, Tensor)]
+        return (
+            f"the {role} does not run on data of shape {', '.join(shapes)}: {first_line(error)}. The first dimension "
+            "of the data is the datum, the others are what the programs take"
+        )
     if site is None or site["is_observed"]:
         return None
     return (

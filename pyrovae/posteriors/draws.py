@@ -8,7 +8,9 @@ import pyro.poutine as poutine
 import torch
 from torch import Tensor
 
+from pyrovae.base.arguments import checked
 from pyrovae.base.errors import InputError, check_at_least_one, nearest
+from pyrovae.base.memory import explain_out_of_memory
 from pyrovae.base.random import seed_everything
 from pyrovae.base.records import Record
 from pyrovae.base.tables import TextTable
@@ -52,6 +54,7 @@ class Draws(Record):
         return [TextTable(columns, [(name, shape, *row.values()) for shape, (name, row) in rows])]
 
 
+@checked
 def sample(model: Program, *template: Any, num_samples: int, seed: int = 0) -> Draws:
     """Draws data from the model: z ~ p(z), x ~ p(x|z).
 
@@ -68,13 +71,15 @@ def sample(model: Program, *template: Any, num_samples: int, seed: int = 0) -> D
     """
     check_at_least_one(num_samples=num_samples)
     args = as_split(template if len(template) != 1 else template[0]).tensors
-    with isolated(model, model) as (model, _, device):
+    memory = explain_out_of_memory(f"{num_samples} samples at once: lower num_samples")
+    with isolated(model, model) as (model, _, device), memory:
         seed_everything("drawing", seed)
         drawn = sites_of(unconditioned(model), *_repeated(args, num_samples, device), role="model")
         check_parameters("model", drawn)
         return _draws(drawn)
 
 
+@checked
 def posterior(model: Program, guide: Program, *data: Any, num_draws: int = 1, seed: int = 0) -> Draws:
     """Draws latents from the guide: z ~ q(z|x), S for each of N data.
 
@@ -92,6 +97,7 @@ def posterior(model: Program, guide: Program, *data: Any, num_draws: int = 1, se
     return Draws(_stacked([one.values for one in draws]), _stacked([one.means for one in draws]))
 
 
+@checked
 def reconstruct(model: Program, guide: Program, *data: Any, num_draws: int = 16, seed: int = 0) -> Draws:
     """Data as the pair sees them: E over z ~ q(z|x) of the mean of p(x|z), from S draws.
 
@@ -107,6 +113,7 @@ def reconstruct(model: Program, guide: Program, *data: Any, num_draws: int = 16,
     """
     total = Draws({}, {})
     for run in _runs(model, guide, data, num_draws, seed):
+        check_parameters("model", run.observed)
         one = _draws(run.observed)
         total = Draws(
             one.values, {name: mean / num_draws + total.means.get(name, 0) for name, mean in one.means.items()}
@@ -114,6 +121,7 @@ def reconstruct(model: Program, guide: Program, *data: Any, num_draws: int = 16,
     return total
 
 
+@checked
 def decode(model: Program, template: Any, values: Mapping[str, Tensor], *, seed: int = 0) -> Draws:
     """Data that the model makes of given latents: x ~ p(x|z) at z as given.
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyrovae.base.arguments import checked
 from pyrovae.base.errors import InputError, UntrustedPosterior, nearest, warn
 from pyrovae.base.memory import explain_out_of_memory
 from pyrovae.base.random import seed_everything
@@ -148,6 +149,7 @@ _COLUMNS = [
 ]
 
 
+@checked
 def reference_posterior(
     model: Program,
     guide: Program,

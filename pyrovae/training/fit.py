@@ -13,6 +13,7 @@ from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
 from pyrovae.base import storage
+from pyrovae.base.arguments import checked
 from pyrovae.base.errors import InputError, whole
 from pyrovae.base.random import preserve_rng_state, seed_everything
 from pyrovae.data.split import Split, as_split
@@ -47,6 +48,7 @@ class Fit:
         return f"Fit({len(self.history)} epochs, ELBO {last.get('elbo', float('nan')):.3f} nats per datum)"
 
 
+@checked
 def fit(
     model: Program,
     guide: Program,

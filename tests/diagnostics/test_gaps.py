@@ -288,3 +288,10 @@ WRONG = {
 def test_wrong_settings(settings, message):
     with pytest.raises(InputError, match=message.replace("?", r"\?")):
         measure(ORACLE.model, ORACLE.guide, X[:2], **settings)
+
+
+def test_evidence_that_nothing_vouches_for_is_warned_of():
+    oracle = pv.oracles.ppca(4, 1)
+    x, _ = oracle.draw(2, seed=0)
+    with pytest.warns(pv.UntrustedEvidence, match=r"k-hat of all proposals together is above .* for 100% of 2 data"):
+        pv.gaps(oracle.model, oracle.mean_field_guide(shift=0.5), x, num_particles=5, num_steps=1, families=["own"])

@@ -177,3 +177,13 @@ def test_nothing_is_left_behind():
     state = torch.get_rng_state()
     curve_of(ORACLE.guide, X[:3], num_particles=5)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_an_error_from_too_skewed_weights_is_told():
+    """Posteriors of strong correlation under a guide without: a few of 100 weights carry the mean."""
+    oracle = ppca(20, 3, collinearity=0.9)
+    x, _ = oracle.draw(20, seed=0)
+    curve = convergence(oracle.model, oracle.mean_field_guide(), x, num_particles=100, progress=False)
+    assert curve.skewed > 0.05 and "MC SE may be too small, as terms are too skewed for K = 100" in curve.summary()
+    exact = convergence(oracle.model, oracle.guide, x, num_particles=100, progress=False)
+    assert exact.skewed == 0 and "MC SE may be too small" not in exact.summary()

@@ -227,7 +227,7 @@ def test_latents_of_all_data_drawn_at_once_are_told_how_else():
 
 def test_a_plate_that_is_none_is_named():
     with pytest.raises(InputError, match=r"plate '0' does not hold site 'z'; plates found: \['data'\]"):
-        evaluate(pair(), guide, X, plate=0, progress=False)
+        evaluate(pair(), guide, X, plate="0", progress=False)
 
 
 def test_no_tensor_argument():

@@ -197,13 +197,18 @@ def test_programs_that_keep_the_rows_that_they_were_made_with_are_named(name, me
         MEASUREMENTS[measurement]((model, guide), torch.linspace(-1, 1, 6))
 
 
-def test_sizes_that_fit_no_parameter_are_told_as_torch_tells_them():
+def test_sizes_that_fit_no_parameter_are_told_in_torchs_words():
     def wrong(x):
         weight = pyro.param("weight", torch.ones(2))
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(torch.zeros(7) + torch.zeros(9) * weight.sum(), 1.0))
 
-    with pyro.get_param_store().scope(), pytest.raises(RuntimeError, match=r"size of tensor a \(7\) must match"):
+    with (
+        pyro.get_param_store().scope(),
+        pytest.raises(
+            InputError, match=r"the guide does not run on data of shape \(5,\): The size of tensor a \(7\) must match"
+        ),
+    ):
         plain_traces(plain_model, wrong, (torch.zeros(5),))
 
 

@@ -15,6 +15,7 @@ from strangers.stranger import Refusal, Stranger
 from torch import Tensor
 
 import pyrovae as pv
+from pyrovae.evidence.estimators import is_skewed, is_skewed_for_few, pareto_k_threshold
 
 STANDARD_ERRORS = 4  # of a mean over data: one comparison in 16,000 fails by chance, were errors normal
 OF_ONE_DATUM = 7  # standard errors: their tails are heavier, and there are more of them
@@ -24,7 +25,10 @@ DRAWS = 100
 
 
 class Found(NamedTuple):
-    """A number, its stated standard error and what it must be; with ``bound`` 1 at least that, with -1 at most."""
+    """A number, its stated standard error and what it must be; with ``bound`` 1 at least that, with -1 at most.
+
+    ``doubted`` is whether the record itself says of this number that its error may be too small, by its own rules.
+    """
 
     what: str
     value: float
@@ -32,6 +36,7 @@ class Found(NamedTuple):
     truth: float
     bound: int = 0
     errors: float = STANDARD_ERRORS
+    doubted: bool = False
 
     @property
     def allowed(self) -> float:
@@ -47,6 +52,12 @@ class Found(NamedTuple):
         return not ((off >= 0 if self.bound else False) or abs(off) <= self.allowed)
 
     @property
+    def excused(self) -> bool:
+        """Whether the record doubts it, and its error is too small by no more than a factor of three."""
+        infinite = not (math.isfinite(self.truth) and math.isfinite(self.value))
+        return self.doubted and (infinite or abs(self.value - self.truth) <= 3 * self.allowed)
+
+    @property
     def z(self) -> float:
         """How many standard errors it is off, beyond rounding; 0 if within rounding."""
         if not self.wrong and (not math.isfinite(self.truth) or self.bound * (self.value - self.truth) > 0):
@@ -60,17 +71,26 @@ class Found(NamedTuple):
 
 
 def compare(
-    what: str, value: Tensor, se: Tensor | None, truth: Tensor, *, of_one_datum: float = OF_ONE_DATUM
+    what: str,
+    value: Tensor,
+    se: Tensor | None,
+    truth: Tensor,
+    *,
+    of_one_datum: float = OF_ONE_DATUM,
+    doubt: Tensor | None = None,
 ) -> list[Found]:
-    """A mean over data, and the datum that is farthest off."""
+    """A mean over data, and the datum that is farthest off; ``doubt`` is whether the record doubts each, (N,)."""
     value, truth = value.detach().double().flatten(), truth.detach().double().flatten()
     if value.shape != truth.shape:
         return [Found(f"number of values of {what}", len(value), 0.0, len(truth))]
     se = torch.zeros_like(value) if se is None else se.detach().double().flatten().nan_to_num(0.0, posinf=math.inf)
-    mean = Found(f"mean {what}", float(value.mean()), float(se.square().sum().sqrt() / len(se)), float(truth.mean()))
+    doubt = torch.zeros(len(value), dtype=torch.bool) if doubt is None else doubt
+    many = bool(doubt.double().mean() > 0.05)  # what the summaries say of means
+    of_mean = float(value.mean()), float(se.square().sum().sqrt() / len(se)), float(truth.mean())
+    mean = Found(f"mean {what}", *of_mean, doubted=many)
     found = [
-        Found(f"{what}[{n}]", *map(float, row), errors=of_one_datum)
-        for n, row in enumerate(zip(value, se, truth, strict=True))
+        Found(f"{what}[{n}]", *map(float, row), errors=of_one_datum, doubted=bool(doubted))
+        for n, (*row, doubted) in enumerate(zip(value, se, truth, doubt, strict=True))
     ]
     worst = [one for one in found if one.wrong][:1]
     return [mean, *(worst or found[:1])]
@@ -79,9 +99,11 @@ def compare(
 def evaluated(s: Stranger, seed: int, *, num_particles: int = K, **settings) -> list[Found]:
     settings = {"method": "importance", "num_particles": num_particles, **settings}
     r = pv.evaluate(s.model, s.guide, s.data, seed=seed, plate=s.plate, progress=False, **settings)
-    found = compare("log p(x)", r.log_evidence, r.mc_se_log_evidence, s.truth)
+    skewed = {name: is_skewed(r.columns[f"skewness_{name}"], num_particles) for name in ("log_evidence", "elbo")}
+    doubt = skewed["log_evidence"] | r.unreliable
+    found = compare("log p(x)", r.log_evidence, r.mc_se_log_evidence, s.truth, doubt=doubt)
     if s.elbo is not None:
-        found += compare("ELBO", r.elbo, r.mc_se_elbo, s.elbo)
+        found += compare("ELBO", r.elbo, r.mc_se_elbo, s.elbo, doubt=skewed["elbo"] | (r.beyond is not None))
     finite = r.elbo.isfinite()
     found += (
         compare("ELBO by its parts", (r.reconstruction - r.kl_prior)[finite], None, r.elbo[finite])
@@ -106,7 +128,8 @@ def repaired(s: Stranger, seed: int) -> list[Found]:
     budget = {"budget": 30_000}
     r = pv.evaluate(s.model, s.guide, s.data, num_particles=K, seed=seed, plate=s.plate, progress=False, **budget)
     counts = ~r.unreliable | (r.columns["route"] == 0)
-    found = compare("log p(x)", r.log_evidence[counts], r.mc_se_log_evidence[counts], s.truth[counts])
+    doubt = is_skewed(r.skewness_log_evidence, K)[counts]
+    found = compare("log p(x)", r.log_evidence[counts], r.mc_se_log_evidence[counts], s.truth[counts], doubt=doubt)
     return found if counts.any() else []
 
 
@@ -121,7 +144,8 @@ def blocks(s: Stranger, seed: int) -> list[Found]:
 
 def convergence(s: Stranger, seed: int) -> list[Found]:
     r = pv.convergence(s.model, s.guide, s.data, num_particles=K, seed=seed, plate=s.plate, progress=False)
-    return compare("log p(x) of all particles", r.log_evidence[-1], r.mc_se[-1], s.truth)
+    doubt = is_skewed(r.skewness, K) | ~(r.pareto_k <= pareto_k_threshold(K))
+    return compare("log p(x) of all particles", r.log_evidence[-1], r.mc_se[-1], s.truth, doubt=doubt)
 
 
 def annealed(s: Stranger, seed: int) -> list[Found]:
@@ -136,8 +160,10 @@ def annealed(s: Stranger, seed: int) -> list[Found]:
         plate=s.plate,
         progress=False,
     )
+    doubt = is_skewed_for_few(r.skewness_log_evidence, 12) | ~(r.ess >= 3)
     # The error of one datum is from 12 chains, and so is itself uncertain.
-    return compare("annealed log p(x)", r.log_evidence, r.mc_se_log_evidence, s.truth, of_one_datum=12)
+    found = r.log_evidence, r.mc_se_log_evidence, s.truth
+    return compare("annealed log p(x)", *found, of_one_datum=12, doubt=doubt)
 
 
 def bidirectional(s: Stranger, seed: int) -> list[Found]:
@@ -177,10 +203,12 @@ def gaps(s: Stranger, seed: int) -> list[Found]:
         if "leave 'own' out" not in str(error).lower():
             raise
         r = _gaps(s, seed, ["full covariance"])
-    found = compare("log p(x)", r.log_evidence, r.mc_se_log_evidence, s.truth)
+    doubt = ~(r.pareto_k <= r.pareto_k_threshold) | is_skewed(r.skewness_log_evidence, 100)
+    found = compare("log p(x)", r.log_evidence, r.mc_se_log_evidence, s.truth, doubt=doubt)
     if s.elbo is not None:
-        found += compare("ELBO", r.elbo["guide"], r.mc_se_elbo["guide"], s.elbo)
-        found += compare("gap", r.gap["guide"], r.mc_se_gap["guide"], s.truth - s.elbo)
+        skewed = [is_skewed(one["guide"], 100) for one in (r.skewness_elbo, r.skewness_gap)]
+        found += compare("ELBO", r.elbo["guide"], r.mc_se_elbo["guide"], s.elbo, doubt=skewed[0])
+        found += compare("gap", r.gap["guide"], r.mc_se_gap["guide"], s.truth - s.elbo, doubt=skewed[1])
     return found
 
 
@@ -325,7 +353,7 @@ def log_terms(s: Stranger, seed: int) -> list[Found]:
     value = weight.logsumexp(0) - math.log(K)
     ratio = (weight - value).exp()
     found = compare("log p(x)", value, ratio.std(0) / K**0.5, s.truth)
-    if s.elbo is not None:
+    if s.elbo is not None and bool(s.elbo.isfinite().all()):  # a table of draws states no ELBO: K may all be possible
         found += compare("ELBO", weight.mean(0), weight.std(0) / K**0.5, s.elbo)
     return found
 
@@ -386,6 +414,8 @@ def cell(s: Stranger, measurement: str, seed: int) -> Cell:
         return Cell("WRONG", f"accepted, must be refused: {wanted}")
     wrong = [str(one) for one in found if one.wrong]
     if wrong and any(word in str(w.message) for w in caught for word in s.said):
+        return Cell("said")
+    if wrong and all(one.excused for one in found if one.wrong):
         return Cell("said")
     largest = max((one.z for one in found), default=0.0)
     return Cell("WRONG", "; ".join(wrong), largest) if wrong else Cell("right", None, largest)

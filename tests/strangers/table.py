@@ -19,8 +19,9 @@ refusal that it must meet, through every measurement. Written anew by `make test
 
 `right`: every number within {errors} stated standard errors of the exact one (and rounding). `refused`: by a message
 that names the site and the cause, as is wanted there. `not compiled`: `compile=True` is refused by name, as no graph
-can hold these programs; they are right without. `said`: the number is wrong, and a warning says that it may be. `-`:
-nothing is asked. `WRONG`: none of these.
+can hold these programs; they are right without. `said`: the number is off, and a warning or the record's own account
+(k-hat, terms too skewed for so few draws, an ELBO that is minus infinity by the supports) says that it may be; it is
+within three times what is allowed. `-`: nothing is asked. `WRONG`: none of these.
 
 """
 

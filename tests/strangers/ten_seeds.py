@@ -3,10 +3,12 @@
 python tests/strangers/ten_seeds.py                     # about twenty minutes on one core
 python tests/strangers/ten_seeds.py --seeds 1 --only coins --measurements evaluate,gaps
 python tests/strangers/ten_seeds.py --kernels           # with the compiler itself, some seconds for each program
+python tests/strangers/ten_seeds.py --coverage 400 --only dropout_in_a_dict --measurements blocks
 python tests/strangers/ten_seeds.py --truths            # the exact numbers against brute force, without pyrovae
 """
 
 import argparse
+import collections
 import math
 import sys
 import warnings
@@ -22,7 +24,7 @@ from pyro.poutine.util import site_is_subsample
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from strangers import stranger
-from strangers.measurements import MEASUREMENTS, cell
+from strangers.measurements import MEASUREMENTS, STANDARD_ERRORS, cell
 from strangers.programs import PROGRAMS
 
 NUM_PRIOR_DRAWS = 100_000
@@ -30,7 +32,7 @@ NUM_PRIOR_DRAWS = 100_000
 
 def run(names, measurements, seeds):
     """Prints a line for each program, and then the cells that fail."""
-    failures = []
+    failures = collections.defaultdict(list)  # programs that share their draws fail alike, and are one event
     for name in names:
         row = []
         for measurement in measurements:
@@ -40,13 +42,33 @@ def run(names, measurements, seeds):
                 torch.manual_seed(seed)
                 found.append(cell(PROGRAMS[name](), measurement, seed))
                 if found[-1].wrong:
-                    failures.append(f"{name}, {measurement}, seed {seed}: {found[-1].wrong}")
+                    failures[f"{measurement}, seed {seed}: {found[-1].wrong}"].append(name)
             words = {one.word for one in found}
             largest = f" {max(one.z for one in found):.1f}" if words == {"right"} else ""
             row.append(f"{measurement}: {'/'.join(sorted(words))}{largest}")
         print(f"{name}: {', '.join(row)}", flush=True)
-    print("\n" + "\n".join(failures or ["every cell is right"]))
+    lines = [f"{' = '.join(alike)}, {wrong}" for wrong, alike in failures.items()]
+    print("\n" + "\n".join(lines or ["every cell is right, refused or doubted by its own record"]))
     return bool(failures)
+
+
+def coverage(names, measurements, seeds):
+    """Prints how often means of the record hold the exact ones, over seeds that the table does not use."""
+    for name in names:
+        for measurement in measurements:
+            found = collections.defaultdict(list)
+            for seed in range(100, 100 + seeds):
+                pyro.clear_param_store()
+                torch.manual_seed(seed)
+                for one in MEASUREMENTS[measurement](PROGRAMS[name](), seed):
+                    if one.se > 0 and (one.what.startswith("mean") or one.bound):
+                        found[one.what].append(((one.value - one.truth) / one.se, one.doubted))
+            for what, pairs in found.items():
+                z, doubted = torch.tensor(pairs, dtype=torch.float64).unbind(1)
+                inside, far = (z.abs() < 1.96).double().mean(), int((z.abs() > STANDARD_ERRORS).sum())
+                said = f"{inside:.1%} within 1.96 SE, {far} of {len(z)} beyond {STANDARD_ERRORS}"
+                print(f"{name}, {measurement}, {what}: {said}; doubted {doubted.mean():.0%}", flush=True)
+    return False
 
 
 def brute_force(s, dtype):
@@ -114,6 +136,7 @@ def main():
     parser.add_argument("--only", help="names of programs, or parts of them, by commas")
     parser.add_argument("--measurements", default=",".join(MEASUREMENTS))
     parser.add_argument("--kernels", action="store_true")
+    parser.add_argument("--coverage", type=int, metavar="SEEDS")
     parser.add_argument("--truths", action="store_true")
     given = parser.parse_args()
     parts = given.only.split(",") if given.only else [""]
@@ -125,6 +148,8 @@ def main():
         return check_truths(names)
     if not given.kernels:
         inductor.compile_fx = lambda module, inputs, **_: module
+    if given.coverage:
+        return coverage(names, given.measurements.split(","), given.coverage)
     return run(names, given.measurements.split(","), given.seeds)
 
 

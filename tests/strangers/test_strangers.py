@@ -5,6 +5,7 @@ errors normal, one would fail by chance in every five choices of the seed, and h
 (``ten_seeds.py`` tries others). Graphs are traced and replayed but not compiled: the compiler takes seconds for each.
 """
 
+import dataclasses
 import random
 
 import numpy as np
@@ -36,6 +37,16 @@ def test_right_or_refused(name, measurement, record_property):
     found = cell(PROGRAMS[name](), measurement, SEED)
     record_property("cell", ((name, measurement), found.word))
     assert found.wrong is None, f"{name}, {measurement}: {found.wrong}"
+
+
+@pytest.mark.global_params
+@pytest.mark.parametrize("measurement", ["evaluate", "repaired", "convergence", "gaps", "annealed"])
+def test_a_number_that_is_far_off_is_wrong_whatever_its_record_says(measurement):
+    """The judge can say WRONG: the exact log p(x) is falsified by five nats, the guide is good."""
+    s = PROGRAMS["gamma_by_lognormal"]()
+    falsified = dataclasses.replace(s, log_evidence=lambda *data: s.log_evidence(*data) + 5)
+    assert cell(s, measurement, SEED).word == "right"
+    assert cell(falsified, measurement, SEED).word == "WRONG"
 
 
 @pytest.mark.global_params

@@ -19,7 +19,7 @@ import pyrovae as pv
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"epochs": "3"}, "epochs must be a whole number, got '3'"),
         ({"batch_size": 64.5}, "batch_size must be a whole number, got 64.5"),
-        ({"objective": "iwae"}, "objective must be a Pyro ELBO"),
+        ({"objective": "iwae"}, "objective must be an ELBO or None"),
         ({"schedule": "cosine"}, "schedule must be a function"),
         ({"patience": 3}, "patience needs validation data"),
         ({"valid": torch.full((5, 4, 4), torch.nan)}, "the first is row 0 of the validation data"),

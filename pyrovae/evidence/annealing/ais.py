@@ -8,6 +8,7 @@ Along a path from a normalised density f_0 to f_1 = p(x, z), with transitions th
 so the log of the mean of K weights is a lower bound on log p(x) in expectation, as for importance sampling (T = 1).
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrovae.base.errors import InputError, UntrustedEvidence, check_at_least_one, warn
+from pyrovae.base.arguments import checked
+from pyrovae.base.errors import UntrustedEvidence, check_at_least_one, warn
 from pyrovae.base.random import seed_everything
 from pyrovae.base.records import Record, spread
 from pyrovae.base.tables import TextTable, text
@@ -48,8 +50,6 @@ class Plan:
     def __post_init__(self) -> None:
         numbers = ("num_temperatures", "num_chains", "num_leapfrog")
         check_at_least_one(**{name: getattr(self, name) for name in numbers})
-        if not callable(self.start):
-            raise InputError(f"start must be pyrovae.from_guide or pyrovae.from_prior, got {self.start!r}")
 
     def settings(self) -> dict[str, Any]:
         """As a record keeps them, the start by its name."""
@@ -107,8 +107,8 @@ class Annealed(Record):
 
     @property
     def fraction_unreliable(self) -> float:
-        """Fraction of the data whose evidence rests on less than a quarter of the chains."""
-        return (self.ess < self.num_chains / 4).double().mean().item()
+        """Fraction of the data whose evidence rests on less than a quarter of the chains; or on none, all lost."""
+        return (~(self.ess >= self.num_chains / 4)).double().mean().item()
 
     @property
     def skewed(self) -> float:
@@ -151,6 +151,7 @@ class Annealed(Record):
         ]
 
 
+@checked
 def annealed_evidence(
     model: Program,
     guide: Program,
@@ -193,7 +194,8 @@ def annealed_evidence(
         Interrupted: after Ctrl-C, with the record of the blocks that were done as ``partial``.
 
     Warns:
-        UntrustedEvidence: if a quarter of the chains carries the weight for more than 5 % of the data.
+        UntrustedEvidence: if a quarter of the chains carries the weight for more than 5 % of the data, or none for
+            one.
 
     References:
         Neal (2001), Annealed importance sampling, Statistics and Computing 11:125, arXiv:physics/9803008.
@@ -229,11 +231,26 @@ def annealed_evidence(
     memory, num_steps = MEMORY.format(num_chains), num_transitions(num_temperatures)
     blocks = Blocks(len(split), batch_size, ("annealing", seed), memory, num_steps)
     annealed = block_by_block(model, guide, blocks, begin, record, plate=plate, progress=progress)
-    if annealed.fraction_unreliable > UNRELIABLE_FRACTION:
-        whose = f"the annealed evidence of {annealed.fraction_unreliable:.0%} of {len(annealed)} data"
-        few = f"less than a quarter of their {num_chains} chains"
-        warn(UntrustedEvidence(f"{whose} rests on {few} and may be too low: {ADVICE}"))
+    if (doubt := _doubt(annealed)) is not None:
+        warn(UntrustedEvidence(doubt))
     return annealed
+
+
+def _doubt(annealed: Annealed) -> str | None:
+    """Why the evidence is not to be trusted, and what to do; None where chains enough carry it."""
+    num_chains, lost = annealed.num_chains, annealed.log_evidence == -math.inf
+    if lost.any():
+        return (
+            f"all {num_chains} chains end where the model has no density for {int(lost.sum())} of {len(annealed)} "
+            f"data, the first is row {int(lost.nonzero()[0])}, so log p(x) is -inf there: draw in the guide what datum "
+            "and prior allow, or take more chains"
+        )
+    if annealed.fraction_unreliable > UNRELIABLE_FRACTION:
+        return (
+            f"the annealed evidence of {annealed.fraction_unreliable:.0%} of {len(annealed)} data rests on less than a "
+            f"quarter of their {num_chains} chains and may be too low: {ADVICE}"
+        )
+    return None
 
 
 def _columns(walk: Walk) -> dict[str, Tensor]:

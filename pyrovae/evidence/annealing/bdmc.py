@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyrovae.base.arguments import checked
 from pyrovae.base.errors import check_at_least_one
 from pyrovae.base.random import seed_everything
 from pyrovae.base.records import Record, mean_and_se
@@ -95,6 +96,7 @@ CERTIFICATE = (
 )
 
 
+@checked
 def bidirectional(
     model: Program,
     guide: Program,

@@ -19,11 +19,13 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from pyrovae.base.arguments import checked
 from pyrovae.base.errors import InputError
 from pyrovae.pairs.context import Scoped
 from pyrovae.pairs.traces import Program
 
 
+@checked
 def widened(guide: Program, factor: float, *, shift: float = 0.0) -> Program:
     r"""The guide with each draw ``factor`` times as wide and shifted by ``shift`` standard deviations.
 

@@ -19,12 +19,14 @@ from pyrovae.pairs.supports import (
     ends,
     innermost,
     is_known,
+    is_masked,
     is_narrowed,
     latent_support,
     layers,
     may_move,
     possible,
     scored,
+    support_of,
     support_text,
     whole_line,
 )
@@ -35,6 +37,9 @@ NUM_DRAWS = 1000  # of each site, over all data
 MOST_CLASSES = 100  # that are looked at one by one
 MOST_MISSED = 30  # draws of a datum that the guide misses, of which the likelihood is asked
 UNDERFLOW = 0.01  # of the prior's draws may lie so far out in the guide's support that its density there is zero
+NUM_WRAPPED = 100  # draws of each datum that are looked at where a guide may leave the circle
+SELDOM = math.log(20)  # times less often: such angles are hardly reached
+LOST = 0.03  # of a datum's evidence
 ON_EDGE = 0.005  # of the draws may lie on the edge of their support
 
 
@@ -109,6 +114,81 @@ def check_off_edges(run: TracePair, structure: Structure, num_draws: int = NUM_D
                 f"{dtype}, where no density is theirs to be weighed by. Draw '{name}' less near the edge or on the "
                 "unconstrained scale; float64 reaches nearer to it"
             )
+
+
+def check_angles_wrap(model: Program, args: Sequence[Any], run: TracePair, structure: Structure) -> None:
+    """Looks at what a guide on the line draws of an angle beyond pi: it stands for an angle across the seam.
+
+    The prior draws nothing out there, and if the guide hardly reaches across, no weight shows what is lost.
+
+    Raises:
+        InputError: naming the site, both families, and the greatest part of a datum's evidence that lies there.
+    """
+    for name, site in run.latent.items():
+        ours, prior = run.drawn[name], layers(site["fn"])[-1]
+        is_angle = str(latent_support(prior)) != str(support_of(prior))
+        if is_function(ours) or not is_angle or str(latent_support(ours["fn"])) == str(latent_support(prior)):
+            continue
+        lost = _across_the_seam(model, args, run, name, structure)
+        if (lost > LOST).any():
+            guide = layers(ours["fn"])[-1]
+            raise InputError(
+                f"site '{name}': the guide ({type(guide).__name__}) draws beyond the support of an angle "
+                f"({type(prior).__name__}, -pi to pi), and hardly reaches the angles across the seam that this stands "
+                f"for: up to {lost.max():.0%} of the evidence of a datum would be lost without a sign. Draw '{name}' "
+                "in the guide from a family that wraps (VonMises)"
+            )
+
+
+def _across_the_seam(model: Program, args: Sequence[Any], run: TracePair, name: str, structure: Structure) -> Tensor:
+    """The part of each datum's evidence at angles that the guide reaches from beyond pi far more than as they are."""
+    site, within, across = run.drawn[name], list[Tensor](), list[Tensor]()
+    batch_dim = len(site["fn"].batch_shape)
+    for value in draws_of(site["fn"], NUM_WRAPPED):
+        wrapped = torch.where(value.abs() > math.pi, (value + math.pi) % (2 * math.pi) - math.pi, value)
+        log_guide, at_wrapped = (
+            to_rows(site_log_prob({**site, "value": one}), structure.dim) for one in (value, wrapped)
+        )
+        log_weight = _log_joint(model, args, {**_values(run), name: wrapped}, structure) - log_guide
+        moved = wrapped != value
+        moved = moved.flatten(batch_dim).any(-1) if moved.dim() > batch_dim else moved
+        stays = to_rows(moved.int(), structure.dim) == 0
+        far = ~stays & (at_wrapped < log_guide - SELDOM)
+        within.append(torch.where(stays, log_weight, -math.inf))
+        across.append(torch.where(far, log_weight, -math.inf))
+    both = torch.stack([torch.stack(part).logsumexp(0) for part in (within, across)])
+    return both.softmax(0)[1].nan_to_num(0.0)
+
+
+def told_beyond(run: TracePair) -> str | None:
+    """Why the ELBO is minus infinity: the guide's support ends farther out than the prior's; None where it does not.
+
+    Told by the ends of both, however seldom a draw lies out there.
+    """
+    for name, site in run.latent.items():
+        ours = run.drawn[name]
+        reach, allowed = (_reach(one["fn"]) for one in (ours, site))
+        if is_function(ours) or is_masked(site) or reach is None or allowed is None:
+            continue
+        if bool((reach[0] < allowed[0]).any() | (reach[1] > allowed[1]).any()):
+            guide, prior = (layers(one["fn"])[-1] for one in (ours, site))
+            return (
+                f"site '{name}': the guide ({type(guide).__name__}, {support_text(guide)}) reaches beyond the prior "
+                f"({type(prior).__name__}, {support_text(prior)}), so ELBO and KL to the prior are infinite for every "
+                "datum, also where none of the draws shows it; log p(x) is not touched"
+            )
+    return None
+
+
+def _reach(fn: Any) -> tuple[Tensor, Tensor] | None:
+    """The ends of a support, infinite where it has none; None where they are not known, or not those of every draw."""
+    base = layers(fn)[-1]
+    single = innermost(latent_support(fn))
+    low, high = bounds(single)
+    mixed = isinstance(base, torch.distributions.MixtureSameFamily) and isinstance(low, Tensor) and low.dim() > 0
+    if is_narrowed(base) or mixed or (low is None and high is None and not whole_line(fn)):
+        return None
+    return torch.as_tensor(-math.inf if low is None else low), torch.as_tensor(math.inf if high is None else high)
 
 
 # --------------------------------------------------------------------------------------------------------- draws
@@ -200,11 +280,15 @@ def _one_by_one(draws: Tensor, missed: Tensor, own: Tensor) -> Iterator[tuple[Te
 
 def _matters(model: Program, args: Sequence[Any], values: dict[str, Tensor], structure: Structure) -> Tensor:
     """For which data the model allows these latents: (N,)."""
+    return _log_joint(model, args, values, structure) > -math.inf
+
+
+def _log_joint(model: Program, args: Sequence[Any], values: dict[str, Tensor], structure: Structure) -> Tensor:
+    """log p(x, z) of each datum at these latents: (N,)."""
     with pyro.validation_enabled(False):
         found = sites_of(Placed(values)(model), *args).values()
         log_probs = [site_log_prob(site) if site["is_observed"] else latent_log_prob(site) for site in found]
-        log_joint = torch.stack([to_rows(log_prob, structure.dim) for log_prob in log_probs]).sum(0)
-    return log_joint > -math.inf
+        return torch.stack([to_rows(log_prob, structure.dim) for log_prob in log_probs]).sum(0)
 
 
 def _missed(name: str, ours: Any, theirs: Any, missed: Tensor, by_datum: Tensor) -> str:

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from pyrovae.base.errors import InputError
 from pyrovae.base.memory import out_of_memory
+from pyrovae.base.random import preserve_rng_state
 from pyrovae.pairs.checks.weights import is_function
+from pyrovae.pairs.context import MOST_DOUBLED, double_precision, in_double, is_narrow
 from pyrovae.pairs.handlers import Placed
 from pyrovae.pairs.structure import Structure
 from pyrovae.pairs.supports import to_support
@@ -27,6 +29,7 @@ CHANGES = (
 )
 
 
+NUM_FRESH = 8  # draws of other rows beside each half of those that may be known by their places
 NUM_MOVES = 8  # draws of each datum at which a move is looked at again
 
 
@@ -56,6 +59,27 @@ def look_across_rows(
     model: Program, guide: Program, args: Sequence[Any], run: TracePair, structure: Structure
 ) -> Looks:
     """Tells whether rows lean on each other, and whether programs know one by its place: a parameter for each datum."""
+    found = _looks(model, guide, args, run, structure)
+    # Rounding goes with a row's place too, by whole nats where densities are differences of large numbers.
+    return found if found == Looks(None, None) else _in_double(model, guide, args, run, structure) or found
+
+
+def _in_double(
+    model: Program, guide: Program, args: Sequence[Any], run: TracePair, structure: Structure
+) -> Looks | None:
+    """The same in double precision; None where the programs run in it already, or cannot."""
+    if not any(is_narrow(table) for role in _terms(run, structure) for table in role.values()):
+        return None
+    draws = dict(zip(run.draws, in_double([*run.draws.values()]), strict=True))
+    try:
+        with double_precision(model, guide, MOST_DOUBLED):
+            wide = _run_at(model, guide, in_double(args), draws)
+            return None if wide is None else _looks(model, guide, in_double(args), wide, structure)
+    except (InputError, MemoryError):  # TorchScript, or programs that hold much
+        return None
+
+
+def _looks(model: Program, guide: Program, args: Sequence[Any], run: TracePair, structure: Structure) -> Looks:
     terms, leaning, placed = _terms(run, structure), None, None
     for kept, taken, index in _neighbours(num_rows(args)):
         exchanged = each_batched(args, lambda arg: arg[index.to(arg.device)])  # noqa: B023
@@ -69,13 +93,33 @@ def look_across_rows(
             leaning = leaning or _differing(before, after, kept, kept)
         for before, after in zip(terms, others, strict=True):
             placed = placed or _differing(before, after, index[taken], taken)
-    if num_rows(args) > 1 and placed is None:  # some rows by themselves: a program may read how many there are
-        half = _half(num_rows(args))
-        few = each_batched(args, lambda arg: arg[half.to(arg.device)])
+    if placed:  # each row at its place
+        with preserve_rng_state():
+            for _, taken, _ in _neighbours(num_rows(args)) * NUM_FRESH:
+                leaning = leaning or _beside_others(model, guide, args, run, structure, taken)
+    for half in _halves(num_rows(args), placed=placed is not None):  # a program may read how many rows there are
+        few = each_batched(args, lambda arg: arg[half.to(arg.device)])  # noqa: B023
         alone = _terms_at(model, guide, few, _taken(run, structure, half), structure)
         for before, after in zip(terms[:2], alone[:2] if alone else (), strict=alone is not None):
             leaning = leaning or _differing(before, after, half, slice(None))
     return Looks(leaning, placed)
+
+
+def _beside_others(
+    model: Program, guide: Program, args: Sequence[Any], run: TracePair, structure: Structure, taken: Tensor
+) -> str | None:
+    """A site whose density at a row changes where the rows ``taken`` beside it are drawn anew."""
+    fresh = _run_at(model, guide, args, {})
+    if fresh is None:
+        return None
+    draws, rows = {}, taken.to(next(iter(run.draws.values())).device)
+    for name, site in sites(run.guide, moved=True).items():
+        dim = site["value"].dim() - len(site["fn"].event_shape) + structure.dim
+        draws[name] = site["value"].index_copy(dim, rows, fresh.draws[name].index_select(dim, rows))
+    beside = _terms_at(model, guide, args, draws, structure)
+    kept = [row for row in range(num_rows(args)) if row not in set(taken.tolist())]
+    pairs = zip(_terms(run, structure), beside, strict=True) if beside else ()
+    return next(filter(None, (_differing(before, after, kept, kept) for before, after in pairs)), None)
 
 
 def check_rows_independent(looks: Looks) -> None:
@@ -174,9 +218,15 @@ def _neighbours(rows: int) -> list[tuple[Tensor, Tensor, Tensor]]:
     return [(even, odd, by_even), (odd, even, by_odd)] if rows > 1 else []
 
 
-def _half(rows: int) -> Tensor:
-    """Half of the rows in their order, without a pattern that groups of rows could have too."""
-    return torch.randperm(rows, generator=torch.Generator().manual_seed(0))[: (rows + 1) // 2].sort().values
+def _halves(rows: int, *, placed: bool) -> list[Tensor]:
+    """Both halves of the rows in their order, without a pattern that groups of rows could have too.
+
+    Of rows that may be known by their places the first half alone: those keep them.
+    """
+    if rows < 2 or placed:
+        return [torch.arange((rows + 1) // 2)] if rows > 1 else []
+    order = torch.randperm(rows, generator=torch.Generator().manual_seed(0))
+    return [half.sort().values for half in order.tensor_split([(rows + 1) // 2])]
 
 
 def _taken(run: TracePair, structure: Structure, index: Tensor) -> dict[str, Tensor]:
@@ -192,11 +242,22 @@ def _terms_at(
     model: Program, guide: Program, args: Sequence[Any], draws: dict[str, Tensor], structure: Structure
 ) -> SiteTerms | None:
     """The densities of a run of both programs on given draws; None where one of them scores its own draws alone."""
+    run = _run_at(model, guide, args, draws)
+    try:
+        with pyro.validation_enabled(False):
+            return None if run is None else _terms(run, structure)
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        return None
+
+
+def _run_at(model: Program, guide: Program, args: Sequence[Any], draws: dict[str, Tensor]) -> TracePair | None:
+    """A run of both programs on given draws; None where they do not run so."""
     try:
         with pyro.validation_enabled(False):
             pair = {"model": model, "guide": guide}
-            traces = [traced(role, program, Placed(draws)(program), args) for role, program in pair.items()]
-            return _terms(TracePair(*traces), structure)
+            return TracePair(*(traced(role, program, Placed(draws)(program), args) for role, program in pair.items()))
     except Exception as error:
         if out_of_memory(error):
             raise

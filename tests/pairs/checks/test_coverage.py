@@ -240,6 +240,70 @@ def test_a_mixture_of_angles_is_an_angle():
     assert ((report.log_evidence - exact).abs() < 4 * report.mc_se_log_evidence).all()
 
 
+def on_circle(x):
+    return dist.VonMises(0 * ones(x), 0.5)
+
+
+def at_three(guide):
+    """Angles about 3, told by their sine and cosine: a third of each posterior is across the seam."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", on_circle(x))
+            pyro.sample("x", dist.Normal(torch.stack([z.cos(), z.sin()], -1), 0.3).to_event(1), obs=x)
+
+    def q(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", guide(torch.atan2(x[:, 1], x[:, 0])))
+
+    angle = torch.tensor([3.0, 3.1, -3.0])
+    return model, q, torch.stack([angle.cos(), angle.sin()], -1)
+
+
+MEASURES = {
+    "evaluate": lambda *pair: pv.evaluate(*pair, num_particles=50),
+    "fit": lambda *pair: pv.fit(*pair, epochs=1),
+    "log_terms": lambda *pair: pv.log_terms(*pair, num_particles=2),
+}
+
+
+@pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
+def test_an_angle_across_the_seam_that_a_guide_on_the_line_misses_is_refused(measure):
+    model, guide, x = at_three(lambda centre: dist.Normal(centre, 0.3))
+    with pytest.raises(InputError, match=r"site 'z': the guide \(Normal\) draws beyond the support of an angle \(VonM"):
+        measure(model, guide, x)
+
+
+def test_angles_that_wrap_are_taken():
+    """log p(x) within 4 standard errors of the midpoint rule over the circle."""
+    model, guide, x = at_three(lambda centre: dist.VonMises(centre, 8.0))
+    report = pv.evaluate(model, guide, x, num_particles=4000)
+    z = (torch.arange(BINS).double() + 0.5) / BINS * 2 * math.pi - math.pi
+    points = torch.stack([z.cos(), z.sin()], -1)
+    likelihood = dist.Normal(points[:, None], 0.3).log_prob(x.double()).sum(-1)
+    log_joint = dist.VonMises(torch.tensor(0.0).double(), torch.tensor(0.5).double()).log_prob(z)[:, None] + likelihood
+    exact = log_joint.logsumexp(0) + math.log(2 * math.pi / BINS)
+    assert ((report.log_evidence - exact).abs() < 4 * report.mc_se_log_evidence).all()
+
+
+BEYOND = {  # prior, guide, whether the guide reaches beyond the prior's support
+    "normal for positive": (lambda x: dist.HalfNormal(ones(x)), lambda x: dist.Normal(x + 9, 0.1), True),
+    "gamma for unit": (lambda x: dist.Beta(ones(x), 1.0), lambda x: dist.Gamma(9 * ones(x), 90.0), True),
+    "counts for few": (lambda x: dist.Binomial(5, 0.5 * ones(x)), lambda x: dist.Poisson(0.1 * ones(x)), True),
+    "its own": (lambda x: dist.HalfNormal(ones(x)), lambda x: dist.Gamma(ones(x), 1.0), False),
+    "the line": (lambda x: dist.Normal(0 * x, 1.0), lambda x: dist.StudentT(3.0, x, 1.0), False),
+    "classes": (lambda x: dist.Bernoulli(ones(x) / 2), lambda x: dist.Bernoulli(ones(x) / 3), False),
+}
+
+
+@pytest.mark.parametrize(("prior", "guide", "is_beyond"), BEYOND.values(), ids=BEYOND)
+def test_an_elbo_that_is_minus_infinity_is_told_though_no_draw_shows_it(prior, guide, is_beyond):
+    report = pv.evaluate(*pair(prior, guide, lambda z: dist.Normal(z, 5.0)), X, num_particles=50)
+    assert report.elbo.isfinite().all()
+    told = "reaches beyond the prior" in report.summary()
+    assert told == is_beyond == (report.beyond is not None)
+
+
 # ----------------------------------------------------------------------------------- supports that move with a datum
 
 

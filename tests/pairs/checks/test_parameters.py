@@ -60,11 +60,12 @@ def scope():
 @pytest.mark.parametrize("where", ["prior", "likelihood", "guide"])
 def test_a_scale_that_is_none_names_program_and_site(where, value, measurement):
     programs = pair(**{where: (lambda x: dist.Normal(x / 2, value)) if where == "guide" else value})
-    site = "x" if where == "likelihood" and measurement != "reference" else "z"  # which names the latent it was at
+    site = "x" if where == "likelihood" else "z"
     program = "guide" if where == "guide" else "model"
     with pytest.raises((InputError, FloatingPointError)) as raised:
         MEASUREMENTS[measurement](programs)
     assert f"site '{site}'" in str(raised.value) and program in str(raised.value)
+    assert "scale of Normal is" in str(raised.value)
 
 
 GUIDES = {  # the guide's distribution -> how it is refused

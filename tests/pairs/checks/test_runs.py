@@ -9,6 +9,7 @@ from torch.nn.functional import dropout
 
 import pyrovae as pv
 from pyrovae.base.errors import InputError
+from pyrovae.pairs.checks import runs
 from pyrovae.pairs.context import isolated
 from pyrovae.pairs.particles import Particles
 
@@ -96,6 +97,30 @@ def test_rows_that_lean_on_each_other_are_refused(model, guide, site, num_data):
     torch.manual_seed(0)
     with pytest.raises(InputError, match=f"site '{site}': the log density of a row changes with the other rows"):
         pv.evaluate(model, guide, X[:num_data], num_particles=5)
+
+
+@pytest.mark.parametrize("num_data", [2, 3, 4])
+def test_rows_replaced_by_their_ranks_are_refused_whatever_was_drawn(num_data):
+    """Some draws leave each rank of a half what it was: other halves and other draws are looked at."""
+    ranked = lambda x: model(x, lambda z: z.argsort(-2).argsort(-2).to(z.dtype) / z.shape[-2])  # noqa: E731
+    for seed in range(20):
+        with pytest.raises(InputError, match="site 'x': the log density of a row changes with the other rows"):
+            pv.evaluate(ranked, guide, X[:num_data], num_particles=5, seed=seed)
+
+
+def test_rounding_that_goes_with_a_row_is_no_leaning():
+    """In float32 a shift by 10,000 for each row before it, and back, moves a row by its place; in double it does not."""
+
+    def shifted(x):
+        shift = 1e4 * torch.arange(len(x), dtype=x.dtype)[:, None]
+        model(x, lambda z: (z + shift) - shift)
+
+    with isolated(shifted, guide) as (p, q, _):
+        torch.manual_seed(1)
+        particles = Particles(p, q, (X,))
+        args = p, q, (X,), particles.example, particles.structure
+        assert runs._looks(*args) == runs.Looks(None, "x")  # in float32; or this test would say nothing
+        assert runs.look_across_rows(*args) == runs.Looks(None, None)
 
 
 def test_a_guide_may_read_the_data_of_all_rows():
