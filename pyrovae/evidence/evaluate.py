@@ -227,7 +227,7 @@ def _put(columns: dict[str, Tensor], climbed: Climbed) -> None:
     rows = climbed.rows
     for name, column in climbed.columns.items():
         columns[name][rows] = column
-    columns["route"][rows], columns["cost"][rows] = float(ROUTES.index(climbed.route)), climbed.cost
+    columns["route"][rows], columns["cost"][rows] = float(ROUTES.index(climbed.route)), climbed.cost.to(columns["cost"])
     of_both = [(columns[f"mc_se_{name}"][rows], columns[f"skewness_{name}"][rows]) for name in ("log_evidence", "elbo")]
     se, skewness = estimators.difference_of_independent(*of_both)
     columns["kl_posterior"][rows] = columns["log_evidence"][rows] - columns["elbo"][rows]

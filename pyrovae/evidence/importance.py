@@ -148,7 +148,8 @@ class Evaluation:
         self.replayed: dict[int, Replayed] = {}  # particles -> their draw, for blocks of num_rows data
         self.compared, self.coarsest = list[Compared](), -1.0  # with double; nats, of a block compared
         self.kernels = Kernels(self.num_rows) if self.compiles else None  # of better proposals
-        self.staying: str | None = None  # why all data stay at the encoder
+        self.staying: str | None = None  # why data stay at the encoder
+        self.stays = plan.method == "importance" or not plan.affords_pilot  # all of them
         self.routes: Counter[str] = Counter()  # data that took each, so far
         self.beyond: str | None = None  # why the ELBO is minus infinity, whatever the draws show
         self.alone, self.halved = True, False  # whether some rows can be run by themselves; whether memory ran out
@@ -162,7 +163,7 @@ class Evaluation:
         self.beyond = self.beyond or told_beyond(particles.example)
         if self.plan.dtype:
             check_double(particles)
-        climbing = CLIMBING if self._may_climb else 0.0
+        climbing = 0.0 if self.stays else CLIMBING
         totals, structure = self._totals(particles, block, 1 - climbing), particles.structure
         self._compare(particles, block, float(totals.resolution.max()))
         # Discrete draws may all be equal, and so their weights, however wrong the guide is.
@@ -174,10 +175,6 @@ class Evaluation:
         return Weights(
             totals.log_weight, totals.terms, nats, kl.double(), climbed or (), 0 if climbed is None else PILOT
         )
-
-    @property
-    def _may_climb(self) -> bool:
-        return self.plan.method != "importance" and not self.staying and self.plan.affords_pilot
 
     def _climbed(self, particles: Particles, block: Block, climbing: float) -> list[Climbed] | None:
         """What better proposals give, for the data that need one; None where none can be looked for."""
@@ -199,14 +196,21 @@ class Evaluation:
         if self.halved:
             particles.most = self.sizes[block.num_data]
         try:
-            self.plan.check_climbable()
-            latents = without_discrete(Latents.of(particles))
-            require_climbable(latents)
+            latents = self._climbable(particles)
             climb = Climb(self.plan.num_particles, self.plan.method, self.plan.budget or math.inf, self.plan.seed)
             return climb.block(latents, lambda rows: self._of_rows(latents, rows), block.index, tell)
         except (InputError, RuntimeError, FloatingPointError, MemoryError) as error:  # what the guide gave is kept
             self.staying = "not enough memory for better proposals" if out_of_memory(error) else first_line(error)
             return None
+
+    def _climbable(self, particles: Particles) -> Latents:
+        """The latents of a block of a pair that can climb; where one cannot, no block is tried again."""
+        self.stays = True
+        self.plan.check_climbable()
+        latents = without_discrete(Latents.of(particles))
+        require_climbable(latents)
+        self.stays = False
+        return latents
 
     def _of_rows(self, latents: Latents, rows: Tensor) -> Latents:
         """Latents of some rows of a block: alone, unless programs demand all rows or know one by its place."""

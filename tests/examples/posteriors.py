@@ -49,7 +49,10 @@ SQUARED = pair_of(
 )
 
 BROKEN = {
-    "NaN": (lambda z: dist.Normal(z * math.nan, 1.0), r"log p\(x, z\) is nan with site 'z' at "),
+    "NaN": (
+        lambda z: dist.Normal(z * math.nan, 1.0),
+        r"log p\(x, z\) is nan with site 'z' at |site 'x': log density in the model is nan",
+    ),
     "zero": (lambda z: dist.Poisson(0 * z), r"log p\(x, z\) is -inf at every latent tried"),
 }
 

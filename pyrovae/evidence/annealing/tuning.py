@@ -3,6 +3,7 @@
 Adapting a kernel to the chains that it moves would make their weights biased, so the pilot has chains of its own.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -34,14 +35,21 @@ class Tuning(NamedTuple):
         step, scale = (part[right - 1].lerp(part[right], weight) for part in (self.step, self.scale))
         return Kernel(step, scale, self.num_leapfrog)
 
+    def num_temperatures(self, variance: float) -> int:
+        """By how many temperatures log weights vary so little: L^2 / T, L the whole length of the path."""
+        return max(1, math.ceil(float(self._lengths.sum()) ** 2 / variance))
+
+    @property
+    def _lengths(self) -> Tensor:
+        return (self.spread[1:] + self.spread[:-1]) / 2 * self.temperatures.diff()
+
     def schedule(self, num_temperatures: int) -> list[float]:
         """Temperatures 0 = t_0 < ... < t_T = 1, T = ``num_temperatures``, at about equal distances.
 
         The distance between two is what the log ratio varies between them, sd x dt (Gelman & Meng 1998); a tenth
         of it is spent evenly on the pilot's own temperatures, in case the pilot saw too little.
         """
-        widths = self.temperatures.diff()
-        lengths = (self.spread[1:] + self.spread[:-1]) / 2 * widths
+        widths, lengths = self.temperatures.diff(), self._lengths
         fractions = 0.9 * lengths / lengths.sum().clamp(min=1e-300) + 0.1 / len(widths)
         fractions = fractions / fractions.sum()
         reached = torch.cat([fractions.new_zeros(1), fractions.cumsum(0)])
@@ -58,9 +66,13 @@ def num_transitions(num_temperatures: int) -> int:
 
 
 def run_cost(num_temperatures: int, num_chains: int, num_leapfrog: int) -> int:
-    """Decoder passes of pilot and chains for each datum; a gradient counts for three."""
-    pilot = num_pilot_temperatures(num_temperatures) * NUM_TRANSITIONS * NUM_CHAINS
-    return 3 * num_leapfrog * (pilot + num_temperatures * num_chains)
+    """Decoder passes of a run's chains for each datum; a gradient counts for three."""
+    return 3 * num_leapfrog * num_temperatures * num_chains
+
+
+def pilot_cost(num_temperatures: int, num_leapfrog: int) -> int:
+    """Those of the pilot for a run over so many temperatures."""
+    return run_cost(num_pilot_temperatures(num_temperatures) * NUM_TRANSITIONS, NUM_CHAINS, num_leapfrog)
 
 
 def num_pilot_temperatures(num_temperatures: int) -> int:

@@ -98,7 +98,8 @@ class Mixture(NamedTuple):
 
     def finite_or(self, other: "Mixture") -> "Mixture":
         """With the first component of another in place of those that are not finite."""
-        return Mixture(self.log_weight, [one.finite_or(other.components[0]) for one in self.components])
+        log_weight = _some_finite(self.log_weight).log_softmax(0)
+        return Mixture(log_weight, [one.finite_or(other.components[0]) for one in self.components])
 
     def of(self, rows: Tensor) -> "Mixture":
         """Those of some of the data."""
@@ -321,7 +322,7 @@ def apart(latents: Latents, near: Mixture, u: Tensor, log_weight: Tensor) -> Mix
     Points (K, n, D) are resampled by their weights (K, n); each start is the farthest from all before it, in units of
     the spread of the first component that is near (Gonzalez 1985). Of modes found twice the first counts.
     """
-    chosen = torch.distributions.Categorical(logits=log_weight.T).sample((len(u),))
+    chosen = torch.distributions.Categorical(logits=_some_finite(log_weight).T).sample((len(u),))
     u = u.gather(0, chosen[..., None].expand(*chosen.shape, u.shape[-1])).double()
     first = near.components[0]
     spread = first.scale_tril.square().sum(-1).sqrt()
@@ -336,7 +337,12 @@ def apart(latents: Latents, near: Mixture, u: Tensor, log_weight: Tensor) -> Mix
     for row, one in enumerate(found):
         for other in found[:row]:
             log_mass[row] = torch.where(_distance(one, other) < 1, -math.inf, log_mass[row])
-    return Mixture(log_mass.log_softmax(0).clamp_min(-20.0).log_softmax(0), found)
+    return Mixture(_some_finite(log_mass).log_softmax(0).clamp_min(-20.0).log_softmax(0), found)
+
+
+def _some_finite(log_weight: Tensor) -> Tensor:
+    """Log weights (C, n), all alike for data where none is finite."""
+    return torch.where(log_weight.isfinite().any(0) & ~log_weight.isnan().any(0), log_weight, 0.0)
 
 
 def _distance(one: Gaussian, other: Gaussian) -> Tensor:

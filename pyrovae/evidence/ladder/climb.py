@@ -44,6 +44,12 @@ class Climbed(NamedTuple):
     route: str
     cost: Tensor  # (m,), decoder passes
 
+    def known(self) -> "Climbed":
+        """Those for which no density was NaN at a draw; the others keep what the encoder gave."""
+        fine = ~self.columns["log_evidence"].isnan()
+        columns = {name: column[fine] for name, column in self.columns.items()}
+        return self._replace(rows=self.rows[fine], columns=columns, cost=self.cost[fine])
+
 
 @dataclass(frozen=True)
 class Climb:
@@ -100,12 +106,12 @@ class Climb:
 
     def _from_guide(self, latents: Latents, rows: Tensor, index: int, tell: Tell) -> list[Climbed]:
         """Chains that start at the guide, where no proposal is sought, as curvature is worth no gradients."""
-        cost = self.num_particles + PILOT + ANNEALING
-        if "annealed" not in self.routes or cost > self.budget:
+        spent = self.num_particles + PILOT
+        if "annealed" not in self.routes or spent + ANNEALING > self.budget:
             return []
-        columns = annealed(latents, from_guide(latents), (self.seed, index)).columns()
+        estimate = annealed(latents, from_guide(latents), (self.seed, index), self.budget - spent)
         tell("annealed", len(rows))
-        return [Climbed(rows, columns, "annealed", torch.full_like(columns["ess"], cost))]
+        return [Climbed(rows, estimate.columns(), "annealed", torch.full((len(rows),), spent + estimate.cost))]
 
 
 def _summed(latents: Latents, rows: Tensor, cost: int) -> Climbed:
@@ -183,13 +189,15 @@ class _Climbing:
         for held in best:
             self._take(held)
         kinds = {held.kind: [one for one in self.taken if one.kind == held.kind] for held in self.taken}
-        return found + [self._drawn(_together(alike), number) for number, alike in enumerate(kinds.values())]
+        found += [self._drawn(_together(alike), number) for number, alike in enumerate(kinds.values())]
+        return [climbed.known() for climbed in found]
 
     def _annealed(self, held: _Held, number: int) -> Climbed:
         latents = self.latents_of(held.rows)
-        estimate = annealed(latents, path_from(latents, held.proposal), (*self.key, number))
+        path, most = path_from(latents, held.proposal), self.plan.budget - self.cost
+        estimate = annealed(latents, path, (*self.key, number), most)
         self.tell("annealed", len(held.rows))
-        cost = torch.full_like(held.pareto_k, self.cost + ANNEALING)
+        cost = torch.full_like(held.pareto_k, self.cost + estimate.cost)
         return Climbed(held.rows, estimate.columns(), "annealed", cost)
 
     def _worth(self, rung: Rung) -> bool:

@@ -16,7 +16,7 @@ from torch import Tensor
 from pyrovae.base.random import seed_everything
 from pyrovae.evidence import estimators
 from pyrovae.evidence.annealing.paths import Path, Route, walk
-from pyrovae.evidence.annealing.tuning import run_cost, tune
+from pyrovae.evidence.annealing.tuning import pilot_cost, run_cost, tune
 from pyrovae.evidence.ladder.adaptation import Mixture, log_joint_at
 from pyrovae.evidence.ladder.points import Points, joined, scored
 from pyrovae.evidence.ladder.rungs import Bar, Proposal
@@ -26,8 +26,13 @@ from pyrovae.pairs.terms import sum_by_role
 DEFENCE = 0.1  # of the draws are from the encoder
 PILOT = 250  # draws
 MISSED = 0.03  # nats that draws of the guide may find beside a proposal that is taken
-NUM_TEMPERATURES, NUM_CHAINS, NUM_LEAPFROG = 100, 64, 5  # of annealing
-ANNEALING = run_cost(NUM_TEMPERATURES, NUM_CHAINS, NUM_LEAPFROG)  # decoder passes for each datum
+NUM_CHAINS, NUM_LEAPFROG = 64, 5  # of annealing
+TEMPERATURES = 10, 200  # at least and at most
+VARIANCE = 0.1  # of log weights of chains, for which a pilot says how many temperatures it takes
+PILOT_TEMPERATURES = 16
+OF_PILOT = pilot_cost(PILOT_TEMPERATURES, NUM_LEAPFROG)  # decoder passes for each datum
+OF_EACH = run_cost(1, NUM_CHAINS, NUM_LEAPFROG)  # temperature
+ANNEALING = OF_PILOT + TEMPERATURES[0] * OF_EACH  # at least
 
 
 class Estimate(NamedTuple):
@@ -35,6 +40,7 @@ class Estimate(NamedTuple):
 
     strata: list[Tensor]
     resolution: Tensor  # (n,): what rounding can make of equal weights
+    cost: int  # decoder passes for each datum
 
     def columns(self) -> dict[str, Tensor]:
         """What a report says of them, (n,) each."""
@@ -60,7 +66,7 @@ def by_proposal(latents: Latents, proposal: Proposal, num_particles: int) -> Est
     if num_guide:
         parts.append(scored(latents, num_guide))
     strata = [_log_weight(part, proposal, num_guide / num_particles) for part in parts]
-    return Estimate(strata, torch.stack([part.resolution for part in parts]).amax(0))
+    return Estimate(strata, torch.stack([part.resolution for part in parts]).amax(0), num_particles)
 
 
 def _log_weight(points: Points, proposal: Proposal, fraction: float) -> Tensor:
@@ -82,14 +88,23 @@ def path_from(latents: Latents, proposal: Proposal) -> Path:
     return Path(students.sample, densities)
 
 
-def annealed(latents: Latents, path: Path, key: tuple[int, ...]) -> Estimate:
-    """Chains along a path to the posterior."""
+def annealed(latents: Latents, path: Path, key: tuple[int, ...], most: float = math.inf) -> Estimate:
+    """Chains along a path to the posterior, by as many temperatures as a pilot asks for.
+
+    Args:
+        latents: of n data.
+        path: from what can be drawn.
+        key: of the random numbers.
+        most: decoder passes for each datum, at least ``ANNEALING``.
+    """
     seed_everything("annealing pilot", *key)
-    tuning = tune(path, NUM_TEMPERATURES, NUM_LEAPFROG)
+    tuning = tune(path, PILOT_TEMPERATURES, NUM_LEAPFROG)
+    num_temperatures = max(tuning.num_temperatures(VARIANCE), TEMPERATURES[0])
+    num_temperatures = int(min(num_temperatures, TEMPERATURES[1], (most - OF_PILOT) // OF_EACH))
     seed_everything("annealing chains", *key)
-    route = Route(path, tuning.kernel, tuning.schedule(NUM_TEMPERATURES))
+    route = Route(path, tuning.kernel, tuning.schedule(num_temperatures))
     log_weight = walk(route, path.draw(NUM_CHAINS)).log_weight
-    return Estimate([log_weight], scored(latents, path.draw(2)).resolution)
+    return Estimate([log_weight], scored(latents, path.draw(2)).resolution, OF_PILOT + num_temperatures * OF_EACH)
 
 
 class Pilot(NamedTuple):

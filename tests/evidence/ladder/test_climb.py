@@ -91,7 +91,7 @@ def test_a_method_is_how_far_data_may_climb(method):
 def test_annealed_anneals_all():
     x, _ = ORACLE.draw(3, seed=0)
     report = quiet(ORACLE.model, pv.widened(ORACLE.guide, 1.2), x, method="annealed")
-    assert set(report.route) == {"annealed"} and report.cost.min() > 100_000
+    assert set(report.route) == {"annealed"} and report.cost.min() > 20_000
     assert ((report.log_evidence - ORACLE.log_evidence(x)).abs() < 4 * report.mc_se_log_evidence + 1e-6).all()
 
 
@@ -275,7 +275,7 @@ def test_so_many_coordinates_that_no_curvature_is_looked_at():
     assert set(report.route) == {"encoder"} and report.unreliable.all() and (report.log_evidence < exact).all()
     *pair, x, exact = _wide(250, 0.1)
     report = quiet(*pair, x, num_particles=100)
-    assert set(report.route) == {"annealed"} and (report.cost > 100_000).all()
+    assert set(report.route) == {"annealed"} and (report.cost > 20_000).all()
     assert ((report.log_evidence - exact).abs() < 4 * report.mc_se_log_evidence + 1e-3).all()
 
 

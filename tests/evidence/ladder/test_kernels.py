@@ -7,7 +7,7 @@ import torch._inductor.compile_fx as inductor
 import pyrovae as pv
 from pyrovae.base.errors import NotCompiled
 from pyrovae.evidence.ladder import adaptation, points
-from pyrovae.evidence.ladder.kernels import AT_ONCE, Kernels, by_parts
+from pyrovae.evidence.ladder.kernels import Kernels, by_parts
 from pyrovae.pairs.context import isolated
 from pyrovae.pairs.latents import Latents
 from pyrovae.programs.oracles import gamma_poisson, ppca
@@ -34,7 +34,7 @@ def latents_of():
 @pytest.mark.parametrize("num_data", [NUM_DATA, 7])
 def test_kernels_give_what_the_function_gives(latents_of, function, num_data):
     latents, kernels = latents_of(num_data), Kernels(NUM_DATA)
-    u = latents.unconstrain(latents.draw(AT_ONCE + 4))
+    u = latents.unconstrain(latents.draw(kernels.at_once + 4))
     expected = by_parts(function, latents, u)
     latents.kernels = kernels
     torch.testing.assert_close(by_parts(function, latents, u), expected, rtol=1e-9, atol=1e-9)

@@ -172,13 +172,13 @@ def test_another_family_is_refused_by_name(case):
 
 @pytest.mark.parametrize("factor", [0.0, -1.0, math.inf, math.nan])
 def test_a_factor_must_be_positive(factor):
-    with pytest.raises(InputError, match="factor must be positive and finite"):
+    with pytest.raises(InputError, match=r"factor must be (positive and finite|a real number)"):
         widened(ORACLE.guide, factor)
 
 
 @pytest.mark.parametrize("shift", [math.inf, math.nan])
 def test_a_shift_must_be_finite(shift):
-    with pytest.raises(InputError, match=r"shift finite; got 1\.0 and"):
+    with pytest.raises(InputError, match=r"shift (finite; got 1\.0 and|must be a real number)"):
         widened(ORACLE.guide, 1.0, shift=shift)
 
 
