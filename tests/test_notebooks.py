@@ -1,15 +1,16 @@
 """Each notebook runs from top to bottom without the network, and its two forms say the same."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jupytext
-import nbclient
-import nbformat
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 TEXTS = sorted(FOLDER.glob("*.py"))
-# Sockets to anywhere but this machine are shut; the kernel itself talks over loopback.
+# Sockets to anywhere but this machine are shut.
 OFFLINE = """
 import socket as _socket
 _connect = _socket.socket.connect
@@ -23,9 +24,13 @@ _socket.socket.connect = _local_only
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda path: path.stem)
 def test_it_runs(text):
-    notebook = jupytext.read(text)
-    notebook.cells.insert(0, nbformat.v4.new_code_cell(OFFLINE))
-    nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    """As a program: in a kernel the same cells take up to ten times as long beside another process."""
+    run = f"import runpy; runpy.run_path({str(text)!r}, run_name='__main__')"
+    environment = {**os.environ, "MPLBACKEND": "agg"}
+    done = subprocess.run(
+        [sys.executable, "-c", OFFLINE + run], cwd=FOLDER, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda path: path.stem)

@@ -16,11 +16,11 @@ from torch.distributions import biject_to, constraints
 
 from pyrovae.apps.recipes import choose
 from pyrovae.base.errors import InputError
-from pyrovae.base.memory import blocks_of
+from pyrovae.base.memory import blocks_of, out_of_memory
 from pyrovae.base.random import seed_everything, seed_of
 from pyrovae.data.split import Split, as_split
-from pyrovae.pairs.context import isolated
-from pyrovae.pairs.structure import LatentSite, describe_model
+from pyrovae.pairs.context import isolated, own_scope
+from pyrovae.pairs.structure import Generative, LatentSite, describe_model
 from pyrovae.pairs.supports import (
     base_measure,
     bounds,
@@ -45,7 +45,7 @@ COVARIANCES = {
     "diagonal": "a scale for each coordinate",
     "flow": "a full covariance of noise from a spline autoregressive flow",
 }
-LOOKED_AT = 100  # rows that the model is run on
+LOOKED_AT = 100  # rows that the model is run on, if it runs on fewer than all
 NUM_DRAWS = 1000  # of each latent, over rows and runs, for where the prior draws
 BLOCK = 10_000  # rows whose means are taken at once
 MOST_CLASSES = 100  # of labels that are read one by one, else as a number
@@ -88,7 +88,8 @@ def encoder_for(
 
     Raises:
         InputError: naming the site, for a latent outside the data plate, one on an unbounded or unknown discrete
-            support, on one that moves, or under a mask; for a model without latents; for data that are no rows.
+            support, on one that moves or is trained, or under a mask; for a model without latents; for data that are
+            no rows.
 
     Example:
         >>> import pyrovae as pv
@@ -102,24 +103,47 @@ def encoder_for(
     choose("family", family, COVARIANCES)
     split, hidden = as_split(data), tuple(hidden)
     with isolated(model, model) as (model, _, device):
-        seed_everything("encoder_for", seed)
-        args = [tensor.to(device) for tensor in split.batch(slice(0, LOOKED_AT))]
-        found = describe_model(model, args, plate=plate, num_runs=max(2, NUM_DRAWS // max(10, len(args[0]))))
+        seed_everything("encoder_for looks", seed)
+        args, found = _look(model, split, device, plate)
         if not found.latents:
             raise InputError("the model has no latent site: it needs no guide, log p(x) is its log density")
         layout = Layout(found.data.dim, found.depth)
+        over_data = Plate(found.data.name, layout.dim, _fixed_size(model, args, found.data))
         dtype = _dtype(found.latents, args)
-        with seeded(seed_of("encoder_for", seed)):
+        with seeded(seed_of("encoder_for weights", seed)):
             latents = [_latent(name, site, layout, family) for name, site in found.latents.items()]
             columns = _columns(split, args, dtype)
             trunk = _trunk(columns, hidden, args[0], network)
-            over_data = Plate(found.data.name, layout.dim, _fixed_size(found.data))
             return Encoder(latents, over_data, found.depth, columns, trunk, hidden[-1]).to(device, dtype)
 
 
-def _fixed_size(frame: Any) -> int | None:
-    """How many data the plate stands for, where the rows are a part of them."""
-    return None if frame.full_size in (None, frame.size) else frame.full_size
+def _look(model: Program, split: Split, device: torch.device, plate: str | None) -> tuple[list[Tensor], Generative]:
+    """The first rows, and what the model shows on them; all rows, where it runs on no fewer."""
+
+    def look(rows: int) -> tuple[list[Tensor], Generative]:
+        args = [tensor.to(device) for tensor in split.batch(slice(0, rows))]
+        with own_scope(model, model), torch.enable_grad():  # gradients tell which bounds are trained
+            num_runs = max(2, NUM_DRAWS // max(10, rows))
+            return args, describe_model(model, args, plate=plate, num_runs=num_runs)
+
+    few = min(LOOKED_AT, len(split))
+    try:
+        return look(few)
+    except (ValueError, RuntimeError) as error:
+        if few == len(split) or out_of_memory(error) or str(few) not in str(error):
+            raise  # what is said is not of the number of rows
+    return look(len(split))
+
+
+def _fixed_size(model: Program, args: Sequence[Tensor], frame: Any) -> int | None:
+    """How many data the plate stands for; None where that follows the rows, as a look at one row less shows."""
+    if frame.full_size == frame.size > 1:
+        try:
+            with own_scope(model, model):
+                frame = describe_model(model, [arg[:-1] for arg in args], plate=frame.name, num_runs=1).data
+        except (ValueError, RuntimeError):
+            return None  # it runs on all these rows alone
+    return None if frame.full_size == frame.size else frame.full_size
 
 
 def _dtype(latents: dict[str, LatentSite], args: Sequence[Tensor]) -> torch.dtype:
@@ -267,6 +291,11 @@ def _support(name: str, site: LatentSite, dim: int) -> tuple[Callable[..., Any],
             raise InputError(
                 f"site '{name}' ({name_of(fn)}): its support moves with other latents, or from datum to datum; "
                 f"{BY_HAND}, or draw '{name}' on a fixed support and move it there"
+            )
+        if end.requires_grad:
+            raise InputError(
+                f"site '{name}' ({name_of(fn)}): its support has a bound that is trained, and the guide would keep the "
+                f"first; {BY_HAND}, draw '{name}' on a fixed support and move it there, or let the bound be fixed"
             )
         ends.append(end)
     if all(bool((end == end.flatten()[0]).all()) for end in ends):

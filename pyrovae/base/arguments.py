@@ -71,17 +71,26 @@ def _is_real(value: Any) -> bool:
     return isinstance(value, numbers.Real) and value == value and not too_long  # no NaN
 
 
-def _is_strings(value: Any) -> bool:
-    return isinstance(value, abc.Sequence) and not isinstance(value, str) and all(isinstance(one, str) for one in value)
+def _is_flag(value: Any) -> bool:
+    """Python's own, or a single one of NumPy's."""
+    return isinstance(value, bool) or (str(getattr(value, "dtype", None)) == "bool" and getattr(value, "ndim", 0) == 0)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, abc.Sequence) and not isinstance(value, str)
 
 
 _KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
     int: ("a whole number", _is_whole),
     float: ("a real number", _is_real),
-    bool: ("True or False", lambda value: type(value).__name__ in ("bool", "bool_")),
+    bool: ("True or False", _is_flag),
     str: ("a string", lambda value: isinstance(value, str)),
     type(None): ("None", lambda value: value is None),
-    abc.Sequence: ("a list or tuple of strings", _is_strings),
+    abc.Sequence[str]: (
+        "a list or tuple of strings",
+        lambda value: _is_list(value) and all(isinstance(one, str) for one in value),
+    ),
+    abc.Sequence: ("a list or tuple", _is_list),
     abc.Mapping: ("a dict", lambda value: isinstance(value, abc.Mapping)),
     dict: ("a dict", lambda value: isinstance(value, dict)),
     abc.Callable: ("a function", callable),
@@ -89,7 +98,7 @@ _KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
 
 
 def _kind(annotation: Any) -> tuple[str, Callable[[Any], bool]] | None:
-    return _KINDS.get(get_origin(annotation) or annotation)
+    return _KINDS.get(annotation) or _KINDS.get(get_origin(annotation))
 
 
 def _is_one(value: Any, annotation: Any) -> bool:

@@ -138,6 +138,7 @@ class Record(ABC):
     def save(self, path: str | Path) -> None:
         """Writes the record to ``path`` (JSON), its table beside it (.csv), and its other tensors (.safetensors)."""
         paths = _paths(path)
+        paths[".json"].parent.mkdir(parents=True, exist_ok=True)
         for suffix, data in self.to_files().items():
             storage.write_whole(paths[suffix], data)
 

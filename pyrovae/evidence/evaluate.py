@@ -120,7 +120,7 @@ def _untrusted(report: Report) -> UntrustedEvidence:
         )
     if report.fraction_unresolved > UNRELIABLE_FRACTION:
         return UntrustedEvidence(f"for {report.fraction_unresolved:.0%} of {len(report)} data {UNRESOLVED}")
-    if report.num_particles < FEWEST:
+    if report.num_draws < FEWEST:
         return UntrustedEvidence(
             f"the Pareto k-hat of {report.fraction_unreliable:.0%} of {len(report)} data is undefined for fewer than "
             f"{FEWEST} particles, so nothing vouches for their evidence: raise num_particles (here "
@@ -136,7 +136,7 @@ def _untrusted(report: Report) -> UntrustedEvidence:
 def _advice(report: Report) -> str:
     """What helps, of what was not done already."""
     if report.staying:
-        return f"no better proposal could be looked for, as {report.staying}; raise num_particles"
+        return f"no better proposal could be found, as {report.staying}; raise num_particles"
     if report.method in ("importance", "laplace", "adaptive"):
         return "leave method='auto', which looks for better proposals and anneals where none is good enough"
     if report.budget is not None:
@@ -218,17 +218,21 @@ def account(block: Weights) -> dict[str, Tensor]:
     columns["cost"] = (num_particles + block.num_pilot) * every
     columns["log_evidence_importance"] = columns["log_evidence"].clone()  # by the guide's own draws
     for climbed in block.climbed:
-        _put(columns, climbed)
+        _put(columns, climbed, num_particles)
     return columns
 
 
-def _put(columns: dict[str, Tensor], climbed: Climbed) -> None:
+def _put(columns: dict[str, Tensor], climbed: Climbed, num_particles: int) -> None:
     """Puts the evidence by a better proposal in place of the guide's, and with it KL(q || posterior)."""
     rows = climbed.rows
+    columns["cost"][rows] = climbed.cost.to(columns["cost"])
+    if not climbed.columns:  # they stay at the encoder
+        return
     for name, column in climbed.columns.items():
         columns[name][rows] = column
-    columns["route"][rows], columns["cost"][rows] = float(ROUTES.index(climbed.route)), climbed.cost.to(columns["cost"])
+    columns["route"][rows] = float(ROUTES.index(climbed.route))
     of_both = [(columns[f"mc_se_{name}"][rows], columns[f"skewness_{name}"][rows]) for name in ("log_evidence", "elbo")]
+    of_both[0] = of_both[0][0], of_both[0][1] * (num_particles / columns["num_weights"][rows]).sqrt()  # as of K draws
     se, skewness = estimators.difference_of_independent(*of_both)
     columns["kl_posterior"][rows] = columns["log_evidence"][rows] - columns["elbo"][rows]
     columns["mc_se_kl_posterior"][rows], columns["skewness_kl_posterior"][rows] = se, skewness

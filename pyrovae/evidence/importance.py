@@ -78,6 +78,8 @@ class Plan:
             raise InputError("defensive= runs many particles of many data at once: leave vectorize=False out")
         if self.method not in METHODS:
             raise InputError(f"method is one of {', '.join(METHODS)}, got {self.method!r}")
+        if self.method == "annealed" and (self.defensive or not self.vectorize):
+            raise InputError("method='annealed' takes neither defensive= nor vectorize=False: leave these out")
         if self.budget is not None and self.budget < self.num_particles:
             raise InputError(
                 f"budget is decoder passes for each datum, at least the {self.num_particles} of the particles; "
@@ -187,10 +189,9 @@ class Evaluation:
             block.tick(climbing * num_data)
             block.say(", ".join(f"{name} {count:,}" for name, count in self.routes.items()))
 
-        try:
-            return self._climb(particles, block, tell)
-        finally:
-            tell(ROUTES[0], left)
+        climbed = self._climb(particles, block, tell)
+        tell(ROUTES[0], left)
+        return climbed
 
     def _climb(self, particles: Particles, block: Block, tell: Callable[[str, int], Any]) -> list[Climbed] | None:
         if self.halved:
@@ -198,7 +199,9 @@ class Evaluation:
         try:
             latents = self._climbable(particles)
             climb = Climb(self.plan.num_particles, self.plan.method, self.plan.budget or math.inf, self.plan.seed)
-            return climb.block(latents, lambda rows: self._of_rows(latents, rows), block.index, tell)
+            climbed = climb.block(latents, lambda rows: self._of_rows(latents, rows), block.index, tell)
+            self.staying = next((one.reason for one in climbed if one.reason), self.staying)
+            return climbed
         except (InputError, RuntimeError, FloatingPointError, MemoryError) as error:  # what the guide gave is kept
             self.staying = "not enough memory for better proposals" if out_of_memory(error) else first_line(error)
             return None

@@ -24,6 +24,7 @@ WHERE_DRAWN = (  # said under diagnostics that find nothing
 
 UNRESOLVED = "the digits of the programs' dtype do not tell the weights apart: evaluate with dtype='float64'"
 
+FEWEST_EFFECTIVE = 5  # draws that must carry the evidence of a datum
 QUANTITIES = ("log_evidence", "elbo", "reconstruction", "kl_prior", "kl_posterior")
 NOT_AVERAGED = ("ess", "pareto_k", "resolution", "num_weights", "route", "cost")
 BY_GUIDE = "log_evidence_importance"  # by the guide's own draws, whatever the route
@@ -86,7 +87,7 @@ class Report(Record):
     digits: Digits | None = None  # how far from double precision; None where it is that, or cannot be compared
     method: str = "importance"  # how far data could climb, see ``evaluate``
     budget: int | None = None  # decoder passes for each datum, at most
-    staying: str | None = None  # why all data stayed at the encoder, where they could have climbed
+    staying: str | None = None  # why data stayed at the encoder that could have climbed: all, or those of a block
     beyond: str | None = None  # why the ELBO of every datum is minus infinity, whatever its K draws show
 
     categories: ClassVar = {"route": ROUTES}
@@ -112,13 +113,21 @@ class Report(Record):
     @property
     def found_by(self) -> str:
         """By what the evidence was found, and by how many draws."""
-        how = f"defensive {self.defensive:g}" if self.defensive else self.method
-        return f"{how}, K = {self.num_particles:,}"
+        how = "importance" if self.staying and not (self._route > 0).any() else self.method
+        how = f"defensive {self.defensive:g}" if self.defensive else how
+        within = f", budget {self.budget:,}" if self.budget is not None and how != "importance" else ""
+        return f"{how}, K = {self.num_particles:,}{within}"
+
+    @property
+    def num_draws(self) -> int:
+        """Draws that the evidence of a datum rests on: K, or the chains where all data are annealed."""
+        num_weights = self.columns.get("num_weights", torch.full_like(self.log_evidence, self.num_particles)).unique()
+        return int(num_weights) if len(num_weights) == 1 else self.num_particles
 
     @property
     def pareto_k_threshold(self) -> float:
-        """The k-hat above which K particles are not enough for a datum."""
-        return estimators.pareto_k_threshold(self.num_particles)
+        """The k-hat above which so many draws are not enough for a datum."""
+        return estimators.pareto_k_threshold(self.num_draws)
 
     @property
     def route(self) -> list[str]:
@@ -131,13 +140,20 @@ class Report(Record):
 
     @property
     def unreliable(self) -> Tensor:
-        """Whether nothing vouches for the evidence of a datum, (N,): its k-hat above its threshold, or undefined."""
-        most = torch.full_like(self.pareto_k, self.pareto_k_threshold)
+        """Whether nothing vouches for the evidence of a datum, (N,): its k-hat above its threshold, or undefined.
+
+        Or if fewer than five effective draws carry it, of which k-hat tells little; or, of annealed data, if the
+        weights of their few chains are too skewed for the error that is stated.
+        """
+        most = torch.full_like(self.pareto_k, estimators.pareto_k_threshold(self.num_particles))
         annealed = self._route == ROUTES.index("annealed")
-        if annealed.any():  # by fewer weights
-            (num_weights,) = self.columns["num_weights"][annealed].unique().tolist()
-            most[annealed] = estimators.pareto_k_threshold(int(num_weights))
-        return ~(self.pareto_k <= most)
+        few = (self.ess < FEWEST_EFFECTIVE) & (self.pareto_k > -math.inf)
+        if not annealed.any():
+            return ~(self.pareto_k <= most) | few
+        num_weights = int(self.columns["num_weights"][annealed][0])
+        most[annealed] = estimators.pareto_k_threshold(num_weights)  # that of chains, which are fewer
+        skewed = estimators.is_skewed_for_few(self.skewness_log_evidence, num_weights) & (self.pareto_k > -math.inf)
+        return ~(self.pareto_k <= most) | few | annealed & skewed
 
     @property
     def fraction_unreliable(self) -> float:
@@ -173,11 +189,15 @@ class Report(Record):
         of the ELBO stands for those of its parts, reconstruction and KL to the prior.
         """
         kinds = {name: self.columns.get(f"skewness_{name}") for name in QUANTITIES}
-        return {
+        found = {
             name: fraction_skewed(skewness, self.num_particles, self.pareto_k)
             for name, skewness in kinds.items()
             if skewness is not None
         }
+        if "log_evidence" in found and (self._route == ROUTES.index("annealed")).all():
+            few = estimators.is_skewed_for_few(self.skewness_log_evidence, self.num_draws)
+            found["log_evidence"] = few.double().mean().item()
+        return found
 
     def numbers(self) -> dict[str, Any]:
         """Means over data with their errors, in nats per datum, of every column; and of its diagnostics."""
@@ -245,13 +265,14 @@ class Report(Record):
         if tail["fraction_undefined"] < 1:
             above = f"above {text(tail['threshold'], '.2f')}: {tail['fraction_above']:.1%} of data; "
         lines: list[str] = [
-            effective_size(str(self.num_particles), account["ess"]),
+            effective_size(str(self.num_draws), account["ess"]),
             f"Pareto k-hat {above}undefined: {tail['fraction_undefined']:.1%}; "
             f"guide exact: {tail['fraction_exact']:.1%}",
         ]
         if tail["fraction_above"] > 0:
-            more = "" if self.method == "auto" else "; method='auto' looks for better proposals"
-            lines += [f"  above it, evidence is too low by an unknown amount{more}"]
+            more = "; method='auto' looks for better proposals" if self.method in ("importance", "laplace") else ""
+            few = f"  above it, or by fewer than {FEWEST_EFFECTIVE} effective draws"
+            lines += [f"{few}, evidence is too low by an unknown amount{more}"]
         if tail["fraction_unresolved"] > 0:
             lines += [f"  {tail['fraction_unresolved']:.1%}: {UNRESOLVED}"]
         if tail["fraction_undefined"] > tail["fraction_unresolved"]:

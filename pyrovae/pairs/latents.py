@@ -59,6 +59,8 @@ class Latents:
             model without latent sites.
     """
 
+    num_values = 1  # runs of the model that one point takes
+
     def __init__(self, model: Program, guide: Program, args: Sequence[Any], **known: str | None) -> None:
         self._look_at(Particles(model, guide, args, **known))
 

@@ -107,6 +107,7 @@ def describe_model(model: Program, args: Sequence[Any], *, plate: str | None = N
             change from run to run, or which observes other data than these.
     """
     runs = [traced("model", model, model, args) for _ in range(num_runs)]
+    check_no_subsampling(*runs)
     found = [sites(run) for run in runs]
     _check_observes(found[0])
     every = {f"site '{name}'": site for name, site in found[0].items()}
@@ -134,7 +135,9 @@ def _latent(name: str, runs: Sequence[Any], data: Any) -> LatentSite:
             "or draw only what counts"
         )
     plates = tuple(f for f in runs[0]["cond_indep_stack"] if f.vectorized and f.name != data.name)
-    return LatentSite(tuple(site["fn"] for site in runs), torch.stack([site["value"] for site in runs]), plates)
+    return LatentSite(
+        tuple(site["fn"] for site in runs), torch.stack([site["value"].detach() for site in runs]), plates
+    )
 
 
 def _check_observes_args(model: Program, args: Sequence[Any], found: Sites, dim: int) -> None:

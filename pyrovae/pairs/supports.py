@@ -88,12 +88,17 @@ def support_of(base: Any) -> Any:
 
 def latent_support(fn: Any) -> Any:
     """Where a distribution draws, None where that is not known: an angle from -pi to pi, though its density goes on."""
-    base = single = layers(fn)[-1]
-    if isinstance(base, torch.distributions.MixtureSameFamily):
-        single = layers(base.component_distribution)[-1]
-    if isinstance(single, dist.VonMises | dist.SineBivariateVonMises | dist.SineSkewed):
+    base = layers(fn)[-1]
+    if is_angle(base):
         return constraints.independent(constraints.interval(-math.pi, math.pi), len(base.event_shape))
     return support_of(base)
+
+
+def is_angle(base: Any) -> bool:
+    """Whether a family is one of angles, or a mixture of such."""
+    if isinstance(base, torch.distributions.MixtureSameFamily):
+        base = layers(base.component_distribution)[-1]
+    return isinstance(base, dist.VonMises | dist.SineBivariateVonMises | dist.SineSkewed)
 
 
 def innermost(support: Any) -> Any:
@@ -341,6 +346,11 @@ def a_value(base: Any, like: Tensor) -> Tensor | None:
         return None
     like = like if like.is_floating_point() else like.to(torch.get_default_dtype())
     return move(like.new_zeros(move.inverse_shape(base.batch_shape + base.event_shape))).detach()
+
+
+def drawn_text(base: Any) -> str:
+    """Where a distribution draws, in words."""
+    return "-pi to pi" if is_angle(base) else support_text(base)
 
 
 def support_text(base: Any) -> str:

@@ -102,6 +102,13 @@ def traced(role: str, program: Program, handled: Program, args: Sequence[Any]) -
     except TypeError:
         _check_takes(role, program, args)
         raise
+    except NotImplementedError as error:
+        if "forward" not in str(error):
+            raise
+        module = type(program).__name__
+        raise InputError(
+            f"the {role} is a module without forward: give the method of {module} that is the program, as vae.{role}"
+        ) from error
     except IndexError as error:
         raise InputError(
             f"the {role} does not run on a block of {num_rows(args)} rows: {error}. {PER_DATUM}"

@@ -18,6 +18,7 @@ from pyrovae.data.batches import Batch
 from pyrovae.pairs.context import called_modules, preserve_modes
 from pyrovae.pairs.traces import Program, plain_traces, site_log_prob, sites_of
 from pyrovae.training.checkpoint import Snapshot, weights
+from pyrovae.training.objectives.bounds import slopes
 from pyrovae.training.optimizers import unconstrained_parameters
 
 _NUDGE = 0.01  # by which a parameter is moved to see whether log p goes along
@@ -113,17 +114,10 @@ def _depended_on(pair: tuple[Program, Program], batch: Batch) -> list[Tensor]:
             "nothing in the model draw but pyro.sample"
         )
     every = [parameter for parameter in unconstrained_parameters() if parameter.requires_grad]
-    reached = _reached(log_joint().sum(), every)
-    others = [parameter for parameter in every if id(parameter) not in {id(one) for one in reached}]
+    found = list(zip(every, slopes(log_joint().sum(), every), strict=True))
+    reached = [parameter for parameter, slope in found if slope is not None]
+    others = [parameter for parameter, slope in found if slope is None]
     return reached + ([one for one in others if moves([one])] if moves(others) else [])
-
-
-def _reached(value: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
-    """The parameters that a value has a gradient by."""
-    if not value.requires_grad:
-        return []
-    slopes = torch.autograd.grad(value, parameters, allow_unused=True)
-    return [parameter for parameter, slope in zip(parameters, slopes, strict=True) if slope is not None]
 
 
 def _names(parameters: Sequence[Tensor]) -> str:

@@ -1,6 +1,8 @@
 """Arguments of public functions: whatever is of another type than its signature says is refused by name, at once."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,6 +53,36 @@ def test_another_type_is_refused_by_name(name, argument):
 def test_families_given_as_a_word_are_no_list_of_letters():
     with pytest.raises(InputError, match="families must be a list or tuple of strings, got 'own'"):
         pv.gaps(families="own")
+
+
+def test_lists_are_of_what_they_say_or_of_anything():
+    @checked
+    def size(words: Sequence[str] = (), widths: Sequence[int] = (), rest: Sequence[Any] | None = None) -> int:
+        return len(words) + len(widths)
+
+    assert size(["a"], (1, 2), rest=[None]) == 3
+    for given in ({"words": (1, 2)}, {"words": "ab"}):
+        with pytest.raises(InputError, match="words must be a list or tuple of strings, got"):
+            size(**given)
+    for given in (10, "ten"):
+        with pytest.raises(InputError, match="widths must be a list or tuple, got"):
+            size(widths=given)
+    with pytest.raises(InputError, match="rest must be a list or tuple or None, got 1"):
+        size(rest=1)
+
+
+def test_flags_are_single_ones():
+    @checked
+    def same(flag: bool) -> bool:
+        return bool(flag)
+
+    class bool_:
+        """Named like NumPy's."""
+
+    assert same(np.bool_(True)) and not same(False)
+    for given in (1, np.int64(1), np.ones(1, dtype=bool), bool_()):
+        with pytest.raises(InputError, match="flag must be True or False, got"):
+            same(given)
 
 
 def test_numbers_of_other_libraries_are_taken():

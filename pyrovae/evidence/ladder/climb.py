@@ -15,9 +15,18 @@ import torch
 from torch import Tensor
 
 from pyrovae.base.random import seed_everything
-from pyrovae.evidence.annealing.paths import from_guide
+from pyrovae.evidence.annealing.paths import Path, from_guide
 from pyrovae.evidence.ladder.adaptation import Mixture, started
-from pyrovae.evidence.ladder.estimates import ANNEALING, PILOT, annealed, by_proposal, first_pilot, path_from, pilot
+from pyrovae.evidence.ladder.estimates import (
+    ANNEALING,
+    PILOT,
+    annealed,
+    by_proposal,
+    first_pilot,
+    path_from,
+    pilot,
+    rounded_away,
+)
 from pyrovae.evidence.ladder.points import Points, scored
 from pyrovae.evidence.ladder.rungs import MOST_COORDINATES, RUNGS, STRICT, Proposal, Rung
 from pyrovae.evidence.ladder.summed import Summed
@@ -25,6 +34,11 @@ from pyrovae.pairs.latents import Latents
 from pyrovae.pairs.supports import require_unmasked
 
 ROUTES = ("encoder", "Laplace", "Newton", "moments", "mixture", "annealed", "summed")
+EDGE = (
+    "posteriors of some reach the edge of a support, where numbers of the programs' dtype end and what lies beyond is "
+    "lost; use dtype='float64', or draw that site on the unconstrained scale"
+)
+NAN = "a density is NaN at draws of better proposals for some of them"
 Tell = Callable[[str, int], Any]
 METHODS = {"importance": 0, "laplace": 1, "adaptive": 4, "auto": 5, "annealed": 5}  # the highest of the routes
 
@@ -37,18 +51,32 @@ def require_climbable(latents: Latents) -> None:
 
 
 class Climbed(NamedTuple):
-    """What became of some data of a block: what a report says of their weights, each (m,), and how they came by it."""
+    """What became of some data of a block: what a report says of their weights, each (m,), and how they came by it.
+
+    Those that stay at the encoder have no columns, but a cost; and a reason where something failed.
+    """
 
     rows: Tensor  # (m,), of the block
     columns: dict[str, Tensor]
     route: str
     cost: Tensor  # (m,), decoder passes
+    reason: str | None = None
 
-    def known(self) -> "Climbed":
-        """Those for which no density was NaN at a draw; the others keep what the encoder gave."""
-        fine = ~self.columns["log_evidence"].isnan()
+    def doubted(self, away: Tensor) -> "Climbed":
+        """With an undefined k-hat where a posterior lies on the edge of what numbers hold."""
+        if not away.any():
+            return self
+        columns = self.columns | {"pareto_k": torch.where(away, math.nan, self.columns["pareto_k"])}
+        return self._replace(columns=columns, reason=EDGE)
+
+    def parted(self) -> list["Climbed"]:
+        """Those at whose draws no density was NaN; the others keep what the encoder gave."""
+        fine = ~self.columns["log_evidence"].isnan() if self.columns else torch.ones(len(self.rows), dtype=torch.bool)
+        if fine.all():
+            return [self]
         columns = {name: column[fine] for name, column in self.columns.items()}
-        return self._replace(rows=self.rows[fine], columns=columns, cost=self.cost[fine])
+        known = self._replace(rows=self.rows[fine], columns=columns, cost=self.cost[fine])
+        return [known, Climbed(self.rows[~fine], {}, ROUTES[0], self.cost[~fine], NAN)]
 
 
 @dataclass(frozen=True)
@@ -97,21 +125,35 @@ class Climb:
             tell("summed", len(rows))
             return [_summed(some, rows, self.num_particles + PILOT)]
         if some.num_dims > MOST_COORDINATES:
-            return self._from_guide(some, rows, index, tell)
+            return self.from_guide(some, rows, self.num_particles + PILOT, (self.seed, index), tell)
         seed_everything("ladder, encoder", self.seed, index)
-        num_pilot = PILOT if by_guide else 2 * PILOT
+        spent = self.num_particles + PILOT + (0 if by_guide else PILOT * some.num_values)
         by_guide = by_guide.of(rows) if by_guide else scored(some, PILOT)
-        start = _Start(rows, first.pareto_k[rows], by_guide, self.num_particles + num_pilot)
+        start = _Start(rows, first.pareto_k[rows], by_guide, spent)
         return _Climbing(self, latents_of, some, start, (self.seed, index), tell).climbed()
 
-    def _from_guide(self, latents: Latents, rows: Tensor, index: int, tell: Tell) -> list[Climbed]:
-        """Chains that start at the guide, where no proposal is sought, as curvature is worth no gradients."""
-        spent = self.num_particles + PILOT
-        if "annealed" not in self.routes or spent + ANNEALING > self.budget:
-            return []
-        estimate = annealed(latents, from_guide(latents), (self.seed, index), self.budget - spent)
+    def affords(self, spent: float, points: int, latents: Latents) -> bool:
+        """Whether the budget has passes left for so many points."""
+        return spent + points * latents.num_values <= self.budget
+
+    def from_guide(self, latents: Latents, rows: Tensor, spent: int, key: tuple[int, ...], tell: Tell) -> list[Climbed]:
+        """Chains that start at the guide, where no proposal is to be had."""
+        if "annealed" not in self.routes or not self.affords(spent, ANNEALING, latents):
+            return [Climbed(rows, {}, ROUTES[0], torch.full((len(rows),), float(spent)))]
+        return self.annealed(latents, from_guide(latents), rows, spent, key, tell)
+
+    def annealed(
+        self, latents: Latents, path: Path, rows: Tensor, spent: int, key: tuple[int, ...], tell: Tell
+    ) -> list[Climbed]:
+        """Chains along a path; where a density is NaN on the way, nothing."""
+        most = (self.budget - spent) / latents.num_values
+        try:
+            estimate = annealed(latents, path, key, most)
+        except FloatingPointError:
+            return [Climbed(rows, {}, ROUTES[0], torch.full((len(rows),), float(spent)), NAN)]
         tell("annealed", len(rows))
-        return [Climbed(rows, estimate.columns(), "annealed", torch.full((len(rows),), spent + estimate.cost))]
+        cost = torch.full((len(rows),), float(spent + estimate.cost * latents.num_values))
+        return [Climbed(rows, estimate.columns(), "annealed", cost)]
 
 
 def _summed(latents: Latents, rows: Tensor, cost: int) -> Climbed:
@@ -179,33 +221,37 @@ class _Climbing:
         self.held, self.taken = list[_Held](), list[_Held]()
 
     def climbed(self) -> list[Climbed]:
-        """The rows that found a better proposal, be it good or not."""
+        """What became of the rows, those that stay at the encoder included."""
         for number, rung in enumerate(RUNGS):
             if rung.route in self.plan.routes and len(self.rows) and self._worth(rung):
                 self._try(rung, number)
-        found, best = list[Climbed](), self._best()
-        if "annealed" in self.plan.routes and self._affords(ANNEALING):
-            found, best = [self._annealed(held, number) for number, held in enumerate(best)], []
-        for held in best:
-            self._take(held)
+        found, (best, others) = list[Climbed](), self._best()
+        anneals = "annealed" in self.plan.routes and self._affords(ANNEALING)
+        for number, held in enumerate(best):
+            found += self._anneal(held, number) if anneals else self._take(held)
+        if len(others):
+            latents, key = self.latents_of(others), (*self.key, len(best))
+            found += self.plan.from_guide(latents, others, self.cost, key, self.tell)
         kinds = {held.kind: [one for one in self.taken if one.kind == held.kind] for held in self.taken}
         found += [self._drawn(_together(alike), number) for number, alike in enumerate(kinds.values())]
-        return [climbed.known() for climbed in found]
+        return [part for climbed in found for part in climbed.parted()]
 
-    def _annealed(self, held: _Held, number: int) -> Climbed:
+    def _anneal(self, held: _Held, number: int) -> list[Climbed]:
+        """Chains from a proposal; where they fail, its draws."""
         latents = self.latents_of(held.rows)
-        path, most = path_from(latents, held.proposal), self.plan.budget - self.cost
-        estimate = annealed(latents, path, (*self.key, number), most)
-        self.tell("annealed", len(held.rows))
-        cost = torch.full_like(held.pareto_k, self.cost + estimate.cost)
-        return Climbed(held.rows, estimate.columns(), "annealed", cost)
+        path, key = path_from(latents, held.proposal), (*self.key, number)
+        found = self.plan.annealed(latents, path, held.rows, self.cost, key, self.tell)
+        if found[0].reason:
+            return self._take(held)
+        away = rounded_away(latents, held.proposal.students)
+        return [one.doubted(away) for one in found]
 
     def _worth(self, rung: Rung) -> bool:
         num_dims = self.latents.num_dims
         return num_dims <= rung.most and self._affords(rung.cost(num_dims) + PILOT + self.plan.num_particles)
 
-    def _affords(self, cost: int) -> bool:
-        return self.cost + cost <= self.plan.budget
+    def _affords(self, points: int) -> bool:
+        return self.plan.affords(self.cost, points, self.latents)
 
     def _try(self, rung: Rung, number: int) -> None:
         """One rung for all rows that are left; those for which its pilot is good are done."""
@@ -213,7 +259,7 @@ class _Climbing:
         self.near = rung.adapt(self.latents, self.near, self.by_guide).finite_or(self.near)
         seed_everything("ladder, pilot", *self.key, number)
         looked = pilot(self.latents, Proposal(self.near), self.by_guide)
-        self.cost += rung.cost(self.latents.num_dims) + PILOT
+        self.cost += (rung.cost(self.latents.num_dims) + PILOT) * self.latents.num_values
         held = _Held(self.rows, looked.pareto_k, Proposal(self.near), rung.route)
         self.held.append(held)
         if self.plan.method == "annealed":
@@ -225,17 +271,21 @@ class _Climbing:
                 self._take(chosen._replace(proposal=chosen.proposal._replace(exact=exact)))
         self._keep(~good)
 
-    def _take(self, held: _Held) -> None:
-        cost = torch.full_like(held.pareto_k, self.cost + self.plan.num_particles)
-        self.taken.append(held._replace(cost=cost))
+    def _take(self, held: _Held) -> list[Climbed]:
+        """Keeps a proposal until the draws of all are made together: nothing, so far."""
+        draws = self.plan.num_particles * self.latents.num_values
+        self.taken.append(held._replace(cost=torch.full_like(held.pareto_k, self.cost + draws)))
         self.tell(held.route, len(held.rows))
+        return []
 
     def _drawn(self, held: _Held, number: int) -> Climbed:
         """Fresh draws of a frozen proposal."""
         seed_everything("ladder, draws", *self.key, number)
-        estimate = by_proposal(self.latents_of(held.rows), held.proposal, self.plan.num_particles)
+        latents = self.latents_of(held.rows)
+        estimate = by_proposal(latents, held.proposal, self.plan.num_particles)
         assert held.cost is not None
-        return Climbed(held.rows, estimate.columns(), held.route, held.cost)
+        drawn = Climbed(held.rows, estimate.columns(), held.route, held.cost)
+        return drawn.doubted(rounded_away(latents, held.proposal.students))
 
     def _keep(self, left: Tensor) -> None:
         if left.all():
@@ -245,12 +295,12 @@ class _Climbing:
         if len(self.rows):
             self.latents = self.latents_of(self.rows)
 
-    def _best(self) -> list[_Held]:
-        """For the rows that are left the proposals whose pilots were best; none where the encoder's was."""
+    def _best(self) -> tuple[list[_Held], Tensor]:
+        """For the rows that are left the proposals whose pilots were best; and the rows where the encoder's was."""
         if not len(self.rows) or not self.held:
-            return []
+            return [], self.rows
         table = [held.at(self.rows) for held in self.held]
         least, which = torch.stack([held.pareto_k for held in table]).min(0)
         better = (least < self.of_encoder.nan_to_num(math.inf)) | (self.plan.method == "annealed")
         groups = [(held, better & (which == number)) for number, held in enumerate(table)]
-        return [held.at(self.rows[rows]) for held, rows in groups if rows.any()]
+        return [held.at(self.rows[rows]) for held, rows in groups if rows.any()], self.rows[~better]

@@ -17,15 +17,18 @@ from pyrovae.base.random import seed_everything
 from pyrovae.evidence import estimators
 from pyrovae.evidence.annealing.paths import Path, Route, walk
 from pyrovae.evidence.annealing.tuning import pilot_cost, run_cost, tune
-from pyrovae.evidence.ladder.adaptation import Mixture, log_joint_at
-from pyrovae.evidence.ladder.points import Points, joined, scored
+from pyrovae.evidence.ladder.adaptation import Mixture
+from pyrovae.evidence.ladder.points import Points, densities, joined, scored
 from pyrovae.evidence.ladder.rungs import Bar, Proposal
+from pyrovae.evidence.ladder.students import Students
 from pyrovae.pairs.latents import Latents
+from pyrovae.pairs.supports import whole_line
 from pyrovae.pairs.terms import sum_by_role
 
 DEFENCE = 0.1  # of the draws are from the encoder
 PILOT = 250  # draws
 MISSED = 0.03  # nats that draws of the guide may find beside a proposal that is taken
+NUM_MOVED, MOVED_AWAY, CHANGE = 50, 0.02, 0.03  # draws onto a support and back; part that may change by so many nats
 NUM_CHAINS, NUM_LEAPFROG = 64, 5  # of annealing
 TEMPERATURES = 10, 200  # at least and at most
 VARIANCE = 0.1  # of log weights of chains, for which a pilot says how many temperatures it takes
@@ -42,6 +45,12 @@ class Estimate(NamedTuple):
     resolution: Tensor  # (n,): what rounding can make of equal weights
     cost: int  # decoder passes for each datum
 
+    @property
+    def _se(self) -> Tensor:
+        if len(self.strata) == 1:  # chains, or very few draws
+            return estimators.log_evidence_se_of_few(self.strata[0])
+        return estimators.log_evidence_se_of_strata(self.strata)
+
     def columns(self) -> dict[str, Tensor]:
         """What a report says of them, (n,) each."""
         together = torch.cat(self.strata)
@@ -50,7 +59,7 @@ class Estimate(NamedTuple):
             "log_evidence": estimators.log_evidence(together),
             "log_evidence_jackknife": estimators.log_evidence_jackknife(together),
             "log_evidence_psis": estimators.log_evidence(tail.smooth(together)),
-            "mc_se_log_evidence": estimators.log_evidence_se_of_strata(self.strata),
+            "mc_se_log_evidence": self._se,
             "skewness_log_evidence": estimators.skewness_of_strata(self.strata),
             "ess": estimators.ess(together),
             "pareto_k": tail.shape,
@@ -60,32 +69,73 @@ class Estimate(NamedTuple):
 
 
 def by_proposal(latents: Latents, proposal: Proposal, num_particles: int) -> Estimate:
-    """K fresh draws of a frozen proposal, a tenth of them the encoder's, weighed by the density of both."""
-    num_guide = 0 if proposal.exact else min(num_particles - 1, math.ceil(DEFENCE * num_particles))
+    """K fresh draws of a frozen proposal, a tenth of them the encoder's, weighed by the density of both.
+
+    Where a proposal is held to be the posterior, and neither its draws nor the encoder's gainsay it, weights are one.
+    """
+    num_guide = _num_guide(num_particles)
     parts = [scored(latents, proposal.students.sample(num_particles - num_guide))]
     if num_guide:
         parts.append(scored(latents, num_guide))
+    resolution = torch.stack([part.resolution for part in parts]).amax(0)
     strata = [_log_weight(part, proposal, num_guide / num_particles) for part in parts]
-    return Estimate(strata, torch.stack([part.resolution for part in parts]).amax(0), num_particles)
+    if proposal.exact:
+        alone = [_log_weight(part, proposal, 0.0) for part in parts]
+        constant = _spread(torch.cat(alone)) <= resolution
+        strata = [torch.where(constant, *pair) for pair in zip(alone, strata, strict=True)]
+    return Estimate(strata, resolution, num_particles)
+
+
+def _num_guide(num_draws: int) -> int:
+    """How many of so many draws are the encoder's: two at least, as one has no variance, and none of a few."""
+    return max(2, math.ceil(DEFENCE * num_draws)) if num_draws > 3 else 0
 
 
 def _log_weight(points: Points, proposal: Proposal, fraction: float) -> Tensor:
     """log p(x, u) by the density of a proposal's mixture with a fraction of the encoder."""
-    log_density = proposal.students.log_prob(points.u)
-    if fraction:
-        log_density = torch.logaddexp(math.log1p(-fraction) + log_density, math.log(fraction) + points.log_guide)
-    return torch.where(points.log_joint == -math.inf, -math.inf, points.log_joint - log_density)
+    return points.log_weight(_defended(proposal.students.log_prob(points.u), points.log_guide, fraction))
+
+
+def _defended(log_density: Tensor, log_guide: Tensor, fraction: float) -> Tensor:
+    """The density of a mixture with a fraction of the encoder."""
+    if not fraction:
+        return log_density
+    return torch.logaddexp(math.log1p(-fraction) + log_density, math.log(fraction) + log_guide)
+
+
+def _spread(log_weight: Tensor) -> Tensor:
+    return log_weight.amax(0) - log_weight.amin(0)
 
 
 def path_from(latents: Latents, proposal: Proposal) -> Path:
-    """From a frozen proposal to the posterior."""
+    """From the mixture of a frozen proposal and the encoder to the posterior."""
     students = proposal.students
 
-    def densities(u: Tensor) -> tuple[Tensor, Tensor]:
-        log_start = students.log_prob(u)
-        return log_start, log_joint_at(latents, u).double() - log_start
+    def draw(num_chains: int) -> Tensor:
+        num_guide = _num_guide(num_chains)
+        by_guide = [latents.unconstrain(latents.draw(num_guide))] if num_guide else []
+        return torch.cat([students.sample(num_chains - num_guide), *by_guide])
 
-    return Path(students.sample, densities)
+    def start_and_ratio(u: Tensor) -> tuple[Tensor, Tensor]:
+        log_likelihood, log_prior, log_guide = densities(latents, u).double().unbind(-1)
+        log_start = _defended(students.log_prob(u), log_guide, DEFENCE)
+        return log_start, log_likelihood + log_prior - log_start
+
+    return Path(draw, start_and_ratio)
+
+
+def rounded_away(latents: Latents, students: Students) -> Tensor:
+    """Whether a posterior lies where the number format of a support ends, so that no density there is right: (n,).
+
+    Draws are moved onto their support and back: their density must not change.
+    """
+    if all(whole_line(site["fn"]) for site in latents.particles.example.latent.values()):
+        return torch.zeros(latents.num_data, dtype=torch.bool)
+    joint = latents.log_joint_unconstrained(students.sample(NUM_MOVED))
+    both = joint, latents.moved(joint.values)[1]
+    before, after = (one.log_likelihood + one.log_prior + one.log_jacobian for one in both)
+    allowed = CHANGE + 32 * torch.finfo(students.dtype).eps * before.abs()
+    return (~((after - before).abs() <= allowed)).double().mean(0).cpu() > MOVED_AWAY
 
 
 def annealed(latents: Latents, path: Path, key: tuple[int, ...], most: float = math.inf) -> Estimate:
@@ -100,7 +150,9 @@ def annealed(latents: Latents, path: Path, key: tuple[int, ...], most: float = m
     seed_everything("annealing pilot", *key)
     tuning = tune(path, PILOT_TEMPERATURES, NUM_LEAPFROG)
     num_temperatures = max(tuning.num_temperatures(VARIANCE), TEMPERATURES[0])
-    num_temperatures = int(min(num_temperatures, TEMPERATURES[1], (most - OF_PILOT) // OF_EACH))
+    num_temperatures = min(num_temperatures, TEMPERATURES[1])
+    if most < math.inf:
+        num_temperatures = min(num_temperatures, int((most - OF_PILOT) // OF_EACH))
     seed_everything("annealing chains", *key)
     route = Route(path, tuning.kernel, tuning.schedule(num_temperatures))
     log_weight = walk(route, path.draw(NUM_CHAINS)).log_weight
@@ -127,8 +179,7 @@ def first_pilot(latents: Latents) -> tuple[Pilot, Points | None]:
         log_weight = torch.cat([part.log_weight for part in parts])
         return _of_guide(log_weight, torch.full_like(log_weight[0], math.nan)), None  # draws may all be equal
     points = scored(latents, PILOT)
-    log_weight = torch.where(points.log_joint == -math.inf, -math.inf, points.log_joint - points.log_guide)
-    return _of_guide(log_weight, points.resolution), points
+    return _of_guide(points.log_weight(points.log_guide), points.resolution), points
 
 
 def _of_guide(log_weight: Tensor, resolution: Tensor) -> Pilot:
@@ -164,4 +215,4 @@ def _is_posterior(mixture: Mixture, points: Points) -> Tensor:
     if len(mixture.components) > 1:
         return torch.zeros_like(points.resolution, dtype=torch.bool)
     away = points.log_joint - mixture.students(math.inf, 1.0).log_prob(points.u)
-    return (away.amax(0) - away.amin(0) <= points.resolution) & (points.resolution <= estimators.FINE)
+    return (_spread(away) <= points.resolution) & (points.resolution <= estimators.FINE)

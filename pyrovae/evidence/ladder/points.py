@@ -21,6 +21,10 @@ class Points(NamedTuple):
     log_guide: Tensor
     resolution: Tensor  # (n,): what rounding can make of equal weights
 
+    def log_weight(self, log_density: Tensor) -> Tensor:
+        """log p(x, u) by the density that the points were drawn from, (K, n); nothing where the model has none."""
+        return torch.where(self.log_joint == -math.inf, -math.inf, self.log_joint - log_density)
+
     def of(self, rows: Tensor) -> "Points":
         """Those of some of the data."""
         return Points._make([*(part[:, rows] for part in self[:4]), self.resolution[rows]])
@@ -33,13 +37,13 @@ class Points(NamedTuple):
 def scored(latents: Latents, u: Tensor | int) -> Points:
     """Points (K, n, D), or K draws of the guide, and their densities; not all at once."""
     if not isinstance(u, int):
-        return _points(u, by_parts(_densities, latents, u))
+        return _points(u, by_parts(densities, latents, u))
     parts = [latents.moved(latents.draw(size)) for size in latents.part_sizes(u)]
     tables = [_of_joint(latents, joint) for _, joint in parts]
     return _points(torch.cat([u for u, _ in parts]), torch.cat(tables))
 
 
-def _densities(latents: Latents, u: Tensor) -> Tensor:
+def densities(latents: Latents, u: Tensor) -> Tensor:
     """log p(x | u), log p(u) and log q(u | x) at points (K, n, D): (K, n, 3)."""
     return _of_joint(latents, latents.log_joint_unconstrained(u))
 

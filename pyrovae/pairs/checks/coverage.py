@@ -15,9 +15,11 @@ from pyrovae.pairs.structure import Structure
 from pyrovae.pairs.supports import (
     base_measure,
     bounds,
+    drawn_text,
     draws_of,
     ends,
     innermost,
+    is_angle,
     is_known,
     is_masked,
     is_narrowed,
@@ -26,8 +28,6 @@ from pyrovae.pairs.supports import (
     may_move,
     possible,
     scored,
-    support_of,
-    support_text,
     whole_line,
 )
 from pyrovae.pairs.terms import latent_log_prob, to_rows
@@ -92,7 +92,7 @@ def check_guide_inside(run: TracePair, structure: Structure, again: Callable[[],
             family, prior = (type(layers(found["fn"])[-1]).__name__ for found in (ours, site))
             raise InputError(
                 f"site '{name}': {(~inside).double().mean():.1%} of the draws of the guide ({family}) are outside the "
-                f"support of the prior ({prior}, {support_text(layers(site['fn'])[-1])}), where log p(z) is minus "
+                f"support of the prior ({prior}, {drawn_text(layers(site['fn'])[-1])}), where log p(z) is minus "
                 f"infinity, and so the ELBO. Give '{name}' the prior's support in the guide (evaluate weighs such "
                 "draws by zero)"
             )
@@ -126,17 +126,17 @@ def check_angles_wrap(model: Program, args: Sequence[Any], run: TracePair, struc
     """
     for name, site in run.latent.items():
         ours, prior = run.drawn[name], layers(site["fn"])[-1]
-        is_angle = str(latent_support(prior)) != str(support_of(prior))
-        if is_function(ours) or not is_angle or str(latent_support(ours["fn"])) == str(latent_support(prior)):
+        alike = str(latent_support(ours["fn"])) == str(latent_support(prior))
+        if is_function(ours) or not is_angle(prior) or alike:
             continue
         lost = _across_the_seam(model, args, run, name, structure)
         if (lost > LOST).any():
             guide = layers(ours["fn"])[-1]
             raise InputError(
                 f"site '{name}': the guide ({type(guide).__name__}) draws beyond the support of an angle "
-                f"({type(prior).__name__}, -pi to pi), and hardly reaches the angles across the seam that this stands "
-                f"for: up to {lost.max():.0%} of the evidence of a datum would be lost without a sign. Draw '{name}' "
-                "in the guide from a family that wraps (VonMises)"
+                f"({type(prior).__name__}, {drawn_text(prior)}), and hardly reaches the angles across the seam that "
+                f"this stands for: up to {lost.max():.0%} of the evidence of a datum would be lost without a sign. "
+                f"Draw '{name}' in the guide from a family that wraps (VonMises)"
             )
 
 
@@ -173,8 +173,8 @@ def told_beyond(run: TracePair) -> str | None:
         if bool((reach[0] < allowed[0]).any() | (reach[1] > allowed[1]).any()):
             guide, prior = (layers(one["fn"])[-1] for one in (ours, site))
             return (
-                f"site '{name}': the guide ({type(guide).__name__}, {support_text(guide)}) reaches beyond the prior "
-                f"({type(prior).__name__}, {support_text(prior)}), so ELBO and KL to the prior are infinite for every "
+                f"site '{name}': the guide ({type(guide).__name__}, {drawn_text(guide)}) reaches beyond the prior "
+                f"({type(prior).__name__}, {drawn_text(prior)}), so ELBO and KL to the prior are infinite for every "
                 "datum, also where none of the draws shows it; log p(x) is not touched"
             )
     return None
@@ -296,8 +296,8 @@ def _missed(name: str, ours: Any, theirs: Any, missed: Tensor, by_datum: Tensor)
     fraction = missed.double().mean()
     how_many = f"{fraction:.2%} of the prior's draws" if fraction else "what the prior seldom draws"
     return (
-        f"site '{name}': the guide ({type(guide).__name__}, {support_text(guide)}) cannot draw all that the prior "
-        f"({type(prior).__name__}, {support_text(prior)}) can: {how_many}, for "
+        f"site '{name}': the guide ({type(guide).__name__}, {drawn_text(guide)}) cannot draw all that the prior "
+        f"({type(prior).__name__}, {drawn_text(prior)}) can: {how_many}, for "
         f"{int(by_datum.sum())} of {len(by_datum)} data, would have an infinite weight, and importance sampling misses "
         f"them without a sign. Give '{name}' the prior's support in the guide"
     )

@@ -36,9 +36,16 @@ def sampled_apart(run: TracePair) -> Bound:
     """The same of a run whose model saw copies of the draws: with no gradient for anything that the model holds."""
     log_joint = _log_joint(run)
     reached = [name for name, site in run.latent.items() if site["value"].requires_grad]
-    slopes = torch.autograd.grad(log_joint, [run.latent[name]["value"] for name in reached]) if reached else ()
-    by_draws = [(slope * run.drawn[name]["value"]).sum() for name, slope in zip(reached, slopes, strict=True)]
+    found = zip(reached, slopes(log_joint, [run.latent[name]["value"] for name in reached]), strict=True)
+    by_draws = [(slope * run.drawn[name]["value"]).sum() for name, slope in found if slope is not None]
     return _sampled(run, log_joint, _total([torch.zeros_like(log_joint), *by_draws]))
+
+
+def slopes(value: Tensor, by: Sequence[Tensor]) -> list[Tensor | None]:
+    """The gradients of a scalar by tensors; None by those that it does not depend on."""
+    if not (value.requires_grad and by):
+        return [None] * len(by)
+    return list(torch.autograd.grad(value, by, allow_unused=True))
 
 
 def _log_joint(run: TracePair) -> Tensor:

@@ -91,17 +91,13 @@ class SleepingObjective(GuideObjective):
         with torch.enable_grad():
             log_guide = latents.on(inputs).log_guide(values).sum()
         leaves = [one for one in inputs if isinstance(one, Tensor) and one.requires_grad]
-        if log_guide.requires_grad and _reaches(log_guide, leaves):
+        if any(slope is not None for slope in bounds.slopes(log_guide, leaves)):
             return
         raise InputError(
             f"the guide does not read the data: {type(self).__name__} trains it on data that the model simulates, and "
             "it would become the prior. Give an encoder, or train parameters for each datum by an ELBO or by "
             "SelfConsistency"
         )
-
-
-def _reaches(value: Tensor, leaves: Sequence[Tensor]) -> bool:
-    return any(slope is not None for slope in torch.autograd.grad(value, leaves, allow_unused=True))
 
 
 def _minus_log_guide(latents: Latents, simulator: Simulator, args: Sequence[Any]) -> Tensor:

@@ -9,7 +9,6 @@ from pyrovae.pairs.traces import Program, traces_apart
 from pyrovae.training.objectives import bounds
 from pyrovae.training.objectives.bounds import Bound
 from pyrovae.training.objectives.for_guides import SleepingObjective
-from pyrovae.training.objectives.scales import rescaled
 
 
 class HalfAsleep(SleepingObjective):
@@ -47,9 +46,7 @@ class HalfAsleep(SleepingObjective):
 
     @pyro.validation_enabled(False)
     def bound(self, model: Program, guide: Program, *args: Any) -> Bound:
-        particles = self.prepare(model, guide, *args).on(args)
-        runs = particles.traces(self.num_particles, traces_apart)
-        each = [bounds.sampled_apart(rescaled(run, particles.structure)) for run in runs]
-        wake = bounds.mean(each, self.num_particles)
+        runs = self.runs(model, guide, *args, run=traces_apart)
+        wake = bounds.mean([bounds.sampled_apart(run) for run in runs], self.num_particles)
         asleep = self.forward_kl(model, guide, args)
         return wake._replace(loss=(1 - self.fraction) * wake.loss + self.fraction * asleep)

@@ -5,7 +5,7 @@ particles can be run, is found out once, by :meth:`Objective.prepare`.
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, final
 
 import pyro
@@ -77,10 +77,12 @@ class Objective(ELBO):
         return self._prepared[rows]
 
     @final
-    def runs(self, model: Program, guide: Program, *args: Any) -> list[TracePair]:
+    def runs(
+        self, model: Program, guide: Program, *args: Any, run: Callable[..., TracePair] = plain_traces
+    ) -> list[TracePair]:
         """Runs of the pair on one batch: K of one particle where they are looped, else one of all K."""
         particles = self.prepare(model, guide, *args).on(args)
-        return [rescaled(run, particles.structure) for run in particles.traces(self.num_particles)]
+        return [rescaled(each, particles.structure) for each in particles.traces(self.num_particles, run)]
 
     @final
     def differentiable_loss(self, model: Program, guide: Program, *args: Any) -> Tensor:

@@ -251,6 +251,7 @@ def test_modes_that_have_no_curvature(build, num_data):
     report = quiet(model, guide, x[:num_data], num_particles=4000)
     off = (report.log_evidence - exact[:num_data]).abs()
     assert ((off < 4 * report.mc_se_log_evidence + 1e-6) | report.unreliable).all()
+    assert num_data == 1 or not report.unreliable.all()
 
 
 def _wide(num_dims, off):
@@ -286,3 +287,107 @@ def test_with_fewer_than_25_particles_data_climb_but_nothing_vouches_for_them():
         report = pv.evaluate(oracle.model, pv.widened(oracle.guide, 0.4), x, num_particles=10, progress=False)
     assert set(report.route) != {"encoder"}
     assert report.unreliable[report.num_weights < 25].all() and (report.num_weights < 25).any()
+
+
+@pytest.mark.parametrize("num_particles", [2, 3, 4, 10])
+def test_few_draws_have_an_error(num_particles):
+    x, _ = HEAVY.draw(20, seed=1)
+    report = quiet(HEAVY.model, HEAVY.mean_field_guide(), x, num_particles=num_particles, method="adaptive")
+    assert set(report.route) != {"encoder"} and report.mc_se_log_evidence.isfinite().all()
+
+
+def test_a_density_that_is_nan_far_out_leaves_the_guides_evidence():
+    """The guide hardly draws there, better proposals do."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+            pyro.sample("x", dist.Normal(z, (z + 2.5).sqrt()), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x / 2, 0.2))
+
+    x = torch.linspace(-1, 1, 30)
+    plain, report = (quiet(model, guide, x, method=method) for method in ("importance", "auto"))
+    assert report.log_evidence.isfinite().all() and "a density is NaN at draws" in report.summary()
+    stays = torch.tensor([route == "encoder" for route in report.route])
+    assert stays.any() and torch.equal(report.log_evidence[stays], plain.log_evidence[stays])
+    assert (report.cost[stays] > 2000).all()  # what was tried is counted
+
+
+def test_where_no_rung_beats_the_guide_data_are_annealed_from_it():
+    """Two modes far apart in one of many coordinates, and a guide that draws from both, too wide in the others."""
+    ends, zeros = torch.tensor([-6.0, 6.0]), torch.zeros(23)
+
+    def two_sided(scale, n=()):
+        modes = dist.Normal(ends.expand(*n, 2), 0.5)
+        return dist.MixtureSameFamily(dist.Categorical(torch.ones(*n, 2)), modes)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("side", two_sided(0.5))
+            z = pyro.sample("z", dist.Normal(zeros, 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("side", two_sided(0.5, (len(x),)))
+            pyro.sample("z", dist.Normal(x / 2 + 0.5, 0.6).to_event(1))
+
+    x = torch.randn(4, 23, generator=torch.Generator().manual_seed(1))
+    exact = dist.Normal(0.0, 2**0.5).log_prob(x).sum(-1)
+    report = quiet(model, guide, x)
+    assert "annealed" in report.route
+    ok = ~report.unreliable
+    assert ((report.log_evidence - exact).abs() < 4 * report.mc_se_log_evidence)[ok].all()
+
+
+def test_runs_of_every_value_of_a_discrete_latent_are_counted():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            k = pyro.sample("k", dist.Categorical(torch.ones(8)))
+            z = pyro.sample("z", dist.Normal(k.float(), 1.0))
+            pyro.sample("x", dist.Normal(z, 0.5), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("k", dist.Categorical(torch.ones(len(x), 8)))
+            pyro.sample("z", dist.Normal(x, 0.1))
+
+    x = torch.linspace(0, 7, 10)
+    assert (quiet(model, guide, x, budget=30_000).cost <= 30_000).all()
+    report = quiet(model, guide, x)
+    assert (report.cost[torch.tensor([route != "encoder" for route in report.route])] > 8 * 1000).all()
+
+
+def test_a_posterior_on_the_edge_of_a_support_is_doubted():
+    """Ten of ten under a Beta prior that piles up at 1: most of the mass is nearer to it than float32 reaches."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Beta(0.05, 0.05).expand([len(x)]))
+            pyro.sample("x", dist.Binomial(10, z), obs=x)
+
+    def guide(x):
+        base = dist.Normal(4 * (x - 5) / 5, 1.5)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.TransformedDistribution(base, dist.transforms.SigmoidTransform()))
+
+    x = torch.tensor([10.0, 10.0, 5.0, 4.0])
+    report = quiet(model, guide, x)
+    counts = torch.tensor([math.comb(10, int(k)) for k in x]).double().log()
+    beta = (
+        torch.lgamma(x + 0.05) + torch.lgamma(10.05 - x) - math.lgamma(10.1) + math.lgamma(0.1) - 2 * math.lgamma(0.05)
+    )
+    off = (report.log_evidence - counts - beta.double()).abs()
+    assert ((off < 4 * report.mc_se_log_evidence + 0.01) | report.unreliable).all()
+    assert report.unreliable[:2].all() and not report.unreliable[2:].any()
+    assert "edge of a support" in report.summary()
+
+
+def test_few_effective_draws_vouch_for_nothing():
+    oracle = ppca(20, 3)
+    report = quiet(oracle.model, pv.widened(oracle.guide, 1.2), X[:10])
+    weak = report.columns | {"ess": torch.full_like(report.ess, 3.0)}
+    assert not report.unreliable.any() and pv.Report(**{**vars(report), "columns": weak}).unreliable.all()

@@ -30,7 +30,7 @@ def latents_of():
         yield lambda num_data: Latents(model, guide, (x[:num_data],))
 
 
-@pytest.mark.parametrize("function", [points._densities, adaptation._slope, adaptation.log_joint_at])
+@pytest.mark.parametrize("function", [points.densities, adaptation._slope, adaptation.log_joint_at])
 @pytest.mark.parametrize("num_data", [NUM_DATA, 7])
 def test_kernels_give_what_the_function_gives(latents_of, function, num_data):
     latents, kernels = latents_of(num_data), Kernels(NUM_DATA)

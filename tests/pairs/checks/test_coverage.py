@@ -304,6 +304,15 @@ def test_an_elbo_that_is_minus_infinity_is_told_though_no_draw_shows_it(prior, g
     assert told == is_beyond == (report.beyond is not None)
 
 
+def test_angles_are_told_by_where_they_are_drawn():
+    def prior(x):
+        return dist.VonMises(0 * x, 0.5)
+
+    programs = pair(prior, lambda x: dist.Normal(0 * x, 0.8), lambda z: dist.Normal(z, 5.0))
+    told = pv.evaluate(*programs, X, num_particles=200).beyond
+    assert "(Normal, finite reals) reaches beyond the prior (VonMises, -pi to pi)" in told
+
+
 # ----------------------------------------------------------------------------------- supports that move with a datum
 
 

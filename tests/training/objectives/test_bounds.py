@@ -2,12 +2,19 @@
 
 import math
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
-from examples.bounds import KEEP, TRAINED, WITH_TABLE, bound_and_table, built
+from examples.bounds import KEEP, TRAINED, WITH_TABLE, bound_and_table, built, evaluated
 from examples.zoo import (
+    ONE,
+    ZERO,
     A,
+    Case,
     K,
+    N,
+    W,
     X,
     Z,
 )
@@ -16,6 +23,7 @@ from pyrovae.evidence.proposals.widened import widened
 from pyrovae.pairs.context import own_scope
 from pyrovae.programs.oracles import ppca
 from pyrovae.training.objectives.elbo import AnalyticKLELBO, SampledELBO
+from pyrovae.training.objectives.half_asleep import HalfAsleep
 from pyrovae.training.objectives.importance_weighted import IWAE
 
 
@@ -26,6 +34,29 @@ def test_terms_are_sums_over_data_and_means_over_particles_without_scales(name, 
     bound, (log_likelihood, log_prior, log_guide) = bound_and_table(objective(K, plate=case.plate), case)
     assert bound.reconstruction.item() == pytest.approx(log_likelihood.mean(0).sum().item(), rel=1e-10)
     assert bound.kl_prior.item() == pytest.approx((log_guide - log_prior).mean(0).sum().item(), rel=1e-10)
+
+
+@pytest.mark.parametrize("others", [True, False])
+def test_a_draw_that_log_p_does_not_depend_on(others):
+    """A flat latent that nothing reads: its gradient is that of the entropy alone, that of minus the ELBO."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(ZERO, 1.0).to_event(1)) if others else ZERO
+            pyro.sample("idle", dist.Uniform(-5 * ONE, 5.0))
+            pyro.sample("x", dist.Normal(z @ W.T, ONE).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            if others:
+                pyro.sample("z", dist.Normal(x @ pyro.param("slope", lambda: A.clone()), 0.7).to_event(1))
+            pyro.sample("idle", dist.Normal(0.1 * x[:, 0], pyro.param("width", lambda: 0.5 * ONE)))
+
+    case = Case(model, guide, (X,))
+    elbo, apart = evaluated(SampledELBO(), case), evaluated(HalfAsleep(0.0), case)
+    assert apart["width"].item() == pytest.approx(-N / 0.5)  # minus the slope of N log(width)
+    for name in elbo.keys() - {"data"}:
+        torch.testing.assert_close(apart[name], elbo[name])
 
 
 @pytest.mark.parametrize("objective", [SampledELBO, AnalyticKLELBO, IWAE])
