@@ -102,18 +102,14 @@ def traced(role: str, program: Program, handled: Program, args: Sequence[Any]) -
     except TypeError:
         _check_takes(role, program, args)
         raise
-    except NotImplementedError as error:
-        if "forward" not in str(error):
-            raise
-        module = type(program).__name__
-        raise InputError(
-            f"the {role} is a module without forward: give the method of {module} that is the program, as vae.{role}"
-        ) from error
     except IndexError as error:
         raise InputError(
             f"the {role} does not run on a block of {num_rows(args)} rows: {error}. {PER_DATUM}"
         ) from error
     except (ValueError, RuntimeError) as error:
+        if isinstance(error, NotImplementedError) and '"forward"' in str(error):
+            its = f"the method of {type(program).__name__} that is the program, as vae.{role}"
+            raise InputError(f"the {role} is a module without forward: give {its}") from error
         check_no_subsampling(tracer.trace)  # what else is wrong follows from it
         message = re.split(r"\n\s*Trace Shapes:", str(error))[0].strip()
         if isinstance(error, InputError):

@@ -232,3 +232,13 @@ def test_a_guide_that_runs_the_model_is_known_by_what_it_draws(kind):
     assert ((report.log_evidence - exact).abs() < 4 * report.mc_se_log_evidence + 1e-5).all()
     fitted = pv.fit(plain_model, guide, x, epochs=2, kl_warmup=1, objective=pyro.infer.Trace_ELBO(), progress=False)
     assert [row["epoch"] for row in fitted.history] == [1, 2]
+
+
+def test_a_module_in_the_place_of_its_program_is_named():
+    vae = pv.VAE(
+        prior=pv.priors.StandardNormal(2),
+        decoder=pv.Conditional(pv.families.bernoulli(), 4, pv.networks.mlp(2, seed=0)),
+        encoder=pv.Conditional(pv.families.normal(), 2, pv.networks.mlp(4, seed=1)),
+    )
+    with pytest.raises(pv.InputError, match="is a module without forward: give the method of VAE that is the program"):
+        pv.evaluate(vae, vae, torch.zeros(3, 4), progress=False)
