@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 FINE = 0.01  # nats: weights that are equal to a coarser resolution are not told apart, and say nothing of the guide
+FEWEST_WEIGHTS = 25  # of a datum, from which on there is a k-hat
 FEWEST_DRAWS = 16  # fewer tell neither their spread nor their skewness
 
 
@@ -260,7 +261,7 @@ def pareto_tail(log_weight: Tensor, resolution: Tensor | float = 1e-12) -> Paret
     equal = (log_weight.amax(0) - log_weight.amin(0) <= resolution) & log_weight.isfinite().all(0)
     fine = torch.as_tensor(resolution, device=log_weight.device) <= FINE
     exact = equal & fine & (num_particles > 1)
-    if num_particles < 25:
+    if num_particles < FEWEST_WEIGHTS:
         none = log_weight[:0]
         return ParetoTail(torch.where(exact, -math.inf, _nan(log_weight)), none.long(), none)
     size = math.floor(min(num_particles / 5, 3 * math.sqrt(num_particles)))

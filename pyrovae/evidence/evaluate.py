@@ -21,8 +21,6 @@ from pyrovae.evidence.report import UNRELIABLE_FRACTION, UNRESOLVED, Report
 from pyrovae.pairs.context import double_precision, own_scope
 from pyrovae.pairs.traces import Program
 
-FEWEST = 25  # particles from which on there is a k-hat
-
 
 @checked
 def evaluate(
@@ -120,10 +118,10 @@ def _untrusted(report: Report) -> UntrustedEvidence:
         )
     if report.fraction_unresolved > UNRELIABLE_FRACTION:
         return UntrustedEvidence(f"for {report.fraction_unresolved:.0%} of {len(report)} data {UNRESOLVED}")
-    if report.num_draws < FEWEST:
+    if report.num_draws < estimators.FEWEST_WEIGHTS:
         return UntrustedEvidence(
             f"the Pareto k-hat of {report.fraction_unreliable:.0%} of {len(report)} data is undefined for fewer than "
-            f"{FEWEST} particles, so nothing vouches for their evidence: raise num_particles (here "
+            f"{estimators.FEWEST_WEIGHTS} particles, so nothing vouches for their evidence: raise num_particles (here "
             f"{report.num_particles})"
         )
     return UntrustedEvidence(

@@ -177,7 +177,7 @@ class Report(Record):
     @property
     def fraction_unresolved(self) -> float:
         """Fraction of the data whose k-hat is undefined as rounding in the programs' dtype may be all that it sees."""
-        if self.num_particles < 25 or "resolution" not in self.columns:
+        if self.num_particles < estimators.FEWEST_WEIGHTS or "resolution" not in self.columns:
             return 0.0
         return (self.pareto_k.isnan() & (self.resolution > estimators.FINE)).double().mean().item()
 

@@ -48,6 +48,11 @@ class Joint(NamedTuple):
     log_jacobian: Tensor  # of the move from unconstrained space; zero where values were given as they are
     values: Values
 
+    @property
+    def log_density(self) -> Tensor:
+        """log p(x, u) in the space that the latents were given in, (K, n)."""
+        return self.log_likelihood + self.log_prior + self.log_jacobian
+
 
 class Latents:
     """The latents of a pair for the n data in ``args``; for use inside ``isolated``.

@@ -113,8 +113,7 @@ def log_joint(latents: Latents, u: Tensor) -> Tensor:
 
 def log_joint_at(latents: Latents, u: Tensor) -> Tensor:
     """The same, of all points at once and in the precision of the programs."""
-    joint = latents.log_joint_unconstrained(u)
-    return joint.log_likelihood + joint.log_prior + joint.log_jacobian
+    return latents.log_joint_unconstrained(u).log_density
 
 
 def laplace_cost(num_dims: int) -> int:

@@ -62,6 +62,11 @@ class Climbed(NamedTuple):
     cost: Tensor  # (m,), decoder passes
     reason: str | None = None
 
+    @classmethod
+    def stayed(cls, rows: Tensor, cost: Tensor | float, reason: str | None = None) -> "Climbed":
+        """Rows that stay at the encoder, each at a cost."""
+        return cls(rows, {}, ROUTES[0], torch.as_tensor(cost, dtype=torch.float64).expand(len(rows)), reason)
+
     def doubted(self, away: Tensor) -> "Climbed":
         """With an undefined k-hat where a posterior lies on the edge of what numbers hold."""
         if not away.any():
@@ -76,7 +81,7 @@ class Climbed(NamedTuple):
             return [self]
         columns = {name: column[fine] for name, column in self.columns.items()}
         known = self._replace(rows=self.rows[fine], columns=columns, cost=self.cost[fine])
-        return [known, Climbed(self.rows[~fine], {}, ROUTES[0], self.cost[~fine], NAN)]
+        return [known, Climbed.stayed(self.rows[~fine], self.cost[~fine], NAN)]
 
 
 @dataclass(frozen=True)
@@ -139,7 +144,7 @@ class Climb:
     def from_guide(self, latents: Latents, rows: Tensor, spent: int, key: tuple[int, ...], tell: Tell) -> list[Climbed]:
         """Chains that start at the guide, where no proposal is to be had."""
         if "annealed" not in self.routes or not self.affords(spent, ANNEALING, latents):
-            return [Climbed(rows, {}, ROUTES[0], torch.full((len(rows),), float(spent)))]
+            return [Climbed.stayed(rows, spent)]
         return self.annealed(latents, from_guide(latents), rows, spent, key, tell)
 
     def annealed(
@@ -150,7 +155,7 @@ class Climb:
         try:
             estimate = annealed(latents, path, key, most)
         except FloatingPointError:
-            return [Climbed(rows, {}, ROUTES[0], torch.full((len(rows),), float(spent)), NAN)]
+            return [Climbed.stayed(rows, spent, NAN)]
         tell("annealed", len(rows))
         cost = torch.full((len(rows),), float(spent + estimate.cost * latents.num_values))
         return [Climbed(rows, estimate.columns(), "annealed", cost)]

@@ -132,8 +132,7 @@ def rounded_away(latents: Latents, students: Students) -> Tensor:
     if all(whole_line(site["fn"]) for site in latents.particles.example.latent.values()):
         return torch.zeros(latents.num_data, dtype=torch.bool)
     joint = latents.log_joint_unconstrained(students.sample(NUM_MOVED))
-    both = joint, latents.moved(joint.values)[1]
-    before, after = (one.log_likelihood + one.log_prior + one.log_jacobian for one in both)
+    before, after = joint.log_density, latents.moved(joint.values)[1].log_density
     allowed = CHANGE + 32 * torch.finfo(students.dtype).eps * before.abs()
     return (~((after - before).abs() <= allowed)).double().mean(0).cpu() > MOVED_AWAY
 

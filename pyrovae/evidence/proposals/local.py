@@ -130,7 +130,7 @@ def _component_elbos(latents: Latents, q: Local, density: Local, num_draws: int)
     points = q.draw(math.ceil(num_draws / len(q.weight)))
     # Values are scored as they are: moved to unconstrained space, both densities would gain the same Jacobian.
     joint = latents.log_joint_unconstrained(points) if isinstance(points, Tensor) else latents.log_joint(points)
-    log_joint = joint.log_likelihood + joint.log_prior + joint.log_jacobian
+    log_joint = joint.log_density
     return (log_joint - density.log_prob(points, joint)).unflatten(0, (len(q.weight), -1)).mean(1)
 
 
