@@ -21,12 +21,9 @@
 # %%
 import warnings
 
-import torch
-
 import pyrovae as pv
 
 warnings.simplefilter("ignore", pv.UntrustedEvidence)  # we know, and shall say so
-torch.set_num_threads(2)
 
 # %% [markdown]
 # ## A model with known evidence, and a guide that cannot follow it

@@ -11,6 +11,7 @@ import pyro
 import pytest
 import torch
 
+FIRST = ("test_notebooks.py", "test_readme.py")  # a minute each: at the end, the other processes would wait for them
 CELLS = {}  # of the table of strangers' programs, as reports of tests bring them from every process
 
 
@@ -19,6 +20,10 @@ def pytest_configure(config):
         torch.set_num_threads(1)
         os.environ["OMP_NUM_THREADS"] = "1"  # of the programs that tests run
     config.addinivalue_line("markers", "global_params: the test leaves parameters in Pyro's global store")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in FIRST)
 
 
 def pytest_runtest_logreport(report):

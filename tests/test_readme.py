@@ -64,7 +64,7 @@ def test_the_users_own_file_goes_through_the_commands(tmp_path, capsys):
     file, run = tmp_path / "gamma_factors.py", tmp_path / "gamma"
     file.write_text(block)
     assert cli.main(["fit", str(file), "--data", "digits", "--epochs", "2", "--out", str(run)]) == 0
-    assert cli.main(["evaluate", str(run), "--program", str(file), "--particles", "30"]) == 0
+    assert cli.main(["evaluate", str(run), "--program", str(file), "--particles", "30", "--num", "40"]) == 0
     assert "log p(x)" in capsys.readouterr().out
 
 

@@ -10,12 +10,14 @@ applications may import what reads runs and what writes programs.
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 from torch.distributions import biject_to, constraints
 
 from pyrovae.apps.recipes import choose
-from pyrovae.base.errors import InputError
+from pyrovae.base.arguments import checked
+from pyrovae.base.errors import InputError, whole
 from pyrovae.base.memory import blocks_of, out_of_memory
 from pyrovae.base.random import seed_everything, seed_of
 from pyrovae.data.split import Split, as_split
@@ -52,6 +54,7 @@ MOST_CLASSES = 100  # of labels that are read one by one, else as a number
 BY_HAND = "write its guide by hand"
 
 
+@checked
 def encoder_for(
     model: Program,
     data: Any,
@@ -101,7 +104,7 @@ def encoder_for(
         100
     """
     choose("family", family, COVARIANCES)
-    split, hidden = as_split(data), tuple(hidden)
+    split, hidden = as_split(data), _widths(hidden)
     with isolated(model, model) as (model, _, device):
         seed_everything("encoder_for looks", seed)
         args, found = _look(model, split, device, plate)
@@ -115,6 +118,15 @@ def encoder_for(
             columns = _columns(split, args, dtype)
             trunk = _trunk(columns, hidden, args[0], network)
             return Encoder(latents, over_data, found.depth, columns, trunk, hidden[-1]).to(device, dtype)
+
+
+def _widths(hidden: Sequence[int]) -> tuple[int, ...]:
+    widths = tuple(whole("hidden: a width", width) for width in hidden)
+    if not widths or min(widths) < 1:
+        raise InputError(
+            f"hidden: give the width of at least one hidden layer, each from 1, (200,) for one; got {hidden}"
+        )
+    return widths
 
 
 def _look(model: Program, split: Split, device: torch.device, plate: str | None) -> tuple[list[Tensor], Generative]:
@@ -158,8 +170,6 @@ def _dtype(latents: dict[str, LatentSite], args: Sequence[Tensor]) -> torch.dtyp
 
 def _trunk(columns: Sequence[Any], hidden: tuple[int, ...], x: Tensor, network: Any) -> Trunk:
     size = sum(column.size for column in columns)
-    if not hidden:
-        raise InputError("hidden: give the width of at least one hidden layer, (200,) for one")
     if network is None:
         return Trunk(networks.mlp(size, *hidden[:-1], activation=nn.SiLU)(hidden[-1]), (size,), 0, hidden[-1])
     if not isinstance(columns[0], Numbers):
@@ -215,6 +225,11 @@ def _head(name: str, site: LatentSite, layout: Layout, family: str) -> heads.Hea
     """The head on the support of a site; refused by name where there is none."""
     fn = site.fns[0]
     base, measure = layers(fn)[-1], base_measure(fn)
+    if isinstance(base, dist.Delta):
+        raise InputError(
+            f"site '{name}' (Delta) is a single point, which leaves a guide nothing to draw: compute '{name}' in the "
+            "model, by pyro.deterministic if it is to have a name"
+        )
     if measure == "mass":
         return _finite(name, fn, base)
     if isinstance(base, torch.distributions.VonMises):

@@ -161,6 +161,8 @@ def compare(p: ArgumentParser) -> Action:
 
     def run(given: Namespace) -> int:
         check_picture(given.figure)
+        if len(given.runs) < 2:
+            raise InputError("a comparison needs at least two runs, got 1")
         names = [Path(run).name for run in given.runs]
         labels = names if len(set(names)) == len(names) else given.runs
         table = pv.compare({label: pv.runs.load_report(run) for label, run in zip(labels, given.runs, strict=True)})

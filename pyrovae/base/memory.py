@@ -30,17 +30,29 @@ def fitting(most: int, growth: int, elements: int | None = None) -> int:
         >>> fitting(100, 10**6), fitting(100, 10**7), fitting(100, 10**12)
         (100, 15, 1)
     """
-    return max(1, min(most, (elements or ELEMENTS_AT_ONCE) * BYTES_FOR_EACH // max(1, growth)))
+    return max(1, min(most, room(elements) // max(1, growth)))
 
 
-def growth(run: Callable[[int], object]) -> int:
+def room(elements: int | None = None) -> int:
+    """Bytes that a run may hold, where so many numbers are drawn or scored in it."""
+    return (elements or ELEMENTS_AT_ONCE) * BYTES_FOR_EACH
+
+
+def growth(run: Callable[[int], object], enough: int = -1) -> int:
     """Bytes by which the memory that a run of this size needs grows with its size: by runs of size 1 and 2.
 
     Storages are matched by the order in which they arise, so that what is as large in both does not count. Random
     state is kept.
+
+    Args:
+        run: of a size.
+        enough: bytes; where all that a run of size 2 needs is no more, that is given back, and no other run made.
     """
     with preserve_rng_state(), torch.no_grad():
-        one, two = _Storages.of(run, 1), _Storages.of(run, 2)
+        two = _Storages.of(run, 2)
+        if (most := two.peak(two.sizes)) <= enough:
+            return most
+        one = _Storages.of(run, 1)
     more = len(two.sizes) - len(one.sizes)
     if more < 0 or 0 < more < len(one.sizes):  # other operations, neither one run nor two of the first
         return two.peak(two.sizes) // 2

@@ -17,6 +17,7 @@ from torch import Tensor
 
 FINE = 0.01  # nats: weights that are equal to a coarser resolution are not told apart, and say nothing of the guide
 FEWEST_WEIGHTS = 25  # of a datum, from which on there is a k-hat
+FEWEST_EFFECTIVE = 5  # draws that must carry the evidence of a datum
 FEWEST_DRAWS = 16  # fewer tell neither their spread nor their skewness
 
 
@@ -58,7 +59,7 @@ def is_skewed(skew: Tensor, num_draws: int) -> Tensor:
     return ~(skew.square() * 25 < num_draws) | (num_draws < FEWEST_DRAWS)
 
 
-def is_skewed_for_few(skew: Tensor, num_draws: int) -> Tensor:
+def is_skewed_for_few(skew: Tensor, num_draws: Tensor | int) -> Tensor:
     """Where not even a standard error that :func:`few_draws_factor` widens is enough: (N,) -> (N,).
 
     Few draws show a skewness by chance, so that their G^2 may be greater by 70 / K than Cochran's K / 25; fewer than 16
@@ -340,6 +341,19 @@ def pareto_k_threshold(num_particles: int) -> float:
         0.667
     """
     return min(1 - 1 / math.log10(num_particles), 0.7) if num_particles > 1 else math.nan
+
+
+def is_unreliable(pareto_k: Tensor, ess: Tensor, skew: Tensor, num_weights: Tensor, annealed: Tensor) -> Tensor:
+    """Whether nothing vouches for the evidence of a datum: (N,) each -> (N,).
+
+    Its k-hat is above the threshold or undefined, fewer than five effective draws carry it, of which k-hat tells
+    little; or, where it is annealed, the weights of its few chains are too skewed for the error that is stated.
+    """
+    most = torch.zeros_like(pareto_k)
+    for number in num_weights.unique().tolist():
+        most[num_weights == number] = pareto_k_threshold(int(number))
+    few, skewed = ess < FEWEST_EFFECTIVE, annealed & is_skewed_for_few(skew, num_weights)
+    return ~(pareto_k <= most) | (few | skewed) & (pareto_k > -math.inf)
 
 
 def _generalized_pareto(tail: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from pyrovae.evidence import estimators
 from pyrovae.evidence.blocks import Block, Blocks, Pair, block_by_block
 from pyrovae.evidence.digits import digits
 from pyrovae.evidence.importance import WEIGHTS_AT_ONCE, Evaluation, Plan, Weights, data_at_once
-from pyrovae.evidence.ladder.climb import ROUTES, Climbed
+from pyrovae.evidence.ladder.climbed import ROUTES, Climbed
 from pyrovae.evidence.report import UNRELIABLE_FRACTION, UNRESOLVED, Report
 from pyrovae.pairs.context import double_precision, own_scope
 from pyrovae.pairs.traces import Program

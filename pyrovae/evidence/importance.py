@@ -22,7 +22,8 @@ from pyrovae.base.random import seed_everything
 from pyrovae.evidence.blocks import Block, Pair
 from pyrovae.evidence.compiled import Replay, Replayed
 from pyrovae.evidence.digits import NUM_DRAWS, Compared, check_double, compared
-from pyrovae.evidence.ladder.climb import METHODS, ROUTES, Climb, Climbed, require_climbable
+from pyrovae.evidence.ladder.climb import METHODS, Climb, require_climbable
+from pyrovae.evidence.ladder.climbed import ROUTES, Climbed
 from pyrovae.evidence.ladder.estimates import PILOT
 from pyrovae.evidence.ladder.kernels import Kernels
 from pyrovae.evidence.ladder.summed import Summed, without_discrete
@@ -83,7 +84,7 @@ class Plan:
         if self.budget is not None and self.budget < self.num_particles:
             raise InputError(
                 f"budget is decoder passes for each datum, at least the {self.num_particles} of the particles; "
-                f"got {self.budget}"
+                f"got {self.budget}: raise it, or lower the number of particles"
             )
         if self.compile not in (True, False, "auto"):
             raise InputError(f'compile is True, False or "auto", got {self.compile!r}')

@@ -13,7 +13,7 @@ from pyrovae.base.tables import TextTable, quantities, text
 from pyrovae.data.protocol import Protocol
 from pyrovae.evidence import estimators
 from pyrovae.evidence.digits import Digits
-from pyrovae.evidence.ladder.climb import ROUTES
+from pyrovae.evidence.ladder.climbed import ROUTES
 
 ERRORS_GIVEN_FIT = "all errors are given this one fit; data SE holds the Monte-Carlo noise already"
 UNRELIABLE_FRACTION = 0.05  # of data whose k-hat is too high or undefined, above which their mean is not to be trusted
@@ -24,7 +24,6 @@ WHERE_DRAWN = (  # said under diagnostics that find nothing
 
 UNRESOLVED = "the digits of the programs' dtype do not tell the weights apart: evaluate with dtype='float64'"
 
-FEWEST_EFFECTIVE = 5  # draws that must carry the evidence of a datum
 QUANTITIES = ("log_evidence", "elbo", "reconstruction", "kl_prior", "kl_posterior")
 NOT_AVERAGED = ("ess", "pareto_k", "resolution", "num_weights", "route", "cost")
 BY_GUIDE = "log_evidence_importance"  # by the guide's own draws, whatever the route
@@ -145,15 +144,10 @@ class Report(Record):
         Or if fewer than five effective draws carry it, of which k-hat tells little; or, of annealed data, if the
         weights of their few chains are too skewed for the error that is stated.
         """
-        most = torch.full_like(self.pareto_k, estimators.pareto_k_threshold(self.num_particles))
+        num_weights = self.columns.get("num_weights", torch.full_like(self.pareto_k, self.num_particles))
         annealed = self._route == ROUTES.index("annealed")
-        few = (self.ess < FEWEST_EFFECTIVE) & (self.pareto_k > -math.inf)
-        if not annealed.any():
-            return ~(self.pareto_k <= most) | few
-        num_weights = int(self.columns["num_weights"][annealed][0])
-        most[annealed] = estimators.pareto_k_threshold(num_weights)  # that of chains, which are fewer
-        skewed = estimators.is_skewed_for_few(self.skewness_log_evidence, num_weights) & (self.pareto_k > -math.inf)
-        return ~(self.pareto_k <= most) | few | annealed & skewed
+        skewness = self.columns.get("skewness_log_evidence", torch.zeros_like(self.pareto_k))
+        return estimators.is_unreliable(self.pareto_k, self.ess, skewness, num_weights, annealed)
 
     @property
     def fraction_unreliable(self) -> float:
@@ -195,7 +189,7 @@ class Report(Record):
             if skewness is not None
         }
         if "log_evidence" in found and (self._route == ROUTES.index("annealed")).all():
-            few = estimators.is_skewed_for_few(self.skewness_log_evidence, self.num_draws)
+            few = estimators.is_skewed_for_few(self.skewness_log_evidence, self.columns["num_weights"])
             found["log_evidence"] = few.double().mean().item()
         return found
 
@@ -271,7 +265,7 @@ class Report(Record):
         ]
         if tail["fraction_above"] > 0:
             more = "; method='auto' looks for better proposals" if self.method in ("importance", "laplace") else ""
-            few = f"  above it, or by fewer than {FEWEST_EFFECTIVE} effective draws"
+            few = f"  above it, or by fewer than {estimators.FEWEST_EFFECTIVE} effective draws"
             lines += [f"{few}, evidence is too low by an unknown amount{more}"]
         if tail["fraction_unresolved"] > 0:
             lines += [f"  {tail['fraction_unresolved']:.1%}: {UNRESOLVED}"]

@@ -83,7 +83,8 @@ def trace(function: Callable[..., Any], *inputs: Tensor) -> Graph:
         Untraceable: naming the line, if the function looks at the value of a tensor.
     """
     try:
-        module = make_fx(_Unseen()(_OneHot()(function)), decomposition_table=_AS_DRAWN)(*inputs)
+        with _one_fake_mode():
+            module = make_fx(_Unseen()(_OneHot()(function)), decomposition_table=_AS_DRAWN)(*inputs)
     except Exception as error:
         if isinstance(error, Untraceable) or out_of_memory(error):
             raise
@@ -243,6 +244,14 @@ def _site(walked: Iterable[tuple[FrameType, int]]) -> str:
     """The innermost site that Pyro is at in these frames, with its family; empty if none."""
     site = site_at(walked)
     return f"site '{site['name']}' ({family(site['fn'])}), " if site else ""
+
+
+def _one_fake_mode() -> contextlib.AbstractContextManager[Any]:
+    """Lets the tracer describe all tensors in one mode: without, it makes one for each, for half of a trace's time."""
+    from torch._guards import TracingContext, tracing
+    from torch._subclasses import FakeTensorMode
+
+    return tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True)))
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import pyro
-import pyro.poutine as poutine
 import torch
 from torch import Tensor
 
@@ -40,7 +39,7 @@ from pyrovae.pairs.checks.runs import (
 )
 from pyrovae.pairs.checks.weights import check_masks_match, moves_of
 from pyrovae.pairs.context import check_one_dtype, evaluation_mode, home_device, modules_of, on_device, own_scope
-from pyrovae.pairs.handlers import moved, scorable
+from pyrovae.pairs.handlers import Placed, moved, scorable
 from pyrovae.pairs.structure import Structure, describe
 from pyrovae.pairs.supports import is_masked, may_miss
 from pyrovae.pairs.terms import LogTerms, SiteTerms, joined, read_terms, sum_by_role, to_rows, to_table
@@ -103,7 +102,7 @@ class Particles:
         self.model, self.guide = model, guide
         self.placed: str | None = None  # a site that goes with the place of a row in its batch, once looked at
         self.most: int | None = None  # particles at once, where more were too many for the memory there is
-        self._growth: int | None = None  # bytes of one more particle, once they are asked for
+        self._growth: dict[int, int] = {}  # bytes that are enough -> those of one more particle, or fewer than enough
         self.structure: Structure = describe(self.example, num_rows(looked_at), plate=plate)
         of_guide, of_prior = partial(plain_traces, model, guide, looked_at), partial(sites_of, model, *looked_at)
         check_data(self.example, [lambda: of_guide().joint, of_prior])
@@ -147,9 +146,10 @@ class Particles:
                 parameter too, if one of the model's distributions is beyond its bounds.
             FloatingPointError: naming both, if it is NaN.
         """
-        check_repeatable(self.model, self.guide, self.args, self.example, self.structure)
-        check_moves(self.guide, self.args, self.example, self.structure)
         looks = self._across_rows()
+        if not looks.repeated:
+            check_repeatable(self.model, self.guide, self.args, self.example, self.structure)
+        check_moves(self.guide, self.args, self.example, self.structure)
         check_rows_independent(looks)
         self.placed = looks.placed
         check_given(self.example, partial(sites_of, self.model, *self.args))
@@ -223,14 +223,15 @@ class Particles:
         most = min(most, self.most or most)
         if most == 1 or self.strategy == ONE_BY_ONE:
             return most
-        if self._growth is None:
+        enough = memory.room(elements) // most
+        if enough not in self._growth:
             try:
-                self._growth = memory.growth(self.log_terms)
+                self._growth[enough] = memory.growth(self.log_terms, enough)
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
                 return most  # whoever runs them halves a block that is too large, or says what to lower
-        return memory.fitting(most, self._growth, elements)
+        return memory.fitting(most, self._growth[enough], elements)
 
     # --------------------------------------------------------------------------------------------------- what is run
 
@@ -294,7 +295,7 @@ class Particles:
 
     def _with(self, **changed: Any) -> "Particles":
         other = copy.copy(self)
-        vars(other).update(changed, _growth=None)
+        vars(other).update(changed, _growth={})
         return other
 
     def _widened(self, program: Program, num_particles: int) -> Program:
@@ -336,13 +337,12 @@ class Particles:
         table = sum_by_role(self.read([run], 2))
         plain = self.by("looped")
         for particle in range(2):
-            other = plain_traces(self.model, self.guide, self.args)
-            for name, site in sites(other.guide, moved=True).items():
+            draws = {}
+            for name, site in sites(self.example.guide, moved=True).items():
                 value, event_dim = run.draws[name], len(site["fn"].event_shape)
                 value = value.select(-self.structure.depth - 1 - event_dim, particle)
-                site["value"] = value.reshape(site["value"].shape)
-            again = plain_traces(self.model, poutine.replay(self.guide, trace=other.guide), self.args)
-            alone = sum_by_role(plain.read([again], 1))
+                draws[name] = value.reshape(site["value"].shape)
+            alone = sum_by_role(plain.read([plain_traces(self.model, Placed(draws)(self.guide), self.args)], 1))
             if not all(_close(a[particle], b[0]) for a, b in zip(table, alone, strict=True)):
                 return False
         return True

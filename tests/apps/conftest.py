@@ -1,5 +1,8 @@
 """A small run of the command line that the tests of commands share; what is kept in it may change, its fit does not."""
 
+import contextlib
+import io
+
 import pytest
 
 from pyrovae.apps import cli
@@ -12,3 +15,11 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("commands") / "run"
     assert cli.main([*WORDS, "--out", str(folder)]) == 0
     return folder
+
+
+@pytest.fixture(scope="session")
+def account(run):
+    """What the command printed as it evaluated the run; its report is kept there."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert cli.main(["evaluate", str(run), "--particles", "50"]) == 0
+    return printed.getvalue()

@@ -20,8 +20,7 @@ def test_sample_and_figures(run, tmp_path):
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_account_is_drawn_where_there_is_a_report(run, tmp_path):
-    assert cli.main(["evaluate", str(run), "--particles", "30"]) == 0
+def test_the_account_is_drawn_where_there_is_a_report(run, account, tmp_path):
     assert cli.main(["figures", str(run), "--out", str(tmp_path)]) == 0
     assert (tmp_path / "account.png").read_bytes().startswith(b"\x89PNG")
 

@@ -267,7 +267,10 @@ def test_data_outside_the_arguments():
 def test_families_rows_and_widths():
     model = one_latent(lambda: dist.Normal(torch.tensor(0.0), 1.0))
     assert 'did you mean "diagonal"?' in refusal(model, X, family="diagnal")
-    assert "hidden" in refusal(model, X, hidden=())
+    for wrong in ((), (-3,), (30, 0), (2.5,), 30, None):
+        assert refusal(model, X, hidden=wrong).startswith("hidden")
+    point = one_latent(lambda: dist.Delta(torch.tensor(0.0)))
+    assert "site 'z' (Delta) is a single point" in refusal(point, X)
     refusal(model, X[:0])
     refusal(model, (X, X[:3]))
     with pytest.raises(pv.InputError, match="made for 1 arguments"):

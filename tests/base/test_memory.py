@@ -73,6 +73,17 @@ def test_growth_of_runs_in_a_loop():
     assert 400 <= memory.growth(run) <= 1600
 
 
+def test_growth_is_not_looked_at_closely_where_a_bound_of_it_is_enough():
+    sizes = []
+
+    def run(size):
+        sizes.append(size)
+        return torch.ones(250).sum() + torch.ones(size, 100)
+
+    found = [memory.growth(run, enough) for enough in (10**6, 10, -1)]
+    assert found[0] >= found[1] == found[2] and sizes == [2, 2, 1, 2, 1]
+
+
 def test_growth_leaves_random_numbers_alone():
     before = torch.random.get_rng_state()
     memory.growth(lambda size: torch.randn(size, 3))

@@ -62,13 +62,13 @@ class Plan:
         path = self.start(latents)
         seed_everything("annealing pilot", self.seed, block.index)
         tuning = tune(path, self.num_temperatures, self.num_leapfrog, block.tick)
-        return Route(path, tuning.kernel, tuning.schedule(self.num_temperatures))
+        return Route.of(path, tuning.kernel, tuning.lengths.schedule(self.num_temperatures))
 
     def forward(self, latents: Latents, route: Route, block: Block) -> Walk:
         """The chains of one block, from the start to p(x, z)."""
         seed_everything("annealing chains", self.seed, block.index)
         try:
-            return walk(route, route.path.draw(self.num_chains), block.tick)
+            return walk(route, route.draw(self.num_chains), block.tick)
         except FloatingPointError as error:
             try:
                 check_finite(latents.particles.log_terms(self.num_chains))

@@ -8,6 +8,7 @@ each of n data move at once; each accepts or rejects its own proposal.
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -109,22 +110,34 @@ def transition(path: Path, state: State, temperature: float, kernel: Kernel) -> 
     change = log_density - momentum.square().sum(-1) / 2 - energy
     probability = change.nan_to_num(nan=-torch.inf).clamp(max=0).exp()  # a trajectory that left all bounds is rejected
     accepted = torch.rand_like(probability) < probability
-    return _where(accepted, end, state), probability
+    return where(accepted, end, state), probability
 
 
-def _where(accepted: Tensor, new: State, old: State) -> State:
+def where(accepted: Tensor, new: Any, old: Any) -> Any:
+    """The new state of chains that accepted, the old one of the others: a tuple of (K, n) or (K, n, D) each."""
+
     def chosen(a: Tensor, b: Tensor) -> Tensor:
         return torch.where(accepted[..., None] if a.dim() > accepted.dim() else accepted, a, b)
 
-    return State(*map(chosen, new, old))
+    return type(new)(*map(chosen, new, old))
 
 
 class Route(NamedTuple):
-    """A path with frozen kernels, and the temperatures to walk it by."""
+    """Where chains start, what moves them, and the temperatures to walk by."""
 
-    path: Path
-    kernel: Callable[[float], Kernel]  # of each temperature
+    draw: Callable[[int], Tensor]  # K -> points from f_0, (K, n, D)
+    begin: Callable[[Tensor], Any]  # points (K, n, D) -> a state that has a ``log_ratio``, (K, n)
+    move: Callable[[Any, float], tuple[Any, Tensor]]  # leaves f_t as it is: a new state, probability of acceptance
     temperatures: Sequence[float]  # 0 = t_0 < ... < t_T = 1; the other way round to walk back
+
+    @classmethod
+    def of(cls, path: Path, kernel: Callable[[float], Kernel], temperatures: Sequence[float]) -> "Route":
+        """Along a path by Hamiltonian transitions, of a frozen kernel at each temperature."""
+
+        def move(state: State, temperature: float) -> tuple[State, Tensor]:
+            return transition(path, state, temperature, kernel(temperature))
+
+        return cls(path.draw, partial(state_at, path), move, temperatures)
 
 
 class Walk(NamedTuple):
@@ -139,13 +152,13 @@ def walk(route: Route, u: Tensor, tick: Callable[[], Any] = lambda: None) -> Wal
 
     Forward from draws of f_0, E[w] = p(x). Back from exact posterior draws, by the same steps, E[w] = 1 / p(x).
     """
-    state = state_at(route.path, u)
+    state = route.begin(u)
     log_weight = torch.zeros_like(state.log_ratio, dtype=torch.float64)
     acceptance = log_weight.clone()
     for now, then in pairwise(route.temperatures):
         log_weight += (then - now) * state.log_ratio.double()
         if 0 < then < 1:  # what a transition at the end would do is not weighed any more
-            state, probability = transition(route.path, state, then, route.kernel(then))
+            state, probability = route.move(state, then)
             acceptance += probability
         tick()
     undefined = log_weight.isnan().any(0)

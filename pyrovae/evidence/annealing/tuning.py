@@ -18,29 +18,18 @@ NUM_TRANSITIONS = 4  # at each of them
 ACCEPTANCE = 0.75  # aimed at (optimal for many dimensions: Beskos et al. 2013 give 0.65, more is safer)
 
 
-class Tuning(NamedTuple):
-    """What the pilot found at each of its P temperatures for n data with D coordinates."""
+class Lengths(NamedTuple):
+    """How long a path is, as a pilot found it at each of its P temperatures: what tells how to walk it."""
 
     temperatures: Tensor  # (P,), from 0 to 1
-    step: Tensor  # (P, n)
-    scale: Tensor  # (P, n, D)
     spread: Tensor  # (P,): standard deviation of the log ratio, nats
-    num_leapfrog: int
-
-    def kernel(self, temperature: float) -> Kernel:
-        """The frozen kernel at a temperature, interpolated between those of the pilot."""
-        right = int(torch.searchsorted(self.temperatures, temperature).clamp(1, len(self.temperatures) - 1))
-        low, high = self.temperatures[right - 1], self.temperatures[right]
-        weight = float(((temperature - low) / (high - low)).clamp(0, 1))
-        step, scale = (part[right - 1].lerp(part[right], weight) for part in (self.step, self.scale))
-        return Kernel(step, scale, self.num_leapfrog)
 
     def num_temperatures(self, variance: float) -> int:
         """By how many temperatures log weights vary so little: L^2 / T, L the whole length of the path."""
-        return max(1, math.ceil(float(self._lengths.sum()) ** 2 / variance))
+        return max(1, math.ceil(float(self._parts.sum()) ** 2 / variance))
 
     @property
-    def _lengths(self) -> Tensor:
+    def _parts(self) -> Tensor:
         return (self.spread[1:] + self.spread[:-1]) / 2 * self.temperatures.diff()
 
     def schedule(self, num_temperatures: int) -> list[float]:
@@ -49,8 +38,8 @@ class Tuning(NamedTuple):
         The distance between two is what the log ratio varies between them, sd x dt (Gelman & Meng 1998); a tenth
         of it is spent evenly on the pilot's own temperatures, in case the pilot saw too little.
         """
-        widths, lengths = self.temperatures.diff(), self._lengths
-        fractions = 0.9 * lengths / lengths.sum().clamp(min=1e-300) + 0.1 / len(widths)
+        widths, parts = self.temperatures.diff(), self._parts
+        fractions = 0.9 * parts / parts.sum().clamp(min=1e-300) + 0.1 / len(widths)
         fractions = fractions / fractions.sum()
         reached = torch.cat([fractions.new_zeros(1), fractions.cumsum(0)])
         wanted = torch.linspace(0, 1, num_temperatures + 1, dtype=torch.float64, device="cpu")[1:-1]
@@ -58,6 +47,24 @@ class Tuning(NamedTuple):
         part = (wanted - reached[right - 1]) / fractions[right - 1]
         inner = self.temperatures[right - 1] + part.clamp(0, 1) * widths[right - 1]
         return [0.0, *inner.tolist(), 1.0]
+
+
+class Tuning(NamedTuple):
+    """What the pilot found at each of its P temperatures for n data with D coordinates."""
+
+    lengths: Lengths
+    step: Tensor  # (P, n)
+    scale: Tensor  # (P, n, D)
+    num_leapfrog: int
+
+    def kernel(self, temperature: float) -> Kernel:
+        """The frozen kernel at a temperature, interpolated between those of the pilot."""
+        temperatures = self.lengths.temperatures
+        right = int(torch.searchsorted(temperatures, temperature).clamp(1, len(temperatures) - 1))
+        low, high = temperatures[right - 1], temperatures[right]
+        weight = float(((temperature - low) / (high - low)).clamp(0, 1))
+        step, scale = (part[right - 1].lerp(part[right], weight) for part in (self.step, self.scale))
+        return Kernel(step, scale, self.num_leapfrog)
 
 
 def num_transitions(num_temperatures: int) -> int:
@@ -95,18 +102,18 @@ def tune(path: Path, num_temperatures: int, num_leapfrog: int, tick: Callable[[]
             step = step * (0.5 * (probability.double().mean(0) - ACCEPTANCE)).exp()
             tick()
         variance = variance.lerp(state.u.var(0), 0.3)  # few chains tell it roughly, so a few temperatures together
-        found.append((step, scale, _spread(state.log_ratio)))
+        found.append((step, scale, spread_of(state.log_ratio).mean().cpu()))
     step, scale, spread = map(torch.stack, zip(*found, strict=True))
-    return Tuning(temperatures, step, scale, spread, num_leapfrog)
+    return Tuning(Lengths(temperatures, spread), step, scale, num_leapfrog)
 
 
-def _spread(log_ratio: Tensor) -> Tensor:
-    """Standard deviation over chains, averaged over data; chains where the model has no density are left out."""
+def spread_of(log_ratio: Tensor) -> Tensor:
+    """Standard deviation over chains, (K, n) -> (n,); chains where the model has no density are left out."""
     inside = log_ratio.isfinite()
     count = inside.sum(0).clamp(min=2)
     mean = torch.where(inside, log_ratio.double(), 0.0).sum(0) / count
     squares = torch.where(inside, (log_ratio - mean).square(), 0.0).sum(0)
-    return (squares / (count - 1)).sqrt().mean().cpu()
+    return (squares / (count - 1)).sqrt()
 
 
 def _scale(variance: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ ELBO_BOUNDS = (0.2, 5.0)  # of a curvature, in units of the last one
 LONGEST = 2.0  # standard deviations by which such a step moves the mean
 MOMENT_ROUNDS, MOMENT_DRAWS = 3, 500
 NUM_COMPONENTS = 4  # of a mixture, about draws far apart
+TAIL = 0.05  # of the mass of a mode, at first, for a Gaussian that is wider
 GRADIENT = 3  # decoder passes that a gradient counts for
 FEWER = 4  # times fewer points at once where gradients are asked for: what they need is kept till then
 
@@ -62,11 +63,14 @@ class Gaussian(NamedTuple):
         """Those of some of the data."""
         return self._replace(loc=self.loc[rows], scale_tril=self.scale_tril[rows])
 
+    def where(self, these: Tensor, other: "Gaussian") -> "Gaussian":
+        """This for some of the data, (n,), the other for the rest."""
+        loc = torch.where(these[:, None], self.loc, other.loc)
+        return Gaussian(loc, torch.where(these[:, None, None], self.scale_tril, other.scale_tril), self.dtype)
+
     def finite_or(self, other: "Gaussian") -> "Gaussian":
         """This where it is finite, else the other."""
-        fine = self.loc.isfinite().all(-1) & self.scale_tril.isfinite().flatten(1).all(-1)
-        loc = torch.where(fine[:, None], self.loc, other.loc)
-        return Gaussian(loc, torch.where(fine[:, None, None], self.scale_tril, other.scale_tril), self.dtype)
+        return self.where(self.loc.isfinite().all(-1) & self.scale_tril.isfinite().flatten(1).all(-1), other)
 
 
 class Mixture(NamedTuple):
@@ -319,7 +323,8 @@ def apart(latents: Latents, near: Mixture, u: Tensor, log_weight: Tensor) -> Mix
     """Laplace's approximations about posterior draws far apart, weighed by the mass that they say they hold.
 
     Points (K, n, D) are resampled by their weights (K, n); each start is the farthest from all before it, in units of
-    the spread of the first component that is near (Gonzalez 1985). Of modes found twice the first counts.
+    the spread of the first component that is near (Gonzalez 1985). In place of modes that are
+    found twice stand wider Gaussians of little weight, for what leans or has heavy tails.
     """
     chosen = torch.distributions.Categorical(logits=_some_finite(log_weight).T).sample((len(u),))
     u = u.gather(0, chosen[..., None].expand(*chosen.shape, u.shape[-1])).double()
@@ -333,9 +338,11 @@ def apart(latents: Latents, near: Mixture, u: Tensor, log_weight: Tensor) -> Mix
     heights = log_joint(latents, torch.stack([one.loc for one in found]).to(first.dtype))
     log_dets = torch.stack([one.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1) for one in found])
     log_mass = (heights + log_dets).nan_to_num(-math.inf, -math.inf, -math.inf)
-    for row, one in enumerate(found):
-        for other in found[:row]:
-            log_mass[row] = torch.where(_distance(one, other) < 1, -math.inf, log_mass[row])
+    for row, one in enumerate(found[1:], 1):
+        again = torch.stack([_distance(one, other) < 1 for other in found[:row]]).any(0)
+        wide = first._replace(scale_tril=2.0**row * first.scale_tril)
+        found[row] = wide.where(again, one)
+        log_mass[row] = torch.where(again, log_mass[0] + math.log(TAIL), log_mass[row])
     return Mixture(_some_finite(log_mass).log_softmax(0).clamp_min(-20.0).log_softmax(0), found)
 
 

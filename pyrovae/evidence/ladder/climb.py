@@ -3,42 +3,39 @@
 encoder -> Laplace -> Newton on the ELBO -> moments -> mixture -> annealing, each rung for what the last left
 unreliable. What makes it honest: a proposal is adapted, then frozen; the draws of a pilot choose it, and enter no
 estimate; K fresh draws do. Their mean weight is p(x) in expectation whatever was chosen, so its logarithm stays a
-lower bound of log p(x) in expectation.
+lower bound of log p(x) in expectation. Where these draws do not vouch for themselves, chains take their place: what is
+kept of draws then leans downwards, if anywhere.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from pyrovae.base.random import seed_everything
-from pyrovae.evidence.annealing.paths import Path, from_guide
+from pyrovae.evidence.ladder import chains
 from pyrovae.evidence.ladder.adaptation import Mixture, started
+from pyrovae.evidence.ladder.climbed import NAN, ROUTES, Climbed, summed
 from pyrovae.evidence.ladder.estimates import (
-    ANNEALING,
+    AWAY,
     PILOT,
-    annealed,
+    Estimate,
     by_proposal,
     first_pilot,
-    path_from,
+    has_variance,
     pilot,
     rounded_away,
 )
 from pyrovae.evidence.ladder.points import Points, scored
 from pyrovae.evidence.ladder.rungs import MOST_COORDINATES, RUNGS, STRICT, Proposal, Rung
-from pyrovae.evidence.ladder.summed import Summed
 from pyrovae.pairs.latents import Latents
 from pyrovae.pairs.supports import require_unmasked
 
-ROUTES = ("encoder", "Laplace", "Newton", "moments", "mixture", "annealed", "summed")
-EDGE = (
-    "posteriors of some reach the edge of a support, where numbers of the programs' dtype end and what lies beyond is "
-    "lost; use dtype='float64', or draw that site on the unconstrained scale"
-)
-NAN = "a density is NaN at draws of better proposals for some of them"
+ALIKE = 0.3  # k-hats of pilots that tell nothing of which is better: a later proposal then covers more
 Tell = Callable[[str, int], Any]
 METHODS = {"importance": 0, "laplace": 1, "adaptive": 4, "auto": 5, "annealed": 5}  # the highest of the routes
 
@@ -48,40 +45,6 @@ def require_climbable(latents: Latents) -> None:
     latents.require_bijection("a better proposal")
     latents.require_guide_density()
     require_unmasked(latents.particles.example, latents.sites)
-
-
-class Climbed(NamedTuple):
-    """What became of some data of a block: what a report says of their weights, each (m,), and how they came by it.
-
-    Those that stay at the encoder have no columns, but a cost; and a reason where something failed.
-    """
-
-    rows: Tensor  # (m,), of the block
-    columns: dict[str, Tensor]
-    route: str
-    cost: Tensor  # (m,), decoder passes
-    reason: str | None = None
-
-    @classmethod
-    def stayed(cls, rows: Tensor, cost: Tensor | float, reason: str | None = None) -> "Climbed":
-        """Rows that stay at the encoder, each at a cost."""
-        return cls(rows, {}, ROUTES[0], torch.as_tensor(cost, dtype=torch.float64).expand(len(rows)), reason)
-
-    def doubted(self, away: Tensor) -> "Climbed":
-        """With an undefined k-hat where a posterior lies on the edge of what numbers hold."""
-        if not away.any():
-            return self
-        columns = self.columns | {"pareto_k": torch.where(away, math.nan, self.columns["pareto_k"])}
-        return self._replace(columns=columns, reason=EDGE)
-
-    def parted(self) -> list["Climbed"]:
-        """Those at whose draws no density was NaN; the others keep what the encoder gave."""
-        fine = ~self.columns["log_evidence"].isnan() if self.columns else torch.ones(len(self.rows), dtype=torch.bool)
-        if fine.all():
-            return [self]
-        columns = {name: column[fine] for name, column in self.columns.items()}
-        known = self._replace(rows=self.rows[fine], columns=columns, cost=self.cost[fine])
-        return [known, Climbed.stayed(self.rows[~fine], self.cost[~fine], NAN)]
 
 
 @dataclass(frozen=True)
@@ -122,20 +85,24 @@ class Climb:
         """
         seed_everything("ladder, first pilot", self.seed, index)
         first, by_guide = first_pilot(latents)
-        bad = first.reached & (~first.good(STRICT) | (self.method == "annealed"))
+        spent, bad = self.num_particles + PILOT, first.reached & (~first.good(STRICT) | (self.method == "annealed"))
+        if by_guide and not bad.all() and self.affords(spent, AWAY, latents):
+            first, spent = first.doubted(~first.exact & ~has_variance(latents, by_guide)), spent + AWAY
+            bad |= first.reached & ~first.good(STRICT)
+        kept = [Climbed.stayed((~bad).nonzero().flatten(), spent)]
         if not bad.any():
-            return []
+            return kept
         rows = bad.nonzero().flatten()
         if not (some := latents_of(rows)).sites:
             tell("summed", len(rows))
-            return [_summed(some, rows, self.num_particles + PILOT)]
+            return [*kept, summed(some, rows, spent)]
         if some.num_dims > MOST_COORDINATES:
-            return self.from_guide(some, rows, self.num_particles + PILOT, (self.seed, index), tell)
+            return kept + self.from_guide(some, rows, spent, (self.seed, index), tell)
         seed_everything("ladder, encoder", self.seed, index)
-        spent = self.num_particles + PILOT + (0 if by_guide else PILOT * some.num_values)
+        spent += 0 if by_guide else PILOT * some.num_values
         by_guide = by_guide.of(rows) if by_guide else scored(some, PILOT)
         start = _Start(rows, first.pareto_k[rows], by_guide, spent)
-        return _Climbing(self, latents_of, some, start, (self.seed, index), tell).climbed()
+        return kept + _Climbing(self, latents_of, some, start, (self.seed, index), tell).climbed()
 
     def affords(self, spent: float, points: int, latents: Latents) -> bool:
         """Whether the budget has passes left for so many points."""
@@ -143,33 +110,23 @@ class Climb:
 
     def from_guide(self, latents: Latents, rows: Tensor, spent: int, key: tuple[int, ...], tell: Tell) -> list[Climbed]:
         """Chains that start at the guide, where no proposal is to be had."""
-        if "annealed" not in self.routes or not self.affords(spent, ANNEALING, latents):
+        if "annealed" not in self.routes or not self.affords(spent, chains.LEAPFROG.cost, latents):
             return [Climbed.stayed(rows, spent)]
-        return self.annealed(latents, from_guide(latents), rows, spent, key, tell)
+        spend = torch.full((len(rows),), float(spent))
+        found, _ = self.annealed(latents, partial(chains.by_gradients, latents, None, key), rows, spend)
+        tell(found.route, len(rows))
+        return [found]
 
     def annealed(
-        self, latents: Latents, path: Path, rows: Tensor, spent: int, key: tuple[int, ...], tell: Tell
-    ) -> list[Climbed]:
-        """Chains along a path; where a density is NaN on the way, nothing."""
-        most = (self.budget - spent) / latents.num_values
+        self, latents: Latents, walk: Callable[[float], Estimate], rows: Tensor, spent: Tensor
+    ) -> tuple[Climbed, Tensor | None]:
+        """Chains that may cost so much for each datum, and their log weights; nothing where a density is NaN."""
         try:
-            estimate = annealed(latents, path, key, most)
+            estimate = walk((self.budget - float(spent.max())) / latents.num_values)
         except FloatingPointError:
-            return [Climbed.stayed(rows, spent, NAN)]
-        tell("annealed", len(rows))
-        cost = torch.full((len(rows),), float(spent + estimate.cost * latents.num_values))
-        return [Climbed(rows, estimate.columns(), "annealed", cost)]
-
-
-def _summed(latents: Latents, rows: Tensor, cost: int) -> Climbed:
-    """The sum over all values of discrete latents: log p(x) itself."""
-    assert isinstance(latents, Summed)
-    log_evidence = latents.log_evidence()
-    nothing, exact = torch.zeros_like(log_evidence), torch.full_like(log_evidence, -math.inf)
-    columns = dict.fromkeys(("log_evidence", "log_evidence_jackknife", "log_evidence_psis"), log_evidence)
-    columns |= {"mc_se_log_evidence": nothing, "skewness_log_evidence": nothing, "pareto_k": exact}
-    columns |= dict.fromkeys(("ess", "num_weights"), nothing + latents.num_values)
-    return Climbed(rows, columns, "summed", nothing + cost + latents.num_values)
+            return Climbed.stayed(rows, spent, NAN), None
+        cost = spent + estimate.cost * latents.num_values
+        return Climbed(rows, estimate.columns(), "annealed", cost), torch.cat(estimate.strata)
 
 
 class _Start(NamedTuple):
@@ -182,29 +139,43 @@ class _Start(NamedTuple):
 
 
 class _Held(NamedTuple):
-    """A proposal for some rows, the k-hat of its pilot for each, and what each has cost once it is taken."""
+    """A proposal for some rows, the k-hat of its pilot for each, and whether that showed more than it finds."""
 
     rows: Tensor
     pareto_k: Tensor
+    misses: Tensor
     proposal: Proposal
     route: str
-    cost: Tensor | None = None
 
     def at(self, rows: Tensor) -> "_Held":
         places = torch.searchsorted(self.rows, rows)
-        return _Held(rows, self.pareto_k[places], self.proposal.of(places), self.route)
+        return _Held(rows, self.pareto_k[places], self.misses[places], self.proposal.of(places), self.route)
+
+
+class _Taken(NamedTuple):
+    """A proposal that is taken for some rows, for lack of a better one or not, and what each of them has cost."""
+
+    rows: Tensor
+    proposal: Proposal
+    route: str
+    poor: Tensor
+    cost: Tensor
 
     @property
     def kind(self) -> tuple[str, bool, int]:
         """What must be one for draws to be made together."""
         return self.route, self.proposal.exact, len(self.proposal.mixture.components)
 
+    @classmethod
+    def joined(cls, taken: "Sequence[_Taken]") -> "_Taken":
+        """Those of one kind."""
+        rows, poor, cost = (torch.cat([getattr(one, name) for one in taken]) for name in ("rows", "poor", "cost"))
+        proposal = taken[0].proposal._replace(mixture=Mixture.joined([one.proposal.mixture for one in taken]))
+        return cls(rows, proposal, taken[0].route, poor, cost)
 
-def _together(held: Sequence[_Held]) -> _Held:
-    """Proposals of one kind for unlike rows."""
-    rows, pareto_k, cost = (torch.cat([getattr(o, name) for o in held]) for name in ("rows", "pareto_k", "cost"))
-    mixture = Mixture.joined([one.proposal.mixture for one in held])
-    return _Held(rows, pareto_k, held[0].proposal._replace(mixture=mixture), held[0].route, cost)
+    def of(self, places: Tensor) -> "_Taken":
+        """Some of them."""
+        return _Taken(self.rows[places], self.proposal.of(places), self.route, self.poor[places], self.cost[places])
 
 
 class _Climbing:
@@ -223,33 +194,64 @@ class _Climbing:
         self.rows, self.of_encoder, self.by_guide, self.cost = start  # the cost of each datum, so far
         self.latents = latents
         self.near = Mixture.alone(started(self.by_guide.u, self.by_guide.log_joint))
-        self.held, self.taken = list[_Held](), list[_Held]()
+        self.held, self.taken = list[_Held](), list[_Taken]()
 
     def climbed(self) -> list[Climbed]:
-        """What became of the rows, those that stay at the encoder included."""
+        """What became of the rows, those that stay at the encoder included; what comes later counts."""
         for number, rung in enumerate(RUNGS):
             if rung.route in self.plan.routes and len(self.rows) and self._worth(rung):
                 self._try(rung, number)
-        found, (best, others) = list[Climbed](), self._best()
-        anneals = "annealed" in self.plan.routes and self._affords(ANNEALING)
-        for number, held in enumerate(best):
-            found += self._anneal(held, number) if anneals else self._take(held)
-        if len(others):
-            latents, key = self.latents_of(others), (*self.key, len(best))
-            found += self.plan.from_guide(latents, others, self.cost, key, self.tell)
+        best, others = self._best()
+        for held in best:
+            self._take(held, poor=True)
         kinds = {held.kind: [one for one in self.taken if one.kind == held.kind] for held in self.taken}
-        found += [self._drawn(_together(alike), number) for number, alike in enumerate(kinds.values())]
+        found = [
+            one for number, alike in enumerate(kinds.values()) for one in self._vouched(_Taken.joined(alike), number)
+        ]
+        if len(others):
+            latents, key = self.latents_of(others), (*self.key, len(kinds))
+            found += self.plan.from_guide(latents, others, self.cost, key, self.tell)
         return [part for climbed in found for part in climbed.parted()]
 
-    def _anneal(self, held: _Held, number: int) -> list[Climbed]:
-        """Chains from a proposal; where they fail, its draws."""
-        latents = self.latents_of(held.rows)
-        path, key = path_from(latents, held.proposal), (*self.key, number)
-        found = self.plan.annealed(latents, path, held.rows, self.cost, key, self.tell)
-        if found[0].reason:
-            return self._take(held)
-        away = rounded_away(latents, held.proposal.students)
-        return [one.doubted(away) for one in found]
+    def _vouched(self, taken: _Taken, number: int) -> list[Climbed]:
+        """Fresh draws of a frozen proposal; chains from it where its pilot or these draws do not vouch for them."""
+        plan, key, found, left = self.plan, (*self.key, number), list[Climbed](), taken.poor
+        if plan.method != "annealed" or not self._affords(chains.BY_DRAWS.cost):
+            found.append(drawn := self._drawn(taken, number))
+            left, taken = left | drawn.unvouched, taken._replace(cost=drawn.cost)
+        before: Tensor | None = None  # log weights of chains, to which more may be added
+        for stage, (walk, least) in enumerate(chains.STAGES):
+            if "annealed" not in plan.routes or not plan.affords(float(taken.cost.max()), least.cost, self.latents):
+                break
+            self.tell(taken.route, int((~left).sum()))
+            if not len((taken := taken.of(places := left.nonzero().flatten())).rows):
+                return found
+            latents, before = self.latents_of(taken.rows), None if before is None else before[:, places]
+            if not stage:
+                taken = self._broadened(taken, latents, key)
+            walked = partial(walk, latents, taken.proposal, (*key, stage), before=before)
+            climbed, before = plan.annealed(latents, walked, taken.rows, taken.cost)
+            if before is None:
+                found.append(climbed if found else self._drawn(taken, number))
+                break
+            found.append(climbed.doubted(rounded_away(latents, taken.proposal.students)))
+            left, taken = climbed.unvouched, taken._replace(cost=climbed.cost, route=climbed.route)
+        self.tell(taken.route, len(taken.rows))
+        return found
+
+    def _broadened(self, taken: _Taken, latents: Latents, key: tuple[int, ...]) -> _Taken:
+        """With a mixture in place of one Gaussian, where it is worth it: chains reach only what they start near."""
+        mixture, num_dims = taken.proposal.mixture, latents.num_dims
+        rungs = [rung for rung in RUNGS if rung.route == "mixture" and num_dims <= rung.most]
+        cost = (PILOT + sum(rung.cost(num_dims) for rung in rungs)) * latents.num_values
+        least = chains.BY_DRAWS.cost * latents.num_values
+        if not rungs or len(mixture.components) > 1 or float(taken.cost.max()) + cost + least > self.plan.budget:
+            return taken
+        seed_everything("ladder, broadened", *key)
+        by_guide = scored(latents, PILOT)
+        for rung in rungs:
+            mixture = rung.adapt(latents, mixture, by_guide).finite_or(mixture)
+        return taken._replace(proposal=Proposal(mixture), cost=taken.cost + cost)
 
     def _worth(self, rung: Rung) -> bool:
         num_dims = self.latents.num_dims
@@ -265,7 +267,7 @@ class _Climbing:
         seed_everything("ladder, pilot", *self.key, number)
         looked = pilot(self.latents, Proposal(self.near), self.by_guide)
         self.cost += (rung.cost(self.latents.num_dims) + PILOT) * self.latents.num_values
-        held = _Held(self.rows, looked.pareto_k, Proposal(self.near), rung.route)
+        held = _Held(self.rows, looked.pareto_k, looked.misses, Proposal(self.near), rung.route)
         self.held.append(held)
         if self.plan.method == "annealed":
             return
@@ -276,21 +278,18 @@ class _Climbing:
                 self._take(chosen._replace(proposal=chosen.proposal._replace(exact=exact)))
         self._keep(~good)
 
-    def _take(self, held: _Held) -> list[Climbed]:
-        """Keeps a proposal until the draws of all are made together: nothing, so far."""
-        draws = self.plan.num_particles * self.latents.num_values
-        self.taken.append(held._replace(cost=torch.full_like(held.pareto_k, self.cost + draws)))
-        self.tell(held.route, len(held.rows))
-        return []
+    def _take(self, held: _Held, *, poor: bool = False) -> None:
+        """Keeps a proposal until the draws of all are made together."""
+        cost = torch.full_like(held.pareto_k, self.cost)
+        self.taken.append(_Taken(held.rows, held.proposal, held.route, torch.full_like(held.rows, poor).bool(), cost))
 
-    def _drawn(self, held: _Held, number: int) -> Climbed:
+    def _drawn(self, taken: _Taken, number: int) -> Climbed:
         """Fresh draws of a frozen proposal."""
         seed_everything("ladder, draws", *self.key, number)
-        latents = self.latents_of(held.rows)
-        estimate = by_proposal(latents, held.proposal, self.plan.num_particles)
-        assert held.cost is not None
-        drawn = Climbed(held.rows, estimate.columns(), held.route, held.cost)
-        return drawn.doubted(rounded_away(latents, held.proposal.students))
+        latents, num_draws = self.latents_of(taken.rows), self.plan.num_particles
+        estimate = by_proposal(latents, taken.proposal, num_draws)
+        drawn = Climbed(taken.rows, estimate.columns(), taken.route, taken.cost + num_draws * latents.num_values)
+        return drawn.doubted(rounded_away(latents, taken.proposal.students))
 
     def _keep(self, left: Tensor) -> None:
         if left.all():
@@ -305,7 +304,10 @@ class _Climbing:
         if not len(self.rows) or not self.held:
             return [], self.rows
         table = [held.at(self.rows) for held in self.held]
-        least, which = torch.stack([held.pareto_k for held in table]).min(0)
-        better = (least < self.of_encoder.nan_to_num(math.inf)) | (self.plan.method == "annealed")
+        pareto_k, misses = (torch.stack([getattr(held, name) for held in table]) for name in ("pareto_k", "misses"))
+        pareto_k = torch.where(misses & ~misses.all(0), math.inf, pareto_k)
+        least = pareto_k.amin(0)
+        which = (pareto_k <= least + ALIKE).double().cumsum(0).argmax(0)  # the last of them
+        better = (least < self.of_encoder.nan_to_num(math.inf) + ALIKE) | (self.plan.method == "annealed")
         groups = [(held, better & (which == number)) for number, held in enumerate(table)]
         return [held.at(self.rows[rows]) for held, rows in groups if rows.any()], self.rows[~better]

@@ -1,4 +1,4 @@
-r"""What frozen proposals give: fresh draws of them, chains from them, and pilots that tell which is good enough.
+r"""What frozen proposals give: fresh draws of them, and pilots that tell which is good enough.
 
 K draws, a tenth of them from the encoder, are weighed by the density of both (the balance heuristic),
 
@@ -13,13 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyrovae.base.random import seed_everything
 from pyrovae.evidence import estimators
-from pyrovae.evidence.annealing.paths import Path, Route, walk
-from pyrovae.evidence.annealing.tuning import pilot_cost, run_cost, tune
 from pyrovae.evidence.ladder.adaptation import Mixture
-from pyrovae.evidence.ladder.points import Points, densities, joined, scored
-from pyrovae.evidence.ladder.rungs import Bar, Proposal
+from pyrovae.evidence.ladder.points import Points, joined, scored
+from pyrovae.evidence.ladder.rungs import FEW_COORDINATES, Bar, Proposal
 from pyrovae.evidence.ladder.students import Students
 from pyrovae.pairs.latents import Latents
 from pyrovae.pairs.supports import whole_line
@@ -27,15 +24,12 @@ from pyrovae.pairs.terms import sum_by_role
 
 DEFENCE = 0.1  # of the draws are from the encoder
 PILOT = 250  # draws
+AWAY = 250  # draws of the guide, moved away from their mean: they show its tails
+INFINITE = 0.5  # k-hat of the terms of a second moment above which there may be none
 MISSED = 0.03  # nats that draws of the guide may find beside a proposal that is taken
+RARE = 1e-6  # of the guide's density, below which a proposal is blind
+LOST = 0.001  # of a posterior, that may be where it is
 NUM_MOVED, MOVED_AWAY, CHANGE = 50, 0.02, 0.03  # draws onto a support and back; part that may change by so many nats
-NUM_CHAINS, NUM_LEAPFROG = 64, 5  # of annealing
-TEMPERATURES = 10, 200  # at least and at most
-VARIANCE = 0.1  # of log weights of chains, for which a pilot says how many temperatures it takes
-PILOT_TEMPERATURES = 16
-OF_PILOT = pilot_cost(PILOT_TEMPERATURES, NUM_LEAPFROG)  # decoder passes for each datum
-OF_EACH = run_cost(1, NUM_CHAINS, NUM_LEAPFROG)  # temperature
-ANNEALING = OF_PILOT + TEMPERATURES[0] * OF_EACH  # at least
 
 
 class Estimate(NamedTuple):
@@ -73,12 +67,12 @@ def by_proposal(latents: Latents, proposal: Proposal, num_particles: int) -> Est
 
     Where a proposal is held to be the posterior, and neither its draws nor the encoder's gainsay it, weights are one.
     """
-    num_guide = _num_guide(num_particles)
-    parts = [scored(latents, proposal.students.sample(num_particles - num_guide))]
-    if num_guide:
-        parts.append(scored(latents, num_guide))
+    of_guide = num_guide(num_particles)
+    parts = [scored(latents, proposal.students.sample(num_particles - of_guide))]
+    if of_guide:
+        parts.append(scored(latents, of_guide))
     resolution = torch.stack([part.resolution for part in parts]).amax(0)
-    strata = [_log_weight(part, proposal, num_guide / num_particles) for part in parts]
+    strata = [_log_weight(part, proposal, of_guide / num_particles) for part in parts]
     if proposal.exact:
         alone = [_log_weight(part, proposal, 0.0) for part in parts]
         constant = _spread(torch.cat(alone)) <= resolution
@@ -86,17 +80,17 @@ def by_proposal(latents: Latents, proposal: Proposal, num_particles: int) -> Est
     return Estimate(strata, resolution, num_particles)
 
 
-def _num_guide(num_draws: int) -> int:
+def num_guide(num_draws: int) -> int:
     """How many of so many draws are the encoder's: two at least, as one has no variance, and none of a few."""
     return max(2, math.ceil(DEFENCE * num_draws)) if num_draws > 3 else 0
 
 
 def _log_weight(points: Points, proposal: Proposal, fraction: float) -> Tensor:
     """log p(x, u) by the density of a proposal's mixture with a fraction of the encoder."""
-    return points.log_weight(_defended(proposal.students.log_prob(points.u), points.log_guide, fraction))
+    return points.log_weight(defended(proposal.students.log_prob(points.u), points.log_guide, fraction))
 
 
-def _defended(log_density: Tensor, log_guide: Tensor, fraction: float) -> Tensor:
+def defended(log_density: Tensor, log_guide: Tensor, fraction: float) -> Tensor:
     """The density of a mixture with a fraction of the encoder."""
     if not fraction:
         return log_density
@@ -105,23 +99,6 @@ def _defended(log_density: Tensor, log_guide: Tensor, fraction: float) -> Tensor
 
 def _spread(log_weight: Tensor) -> Tensor:
     return log_weight.amax(0) - log_weight.amin(0)
-
-
-def path_from(latents: Latents, proposal: Proposal) -> Path:
-    """From the mixture of a frozen proposal and the encoder to the posterior."""
-    students = proposal.students
-
-    def draw(num_chains: int) -> Tensor:
-        num_guide = _num_guide(num_chains)
-        by_guide = [latents.unconstrain(latents.draw(num_guide))] if num_guide else []
-        return torch.cat([students.sample(num_chains - num_guide), *by_guide])
-
-    def start_and_ratio(u: Tensor) -> tuple[Tensor, Tensor]:
-        log_likelihood, log_prior, log_guide = densities(latents, u).double().unbind(-1)
-        log_start = _defended(students.log_prob(u), log_guide, DEFENCE)
-        return log_start, log_likelihood + log_prior - log_start
-
-    return Path(draw, start_and_ratio)
 
 
 def rounded_away(latents: Latents, students: Students) -> Tensor:
@@ -137,27 +114,6 @@ def rounded_away(latents: Latents, students: Students) -> Tensor:
     return (~((after - before).abs() <= allowed)).double().mean(0).cpu() > MOVED_AWAY
 
 
-def annealed(latents: Latents, path: Path, key: tuple[int, ...], most: float = math.inf) -> Estimate:
-    """Chains along a path to the posterior, by as many temperatures as a pilot asks for.
-
-    Args:
-        latents: of n data.
-        path: from what can be drawn.
-        key: of the random numbers.
-        most: decoder passes for each datum, at least ``ANNEALING``.
-    """
-    seed_everything("annealing pilot", *key)
-    tuning = tune(path, PILOT_TEMPERATURES, NUM_LEAPFROG)
-    num_temperatures = max(tuning.num_temperatures(VARIANCE), TEMPERATURES[0])
-    num_temperatures = min(num_temperatures, TEMPERATURES[1])
-    if most < math.inf:
-        num_temperatures = min(num_temperatures, int((most - OF_PILOT) // OF_EACH))
-    seed_everything("annealing chains", *key)
-    route = Route(path, tuning.kernel, tuning.schedule(num_temperatures))
-    log_weight = walk(route, path.draw(NUM_CHAINS)).log_weight
-    return Estimate([log_weight], scored(latents, path.draw(2)).resolution, OF_PILOT + num_temperatures * OF_EACH)
-
-
 class Pilot(NamedTuple):
     """What some draws say of a proposal, (n,) each."""
 
@@ -165,10 +121,15 @@ class Pilot(NamedTuple):
     ess: Tensor  # of all draws, as a fraction
     exact: Tensor  # whether the posterior is that very Gaussian
     reached: Tensor  # whether a draw has a density
+    misses: Tensor  # whether there is more than it finds
 
     def good(self, bar: Bar) -> Tensor:
         """Whether it is good enough, (n,)."""
-        return self.exact | (self.pareto_k <= bar.pareto_k) & (self.ess >= bar.ess)
+        return self.exact | (self.pareto_k <= bar.pareto_k) & (self.ess >= bar.ess) & ~self.misses
+
+    def doubted(self, rows: Tensor) -> "Pilot":
+        """With the k-hat of weights without a variance for some of the data, (n,)."""
+        return self._replace(pareto_k=torch.where(rows, math.inf, self.pareto_k), misses=self.misses | rows)
 
 
 def first_pilot(latents: Latents) -> tuple[Pilot, Points | None]:
@@ -181,24 +142,53 @@ def first_pilot(latents: Latents) -> tuple[Pilot, Points | None]:
     return _of_guide(points.log_weight(points.log_guide), points.resolution), points
 
 
+def has_variance(latents: Latents, by_guide: Points) -> Tensor:
+    r"""Whether the weights of a guide's draws have a finite variance, as far as points beyond them tell: (n,).
+
+    A guide that is too narrow looks good by its own few draws, as none is where the weights are large. Draws that are
+    moved away from their mean, f times as far, have a known density q' and are terms of the same second moment,
+
+    .. math:: E_q[w^2] = E_{q'}[p^2 / (q \, q')], \qquad q'(m + f (u - m)) = f^{-D} q(u), \qquad f = 1 + D^{-1/2}
+
+    whose own k-hat is then large: for a Gaussian that is half as wide as it should be 3, where that of w is 0.75.
+    """
+    start, mean, num_dims = by_guide.first(AWAY), by_guide.u.double().mean(0), by_guide.u.shape[-1]
+    factor = 1 + num_dims**-0.5
+    points = scored(latents, (mean + factor * (start.u.double() - mean)).to(start.u.dtype))
+    log_density = start.log_guide - num_dims * math.log(factor)
+    term = 2 * points.log_joint - points.log_guide - log_density
+    term = torch.where(points.log_joint == -math.inf, -math.inf, term)
+    pareto_k = estimators.pareto_k(term, points.resolution).nan_to_num(math.inf, neginf=-math.inf)
+    return (pareto_k <= INFINITE) & (term < math.inf).all(0)
+
+
 def _of_guide(log_weight: Tensor, resolution: Tensor) -> Pilot:
     pareto_k = estimators.pareto_k(log_weight, resolution).nan_to_num(math.inf, neginf=-math.inf)
-    return Pilot(pareto_k, estimators.ess(log_weight) / PILOT, pareto_k == -math.inf, (log_weight > -math.inf).any(0))
+    reached = (log_weight > -math.inf).any(0)
+    return Pilot(
+        pareto_k, estimators.ess(log_weight) / PILOT, pareto_k == -math.inf, reached, torch.zeros_like(reached)
+    )
 
 
 def pilot(latents: Latents, proposal: Proposal, by_guide: Points) -> Pilot:
     """Draws of a proposal, and those that the guide has made: they may have met what it misses."""
     points = scored(latents, proposal.students.sample(PILOT))
-    num_guide = math.ceil(DEFENCE / (1 - DEFENCE) * PILOT)
-    log_weight = _log_weight(joined([points, by_guide.first(num_guide)]), proposal, num_guide / (PILOT + num_guide))
+    of_guide = math.ceil(DEFENCE / (1 - DEFENCE) * PILOT)
+    log_weight = _log_weight(joined([points, by_guide.first(of_guide)]), proposal, of_guide / (PILOT + of_guide))
     both = joined([points, by_guide])
     pareto_k = estimators.pareto_k(log_weight, both.resolution).nan_to_num(math.inf, neginf=-math.inf)
-    misses = _misses(_log_weight(points, proposal, 0.0), _log_weight(both, proposal, 0.5))
+    log_own = proposal.students.log_prob(both.u)
+    of_both = both.log_weight(defended(log_own, both.log_guide, 0.5))
+    blind = log_own < both.log_guide + math.log(RARE)
+    misses = _misses(_log_weight(points, proposal, 0.0), of_both)
+    if proposal.mixture.num_dims <= FEW_COORDINATES:  # in many, ratios of densities are rarely near one
+        misses |= _mass(of_both, blind) > LOST
     return Pilot(
-        torch.where(misses, math.inf, pareto_k),
+        pareto_k,
         estimators.ess(log_weight) / len(log_weight),
         _is_posterior(proposal.mixture, both),
         (log_weight > -math.inf).any(0),
+        misses,
     )
 
 
@@ -207,6 +197,12 @@ def _misses(own: Tensor, both: Tensor) -> Tensor:
     less = estimators.log_evidence(both) - estimators.log_evidence(own)
     se = (estimators.log_evidence_se(own).square() + estimators.log_evidence_se(both).square()).sqrt()
     return less > MISSED + 3 * se
+
+
+def _mass(log_weight: Tensor, those: Tensor) -> Tensor:
+    """The part of all weights (K, n) that some hold: (n,)."""
+    part = log_weight.where(those, -math.inf).logsumexp(0) - log_weight.logsumexp(0)
+    return part.exp().nan_to_num(0.0)
 
 
 def _is_posterior(mixture: Mixture, points: Points) -> Tensor:

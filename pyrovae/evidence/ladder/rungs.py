@@ -68,10 +68,6 @@ def _newton(latents: Latents, near: Mixture, _: Points) -> Mixture:
     return Mixture.alone(adaptation.newton(latents, near.components[0]))
 
 
-def _moments(latents: Latents, near: Mixture, _: Points) -> Mixture:
-    return adaptation.moments(latents, near, wide)
-
-
 def _mixture(latents: Latents, near: Mixture, by_guide: Points) -> Mixture:
     """Starts from draws of guide, prior and last proposal, weighed against all three."""
     own = wide(near)
@@ -80,6 +76,10 @@ def _mixture(latents: Latents, near: Mixture, by_guide: Points) -> Mixture:
     total = torch.stack([found.log_guide, found.log_prior, own.log_prob(found.u)]).logsumexp(0)
     log_weight = (found.log_joint - total).nan_to_num(-math.inf, -math.inf, -math.inf)
     return adaptation.moments(latents, adaptation.apart(latents, near, found.u, log_weight), wide)
+
+
+def _moments(latents: Latents, near: Mixture, _: Points) -> Mixture:
+    return adaptation.moments(latents, near, wide)
 
 
 def _mixture_cost(num_dims: int) -> int:
@@ -92,4 +92,5 @@ RUNGS = (
     *[Rung("Newton", _newton, adaptation.newton_cost)] * 3,
     Rung("moments", _moments, adaptation.moments_cost, FEW_COORDINATES),
     Rung("mixture", _mixture, _mixture_cost, FEW_COORDINATES),
+    Rung("mixture", _moments, adaptation.moments_cost, FEW_COORDINATES),
 )

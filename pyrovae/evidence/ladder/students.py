@@ -14,7 +14,7 @@ from torch.distributions import Categorical, Chi2
 from pyrovae.evidence.proposals.local import Local, Points
 from pyrovae.pairs.latents import Joint
 
-AT_ONCE = 50  # points of each datum that are looked at: what is larger leaves the processor's cache
+AT_ONCE = 5000  # points of all data that are looked at: what is larger leaves the processor's cache
 
 
 class Students(Local):
@@ -32,18 +32,23 @@ class Students(Local):
         self.log_weight, self.loc, self.scale_tril = log_weight.double(), loc.double(), scale_tril.double()
         self.weight, self.df, self.dtype = self.log_weight.exp(), df, dtype
 
+    @property
+    def _at_once(self) -> int:
+        """Points of each datum."""
+        return max(1, AT_ONCE // self.loc.shape[1])
+
     def draw(self, num_particles: int) -> Tensor:
-        parts = [self._draw(torch.full((num_particles, self.loc.shape[1]), c)) for c in range(len(self.loc))]
+        parts = [self.draw_of(torch.full((num_particles, self.loc.shape[1]), c)) for c in range(len(self.loc))]
         return torch.cat(parts)
 
     def sample(self, num_particles: int) -> Tensor:
         if len(self.loc) == 1:
             return self.draw(num_particles)
-        return self._draw(Categorical(logits=self.log_weight.T).sample((num_particles,)))
+        return self.draw_of(Categorical(logits=self.log_weight.T).sample((num_particles,)))
 
-    def _draw(self, component: Tensor) -> Tensor:
+    def draw_of(self, component: Tensor) -> Tensor:
         """One draw from each of the components (K, n), a few at a time: (K, n, D)."""
-        return torch.cat([self._draw_at_once(part) for part in component.split(AT_ONCE)])
+        return torch.cat([self._draw_at_once(part) for part in component.split(self._at_once)])
 
     def _draw_at_once(self, component: Tensor) -> Tensor:
         noise = torch.randn(*component.shape, self.loc.shape[-1], dtype=self.dtype).double()
@@ -68,7 +73,7 @@ class Students(Local):
         tril, num_dims = self.scale_tril[component], points.shape[-1]
         identity = torch.eye(num_dims, dtype=tril.dtype, device=tril.device).expand_as(tril)
         whitening = torch.linalg.solve_triangular(tril, identity, upper=False)
-        square = torch.cat([self._square(part, whitening, component) for part in points.split(AT_ONCE)])
+        square = torch.cat([self._square(part, whitening, component) for part in points.split(self._at_once)])
         log_det = tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         if self.df == math.inf:
             return -square / 2 - num_dims / 2 * math.log(2 * math.pi) - log_det

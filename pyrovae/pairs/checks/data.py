@@ -53,8 +53,7 @@ def check_data(run: TracePair, again: Sequence[Callable[[], Sites]]) -> None:
     """
     outside = {}
     for name, site in run.observed.items():
-        check_support(name, site)
-        if (found := _outside(site)).any():
+        if (found := check_support(name, site)).any():
             outside[name] = found
     with torch.no_grad(), pyro.validation_enabled(False), preserve_rng_state():
         for run_again in [*again] * LOOKS if outside else ():
@@ -124,11 +123,15 @@ def check_possible(run: TracePair, dim: int, whose: str = "", start: int = 0) ->
             )
 
 
-def check_support(name: str, site: Any) -> None:
-    """Raises InputError, naming the first, if values that count are outside of the support whatever the latents are."""
+def check_support(name: str, site: Any) -> Tensor:
+    """Raises InputError, naming the first, if values that count are outside of the support whatever the latents are.
+
+    Returns:
+        Which are outside of it at these latents.
+    """
     value, base = site["value"], layers(site["fn"])[-1]
-    outside = _outside(site)
-    if may_move(base):
+    outside = found = _outside(site)
+    if found.any() and may_move(base):
         amiss = ~value.isfinite()
         if base_measure(base) == "mass":
             amiss = amiss | (value % 1 != 0)
@@ -136,6 +139,7 @@ def check_support(name: str, site: Any) -> None:
         outside = outside & (amiss.flatten(outside.dim()).any(-1) if amiss.dim() > outside.dim() else amiss)
     if outside.any():
         raise InputError(_message(name, site, outside))
+    return found
 
 
 def _still(outside: dict[str, Tensor], sites: Sites) -> dict[str, Tensor]:

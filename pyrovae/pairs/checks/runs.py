@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pyro
 import torch
+from pyro.poutine import Trace
 from torch import Tensor
 
 from pyrovae.base.errors import InputError
@@ -38,6 +39,7 @@ class Looks(NamedTuple):
 
     leaning: str | None  # a site whose density at a row changes with the rows beside it
     placed: str | None  # one whose density is not that of the row's own values: of its place, or of the whole batch
+    repeated: bool = True  # whether each density of each row's own came again, in runs under other noise
 
 
 def check_repeatable(model: Program, guide: Program, args: Sequence[Any], run: TracePair, structure: Structure) -> None:
@@ -61,7 +63,8 @@ def look_across_rows(
     """Tells whether rows lean on each other, and whether programs know one by its place: a parameter for each datum."""
     found = _looks(model, guide, args, run, structure)
     # Rounding goes with a row's place too, by whole nats where densities are differences of large numbers.
-    return found if found == Looks(None, None) else _in_double(model, guide, args, run, structure) or found
+    clean = found.leaning is None and found.placed is None
+    return found if clean else _in_double(model, guide, args, run, structure) or found
 
 
 def _in_double(
@@ -80,14 +83,15 @@ def _in_double(
 
 
 def _looks(model: Program, guide: Program, args: Sequence[Any], run: TracePair, structure: Structure) -> Looks:
-    terms, leaning, placed = _terms(run, structure), None, None
+    terms, leaning, placed, repeated = _terms(run, structure), None, None, num_rows(args) > 1
     for kept, taken, index in _neighbours(num_rows(args)):
         exchanged = each_batched(args, lambda arg: arg[index.to(arg.device)])  # noqa: B023
         draws = _taken(run, structure, index)
         others = _terms_at(model, guide, exchanged, draws, structure)
         # A guide may read the data of all rows: whatever it makes of them is a proposal for each. Draws it may not.
-        beside = _terms_at(model, guide, args, draws, structure)
+        beside = _terms_at(None, guide, args, draws, structure)
         if others is None or beside is None:
+            repeated = False
             continue
         for before, after in zip(terms, (others.likelihood, others.prior, beside.guide), strict=True):
             leaning = leaning or _differing(before, after, kept, kept)
@@ -99,10 +103,10 @@ def _looks(model: Program, guide: Program, args: Sequence[Any], run: TracePair, 
                 leaning = leaning or _beside_others(model, guide, args, run, structure, taken)
     for half in _halves(num_rows(args), placed=placed is not None):  # a program may read how many rows there are
         few = each_batched(args, lambda arg: arg[half.to(arg.device)])  # noqa: B023
-        alone = _terms_at(model, guide, few, _taken(run, structure, half), structure)
+        alone = _terms_at(model, None, few, _taken(run, structure, half), structure)
         for before, after in zip(terms[:2], alone[:2] if alone else (), strict=alone is not None):
             leaning = leaning or _differing(before, after, half, slice(None))
-    return Looks(leaning, placed)
+    return Looks(leaning, placed, repeated and leaning is None)
 
 
 def _beside_others(
@@ -239,9 +243,9 @@ def _taken(run: TracePair, structure: Structure, index: Tensor) -> dict[str, Ten
 
 
 def _terms_at(
-    model: Program, guide: Program, args: Sequence[Any], draws: dict[str, Tensor], structure: Structure
+    model: Program | None, guide: Program | None, args: Sequence[Any], draws: dict[str, Tensor], structure: Structure
 ) -> SiteTerms | None:
-    """The densities of a run of both programs on given draws; None where one of them scores its own draws alone."""
+    """The densities of a run of programs on given draws; None where one of them scores its own draws alone."""
     run = _run_at(model, guide, args, draws)
     try:
         with pyro.validation_enabled(False):
@@ -252,12 +256,17 @@ def _terms_at(
         return None
 
 
-def _run_at(model: Program, guide: Program, args: Sequence[Any], draws: dict[str, Tensor]) -> TracePair | None:
-    """A run of both programs on given draws; None where they do not run so."""
+def _run_at(
+    model: Program | None, guide: Program | None, args: Sequence[Any], draws: dict[str, Tensor]
+) -> TracePair | None:
+    """A run of programs on given draws, without sites of one that is None; None where they do not run so."""
+
+    def run(role: str, program: Program | None) -> Trace:
+        return Trace() if program is None else traced(role, program, Placed(draws)(program), args)
+
     try:
         with pyro.validation_enabled(False):
-            pair = {"model": model, "guide": guide}
-            return TracePair(*(traced(role, program, Placed(draws)(program), args) for role, program in pair.items()))
+            return TracePair(run("model", model), run("guide", guide))
     except Exception as error:
         if out_of_memory(error):
             raise

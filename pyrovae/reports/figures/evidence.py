@@ -106,8 +106,10 @@ def routes(report: Report) -> Figure:
         report: a :class:`~pyrovae.Report`, evaluated with ``method`` other than "importance".
 
     Raises:
-        InputError: if all data stayed at the encoder.
+        InputError: if all data stayed at the encoder; for another record, which knows no routes.
     """
+    if not isinstance(report, Report):
+        raise InputError(f"routes are those of a report of evaluate(); {type(report).__name__} goes to figures.draw")
     taken = {name: found for name, found in report.routes().items() if name != "encoder" and found["num_data"]}
     if not taken:
         raise InputError("all data stayed at the encoder: there is no route to draw")

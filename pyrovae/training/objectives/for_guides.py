@@ -1,6 +1,7 @@
 """What objectives for the guide alone share: latents of the model's own draws, and what they say of the guide."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -8,12 +9,11 @@ from torch import Tensor
 
 from pyrovae.base.errors import InputError
 from pyrovae.pairs.latents import Latents
-from pyrovae.pairs.particles import Particles
 from pyrovae.pairs.simulation import Simulator
 from pyrovae.pairs.structure import Structure
 from pyrovae.pairs.traces import Program, TracePair
 from pyrovae.training.objectives import bounds
-from pyrovae.training.objectives.objective import Objective
+from pyrovae.training.objectives.objective import Objective, Prepared
 from pyrovae.training.objectives.scales import alike
 
 
@@ -27,14 +27,9 @@ class GuideObjective(Objective):
 
     for_guide_alone = True
 
-    def __init__(self, num_particles: int = 1, *, vectorize_particles: bool = True, plate: str | None = None) -> None:
-        super().__init__(num_particles, vectorize_particles=vectorize_particles, plate=plate)
-        self._latents: dict[int, Latents] = {}  # of the pair, by the number of rows
-
     def latents(self, model: Program, guide: Program, args: Sequence[Any]) -> Latents:
         """The latents of a batch, drawn and scored at any value."""
-        particles = self.prepare(model, guide, *args)
-        return self._latents[particles.num_data].on(args)
+        return self._prepared_for(model, guide, args).latents.on(args)
 
     def elbo_terms(self, model: Program, guide: Program, args: Sequence[Any]) -> Tensor:
         """Reconstruction and KL of a batch, (2,), by runs that no gradient needs."""
@@ -42,12 +37,15 @@ class GuideObjective(Objective):
             runs = self.runs(model, guide, *args)
             return torch.stack([bounds.terms(run.score()) for run in runs]).sum(0) / self.num_particles
 
-    def _look(self, model: Program, guide: Program, args: Sequence[Any]) -> Particles:
-        particles = super()._look(model, guide, args)
-        latents = Latents.of(particles)
+    def _prepared_for(self, model: Program, guide: Program, args: Sequence[Any]) -> Any:
+        num_data = self.prepare(model, guide, *args).num_data
+        return self._prepared[num_data]
+
+    def _look(self, model: Program, guide: Program, args: Sequence[Any]) -> Prepared:
+        found = super()._look(model, guide, args)
+        latents = Latents.of(found.particles)
         latents.require_guide_density()
-        self._latents[particles.num_data] = latents
-        return particles
+        return replace(found, latents=latents)
 
     def _require_condition(self, structure: Structure, run: TracePair) -> None:
         for site in run.every_site:
@@ -61,22 +59,19 @@ class GuideObjective(Objective):
 class SleepingObjective(GuideObjective):
     """One that looks at data which the model simulates, from the covariates of each batch."""
 
-    def __init__(self, num_particles: int = 1, *, vectorize_particles: bool = True, plate: str | None = None) -> None:
-        super().__init__(num_particles, vectorize_particles=vectorize_particles, plate=plate)
-        self._simulators: dict[int, Simulator] = {}
-
     def forward_kl(self, model: Program, guide: Program, args: Sequence[Any]) -> Tensor:
         """Minus log q of the model's own latents given its own data, by the plate's scale: a scalar."""
         latents = self.latents(model, guide, args)
-        simulator = self._simulators[latents.num_data]
+        simulator = self._prepared_for(model, guide, args).simulator
         losses = [_minus_log_guide(latents, simulator, args) for _ in range(self.num_particles)]
         return latents.structure.plate_scale * torch.stack(losses).mean()
 
-    def _look(self, model: Program, guide: Program, args: Sequence[Any]) -> Particles:
-        particles = super()._look(model, guide, args)
-        simulator = self._simulators[particles.num_data] = Simulator(particles.model, args)
-        self._require_reading(self._latents[particles.num_data].by("looped"), simulator, args)
-        return particles
+    def _look(self, model: Program, guide: Program, args: Sequence[Any]) -> Prepared:
+        found = super()._look(model, guide, args)
+        simulator = Simulator(found.particles.model, args)
+        assert found.latents is not None
+        self._require_reading(found.latents.by("looped"), simulator, args)
+        return replace(found, simulator=simulator)
 
     def _require_reading(self, latents: Latents, simulator: Simulator, args: Sequence[Any]) -> None:
         """Demands that the guide reads what is simulated, by its values or, where weights are zero, by gradients."""

@@ -6,6 +6,7 @@ particles can be run, is found out once, by :meth:`Objective.prepare`.
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, final
 
 import pyro
@@ -17,11 +18,22 @@ from torch import Tensor
 from pyrovae.base.errors import check_at_least_one
 from pyrovae.base.random import preserve_rng_state
 from pyrovae.pairs.context import evaluation_mode, modules_of
+from pyrovae.pairs.latents import Latents
 from pyrovae.pairs.particles import Particles
+from pyrovae.pairs.simulation import Simulator
 from pyrovae.pairs.structure import Structure
 from pyrovae.pairs.traces import Program, TracePair, num_rows, plain_traces
 from pyrovae.training.objectives.bounds import Bound
 from pyrovae.training.objectives.scales import differs_by_datum, require_drawn, rescaled
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a look at a pair, for batches of one number of rows, leaves for its runs."""
+
+    particles: Particles
+    latents: Latents | None = None  # of objectives that score given ones
+    simulator: Simulator | None = None  # of those that look at simulated data
 
 
 class Objective(ELBO):
@@ -43,7 +55,7 @@ class Objective(ELBO):
         super().__init__(num_particles=num_particles, vectorize_particles=vectorize_particles)
         self.plate = plate
         self._pair: tuple[Program, Program] | None = None
-        self._prepared: dict[int, Particles] = {}  # of that pair, by the number of rows
+        self._prepared: dict[int, Prepared] = {}  # of that pair, by the number of rows
 
     @abstractmethod
     def bound(self, model: Program, guide: Program, *args: Any) -> Bound:
@@ -74,7 +86,7 @@ class Objective(ELBO):
         if rows not in self._prepared:
             with torch.no_grad(), preserve_rng_state(), evaluation_mode(modules_of(model, guide)):
                 self._prepared[rows] = self._look(model, guide, args)
-        return self._prepared[rows]
+        return self._prepared[rows].particles
 
     @final
     def runs(
@@ -111,7 +123,7 @@ class Objective(ELBO):
     def _require_condition(self, structure: Structure, run: TracePair) -> None:
         """Refuses a pair for which this bound would be wrong; called once for each pair."""
 
-    def _look(self, model: Program, guide: Program, args: Sequence[Any]) -> Particles:
+    def _look(self, model: Program, guide: Program, args: Sequence[Any]) -> Prepared:
         require_drawn(plain_traces(model, guide, args))
         loops = self.num_particles == 1 or not self.vectorize_particles
         with pyro.validation_enabled(False):  # it would refuse values under a mask
@@ -121,8 +133,8 @@ class Objective(ELBO):
             particles = particles if loops else particles.fastest()
         scales = [site["scale"] for site in particles.example.every_site]
         if particles.strategy == "tiled" and any(map(differs_by_datum, scales)):
-            return particles.by("looped")  # a scale for each row does not fit K copies of the batch
-        return particles
+            particles = particles.by("looped")  # a scale for each row does not fit K copies of the batch
+        return Prepared(particles)
 
     _get_trace: Any = None  # abstract in Pyro's class; runs are made by ``runs``
 

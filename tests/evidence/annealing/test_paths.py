@@ -77,8 +77,8 @@ def test_weights_are_unbiased_both_ways(name, start):
         latents = Latents(model, guide, (x,))
         torch.manual_seed(0)
         tuning = tune(start(latents), num_temperatures=40, num_leapfrog=3)
-        route = Route(start(latents), tuning.kernel, tuning.schedule(40 if start is from_prior else 4))
-        ratio = (walk(route, route.path.draw(2000)).log_weight - exact).exp()
+        route = Route.of(start(latents), tuning.kernel, tuning.lengths.schedule(40 if start is from_prior else 4))
+        ratio = (walk(route, route.draw(2000)).log_weight - exact).exp()
         truth = Latents(model, oracle.guide, (x,))
         u = truth.unconstrain(truth.draw(2000))
         back = route._replace(temperatures=route.temperatures[::-1])
@@ -90,6 +90,6 @@ def test_weights_are_unbiased_both_ways(name, start):
 
 def test_a_kernel_that_adapts_is_seen(monkeypatch):
     """The check of unbiasedness has power: chains that keep every proposal fail it."""
-    monkeypatch.setattr("pyrovae.evidence.annealing.paths._where", lambda accepted, new, old: new)
+    monkeypatch.setattr("pyrovae.evidence.annealing.paths.where", lambda accepted, new, old: new)
     with pytest.raises((AssertionError, FloatingPointError)):
         test_weights_are_unbiased_both_ways("ppca", from_prior)

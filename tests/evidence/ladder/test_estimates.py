@@ -69,14 +69,24 @@ def test_the_posterior_itself_is_exact(latents):
     assert (columns["log_evidence"] - EXACT).abs().max() < 1e-10 and (columns["pareto_k"] == -math.inf).all()
 
 
-def test_a_narrow_proposal_is_not_good_unless_the_guide_defends_it(latents):
+def test_a_narrow_proposal_is_not_good_whether_the_guide_sees_more_or_not(latents):
     by_guide = scored(latents, 250)
     assert estimates.pilot(latents, posterior(1.1), by_guide).good(USUAL).double().mean() > 0.9
     narrow = estimates.pilot(latents, posterior(0.3), by_guide).good(USUAL).double().mean()
     with isolated(ORACLE.model, pv.widened(ORACLE.guide, 0.3)) as (model, guide, _):
         latents = Latents(model, guide, (X,))
         by_both = estimates.pilot(latents, posterior(0.3), scored(latents, 250))
-    assert not by_both.exact.any() and by_both.good(USUAL).double().mean() < min(0.1, narrow)
+    assert not by_both.exact.any() and by_both.good(USUAL).double().mean() < 0.1 and narrow == 0
+
+
+@pytest.mark.parametrize(("factor", "has"), [(1.0, True), (1.3, True), (0.5, False)])
+def test_a_guide_whose_weights_have_no_variance_is_told_by_draws_beyond_it(factor, has):
+    with isolated(ORACLE.model, pv.widened(ORACLE.guide, factor)) as (model, guide, _):
+        seed_everything("test", 0)
+        latents = Latents(model, guide, (X,))
+        by_guide = scored(latents, 250)
+        found = estimates.has_variance(latents, by_guide)
+    assert (found.double().mean() > 0.97) if has else not found.any()
 
 
 def test_a_mode_that_the_guide_meets_and_the_proposal_does_not_is_missed():
@@ -97,12 +107,6 @@ def test_a_mode_that_the_guide_meets_and_the_proposal_does_not_is_missed():
         latents = Latents(model, guide, (x,))
         found = estimates.pilot(latents, Proposal(Mixture.alone(one_mode)), scored(latents, 250))
     assert not found.exact.any() and not found.good(USUAL).any()
-
-
-def test_chains_from_a_poor_proposal_reach_the_posterior(latents):
-    columns = estimates.annealed(latents, estimates.path_from(latents, posterior(0.5, 1.0)), (0, 0)).columns()
-    z = (columns["log_evidence"] - EXACT) / columns["mc_se_log_evidence"]
-    assert abs(z.mean()) < 4 / len(z) ** 0.5 + 0.1 and (columns["num_weights"] == estimates.NUM_CHAINS).all()
 
 
 def test_strata_of_equal_fractions_are_one_sample():

@@ -213,3 +213,33 @@ def test_a_move_without_its_density_is_refused(model, move, said):
 
     with pytest.raises(InputError, match=f"site 'z' of the guide is a point that is moved from 'u', but {said}"):
         pv.evaluate(model, moving, X, num_particles=5)
+
+
+def test_the_looks_at_a_pair_share_their_runs():
+    """Rows that are exchanged show what is random too, and a program whose densities are not read is not run."""
+    called = []
+
+    def counted(name, program):
+        return lambda x: (called.append(name), program(x))
+
+    with isolated(counted("model", model), counted("guide", guide)) as (p, q, _):
+        particles = Particles(p, q, (X,), strategy="vectorized")
+        called.clear()
+        particles.check_weights()
+        assert [called.count(name) for name in ("model", "guide")] == [5, 4]
+        called.clear()
+        particles.fastest()
+        assert [called.count(name) for name in ("model", "guide")] == [3, 3]
+
+
+def test_rows_that_lean_on_each_other_are_told_by_half_of_them_where_the_guide_needs_all():
+    """The scale of the likelihood goes with how many rows there are, which rows that are exchanged do not show."""
+
+    def by_number(x):
+        model(x, scale=float(len(x)))
+
+    def for_all(x):
+        guide(x, scale=SCALES[: len(X)])
+
+    with pytest.raises(InputError, match="site 'x': the log density of a row changes with the other rows"):
+        pv.evaluate(by_number, for_all, X, num_particles=5)

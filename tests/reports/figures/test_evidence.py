@@ -146,3 +146,5 @@ def test_routes_start_short_and_end_at_the_evidence():
     exact = pv.evaluate(oracle.model, oracle.guide, x, progress=False)
     with pytest.raises(InputError, match="all data stayed at the encoder"):
         figures.routes(exact)
+    with pytest.raises(InputError, match=r"those of a report of evaluate\(\); Comparison goes to figures.draw"):
+        figures.routes(pv.compare({"mean field": report, "exact": exact}))

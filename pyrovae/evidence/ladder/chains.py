@@ -1,0 +1,195 @@
+r"""Annealing from a frozen proposal to the posterior, by chains that draws of the proposal move, or gradients do.
+
+What is nearly the posterior also moves chains well, for one decoder pass a step, where a gradient counts for three.
+Half of the steps are fresh draws u' of the proposal g, accepted by f_t(u') g(u) / f_t(u) g(u'); half start from where
+a chain is, with one of its Gaussians N(m, L L') and a random 0 < b < 1,
+
+.. math:: u' = m + \sqrt{1 - b^2} \, (u - m) + b L e, \qquad e \sim N(0, I)
+
+which leaves N as it is (preconditioned Crank-Nicolson) and, accepted by f_t(u') N(u) / f_t(u) N(u'), leaves f_t as
+it is.
+
+References:
+    Cotter, Roberts, Stuart and White (2013), MCMC methods for functions: modifying old algorithms to make them faster,
+    Statistical Science 28:424.
+    Tierney (1994), Markov chains for exploring posterior distributions, Annals of Statistics 22:1701.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributions import Categorical
+
+from pyrovae.base.random import seed_everything
+from pyrovae.evidence.annealing.paths import Path, Route, from_guide, walk, where
+from pyrovae.evidence.annealing.tuning import Lengths, pilot_cost, run_cost, spread_of, tune
+from pyrovae.evidence.ladder.estimates import DEFENCE, Estimate, defended, num_guide
+from pyrovae.evidence.ladder.kernels import by_parts
+from pyrovae.evidence.ladder.points import densities, scored
+from pyrovae.evidence.ladder.rungs import WIDENED, Proposal
+from pyrovae.pairs.latents import Latents
+
+
+class Plan(NamedTuple):
+    """How many chains there are and by how many temperatures they walk; decoder passes for each datum."""
+
+    num_chains: int
+    least: int  # temperatures, at least and at most
+    most: int
+    variance: float  # of log weights, for which a pilot says how many temperatures it takes
+    of_pilot: int
+    of_each: int  # temperature
+
+    @property
+    def cost(self) -> int:
+        """At least."""
+        return self.of_pilot + self.least * self.of_each
+
+    def num_temperatures(self, wanted: int, most: float) -> int:
+        """As wanted, within bounds and within so many passes."""
+        affordable = self.most if most == math.inf else int((most - self.of_pilot) // self.of_each)
+        return min(max(wanted, self.least), self.most, affordable)
+
+
+NUM_LEAPFROG, PILOT_TEMPERATURES = 5, 16
+LEAPFROG = Plan(128, 10, 200, 0.1, pilot_cost(PILOT_TEMPERATURES, NUM_LEAPFROG), run_cost(1, 128, NUM_LEAPFROG))
+STEPS, PILOT_CHAINS = 2, 32  # of the pilot at each temperature
+BY_DRAWS = Plan(600, 30, 60, 0.2, PILOT_TEMPERATURES * STEPS * PILOT_CHAINS, 600)
+LEAST_TEMPERATURE = 1e-3
+LOCAL = 0.1, 0.7  # b, from the one to the other
+
+
+def path_from(latents: Latents, proposal: Proposal) -> Path:
+    """From the mixture of a frozen proposal and the encoder to the posterior."""
+    students = proposal.students
+
+    def draw(num_chains: int) -> Tensor:
+        size = num_guide(num_chains)
+        by_guide = [latents.unconstrain(latents.draw(size))] if size else []
+        return torch.cat([students.sample(num_chains - size), *by_guide])
+
+    def start_and_ratio(u: Tensor) -> tuple[Tensor, Tensor]:
+        log_likelihood, log_prior, log_guide = densities(latents, u).double().unbind(-1)
+        log_start = defended(students.log_prob(u), log_guide, DEFENCE)
+        return log_start, log_likelihood + log_prior - log_start
+
+    return Path(draw, start_and_ratio)
+
+
+def by_gradients(
+    latents: Latents,
+    proposal: Proposal | None,
+    key: tuple[int, ...],
+    most: float = math.inf,
+    before: Tensor | None = None,
+) -> Estimate:
+    """Hamiltonian chains from a frozen proposal to the posterior, by as many temperatures as a pilot asks for.
+
+    Args:
+        latents: of n data.
+        proposal: where they start; None starts them at the guide.
+        key: of the random numbers.
+        most: decoder passes for each datum, at least ``LEAPFROG.cost``.
+        before: log weights of chains of another kind, which do not count.
+    """
+    path = path_from(latents, proposal) if proposal else from_guide(latents)
+    seed_everything("annealing pilot", *key)
+    tuning = tune(path, PILOT_TEMPERATURES, NUM_LEAPFROG)
+    num_temperatures = LEAPFROG.num_temperatures(tuning.lengths.num_temperatures(LEAPFROG.variance), most)
+    route = Route.of(path, tuning.kernel, tuning.lengths.schedule(num_temperatures))
+    return _walked(latents, route, LEAPFROG, key)
+
+
+def by_draws(
+    latents: Latents,
+    proposal: Proposal,
+    key: tuple[int, ...],
+    most: float = math.inf,
+    before: Tensor | None = None,
+) -> Estimate:
+    """Chains from a frozen proposal that its own draws move, by as many temperatures as a pilot asks for.
+
+    Args:
+        latents: of n data.
+        proposal: where they start.
+        key: of the random numbers.
+        most: decoder passes for each datum, at least ``BY_DRAWS.cost``.
+        before: log weights of other such chains, (K, n), which count as well.
+    """
+    moves = _Moves(latents, proposal)
+    seed_everything("annealing pilot", *key)
+    temperatures, spread = _spreads(moves)
+    wanted = max(Lengths(temperatures, each).num_temperatures(BY_DRAWS.variance) for each in spread.T)
+    schedule = Lengths(temperatures, spread.mean(1)).schedule(BY_DRAWS.num_temperatures(wanted, most))
+    found = _walked(latents, Route(moves.draw, moves.begin, moves.step, schedule), BY_DRAWS, key)
+    return found if before is None else found._replace(strata=[torch.cat([before, *found.strata])])
+
+
+STAGES: tuple[tuple[Callable[..., Estimate], Plan], ...] = (  # each for what the last does not vouch for
+    (by_draws, BY_DRAWS),
+    (by_draws, BY_DRAWS),  # adds to the first
+    (by_gradients, LEAPFROG),
+)
+
+
+def _walked(latents: Latents, route: Route, plan: Plan, key: tuple[int, ...]) -> Estimate:
+    seed_everything("annealing chains", *key)
+    log_weight = walk(route, route.draw(plan.num_chains)).log_weight
+    cost = plan.of_pilot + (len(route.temperatures) - 1) * plan.of_each
+    return Estimate([log_weight], scored(latents, route.draw(2)).resolution, cost)
+
+
+class _State(NamedTuple):
+    """Where K chains of n data stand: points (K, n, D) and log densities (K, n)."""
+
+    u: Tensor
+    log_start: Tensor
+    log_ratio: Tensor
+    log_own: Tensor  # of the proposal
+
+
+class _Moves:
+    """What chains start from, and steps by draws of a proposal."""
+
+    def __init__(self, latents: Latents, proposal: Proposal) -> None:
+        self.latents, self.draw = latents, path_from(latents, proposal).draw
+        self.own, self.gaussians = proposal.students, proposal.mixture.students(math.inf, WIDENED)
+
+    def begin(self, u: Tensor) -> _State:
+        log_likelihood, log_prior, log_guide = by_parts(densities, self.latents, u).double().unbind(-1)
+        log_own = self.own.log_prob(u)
+        log_start = defended(log_own, log_guide, DEFENCE)
+        return _State(u, log_start, log_likelihood + log_prior - log_start, log_own)
+
+    def step(self, state: _State, temperature: float) -> tuple[_State, Tensor]:
+        """One step of every chain: the new state, and the probability of acceptance, (K, n)."""
+        gaussians, num_chains = self.gaussians, len(state.u)
+        fresh = torch.rand_like(state.log_start) < 0.5
+        component = Categorical(logits=gaussians.log_weight.T).sample((num_chains,))
+        center = gaussians.loc[component, torch.arange(self.latents.num_data)]
+        size = torch.empty_like(state.log_start).uniform_(*LOCAL)[..., None]
+        near = center + (1 - size.square()).sqrt() * (state.u - center) + size * (gaussians.draw_of(component) - center)
+        u = torch.where(fresh[..., None], self.own.sample(num_chains), near.to(state.u.dtype))
+        new = self.begin(u)
+
+        def log_target(at: _State) -> Tensor:
+            log_near = gaussians.log_prob_of_each(at.u).gather(0, component[None])[0]
+            return at.log_start + temperature * at.log_ratio - torch.where(fresh, at.log_own, log_near)
+
+        change = log_target(new) - log_target(state)
+        probability = change.nan_to_num(nan=-math.inf).clamp(max=0).exp()
+        return where(torch.rand_like(probability) < probability, new, state), probability
+
+
+def _spreads(moves: _Moves) -> tuple[Tensor, Tensor]:
+    """Temperatures (P,), and how log ratios of a pilot's chains spread there, (P, n)."""
+    temperatures = torch.linspace(0, 1, PILOT_TEMPERATURES, dtype=torch.float64, device="cpu") ** 2
+    state, found = moves.begin(moves.draw(PILOT_CHAINS)), list[Tensor]()
+    for temperature in temperatures.tolist():
+        found.append(spread_of(state.log_ratio).cpu())
+        for _ in range(STEPS):
+            state, _ = moves.step(state, max(temperature, LEAST_TEMPERATURE))  # at 0 nothing is -inf times it
+    return temperatures, torch.stack(found)

@@ -1,0 +1,70 @@
+"""What became of the data of a block that were to climb: by which route, at what cost, and what their weights say."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyrovae.evidence import estimators
+from pyrovae.evidence.ladder.summed import Summed
+from pyrovae.pairs.latents import Latents
+
+ROUTES = ("encoder", "Laplace", "Newton", "moments", "mixture", "annealed", "summed")
+EDGE = (
+    "posteriors of some reach the edge of a support, where numbers of the programs' dtype end and what lies beyond is "
+    "lost; use dtype='float64', or draw that site on the unconstrained scale"
+)
+NAN = "a density is NaN at draws of better proposals for some of them"
+
+
+class Climbed(NamedTuple):
+    """What became of some data of a block: what a report says of their weights, each (m,), and how they came by it.
+
+    Those that stay at the encoder have no columns, but a cost; and a reason where something failed.
+    """
+
+    rows: Tensor  # (m,), of the block
+    columns: dict[str, Tensor]
+    route: str
+    cost: Tensor  # (m,), decoder passes
+    reason: str | None = None
+
+    @classmethod
+    def stayed(cls, rows: Tensor, cost: Tensor | float, reason: str | None = None) -> "Climbed":
+        """Rows that stay at the encoder, each at a cost."""
+        return cls(rows, {}, ROUTES[0], torch.as_tensor(cost, dtype=torch.float64).expand(len(rows)), reason)
+
+    @property
+    def unvouched(self) -> Tensor:
+        """Whether draws say that they are not to be trusted, (m,), where they say anything."""
+        found, annealed = self.columns, torch.full_like(self.cost, self.route == "annealed").bool()
+        rule = found["pareto_k"], found["ess"], found["skewness_log_evidence"], found["num_weights"], annealed
+        return estimators.is_unreliable(*rule) & ~found["pareto_k"].isnan()
+
+    def doubted(self, away: Tensor) -> "Climbed":
+        """With an undefined k-hat where a posterior lies on the edge of what numbers hold."""
+        if not away.any():
+            return self
+        columns = self.columns | {"pareto_k": torch.where(away, math.nan, self.columns["pareto_k"])}
+        return self._replace(columns=columns, reason=EDGE)
+
+    def parted(self) -> list["Climbed"]:
+        """Those at whose draws no density was NaN; the others keep what the encoder gave."""
+        fine = ~self.columns["log_evidence"].isnan() if self.columns else torch.ones(len(self.rows), dtype=torch.bool)
+        if fine.all():
+            return [self]
+        columns = {name: column[fine] for name, column in self.columns.items()}
+        known = self._replace(rows=self.rows[fine], columns=columns, cost=self.cost[fine])
+        return [known, Climbed.stayed(self.rows[~fine], self.cost[~fine], NAN)]
+
+
+def summed(latents: Latents, rows: Tensor, cost: int) -> Climbed:
+    """The sum over all values of discrete latents: log p(x) itself."""
+    assert isinstance(latents, Summed)
+    log_evidence = latents.log_evidence()
+    nothing, exact = torch.zeros_like(log_evidence), torch.full_like(log_evidence, -math.inf)
+    columns = dict.fromkeys(("log_evidence", "log_evidence_jackknife", "log_evidence_psis"), log_evidence)
+    columns |= {"mc_se_log_evidence": nothing, "skewness_log_evidence": nothing, "pareto_k": exact}
+    columns |= dict.fromkeys(("ess", "num_weights"), nothing + latents.num_values)
+    return Climbed(rows, columns, "summed", nothing + cost + latents.num_values)
