@@ -8,7 +8,7 @@ import torch
 
 from pyrovae.base.memory import blocks_of, explain_out_of_memory, fitting, out_of_memory
 from pyrovae.base.progress import bar, kept_on_interrupt
-from pyrovae.base.random import Key, seed_everything
+from pyrovae.base.random import Key, preserve_rng_state, seed_everything
 from pyrovae.data.split import Split
 from pyrovae.evidence.digits import warn_of_lost_digits
 from pyrovae.pairs.context import in_double, isolated, sets_up_later
@@ -43,16 +43,18 @@ class Pair:
         return max(self.strategies.values(), key=list(STRATEGIES).index)
 
     def particles(self, args: Sequence[Any], strategy: str | None = None) -> Particles:
-        """The pair on one block of data, by a strategy or by the fastest."""
+        """The pair on one block of data, by a strategy or by the fastest; a look leaves random numbers as they were."""
         strategy = strategy or self.strategies.get(num_rows(args))
-        return self._seen(Particles(self.model, self.guide, args, plate=self.plate, strategy=strategy))
+        with preserve_rng_state():
+            return self._seen(Particles(self.model, self.guide, args, plate=self.plate, strategy=strategy))
 
     def latents(self, args: Sequence[Any]) -> Latents:
         """The latents of one block of data."""
         strategy = self.strategies.get(num_rows(args))
-        latents = Latents(self.model, self.guide, args, plate=self.plate, strategy=strategy)
-        if not self.strategies:
-            warn_of_lost_digits(latents.particles)
+        with preserve_rng_state():
+            latents = Latents(self.model, self.guide, args, plate=self.plate, strategy=strategy)
+            if not self.strategies:
+                warn_of_lost_digits(latents.particles)
         self._seen(latents.particles)
         return latents
 

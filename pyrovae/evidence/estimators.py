@@ -353,7 +353,7 @@ def is_unreliable(pareto_k: Tensor, ess: Tensor, skew: Tensor, num_weights: Tens
     for number in num_weights.unique().tolist():
         most[num_weights == number] = pareto_k_threshold(int(number))
     few, skewed = ess < FEWEST_EFFECTIVE, annealed & is_skewed_for_few(skew, num_weights)
-    return ~(pareto_k <= most) | (few | skewed) & (pareto_k > -math.inf)
+    return (~(pareto_k <= most) | few | skewed) & (pareto_k != -math.inf)
 
 
 def _generalized_pareto(tail: Tensor) -> tuple[Tensor, Tensor]:

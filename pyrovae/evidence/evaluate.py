@@ -91,6 +91,8 @@ def evaluate(
     plan = Plan(*of_draws, method, budget)
 
     def build(columns: dict[str, Tensor], run: Evaluation, protocol: Protocol) -> Report:
+        for climbed in run.late:
+            _put(columns, climbed, plan.num_particles)
         lost = digits(run.compared, columns["mc_se_log_evidence"])
         how, num_particles = run.pair, plan.num_particles
         account = columns, num_particles, plan.seed, how.strategy, how.measure, protocol, defensive, lost

@@ -22,6 +22,7 @@ from pyrovae.base.random import seed_everything
 from pyrovae.evidence.blocks import Block, Pair
 from pyrovae.evidence.compiled import Replay, Replayed
 from pyrovae.evidence.digits import NUM_DRAWS, Compared, check_double, compared
+from pyrovae.evidence.ladder.chains import Taken, annealed
 from pyrovae.evidence.ladder.climb import METHODS, Climb, require_climbable
 from pyrovae.evidence.ladder.climbed import ROUTES, Climbed
 from pyrovae.evidence.ladder.estimates import PILOT
@@ -36,12 +37,14 @@ from pyrovae.pairs.graphs import Untraceable, compiler_missing
 from pyrovae.pairs.latents import Latents
 from pyrovae.pairs.particles import ONE_BY_ONE, Particles
 from pyrovae.pairs.terms import SiteTerms, analytic_kl, check_finite
+from pyrovae.pairs.traces import each_batched, joined_rows
 
 MEMORY = "lower particle_batch, then batch_size (the number of particles itself need not change)"
 REPAID = 10**7  # decoder passes, N K, after which compiling has cost less than it saved, on two cores
 ON_CUDA = 2**28  # numbers scored at once there, where memory allows: more keep the device no busier
 DATA_AT_ONCE = {"cpu": 100, "cuda": 1000}  # at most, where the caller does not say
 CLIMBING = 0.8  # of the time that data take which may climb, about
+REFUSED = InputError, RuntimeError, FloatingPointError, MemoryError
 WEIGHTS_AT_ONCE = {"cpu": 2**18, "cuda": 2**23}  # in one table, float64: 2 MB and 64 MB
 
 
@@ -156,6 +159,9 @@ class Evaluation:
         self.routes: Counter[str] = Counter()  # data that took each, so far
         self.beyond: str | None = None  # why the ELBO is minus infinity, whatever the draws show
         self.alone, self.halved = True, False  # whether some rows can be run by themselves; whether memory ran out
+        self.num_data = num_data
+        self.waiting = list[tuple[Taken, Sequence[Any]]]()  # rows of all data that are to be annealed, and they
+        self.late = list[Climbed]()  # what became of such rows
 
     def block(self, args: Sequence[Any], block: Block) -> Weights:
         """The weights of one block of data."""
@@ -199,13 +205,57 @@ class Evaluation:
             particles.most = self.sizes[block.num_data]
         try:
             latents = self._climbable(particles)
-            climb = Climb(self.plan.num_particles, self.plan.method, self.plan.budget or math.inf, self.plan.seed)
-            climbed = climb.block(latents, lambda rows: self._of_rows(latents, rows), block.index, tell)
-            self.staying = next((one.reason for one in climbed if one.reason), self.staying)
-            return climbed
-        except (InputError, RuntimeError, FloatingPointError, MemoryError) as error:  # what the guide gave is kept
-            self.staying = "not enough memory for better proposals" if out_of_memory(error) else first_line(error)
+            climb = Climb(self.plan.num_particles, self.plan.method, self._budget, self.plan.seed)
+            climbed, left = climb.block(latents, partial(self._of_rows, latents), block.index, tell)
+        except REFUSED as error:  # what the guide gave is kept
+            self._stay(error)
             return None
+        climbed += self._anneal(left, latents, block, tell)
+        self.staying = next((one.reason for one in [*climbed, *self.late] if one.reason), self.staying)
+        return climbed
+
+    def _stay(self, error: BaseException) -> None:
+        self.staying = "not enough memory for better proposals" if out_of_memory(error) else first_line(error)
+
+    @property
+    def _budget(self) -> float:
+        return self.plan.budget or math.inf
+
+    def _anneal(self, left: Sequence[Taken], latents: Latents, block: Block, tell: Callable[..., Any]) -> list[Climbed]:
+        """Anneals what nothing vouches for: together with such data of other blocks, as there are few in each."""
+        for one in left:
+            tell("annealed", len(one.rows))
+        if not self.alone or self.pair.placed is not None:
+            found = [self._annealed(one, partial(self._of_rows, latents), block) for one in left]
+            return [climbed for part in found for climbed in part]
+        for one in left:
+            args = each_batched(latents.args, lambda arg: arg[one.rows.to(arg.device)])  # noqa: B023
+            self.waiting.append((one._replace(rows=one.rows + block.rows.start), args))
+        if sum(len(one.rows) for one, _ in self.waiting) >= self.num_rows or block.rows.stop == self.num_data:
+            self._anneal_waiting(block)
+        return []
+
+    def _anneal_waiting(self, block: Block) -> None:
+        """Anneals all that waits, those of one kind together."""
+        waiting, self.waiting = self.waiting, []
+        for kind in sorted({one.start for one, _ in waiting}):
+            alike = [(one, args) for one, args in waiting if one.start == kind]
+            taken, args = Taken.joined([one for one, _ in alike]), joined_rows([args for _, args in alike])
+            latents = self._with_kernels(without_discrete(Latents.of(self.pair.particles(args))))
+            places = taken._replace(rows=torch.arange(len(taken.rows)))
+            found = self._annealed(places, partial(self._of_rows, latents), block)
+            self.late += [climbed.among(taken.rows) for climbed in found]
+
+    def _annealed(self, taken: Taken, latents_of: Callable[[Tensor], Latents], block: Block) -> list[Climbed]:
+        try:
+            return annealed(taken, latents_of, self._budget, (self.plan.seed, block.index, len(taken.rows)))
+        except REFUSED as error:  # what draws gave is kept
+            self._stay(error)
+            return []
+
+    def _with_kernels(self, latents: Latents) -> Latents:
+        latents.kernels = None if isinstance(latents, Summed) else self.kernels
+        return latents
 
     def _climbable(self, particles: Particles) -> Latents:
         """The latents of a block of a pair that can climb; where one cannot, no block is tried again."""
@@ -220,9 +270,7 @@ class Evaluation:
         """Latents of some rows of a block: alone, unless programs demand all rows or know one by its place."""
         if self.alone and self.pair.placed is None:
             try:
-                alone = without_discrete(Latents.of(latents.particles.by_rows(rows)))
-                alone.kernels = None if isinstance(alone, Summed) else self.kernels
-                return alone
+                return self._with_kernels(without_discrete(Latents.of(latents.particles.by_rows(rows))))
             except (ValueError, RuntimeError) as error:
                 if out_of_memory(error):
                     raise

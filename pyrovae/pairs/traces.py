@@ -271,6 +271,14 @@ def each_batched(args: Sequence[Any], act: Callable[[Tensor], Tensor]) -> list[A
     return [act(arg) if isinstance(arg, Tensor) and arg.shape[:1] == (rows,) else arg for arg in args]
 
 
+def joined_rows(parts: Sequence[Sequence[Any]]) -> list[Any]:
+    """The arguments for the rows of several batches."""
+    first, *_ = parts
+    batched = [isinstance(arg, Tensor) and arg.shape[:1] == (num_rows(first),) for arg in first]
+    alike = zip(batched, zip(*parts, strict=True), strict=True)
+    return [torch.cat(each) if is_batched else each[0] for is_batched, each in alike]
+
+
 def family(fn: Any) -> str:
     """The name of a distribution inside wrappers that leave its values as they are."""
     while hasattr(fn, "base_dist") and not hasattr(fn, "transforms"):

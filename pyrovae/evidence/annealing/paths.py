@@ -81,7 +81,7 @@ def state_at(path: Path, u: Tensor) -> State:
     """Densities and gradients at points (K, n, D)."""
     u = u.detach().requires_grad_()
     with torch.enable_grad():
-        nothing = 0 * u.sum(-1)  # a density may be constant, as a uniform guide's is
+        nothing = 0 * u.nan_to_num(0.0, 0.0, 0.0).sum(-1)  # a density may be constant, as a uniform guide's is
         log_start, log_ratio = (log_density + nothing for log_density in path.densities(u))
         (slope_start,) = torch.autograd.grad(log_start.sum(), u, retain_graph=True)
         (slope_ratio,) = torch.autograd.grad(log_ratio.sum(), u)
@@ -147,7 +147,7 @@ class Walk(NamedTuple):
     acceptance: Tensor  # mean probability over the path
 
 
-def walk(route: Route, u: Tensor, tick: Callable[[], Any] = lambda: None) -> Walk:
+def weigh(route: Route, u: Tensor, tick: Callable[[], Any] = lambda: None) -> Walk:
     """Moves K chains from points u, (K, n, D), along a route, and weighs them by sum_i (t_i - t_{i-1}) log (f_1 / f_0).
 
     Forward from draws of f_0, E[w] = p(x). Back from exact posterior draws, by the same steps, E[w] = 1 / p(x).
@@ -161,11 +161,21 @@ def walk(route: Route, u: Tensor, tick: Callable[[], Any] = lambda: None) -> Wal
             state, probability = route.move(state, then)
             acceptance += probability
         tick()
-    undefined = log_weight.isnan().any(0)
+    num_transitions = len(route.temperatures) - 2
+    return Walk(log_weight, acceptance / num_transitions if num_transitions else torch.full_like(acceptance, math.nan))
+
+
+def walk(route: Route, u: Tensor, tick: Callable[[], Any] = lambda: None) -> Walk:
+    """The same as :func:`weigh`.
+
+    Raises:
+        FloatingPointError: if a weight is NaN.
+    """
+    found = weigh(route, u, tick)
+    undefined = found.log_weight.isnan().any(0)
     if undefined.any():
         raise FloatingPointError(
             f"the annealed weights of {int(undefined.sum())} of {len(undefined)} data are NaN, as a density of the "
             "model or the guide is somewhere on the way; look at supports and parameters there"
         )
-    num_transitions = len(route.temperatures) - 2
-    return Walk(log_weight, acceptance / num_transitions if num_transitions else torch.full_like(acceptance, math.nan))
+    return found

@@ -110,10 +110,10 @@ def tune(path: Path, num_temperatures: int, num_leapfrog: int, tick: Callable[[]
 def spread_of(log_ratio: Tensor) -> Tensor:
     """Standard deviation over chains, (K, n) -> (n,); chains where the model has no density are left out."""
     inside = log_ratio.isfinite()
-    count = inside.sum(0).clamp(min=2)
+    count = inside.sum(0).clamp(min=1)
     mean = torch.where(inside, log_ratio.double(), 0.0).sum(0) / count
     squares = torch.where(inside, (log_ratio - mean).square(), 0.0).sum(0)
-    return (squares / (count - 1)).sqrt()
+    return (squares / (count - 1).clamp(min=1)).sqrt()
 
 
 def _scale(variance: Tensor) -> Tensor:

@@ -330,16 +330,19 @@ def apart(latents: Latents, near: Mixture, u: Tensor, log_weight: Tensor) -> Mix
     u = u.gather(0, chosen[..., None].expand(*chosen.shape, u.shape[-1])).double()
     first = near.components[0]
     spread = first.scale_tril.square().sum(-1).sqrt()
-    found = [first]
+    found, starts = [first], [first.loc]
     for _ in range(NUM_COMPONENTS - 1):
-        away = torch.stack([((u - one.loc) / spread).square().sum(-1) for one in found]).amin(0)
+        before = [*starts, *(one.loc for one in found[1:])]
+        away = torch.stack([((u - place) / spread).square().sum(-1) for place in before]).amin(0)
         place = u.gather(0, away.argmax(0)[None, :, None].expand(1, *first.loc.shape))[0]
+        starts.append(place)
         found.append(laplace(latents, first._replace(loc=place, scale_tril=spread.diag_embed())))
     heights = log_joint(latents, torch.stack([one.loc for one in found]).to(first.dtype))
     log_dets = torch.stack([one.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1) for one in found])
     log_mass = (heights + log_dets).nan_to_num(-math.inf, -math.inf, -math.inf)
-    for row, one in enumerate(found[1:], 1):
-        again = torch.stack([_distance(one, other) < 1 for other in found[:row]]).any(0)
+    modes = list(found)
+    for row, one in enumerate(modes[1:], 1):
+        again = torch.stack([_distance(one, other) < 1 for other in modes[:row]]).any(0)
         wide = first._replace(scale_tril=2.0**row * first.scale_tril)
         found[row] = wide.where(again, one)
         log_mass[row] = torch.where(again, log_mass[0] + math.log(TAIL), log_mass[row])

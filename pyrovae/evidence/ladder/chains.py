@@ -16,7 +16,9 @@ References:
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -24,16 +26,50 @@ from torch import Tensor
 from torch.distributions import Categorical
 
 from pyrovae.base.random import seed_everything
-from pyrovae.evidence.annealing.paths import Path, Route, from_guide, walk, where
+from pyrovae.evidence.annealing.paths import Path, Route, from_guide, weigh, where
 from pyrovae.evidence.annealing.tuning import Lengths, pilot_cost, run_cost, spread_of, tune
-from pyrovae.evidence.ladder.estimates import DEFENCE, Estimate, defended, num_guide
+from pyrovae.evidence.ladder.adaptation import Mixture
+from pyrovae.evidence.ladder.climbed import Climbed
+from pyrovae.evidence.ladder.estimates import DEFENCE, PILOT, Estimate, defended, num_guide, rounded_away
 from pyrovae.evidence.ladder.kernels import by_parts
 from pyrovae.evidence.ladder.points import densities, scored
-from pyrovae.evidence.ladder.rungs import WIDENED, Proposal
+from pyrovae.evidence.ladder.rungs import RUNGS, WIDENED, Proposal
 from pyrovae.pairs.latents import Latents
 
 
-class Plan(NamedTuple):
+class Taken(NamedTuple):
+    """A proposal that is taken for some rows, for lack of a better one or not, and what each of them has cost."""
+
+    rows: Tensor
+    proposal: Proposal
+    route: str
+    poor: Tensor
+    cost: Tensor
+
+    @property
+    def start(self) -> tuple[bool, int]:
+        """What must be one for chains to start together."""
+        return self.proposal.exact, len(self.proposal.mixture.components)
+
+    @property
+    def kind(self) -> tuple[str, bool, int]:
+        """What must be one for draws to be made together."""
+        return self.route, self.proposal.exact, len(self.proposal.mixture.components)
+
+    @classmethod
+    def joined(cls, taken: "Sequence[Taken]") -> "Taken":
+        """Those of one kind."""
+        rows, poor, cost = (torch.cat([getattr(one, name) for one in taken]) for name in ("rows", "poor", "cost"))
+        proposal = taken[0].proposal._replace(mixture=Mixture.joined([one.proposal.mixture for one in taken]))
+        return cls(rows, proposal, taken[0].route, poor, cost)
+
+    def of(self, places: Tensor) -> "Taken":
+        """Some of them."""
+        return Taken(self.rows[places], self.proposal.of(places), self.route, self.poor[places], self.cost[places])
+
+
+@dataclass(frozen=True)
+class Plan:
     """How many chains there are and by how many temperatures they walk; decoder passes for each datum."""
 
     num_chains: int
@@ -42,6 +78,9 @@ class Plan(NamedTuple):
     variance: float  # of log weights, for which a pilot says how many temperatures it takes
     of_pilot: int
     of_each: int  # temperature
+
+    def __post_init__(self) -> None:
+        assert num_guide(self.num_chains) == DEFENCE * self.num_chains  # or weights would be biased
 
     @property
     def cost(self) -> int:
@@ -55,26 +94,34 @@ class Plan(NamedTuple):
 
 
 NUM_LEAPFROG, PILOT_TEMPERATURES = 5, 16
-LEAPFROG = Plan(128, 10, 200, 0.1, pilot_cost(PILOT_TEMPERATURES, NUM_LEAPFROG), run_cost(1, 128, NUM_LEAPFROG))
+LEAPFROG = Plan(130, 10, 200, 0.1, pilot_cost(PILOT_TEMPERATURES, NUM_LEAPFROG), run_cost(1, 130, NUM_LEAPFROG))
 STEPS, PILOT_CHAINS = 2, 32  # of the pilot at each temperature
-BY_DRAWS = Plan(600, 30, 60, 0.2, PILOT_TEMPERATURES * STEPS * PILOT_CHAINS, 600)
-LEAST_TEMPERATURE = 1e-3
+BY_DRAWS = Plan(400, 20, 40, 0.2, (PILOT_TEMPERATURES * STEPS - 1) * PILOT_CHAINS, 400)
 LOCAL = 0.1, 0.7  # b, from the one to the other
 
 
 def path_from(latents: Latents, proposal: Proposal) -> Path:
-    """From the mixture of a frozen proposal and the encoder to the posterior."""
+    """From the mixture of a frozen proposal and the encoder to the posterior.
+
+    Draws of the encoder outside of the support, which no point stands for, are at infinity, where the model has no
+    density.
+    """
     students = proposal.students
 
     def draw(num_chains: int) -> Tensor:
         size = num_guide(num_chains)
-        by_guide = [latents.unconstrain(latents.draw(size))] if size else []
-        return torch.cat([students.sample(num_chains - size), *by_guide])
+        parts = [students.sample(num_chains - size)]
+        if size:
+            u, joint = latents.moved(latents.draw(size))
+            parts.append(torch.where((joint.log_prior == -math.inf)[..., None], math.inf, u))
+        return torch.cat(parts)
 
     def start_and_ratio(u: Tensor) -> tuple[Tensor, Tensor]:
+        inside = u.isfinite().all(-1)
+        u = torch.where(inside[..., None], u, 0.0)
         log_likelihood, log_prior, log_guide = densities(latents, u).double().unbind(-1)
         log_start = defended(students.log_prob(u), log_guide, DEFENCE)
-        return log_start, log_likelihood + log_prior - log_start
+        return log_start, torch.where(inside, log_likelihood + log_prior - log_start, -math.inf)
 
     return Path(draw, start_and_ratio)
 
@@ -130,14 +177,69 @@ def by_draws(
 
 STAGES: tuple[tuple[Callable[..., Estimate], Plan], ...] = (  # each for what the last does not vouch for
     (by_draws, BY_DRAWS),
-    (by_draws, BY_DRAWS),  # adds to the first
+    *[(by_draws, BY_DRAWS)] * 2,  # add to the first
     (by_gradients, LEAPFROG),
 )
 
 
+def annealed(
+    taken: Taken, latents_of: Callable[[Tensor], Latents], budget: float, key: tuple[int, ...]
+) -> list[Climbed]:
+    """Chains from the proposals of some data, stage after stage for those that the last does not vouch for.
+
+    Args:
+        taken: proposals of one kind, for rows.
+        latents_of: what gives the latents of rows.
+        budget: decoder passes for each datum, at most, those of ``taken`` included.
+        key: of the random numbers.
+
+    Returns:
+        What became of them; what comes later counts.
+    """
+    found, before = list[Climbed](), None
+    for stage, (walk, least) in enumerate(STAGES):
+        latents = latents_of(taken.rows)
+        if float(taken.cost.max()) + least.cost * latents.num_values > budget:
+            break
+        if not stage:
+            taken = _broadened(taken, latents, budget, key)
+        walk_on = partial(walk, latents, taken.proposal, (*key, stage), before=before)
+        climbed, before = walked(latents, walk_on, taken.rows, taken.cost, budget)
+        found.append(climbed.doubted(rounded_away(latents, taken.proposal.students)))
+        left = climbed.unvouched.nonzero().flatten()
+        if not len(left):
+            break
+        taken, before = taken._replace(cost=climbed.cost).of(left), before[:, left]
+    return [part for climbed in found for part in climbed.parted()]
+
+
+def walked(
+    latents: Latents, walk: Callable[[float], Estimate], rows: Tensor, spent: Tensor, budget: float
+) -> tuple[Climbed, Tensor]:
+    """Chains that may cost what is left, and their log weights."""
+    estimate = walk((budget - float(spent.max())) / latents.num_values)
+    cost = spent + estimate.cost * latents.num_values
+    return Climbed(rows, estimate.columns(), "annealed", cost), torch.cat(estimate.strata)
+
+
+def _broadened(taken: Taken, latents: Latents, budget: float, key: tuple[int, ...]) -> Taken:
+    """With a mixture in place of one Gaussian, where it is worth it: chains reach only what they start near."""
+    mixture, num_dims = taken.proposal.mixture, latents.num_dims
+    rungs = [rung for rung in RUNGS if rung.route == "mixture" and num_dims <= rung.most]
+    cost = (PILOT + sum(rung.cost(num_dims) for rung in rungs)) * latents.num_values
+    least = BY_DRAWS.cost * latents.num_values
+    if not rungs or len(mixture.components) > 1 or float(taken.cost.max()) + cost + least > budget:
+        return taken
+    seed_everything("ladder, broadened", *key)
+    by_guide = scored(latents, PILOT)
+    for rung in rungs:
+        mixture = rung.adapt(latents, mixture, by_guide).finite_or(mixture)
+    return taken._replace(proposal=Proposal(mixture), cost=taken.cost + cost)
+
+
 def _walked(latents: Latents, route: Route, plan: Plan, key: tuple[int, ...]) -> Estimate:
     seed_everything("annealing chains", *key)
-    log_weight = walk(route, route.draw(plan.num_chains)).log_weight
+    log_weight = weigh(route, route.draw(plan.num_chains)).log_weight
     cost = plan.of_pilot + (len(route.temperatures) - 1) * plan.of_each
     return Estimate([log_weight], scored(latents, route.draw(2)).resolution, cost)
 
@@ -159,10 +261,13 @@ class _Moves:
         self.own, self.gaussians = proposal.students, proposal.mixture.students(math.inf, WIDENED)
 
     def begin(self, u: Tensor) -> _State:
+        inside = u.isfinite().all(-1)
+        u = torch.where(inside[..., None], u, 0.0)
         log_likelihood, log_prior, log_guide = by_parts(densities, self.latents, u).double().unbind(-1)
         log_own = self.own.log_prob(u)
         log_start = defended(log_own, log_guide, DEFENCE)
-        return _State(u, log_start, log_likelihood + log_prior - log_start, log_own)
+        log_ratio = torch.where(inside, log_likelihood + log_prior - log_start, -math.inf)
+        return _State(u, log_start, log_ratio, log_own)
 
     def step(self, state: _State, temperature: float) -> tuple[_State, Tensor]:
         """One step of every chain: the new state, and the probability of acceptance, (K, n)."""
@@ -189,7 +294,7 @@ def _spreads(moves: _Moves) -> tuple[Tensor, Tensor]:
     temperatures = torch.linspace(0, 1, PILOT_TEMPERATURES, dtype=torch.float64, device="cpu") ** 2
     state, found = moves.begin(moves.draw(PILOT_CHAINS)), list[Tensor]()
     for temperature in temperatures.tolist():
+        for _ in range(STEPS if temperature else 0):  # the draws are those of 0
+            state, _ = moves.step(state, temperature)
         found.append(spread_of(state.log_ratio).cpu())
-        for _ in range(STEPS):
-            state, _ = moves.step(state, max(temperature, LEAST_TEMPERATURE))  # at 0 nothing is -inf times it
     return temperatures, torch.stack(found)

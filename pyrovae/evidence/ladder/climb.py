@@ -8,7 +8,7 @@ kept of draws then leans downwards, if anywhere.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 
 from pyrovae.base.random import seed_everything
+from pyrovae.evidence import estimators
 from pyrovae.evidence.ladder import chains
 from pyrovae.evidence.ladder.adaptation import Mixture, started
-from pyrovae.evidence.ladder.climbed import NAN, ROUTES, Climbed, summed
+from pyrovae.evidence.ladder.chains import Taken
+from pyrovae.evidence.ladder.climbed import ROUTES, Climbed, summed
 from pyrovae.evidence.ladder.estimates import (
     AWAY,
     PILOT,
-    Estimate,
     by_proposal,
     first_pilot,
     has_variance,
@@ -74,7 +75,7 @@ class Climb:
         latents_of: Callable[[Tensor], Latents],
         index: int,
         tell: Tell = lambda route, num_data: None,
-    ) -> list[Climbed]:
+    ) -> tuple[list[Climbed], list[Taken]]:
         """Refines what the encoder gives for those data where the k-hat of its pilot is high or undefined.
 
         Args:
@@ -82,6 +83,9 @@ class Climb:
             latents_of: what gives the latents of some of its rows.
             index: of the block.
             tell: is told by which route how many data are done.
+
+        Returns:
+            What became of data; and the proposals from which some are to be annealed, as nothing vouches for these.
         """
         seed_everything("ladder, first pilot", self.seed, index)
         first, by_guide = first_pilot(latents)
@@ -91,18 +95,22 @@ class Climb:
             bad |= first.reached & ~first.good(STRICT)
         kept = [Climbed.stayed((~bad).nonzero().flatten(), spent)]
         if not bad.any():
-            return kept
+            return kept, []
         rows = bad.nonzero().flatten()
-        if not (some := latents_of(rows)).sites:
+        some = latents_of(rows)
+        if not by_guide and not self.affords(spent, PILOT if some.sites else 1, some):
+            return [*kept, Climbed.stayed(rows, spent)], []
+        if not some.sites:
             tell("summed", len(rows))
-            return [*kept, summed(some, rows, spent)]
+            return [*kept, summed(some, rows, spent)], []
         if some.num_dims > MOST_COORDINATES:
-            return kept + self.from_guide(some, rows, spent, (self.seed, index), tell)
+            return kept + self.from_guide(some, rows, spent, (self.seed, index), tell), []
         seed_everything("ladder, encoder", self.seed, index)
         spent += 0 if by_guide else PILOT * some.num_values
         by_guide = by_guide.of(rows) if by_guide else scored(some, PILOT)
         start = _Start(rows, first.pareto_k[rows], by_guide, spent)
-        return kept + _Climbing(self, latents_of, some, start, (self.seed, index), tell).climbed()
+        found, left = _Climbing(self, latents_of, some, start, (self.seed, index), tell).climbed()
+        return kept + found, left
 
     def affords(self, spent: float, points: int, latents: Latents) -> bool:
         """Whether the budget has passes left for so many points."""
@@ -112,21 +120,10 @@ class Climb:
         """Chains that start at the guide, where no proposal is to be had."""
         if "annealed" not in self.routes or not self.affords(spent, chains.LEAPFROG.cost, latents):
             return [Climbed.stayed(rows, spent)]
-        spend = torch.full((len(rows),), float(spent))
-        found, _ = self.annealed(latents, partial(chains.by_gradients, latents, None, key), rows, spend)
+        walk = partial(chains.by_gradients, latents, None, key)
+        found, _ = chains.walked(latents, walk, rows, torch.full((len(rows),), float(spent)), self.budget)
         tell(found.route, len(rows))
-        return [found]
-
-    def annealed(
-        self, latents: Latents, walk: Callable[[float], Estimate], rows: Tensor, spent: Tensor
-    ) -> tuple[Climbed, Tensor | None]:
-        """Chains that may cost so much for each datum, and their log weights; nothing where a density is NaN."""
-        try:
-            estimate = walk((self.budget - float(spent.max())) / latents.num_values)
-        except FloatingPointError:
-            return Climbed.stayed(rows, spent, NAN), None
-        cost = spent + estimate.cost * latents.num_values
-        return Climbed(rows, estimate.columns(), "annealed", cost), torch.cat(estimate.strata)
+        return found.parted()
 
 
 class _Start(NamedTuple):
@@ -152,32 +149,6 @@ class _Held(NamedTuple):
         return _Held(rows, self.pareto_k[places], self.misses[places], self.proposal.of(places), self.route)
 
 
-class _Taken(NamedTuple):
-    """A proposal that is taken for some rows, for lack of a better one or not, and what each of them has cost."""
-
-    rows: Tensor
-    proposal: Proposal
-    route: str
-    poor: Tensor
-    cost: Tensor
-
-    @property
-    def kind(self) -> tuple[str, bool, int]:
-        """What must be one for draws to be made together."""
-        return self.route, self.proposal.exact, len(self.proposal.mixture.components)
-
-    @classmethod
-    def joined(cls, taken: "Sequence[_Taken]") -> "_Taken":
-        """Those of one kind."""
-        rows, poor, cost = (torch.cat([getattr(one, name) for one in taken]) for name in ("rows", "poor", "cost"))
-        proposal = taken[0].proposal._replace(mixture=Mixture.joined([one.proposal.mixture for one in taken]))
-        return cls(rows, proposal, taken[0].route, poor, cost)
-
-    def of(self, places: Tensor) -> "_Taken":
-        """Some of them."""
-        return _Taken(self.rows[places], self.proposal.of(places), self.route, self.poor[places], self.cost[places])
-
-
 class _Climbing:
     """Rows of a block on their way up: those for which no proposal was good enough so far."""
 
@@ -194,67 +165,39 @@ class _Climbing:
         self.rows, self.of_encoder, self.by_guide, self.cost = start  # the cost of each datum, so far
         self.latents = latents
         self.near = Mixture.alone(started(self.by_guide.u, self.by_guide.log_joint))
-        self.held, self.taken = list[_Held](), list[_Taken]()
+        self.held, self.taken = list[_Held](), list[Taken]()
 
-    def climbed(self) -> list[Climbed]:
-        """What became of the rows, those that stay at the encoder included; what comes later counts."""
+    def climbed(self) -> tuple[list[Climbed], list[Taken]]:
+        """What became of the rows, those that stay at the encoder included; and those that nothing vouches for."""
         for number, rung in enumerate(RUNGS):
             if rung.route in self.plan.routes and len(self.rows) and self._worth(rung):
                 self._try(rung, number)
         best, others = self._best()
         for held in best:
-            self._take(held, poor=True)
+            unreliable = held.misses | ~(held.pareto_k <= estimators.pareto_k_threshold(PILOT))
+            self._take(held, poor=unreliable | (self.plan.method == "annealed"))
         kinds = {held.kind: [one for one in self.taken if one.kind == held.kind] for held in self.taken}
-        found = [
-            one for number, alike in enumerate(kinds.values()) for one in self._vouched(_Taken.joined(alike), number)
-        ]
+        found, left = list[Climbed](), list[Taken]()
+        for number, alike in enumerate(kinds.values()):
+            taken = Taken.joined(alike)
+            found.append(drawn := self._drawn(taken, number))
+            left += self._left(taken._replace(poor=taken.poor | drawn.unvouched, cost=drawn.cost))
         if len(others):
             latents, key = self.latents_of(others), (*self.key, len(kinds))
             found += self.plan.from_guide(latents, others, self.cost, key, self.tell)
-        return [part for climbed in found for part in climbed.parted()]
+        return [part for climbed in found for part in climbed.parted()], left
 
-    def _vouched(self, taken: _Taken, number: int) -> list[Climbed]:
-        """Fresh draws of a frozen proposal; chains from it where its pilot or these draws do not vouch for them."""
-        plan, key, found, left = self.plan, (*self.key, number), list[Climbed](), taken.poor
-        if plan.method != "annealed" or not self._affords(chains.BY_DRAWS.cost):
-            found.append(drawn := self._drawn(taken, number))
-            left, taken = left | drawn.unvouched, taken._replace(cost=drawn.cost)
-        before: Tensor | None = None  # log weights of chains, to which more may be added
-        for stage, (walk, least) in enumerate(chains.STAGES):
-            if "annealed" not in plan.routes or not plan.affords(float(taken.cost.max()), least.cost, self.latents):
-                break
-            self.tell(taken.route, int((~left).sum()))
-            if not len((taken := taken.of(places := left.nonzero().flatten())).rows):
-                return found
-            latents, before = self.latents_of(taken.rows), None if before is None else before[:, places]
-            if not stage:
-                taken = self._broadened(taken, latents, key)
-            walked = partial(walk, latents, taken.proposal, (*key, stage), before=before)
-            climbed, before = plan.annealed(latents, walked, taken.rows, taken.cost)
-            if before is None:
-                found.append(climbed if found else self._drawn(taken, number))
-                break
-            found.append(climbed.doubted(rounded_away(latents, taken.proposal.students)))
-            left, taken = climbed.unvouched, taken._replace(cost=climbed.cost, route=climbed.route)
-        self.tell(taken.route, len(taken.rows))
-        return found
-
-    def _broadened(self, taken: _Taken, latents: Latents, key: tuple[int, ...]) -> _Taken:
-        """With a mixture in place of one Gaussian, where it is worth it: chains reach only what they start near."""
-        mixture, num_dims = taken.proposal.mixture, latents.num_dims
-        rungs = [rung for rung in RUNGS if rung.route == "mixture" and num_dims <= rung.most]
-        cost = (PILOT + sum(rung.cost(num_dims) for rung in rungs)) * latents.num_values
-        least = chains.BY_DRAWS.cost * latents.num_values
-        if not rungs or len(mixture.components) > 1 or float(taken.cost.max()) + cost + least > self.plan.budget:
-            return taken
-        seed_everything("ladder, broadened", *key)
-        by_guide = scored(latents, PILOT)
-        for rung in rungs:
-            mixture = rung.adapt(latents, mixture, by_guide).finite_or(mixture)
-        return taken._replace(proposal=Proposal(mixture), cost=taken.cost + cost)
+    def _left(self, taken: Taken) -> list[Taken]:
+        """What is to be annealed, if anything is."""
+        dear = float(taken.cost.max()) + chains.BY_DRAWS.cost * self.latents.num_values > self.plan.budget
+        poor = taken.poor & ("annealed" in self.plan.routes and not dear)
+        self.tell(taken.route, int((~poor).sum()))
+        return [taken.of(poor.nonzero().flatten())] if poor.any() else []
 
     def _worth(self, rung: Rung) -> bool:
         num_dims = self.latents.num_dims
+        if rung.again and len(self.near.components) == 1:
+            return False
         return num_dims <= rung.most and self._affords(rung.cost(num_dims) + PILOT + self.plan.num_particles)
 
     def _affords(self, points: int) -> bool:
@@ -278,12 +221,12 @@ class _Climbing:
                 self._take(chosen._replace(proposal=chosen.proposal._replace(exact=exact)))
         self._keep(~good)
 
-    def _take(self, held: _Held, *, poor: bool = False) -> None:
-        """Keeps a proposal until the draws of all are made together."""
-        cost = torch.full_like(held.pareto_k, self.cost)
-        self.taken.append(_Taken(held.rows, held.proposal, held.route, torch.full_like(held.rows, poor).bool(), cost))
+    def _take(self, held: _Held, poor: Tensor | None = None) -> None:
+        """Keeps a proposal until the draws of all are made together; poor where its own pilot does not vouch for it."""
+        cost, none = torch.full_like(held.pareto_k, self.cost), torch.zeros_like(held.misses)
+        self.taken.append(Taken(held.rows, held.proposal, held.route, none if poor is None else poor, cost))
 
-    def _drawn(self, taken: _Taken, number: int) -> Climbed:
+    def _drawn(self, taken: Taken, number: int) -> Climbed:
         """Fresh draws of a frozen proposal."""
         seed_everything("ladder, draws", *self.key, number)
         latents, num_draws = self.latents_of(taken.rows), self.plan.num_particles

@@ -46,8 +46,14 @@ class Climbed(NamedTuple):
         """With an undefined k-hat where a posterior lies on the edge of what numbers hold."""
         if not away.any():
             return self
-        columns = self.columns | {"pareto_k": torch.where(away, math.nan, self.columns["pareto_k"])}
+        pareto_k = self.columns["pareto_k"]
+        columns = self.columns | {"pareto_k": torch.where(away.to(pareto_k.device), math.nan, pareto_k)}
         return self._replace(columns=columns, reason=EDGE)
+
+    def among(self, rows: Tensor) -> "Climbed":
+        """As of rows of all data, on the CPU."""
+        columns = {name: column.cpu() for name, column in self.columns.items()}
+        return self._replace(rows=rows[self.rows].cpu(), columns=columns, cost=self.cost.cpu())
 
     def parted(self) -> list["Climbed"]:
         """Those at whose draws no density was NaN; the others keep what the encoder gave."""

@@ -111,7 +111,7 @@ def rounded_away(latents: Latents, students: Students) -> Tensor:
     joint = latents.log_joint_unconstrained(students.sample(NUM_MOVED))
     before, after = joint.log_density, latents.moved(joint.values)[1].log_density
     allowed = CHANGE + 32 * torch.finfo(students.dtype).eps * before.abs()
-    return (~((after - before).abs() <= allowed)).double().mean(0).cpu() > MOVED_AWAY
+    return (~((after - before).abs() <= allowed)).double().mean(0) > MOVED_AWAY
 
 
 class Pilot(NamedTuple):
@@ -196,7 +196,7 @@ def _misses(own: Tensor, both: Tensor) -> Tensor:
     """Whether draws of a proposal by themselves find less than those of the guide beside them do: (n,)."""
     less = estimators.log_evidence(both) - estimators.log_evidence(own)
     se = (estimators.log_evidence_se(own).square() + estimators.log_evidence_se(both).square()).sqrt()
-    return less > MISSED + 3 * se
+    return less > MISSED + 3 * se.nan_to_num(0.0)  # none of a proposal whose draws have no density
 
 
 def _mass(log_weight: Tensor, those: Tensor) -> Tensor:

@@ -58,6 +58,7 @@ class Rung(NamedTuple):
     cost: Callable[[int], int]  # coordinates -> decoder passes for each datum
     most: int = MOST_COORDINATES  # for which it is worth that
     bar: Bar = USUAL
+    again: bool = False  # whether it goes on with the mixture of the last one
 
 
 def _laplace(latents: Latents, near: Mixture, _: Points) -> Mixture:
@@ -92,5 +93,5 @@ RUNGS = (
     *[Rung("Newton", _newton, adaptation.newton_cost)] * 3,
     Rung("moments", _moments, adaptation.moments_cost, FEW_COORDINATES),
     Rung("mixture", _mixture, _mixture_cost, FEW_COORDINATES),
-    Rung("mixture", _moments, adaptation.moments_cost, FEW_COORDINATES),
+    Rung("mixture", _moments, adaptation.moments_cost, FEW_COORDINATES, again=True),
 )

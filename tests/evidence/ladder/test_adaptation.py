@@ -100,6 +100,34 @@ def test_modes_far_apart_are_components():
     assert error.abs().max() < 0.1
 
 
+def test_a_mode_is_found_though_farther_draws_lead_back_to_the_first_one():
+    """0.6 N(0, 1) + 0.4 N(3.5, 0.4): draws on the other side are farther away than the second mode."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            both = dist.Normal(torch.tensor([0.0, 3.5]), torch.tensor([1.0, 0.4]))
+            z = pyro.sample("z", dist.MixtureSameFamily(dist.Categorical(torch.tensor([0.6, 0.4])), both))
+            pyro.sample("x", dist.Normal(0 * z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0 * x, 2.0))
+
+    u = torch.tensor([-4.2, -4.0, -3.9, 0.0, 0.5, 3.4, 3.5]).reshape(7, 1, 1).repeat(20, 2, 1)
+    first = Gaussian(torch.zeros(2, 1).double(), torch.ones(2, 1, 1).double(), torch.float32)
+    with isolated(model, guide) as (model, guide, _):
+        torch.manual_seed(0)
+        latents = Latents(model, guide, (torch.zeros(2),))
+        found = adaptation.apart(latents, Mixture.alone(first), u, torch.zeros(140, 2).double())
+    modes = torch.stack([one.loc.squeeze(-1) for one in found.components])
+    assert ((modes - 3.5).abs().amin(0) < 0.1).all()
+    weight = found.log_weight.exp()
+    again = (modes == 0) & (torch.arange(len(modes))[:, None] > 0)  # wider Gaussians, of little weight
+    assert again.any(0).all() and (weight[again] < 0.1).all()
+    scales = torch.stack([one.scale_tril.flatten() for one in found.components])
+    assert (scales[again] >= 2).all()
+
+
 def test_what_is_not_finite_is_not_taken():
     fine = Gaussian(torch.zeros(2, 1), torch.ones(2, 1, 1), torch.float64)
     lost = fine._replace(loc=torch.tensor([[math.nan], [1.0]]))

@@ -2,11 +2,14 @@
 
 import math
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 
 import pyrovae as pv
 from pyrovae.base.random import seed_everything
+from pyrovae.evidence.annealing.paths import Walk
 from pyrovae.evidence.ladder import chains
 from pyrovae.evidence.ladder.adaptation import Gaussian, Mixture
 from pyrovae.evidence.ladder.rungs import Proposal
@@ -52,6 +55,69 @@ def test_chains_from_a_poor_proposal_reach_the_posterior(oracle, x, latents, way
     assert 0.7 < z.std() < 1.25
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_draws_of_the_encoder_outside_the_support_weigh_nothing(way):
+    """A normal guide, a third of it outside the uniform prior: log p(x) by quadrature, within 4 SE in the mean."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Uniform(torch.tensor(-0.5), torch.tensor(1.0), validate_args=False))
+            pyro.sample("x", dist.Normal(z, 0.5), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x, 0.6))
+
+    x = torch.linspace(-1, 1.5, 40)
+    z = torch.linspace(-0.5, 1.0, 20_001, dtype=torch.float64)
+    exact = dist.Normal(z[:, None], 0.5).log_prob(x.double()).logsumexp(0) - math.log(len(z))
+    wide = Proposal(Mixture.alone(Gaussian(torch.zeros(40, 1).double(), torch.ones(40, 1, 1).double(), x.dtype)))
+    with isolated(model, guide) as (model, guide, _):
+        columns = WAYS[way][0](Latents(model, guide, (x,)), wide, (0, 0)).columns()
+    z = (columns["log_evidence"] - exact) / columns["mc_se_log_evidence"]
+    assert abs(z.mean()) < 4 / len(z) ** 0.5 and 0.7 < z.std() < 1.3
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_encoders_part_of_chains_counts_for_what_it_is(oracle, x, way):
+    """An exact encoder beside a proposal far from all: weights are those of the encoder's tenth, and the mean is p(x)."""
+    with isolated(oracle.model, oracle.guide) as (model, guide, _):
+        latents = Latents(model, guide, (x[:5].double(),))
+        far = mixture(oracle, x[:5], (1e-3,), 1e4)
+        found = WAYS[way][0](latents, far, (0, 0)).columns()["log_evidence"]
+    assert (found - oracle.log_evidence(x[:5])).abs().max() < 1e-6
+
+
+def test_data_whose_density_is_nan_on_the_way_are_given_back_and_the_others_walk_on(oracle, x):
+    start = taken(mixture(oracle, x[:3], (0.7,)))
+
+    def nan_at(function):
+        def run(*args):
+            log_weight = function(*args).log_weight.clone()
+            log_weight[:, 1] = math.nan
+            return Walk(log_weight, log_weight)
+
+        return run
+
+    with isolated(oracle.model, oracle.guide) as (model, guide, _), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chains, "weigh", nan_at(chains.weigh))
+        found = chains.annealed(start, lambda rows: Latents(model, guide, (x[rows],)), math.inf, (0,))
+    assert sorted(row for one in found if one.columns for row in one.rows.tolist()) == [0, 2]
+    assert [one.rows.tolist() for one in found if one.reason] == [[1]]
+
+
+def taken(proposal):
+    rows = torch.arange(len(proposal.mixture.components[0].loc))
+    return chains.Taken(rows, proposal, "Laplace", rows >= 0, torch.zeros(len(rows), dtype=torch.float64))
+
+
+def test_one_gaussian_becomes_a_mixture_before_chains_start_from_it(oracle, x, latents):
+    start = taken(mixture(oracle, x, (0.7,)))
+    broadened = chains._broadened(start, latents, math.inf, (0,))
+    assert len(broadened.proposal.mixture.components) > 1 and (broadened.cost > start.cost).all()
+    assert chains._broadened(start, latents, 5000, (0,)) is start  # which the budget does not hold
+
+
 def test_chains_may_be_added_to_others(oracle, x, latents):
     proposal = mixture(oracle, x, (0.7,))
     first = chains.by_draws(latents, proposal, (0, 0)).strata[0]
@@ -69,7 +135,7 @@ def test_temperatures_are_as_many_as_passes_allow(oracle, x, latents, way):
 
 @pytest.mark.parametrize("temperature", [0.2, 1.0])
 def test_steps_leave_the_density_as_it_is(oracle, x, latents, temperature):
-    """From exact draws of f_t, a product of Gaussians: mean and variance of the log ratio stay within 4 SE."""
+    """From exact draws of f_t, a product of Gaussians: the mean of the log ratio stays within 4 SE."""
     proposal = mixture(oracle, x, (0.6, 1.7), 0.5)
     moves = chains._Moves(latents, proposal)
     start = moves.begin(moves.draw(4000))
