@@ -181,6 +181,8 @@ class Evaluation:
         if self.plan.vectorize and not self.plan.defensive:
             kl = analytic_kl(particles.example, structure, block.num_data)
         climbed = self._climbed(particles, block, climbing) if climbing else None
+        if sum(len(one.rows) for one, _ in self.waiting) >= self.num_rows or block.rows.stop == self.num_data:
+            self._anneal_waiting(block)
         return Weights(
             totals.log_weight, totals.terms, nats, kl.double(), climbed or (), 0 if climbed is None else PILOT
         )
@@ -211,7 +213,7 @@ class Evaluation:
             self._stay(error)
             return None
         climbed += self._anneal(left, latents, block, tell)
-        self.staying = next((one.reason for one in [*climbed, *self.late] if one.reason), self.staying)
+        self.staying = next((one.reason for one in climbed if one.reason), self.staying)
         return climbed
 
     def _stay(self, error: BaseException) -> None:
@@ -226,13 +228,10 @@ class Evaluation:
         for one in left:
             tell("annealed", len(one.rows))
         if not self.alone or self.pair.placed is not None:
-            found = [self._annealed(one, partial(self._of_rows, latents), block) for one in left]
-            return [climbed for part in found for climbed in part]
+            return [climbed for one in left for climbed in self._annealed(one, lambda: latents, block)]
         for one in left:
             args = each_batched(latents.args, lambda arg: arg[one.rows.to(arg.device)])  # noqa: B023
             self.waiting.append((one._replace(rows=one.rows + block.rows.start), args))
-        if sum(len(one.rows) for one, _ in self.waiting) >= self.num_rows or block.rows.stop == self.num_data:
-            self._anneal_waiting(block)
         return []
 
     def _anneal_waiting(self, block: Block) -> None:
@@ -241,15 +240,20 @@ class Evaluation:
         for kind in sorted({one.start for one, _ in waiting}):
             alike = [(one, args) for one, args in waiting if one.start == kind]
             taken, args = Taken.joined([one for one, _ in alike]), joined_rows([args for _, args in alike])
-            latents = self._with_kernels(without_discrete(Latents.of(self.pair.particles(args))))
-            places = taken._replace(rows=torch.arange(len(taken.rows)))
-            found = self._annealed(places, partial(self._of_rows, latents), block)
+            places = taken._replace(rows=torch.arange(len(taken.rows), device=taken.rows.device))
+            found = self._annealed(places, partial(self._latents, args), block)
             self.late += [climbed.among(taken.rows) for climbed in found]
+            self.staying = next((one.reason for one in found if one.reason), self.staying)
 
-    def _annealed(self, taken: Taken, latents_of: Callable[[Tensor], Latents], block: Block) -> list[Climbed]:
+    def _latents(self, args: Sequence[Any]) -> Latents:
+        return self._with_kernels(without_discrete(Latents.of(self.pair.particles(args))))
+
+    def _annealed(self, taken: Taken, latents: Callable[[], Latents], block: Block) -> list[Climbed]:
+        """What chains give for some rows of latents; nothing where these cannot be run, and draws are kept."""
         try:
+            latents_of = partial(self._of_rows, latents())
             return annealed(taken, latents_of, self._budget, (self.plan.seed, block.index, len(taken.rows)))
-        except REFUSED as error:  # what draws gave is kept
+        except REFUSED as error:
             self._stay(error)
             return []
 
