@@ -52,7 +52,7 @@ def evaluate(
         batch_size: data in a block; None takes 100 (on CUDA 1000), fewer from some thousand particles on, so that the
             table of their weights does not grow with K, and fewer where one run takes much memory for each of them.
         particle_batch: particles in a block; None finds a number by itself, such that a run of the programs holds 150
-            MB at most on the CPU (found by runs of one particle and of two), and halves it where memory runs out all
+            MB at most on the CPU (found by runs of two and of one), and halves it where memory runs out all
             the same: the numbers then are those of the smaller block.
         plate: name of the data plate, where several plates hold all sites.
         vectorize: False runs one particle of one datum at a time, for programs whose draws steer control flow.
@@ -215,7 +215,7 @@ def account(block: Weights) -> dict[str, Tensor]:
     }
     every = torch.ones_like(columns["elbo"])
     columns |= {"num_weights": num_particles * every, "route": 0 * every}
-    columns["cost"] = (num_particles + block.num_pilot) * every
+    columns["cost"] = num_particles * every
     columns["log_evidence_importance"] = columns["log_evidence"].clone()  # by the guide's own draws
     for climbed in block.climbed:
         _put(columns, climbed, num_particles)

@@ -140,7 +140,6 @@ class Weights(NamedTuple):
     resolution: Tensor  # (n,): what rounding can make of equal weights, in nats; NaN where those say nothing
     kl_prior_analytic: Tensor  # (n,)
     climbed: Sequence[Climbed] = ()  # what better proposals gave in place of the encoder, for some of the data
-    num_pilot: int = 0  # draws for each datum that showed which
 
 
 class Evaluation:
@@ -180,15 +179,13 @@ class Evaluation:
         kl = torch.full((block.num_data,), math.nan)
         if self.plan.vectorize and not self.plan.defensive:
             kl = analytic_kl(particles.example, structure, block.num_data)
-        climbed = self._climbed(particles, block, climbing) if climbing else None
+        climbed = self._climbed(particles, block, climbing) if climbing else []
         if sum(len(one.rows) for one, _ in self.waiting) >= self.num_rows or block.rows.stop == self.num_data:
             self._anneal_waiting(block)
-        return Weights(
-            totals.log_weight, totals.terms, nats, kl.double(), climbed or (), 0 if climbed is None else PILOT
-        )
+        return Weights(totals.log_weight, totals.terms, nats, kl.double(), climbed)
 
-    def _climbed(self, particles: Particles, block: Block, climbing: float) -> list[Climbed] | None:
-        """What better proposals give, for the data that need one; None where none can be looked for."""
+    def _climbed(self, particles: Particles, block: Block, climbing: float) -> list[Climbed]:
+        """What better proposals give, for the data that need one."""
         left = block.num_data
 
         def tell(route: str, num_data: int) -> None:
@@ -202,7 +199,7 @@ class Evaluation:
         tell(ROUTES[0], left)
         return climbed
 
-    def _climb(self, particles: Particles, block: Block, tell: Callable[[str, int], Any]) -> list[Climbed] | None:
+    def _climb(self, particles: Particles, block: Block, tell: Callable[[str, int], Any]) -> list[Climbed]:
         if self.halved:
             particles.most = self.sizes[block.num_data]
         try:
@@ -211,7 +208,7 @@ class Evaluation:
             climbed, left = climb.block(latents, partial(self._of_rows, latents), block.index, tell)
         except REFUSED as error:  # what the guide gave is kept
             self._stay(error)
-            return None
+            return []
         climbed += self._anneal(left, latents, block, tell)
         self.staying = next((one.reason for one in climbed if one.reason), self.staying)
         return climbed

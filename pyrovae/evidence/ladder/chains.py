@@ -34,6 +34,7 @@ from pyrovae.evidence.ladder.estimates import DEFENCE, PILOT, Estimate, defended
 from pyrovae.evidence.ladder.kernels import by_parts
 from pyrovae.evidence.ladder.points import densities, scored
 from pyrovae.evidence.ladder.rungs import RUNGS, WIDENED, Proposal
+from pyrovae.evidence.ladder.students import Students
 from pyrovae.pairs.latents import Latents
 
 
@@ -54,7 +55,7 @@ class Taken(NamedTuple):
     @property
     def kind(self) -> tuple[str, bool, int]:
         """What must be one for draws to be made together."""
-        return self.route, self.proposal.exact, len(self.proposal.mixture.components)
+        return self.route, *self.start
 
     @classmethod
     def joined(cls, taken: "Sequence[Taken]") -> "Taken":
@@ -117,22 +118,32 @@ def path_from(latents: Latents, proposal: Proposal) -> Path:
         return torch.cat(parts)
 
     def start_and_ratio(u: Tensor) -> tuple[Tensor, Tensor]:
-        inside = u.isfinite().all(-1)
-        u = torch.where(inside[..., None], u, 0.0)
-        log_likelihood, log_prior, log_guide = densities(latents, u).double().unbind(-1)
-        log_start = defended(students.log_prob(u), log_guide, DEFENCE)
-        return log_start, torch.where(inside, log_likelihood + log_prior - log_start, -math.inf)
+        state = _state(students, u, partial(densities, latents))
+        return state.log_start, state.log_ratio
 
     return Path(draw, start_and_ratio)
 
 
-def by_gradients(
-    latents: Latents,
-    proposal: Proposal | None,
-    key: tuple[int, ...],
-    most: float = math.inf,
-    before: Tensor | None = None,
-) -> Estimate:
+class _State(NamedTuple):
+    """Where K chains of n data stand: points (K, n, D) and log densities (K, n)."""
+
+    u: Tensor
+    log_start: Tensor
+    log_ratio: Tensor
+    log_own: Tensor  # of the proposal
+
+
+def _state(students: Students, u: Tensor, score: Callable[[Tensor], Tensor]) -> _State:
+    """At points from a proposal's mixture with the encoder, which ``score`` gives the densities of."""
+    inside = u.isfinite().all(-1)
+    u = torch.where(inside[..., None], u, 0.0)
+    log_likelihood, log_prior, log_guide = score(u).double().unbind(-1)
+    log_own = students.log_prob(u)
+    log_start = defended(log_own, log_guide, DEFENCE)
+    return _State(u, log_start, torch.where(inside, log_likelihood + log_prior - log_start, -math.inf), log_own)
+
+
+def by_gradients(latents: Latents, proposal: Proposal | None, key: tuple[int, ...], most: float = math.inf) -> Estimate:
     """Hamiltonian chains from a frozen proposal to the posterior, by as many temperatures as a pilot asks for.
 
     Args:
@@ -140,7 +151,6 @@ def by_gradients(
         proposal: where they start; None starts them at the guide.
         key: of the random numbers.
         most: decoder passes for each datum, at least ``LEAPFROG.cost``.
-        before: log weights of chains of another kind, which do not count.
     """
     path = path_from(latents, proposal) if proposal else from_guide(latents)
     seed_everything("annealing pilot", *key)
@@ -150,13 +160,7 @@ def by_gradients(
     return _walked(latents, route, LEAPFROG, key)
 
 
-def by_draws(
-    latents: Latents,
-    proposal: Proposal,
-    key: tuple[int, ...],
-    most: float = math.inf,
-    before: Tensor | None = None,
-) -> Estimate:
+def by_draws(latents: Latents, proposal: Proposal, key: tuple[int, ...], most: float = math.inf) -> Estimate:
     """Chains from a frozen proposal that its own draws move, by as many temperatures as a pilot asks for.
 
     Args:
@@ -164,21 +168,27 @@ def by_draws(
         proposal: where they start.
         key: of the random numbers.
         most: decoder passes for each datum, at least ``BY_DRAWS.cost``.
-        before: log weights of other such chains, (K, n), which count as well.
     """
     moves = _Moves(latents, proposal)
     seed_everything("annealing pilot", *key)
     temperatures, spread = _spreads(moves)
     wanted = max(Lengths(temperatures, each).num_temperatures(BY_DRAWS.variance) for each in spread.T)
     schedule = Lengths(temperatures, spread.mean(1)).schedule(BY_DRAWS.num_temperatures(wanted, most))
-    found = _walked(latents, Route(moves.draw, moves.begin, moves.step, schedule), BY_DRAWS, key)
-    return found if before is None else found._replace(strata=[torch.cat([before, *found.strata])])
+    return _walked(latents, Route(moves.draw, moves.begin, moves.step, schedule), BY_DRAWS, key)
 
 
-STAGES: tuple[tuple[Callable[..., Estimate], Plan], ...] = (  # each for what the last does not vouch for
-    (by_draws, BY_DRAWS),
-    *[(by_draws, BY_DRAWS)] * 2,  # add to the first
-    (by_gradients, LEAPFROG),
+class Stage(NamedTuple):
+    """Chains for what the last stage does not vouch for, and whether they are added to its own."""
+
+    walk: Callable[..., Estimate]
+    plan: Plan
+    adds: bool = False
+
+
+STAGES = (
+    Stage(by_draws, BY_DRAWS),
+    *[Stage(by_draws, BY_DRAWS, adds=True)] * 2,
+    Stage(by_gradients, LEAPFROG),
 )
 
 
@@ -197,14 +207,14 @@ def annealed(
         What became of them; what comes later counts.
     """
     found, before = list[Climbed](), None
-    for stage, (walk, least) in enumerate(STAGES):
+    for number, stage in enumerate(STAGES):
         latents = latents_of(taken.rows)
-        if float(taken.cost.max()) + least.cost * latents.num_values > budget:
+        if float(taken.cost.max()) + stage.plan.cost * latents.num_values > budget:
             break
-        if not stage:
+        if not number:
             taken = _broadened(taken, latents, budget, key)
-        walk_on = partial(walk, latents, taken.proposal, (*key, stage), before=before)
-        climbed, before = walked(latents, walk_on, taken.rows, taken.cost, budget)
+        walk = partial(stage.walk, latents, taken.proposal, (*key, number))
+        climbed, before = walked(latents, walk, taken.rows, taken.cost, budget, before if stage.adds else None)
         found.append(climbed.doubted(rounded_away(latents, taken.proposal.students)))
         left = climbed.unvouched.nonzero().flatten()
         if not len(left):
@@ -214,10 +224,17 @@ def annealed(
 
 
 def walked(
-    latents: Latents, walk: Callable[[float], Estimate], rows: Tensor, spent: Tensor, budget: float
+    latents: Latents,
+    walk: Callable[[float], Estimate],
+    rows: Tensor,
+    spent: Tensor,
+    budget: float,
+    before: Tensor | None = None,
 ) -> tuple[Climbed, Tensor]:
-    """Chains that may cost what is left, and their log weights."""
+    """Chains that may cost what is left, added to those before, and the log weights of all."""
     estimate = walk((budget - float(spent.max())) / latents.num_values)
+    if before is not None:
+        estimate = estimate.beside(before)
     cost = spent + estimate.cost * latents.num_values
     return Climbed(rows, estimate.columns(), "annealed", cost), torch.cat(estimate.strata)
 
@@ -244,15 +261,6 @@ def _walked(latents: Latents, route: Route, plan: Plan, key: tuple[int, ...]) ->
     return Estimate([log_weight], scored(latents, route.draw(2)).resolution, cost)
 
 
-class _State(NamedTuple):
-    """Where K chains of n data stand: points (K, n, D) and log densities (K, n)."""
-
-    u: Tensor
-    log_start: Tensor
-    log_ratio: Tensor
-    log_own: Tensor  # of the proposal
-
-
 class _Moves:
     """What chains start from, and steps by draws of a proposal."""
 
@@ -261,13 +269,7 @@ class _Moves:
         self.own, self.gaussians = proposal.students, proposal.mixture.students(math.inf, WIDENED)
 
     def begin(self, u: Tensor) -> _State:
-        inside = u.isfinite().all(-1)
-        u = torch.where(inside[..., None], u, 0.0)
-        log_likelihood, log_prior, log_guide = by_parts(densities, self.latents, u).double().unbind(-1)
-        log_own = self.own.log_prob(u)
-        log_start = defended(log_own, log_guide, DEFENCE)
-        log_ratio = torch.where(inside, log_likelihood + log_prior - log_start, -math.inf)
-        return _State(u, log_start, log_ratio, log_own)
+        return _state(self.own, u, partial(by_parts, densities, self.latents))
 
     def step(self, state: _State, temperature: float) -> tuple[_State, Tensor]:
         """One step of every chain: the new state, and the probability of acceptance, (K, n)."""

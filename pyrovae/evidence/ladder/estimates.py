@@ -39,6 +39,10 @@ class Estimate(NamedTuple):
     resolution: Tensor  # (n,): what rounding can make of equal weights
     cost: int  # decoder passes for each datum
 
+    def beside(self, log_weight: Tensor) -> "Estimate":
+        """With log weights (K, n) of other such draws, which count as well."""
+        return self._replace(strata=[torch.cat([log_weight, *self.strata])])
+
     @property
     def _se(self) -> Tensor:
         if len(self.strata) == 1:  # chains, or very few draws
