@@ -206,7 +206,7 @@ def annealed(
     Returns:
         What became of them; what comes later counts.
     """
-    found, before = list[Climbed](), None
+    found, before = list[Climbed](), list[Tensor]()
     for number, stage in enumerate(STAGES):
         latents = latents_of(taken.rows)
         if float(taken.cost.max()) + stage.plan.cost * latents.num_values > budget:
@@ -214,12 +214,12 @@ def annealed(
         if not number:
             taken = _broadened(taken, latents, budget, key)
         walk = partial(stage.walk, latents, taken.proposal, (*key, number))
-        climbed, before = walked(latents, walk, taken.rows, taken.cost, budget, before if stage.adds else None)
+        climbed, before = walked(latents, walk, taken.rows, taken.cost, budget, before if stage.adds else ())
         found.append(climbed.doubted(rounded_away(latents, taken.proposal.students)))
         left = climbed.unvouched.nonzero().flatten()
         if not len(left):
             break
-        taken, before = taken._replace(cost=climbed.cost).of(left), before[:, left]
+        taken, before = taken._replace(cost=climbed.cost).of(left), [each[:, left] for each in before]
     return [part for climbed in found for part in climbed.parted()]
 
 
@@ -229,14 +229,12 @@ def walked(
     rows: Tensor,
     spent: Tensor,
     budget: float,
-    before: Tensor | None = None,
-) -> tuple[Climbed, Tensor]:
+    before: Sequence[Tensor] = (),
+) -> tuple[Climbed, list[Tensor]]:
     """Chains that may cost what is left, added to those before, and the log weights of all."""
-    estimate = walk((budget - float(spent.max())) / latents.num_values)
-    if before is not None:
-        estimate = estimate.beside(before)
+    estimate = walk((budget - float(spent.max())) / latents.num_values).beside(before)
     cost = spent + estimate.cost * latents.num_values
-    return Climbed(rows, estimate.columns(), "annealed", cost), torch.cat(estimate.strata)
+    return Climbed(rows, estimate.columns(), "annealed", cost), estimate.strata
 
 
 def _broadened(taken: Taken, latents: Latents, budget: float, key: tuple[int, ...]) -> Taken:

@@ -8,7 +8,7 @@ kept of draws then leans downwards, if anywhere.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -25,6 +25,8 @@ from pyrovae.evidence.ladder.climbed import ROUTES, Climbed, summed
 from pyrovae.evidence.ladder.estimates import (
     AWAY,
     PILOT,
+    Beyond,
+    Pilot,
     by_proposal,
     first_pilot,
     has_variance,
@@ -36,6 +38,7 @@ from pyrovae.evidence.ladder.rungs import MOST_COORDINATES, RUNGS, STRICT, Propo
 from pyrovae.pairs.latents import Latents
 from pyrovae.pairs.supports import require_unmasked
 
+MORE = 3  # times K further draws, where K do not vouch for themselves
 ALIKE = 0.3  # k-hats of pilots that tell nothing of which is better: a later proposal then covers more
 Tell = Callable[[str, int], Any]
 METHODS = {"importance": 0, "laplace": 1, "adaptive": 4, "auto": 5, "annealed": 5}  # the highest of the routes
@@ -89,15 +92,17 @@ class Climb:
         """
         seed_everything("ladder, first pilot", self.seed, index)
         first, by_guide = first_pilot(latents)
-        spent, bad = self.num_particles + PILOT, first.reached & (~first.good(STRICT) | (self.method == "annealed"))
-        if by_guide and not bad.all() and self.affords(spent, AWAY, latents):
-            first, spent = first.doubted(~first.exact & ~has_variance(latents, by_guide)), spent + AWAY
+        spent = torch.full((latents.num_data,), float(self.num_particles + PILOT))
+        bad = first.reached & (~first.good(STRICT) | (self.method == "annealed"))
+        if by_guide and self.affords(spent, AWAY, latents):
+            passed = (~bad & ~first.exact).nonzero().flatten()
+            first, spent[passed] = self._doubted(first, latents_of, passed, by_guide), spent[passed] + AWAY
             bad |= first.reached & ~first.good(STRICT)
-        kept = [Climbed.stayed((~bad).nonzero().flatten(), spent)]
-        if not bad.any():
+        rows, stays = bad.nonzero().flatten(), (~bad).nonzero().flatten()
+        kept = [Climbed.stayed(stays, spent[stays])]
+        if not len(rows):
             return kept, []
-        rows = bad.nonzero().flatten()
-        some = latents_of(rows)
+        some, spent = latents_of(rows), spent[rows]
         if not by_guide and not self.affords(spent, PILOT if some.sites else 1, some):
             return [*kept, Climbed.stayed(rows, spent)], []
         if not some.sites:
@@ -106,22 +111,34 @@ class Climb:
         if some.num_dims > MOST_COORDINATES:
             return kept + self.from_guide(some, rows, spent, (self.seed, index), tell), []
         seed_everything("ladder, encoder", self.seed, index)
-        spent += 0 if by_guide else PILOT * some.num_values
+        spent = spent if by_guide else spent + PILOT * some.num_values
         by_guide = by_guide.of(rows) if by_guide else scored(some, PILOT)
-        start = _Start(rows, first.pareto_k[rows], by_guide, spent)
+        beyond = Beyond.drawn(some, by_guide)
+        start = _Start(rows, first.pareto_k[rows], beyond, spent + beyond.cost * some.num_values)
         found, left = _Climbing(self, latents_of, some, start, (self.seed, index), tell).climbed()
         return kept + found, left
 
-    def affords(self, spent: float, points: int, latents: Latents) -> bool:
-        """Whether the budget has passes left for so many points."""
-        return spent + points * latents.num_values <= self.budget
+    def _doubted(
+        self, first: Pilot, latents_of: Callable[[Tensor], Latents], passed: Tensor, by_guide: Points
+    ) -> Pilot:
+        """The guide's pilot, with what points beyond its draws say of those rows that it passes."""
+        doubts = torch.zeros_like(first.reached)
+        if len(passed):
+            doubts[passed] = ~has_variance(latents_of(passed), by_guide.of(passed))
+        return first.doubted(doubts)
 
-    def from_guide(self, latents: Latents, rows: Tensor, spent: int, key: tuple[int, ...], tell: Tell) -> list[Climbed]:
+    def affords(self, spent: Tensor, points: int, latents: Latents) -> bool:
+        """Whether the budget has passes left for so many points of each datum."""
+        return float(spent.max()) + points * latents.num_values <= self.budget
+
+    def from_guide(
+        self, latents: Latents, rows: Tensor, spent: Tensor, key: tuple[int, ...], tell: Tell
+    ) -> list[Climbed]:
         """Chains that start at the guide, where no proposal is to be had."""
         if "annealed" not in self.routes or not self.affords(spent, chains.LEAPFROG.cost, latents):
             return [Climbed.stayed(rows, spent)]
         walk = partial(chains.by_gradients, latents, None, key)
-        found, _ = chains.walked(latents, walk, rows, torch.full((len(rows),), float(spent)), self.budget)
+        found, _ = chains.walked(latents, walk, rows, spent, self.budget)
         tell(found.route, len(rows))
         return found.parted()
 
@@ -131,8 +148,8 @@ class _Start(NamedTuple):
 
     rows: Tensor
     pareto_k: Tensor
-    by_guide: Points
-    cost: int
+    beyond: Beyond
+    cost: Tensor
 
 
 class _Held(NamedTuple):
@@ -162,9 +179,9 @@ class _Climbing:
         tell: Tell,
     ) -> None:
         self.plan, self.latents_of, self.key, self.tell = plan, latents_of, key, tell
-        self.rows, self.of_encoder, self.by_guide, self.cost = start  # the cost of each datum, so far
+        self.rows, self.of_encoder, self.beyond, self.cost = start  # the last so far
         self.latents = latents
-        self.near = Mixture.alone(started(self.by_guide.u, self.by_guide.log_joint))
+        self.near = Mixture.alone(started(self.beyond.by_guide.u, self.beyond.by_guide.log_joint))
         self.held, self.taken = list[_Held](), list[Taken]()
 
     def climbed(self) -> tuple[list[Climbed], list[Taken]]:
@@ -179,16 +196,17 @@ class _Climbing:
         kinds = {held.kind: [one for one in self.taken if one.kind == held.kind] for held in self.taken}
         found, left = list[Climbed](), list[Taken]()
         for number, alike in enumerate(kinds.values()):
-            taken = Taken.joined(alike)
-            found.append(drawn := self._drawn(taken, number))
-            left += self._left(taken._replace(poor=taken.poor | drawn.unvouched, cost=drawn.cost))
+            drawn, unvouched = self._drawn(Taken.joined(alike), number)
+            found += drawn
+            left += self._left(unvouched)
         if len(others):
             latents, key = self.latents_of(others), (*self.key, len(kinds))
-            found += self.plan.from_guide(latents, others, self.cost, key, self.tell)
+            cost = self.cost[torch.searchsorted(self.rows, others)]
+            found += self.plan.from_guide(latents, others, cost, key, self.tell)
         return [part for climbed in found for part in climbed.parted()], left
 
     def _left(self, taken: Taken) -> list[Taken]:
-        """What is to be annealed, if anything is."""
+        """What is to be annealed of what nothing vouches for, if anything is."""
         dear = float(taken.cost.max()) + chains.BY_DRAWS.cost * self.latents.num_values > self.plan.budget
         poor = taken.poor & ("annealed" in self.plan.routes and not dear)
         self.tell(taken.route, int((~poor).sum()))
@@ -206,10 +224,10 @@ class _Climbing:
     def _try(self, rung: Rung, number: int) -> None:
         """One rung for all rows that are left; those for which its pilot is good are done."""
         seed_everything("ladder, rung", *self.key, number)
-        self.near = rung.adapt(self.latents, self.near, self.by_guide).finite_or(self.near)
+        self.near = rung.adapt(self.latents, self.near, self.beyond.by_guide).finite_or(self.near)
         seed_everything("ladder, pilot", *self.key, number)
-        looked = pilot(self.latents, Proposal(self.near), self.by_guide)
-        self.cost += (rung.cost(self.latents.num_dims) + PILOT) * self.latents.num_values
+        looked = pilot(self.latents, Proposal(self.near), self.beyond)
+        self.cost = self.cost + (rung.cost(self.latents.num_dims) + PILOT) * self.latents.num_values
         held = _Held(self.rows, looked.pareto_k, looked.misses, Proposal(self.near), rung.route)
         self.held.append(held)
         if self.plan.method == "annealed":
@@ -223,22 +241,42 @@ class _Climbing:
 
     def _take(self, held: _Held, poor: Tensor | None = None) -> None:
         """Keeps a proposal until the draws of all are made together; poor where its own pilot does not vouch for it."""
-        cost, none = torch.full_like(held.pareto_k, self.cost), torch.zeros_like(held.misses)
+        cost, none = self.cost[torch.searchsorted(self.rows, held.rows)], torch.zeros_like(held.misses)
         self.taken.append(Taken(held.rows, held.proposal, held.route, none if poor is None else poor, cost))
 
-    def _drawn(self, taken: Taken, number: int) -> Climbed:
-        """Fresh draws of a frozen proposal."""
-        seed_everything("ladder, draws", *self.key, number)
-        latents, num_draws = self.latents_of(taken.rows), self.plan.num_particles
-        estimate = by_proposal(latents, taken.proposal, num_draws)
-        drawn = Climbed(taken.rows, estimate.columns(), taken.route, taken.cost + num_draws * latents.num_values)
-        return drawn.doubted(rounded_away(latents, taken.proposal.students))
+    def _drawn(self, taken: Taken, number: int) -> tuple[list[Climbed], Taken]:
+        """Fresh draws of a frozen proposal: K, and more beside them where these do not vouch for themselves.
+
+        Returns:
+            What became of the data, where what comes later counts; and as poor those that nothing vouches for.
+        """
+        drawn, taken, before = self._fresh(taken, self.plan.num_particles, ("ladder, draws", *self.key, number))
+        more = (drawn.unvouched & ~taken.poor).nonzero().flatten()
+        taken = taken._replace(poor=taken.poor | drawn.unvouched)
+        num_more = MORE * self.plan.num_particles
+        if not len(more) or not self.plan.affords(taken.cost[more], num_more, self.latents):
+            return [drawn], taken
+        key, few = ("ladder, more draws", *self.key, number), [each[:, more] for each in before]
+        again, some, _ = self._fresh(taken.of(more), num_more, key, few)
+        taken.poor[more], taken.cost[more] = again.unvouched, some.cost
+        return [drawn, again], taken
+
+    def _fresh(
+        self, taken: Taken, num_draws: int, key: tuple[Any, ...], before: Sequence[Tensor] = ()
+    ) -> tuple[Climbed, Taken, list[Tensor]]:
+        """So many draws, beside those before: what they say of the data, what these have cost, and the log weights."""
+        seed_everything(*key)
+        latents = self.latents_of(taken.rows)
+        estimate = by_proposal(latents, taken.proposal, num_draws).beside(before)
+        taken = taken._replace(cost=taken.cost + num_draws * latents.num_values)
+        drawn = Climbed(taken.rows, estimate.columns(), taken.route, taken.cost)
+        return drawn.doubted(rounded_away(latents, taken.proposal.students)), taken, estimate.strata
 
     def _keep(self, left: Tensor) -> None:
         if left.all():
             return
         self.rows, self.of_encoder, self.near = self.rows[left], self.of_encoder[left], self.near.of(left)
-        self.by_guide = self.by_guide.of(left)
+        self.beyond, self.cost = self.beyond.of(left), self.cost[left]
         if len(self.rows):
             self.latents = self.latents_of(self.rows)
 

@@ -65,7 +65,7 @@ class Climbed(NamedTuple):
         return [known, Climbed.stayed(self.rows[~fine], self.cost[~fine], NAN)]
 
 
-def summed(latents: Latents, rows: Tensor, cost: int) -> Climbed:
+def summed(latents: Latents, rows: Tensor, cost: Tensor) -> Climbed:
     """The sum over all values of discrete latents: log p(x) itself."""
     assert isinstance(latents, Summed)
     log_evidence = latents.log_evidence()

@@ -8,6 +8,7 @@ so that no weight is above 1 / a times what it is by the encoder.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -27,7 +28,8 @@ PILOT = 250  # draws
 AWAY = 250  # draws of the guide, moved away from their mean: they show its tails
 INFINITE = 0.5  # k-hat of the terms of a second moment above which there may be none
 MISSED = 0.03  # nats that draws of the guide may find beside a proposal that is taken
-RARE = 1e-6  # of the guide's density, below which a proposal is blind
+OF_PRIOR = 100  # draws
+RARE = 1e-6  # of the density of guide or prior, below which a proposal is blind
 LOST = 0.001  # of a posterior, that may be where it is
 NUM_MOVED, MOVED_AWAY, CHANGE = 50, 0.02, 0.03  # draws onto a support and back; part that may change by so many nats
 
@@ -39,9 +41,11 @@ class Estimate(NamedTuple):
     resolution: Tensor  # (n,): what rounding can make of equal weights
     cost: int  # decoder passes for each datum
 
-    def beside(self, log_weight: Tensor) -> "Estimate":
-        """With log weights (K, n) of other such draws, which count as well."""
-        return self._replace(strata=[torch.cat([log_weight, *self.strata])])
+    def beside(self, strata: Sequence[Tensor]) -> "Estimate":
+        """With log weights of other such draws, of as many strata or none, which count as well."""
+        if not strata:
+            return self
+        return self._replace(strata=[torch.cat(each) for each in zip(strata, self.strata, strict=True)])
 
     @property
     def _se(self) -> Tensor:
@@ -174,26 +178,54 @@ def _of_guide(log_weight: Tensor, resolution: Tensor) -> Pilot:
     )
 
 
-def pilot(latents: Latents, proposal: Proposal, by_guide: Points) -> Pilot:
-    """Draws of a proposal, and those that the guide has made: they may have met what it misses."""
-    points = scored(latents, proposal.students.sample(PILOT))
+class Beyond(NamedTuple):
+    """Points that tell what a proposal misses: draws of the guide, and of the prior where there are few coordinates."""
+
+    by_guide: Points
+    by_prior: Points | None
+
+    @classmethod
+    def drawn(cls, latents: Latents, by_guide: Points) -> "Beyond":
+        """Those of the guide, and draws of the prior."""
+        if by_guide.u.shape[-1] > FEW_COORDINATES:  # in many, ratios of densities are rarely near one
+            return cls(by_guide, None)
+        return cls(by_guide, scored(latents, latents.unconstrain(latents.draw_prior(OF_PRIOR))))
+
+    @property
+    def cost(self) -> int:
+        """Decoder passes of the draws of the prior."""
+        return OF_PRIOR if self.by_prior else 0
+
+    def of(self, rows: Tensor) -> "Beyond":
+        """Those of some of the data."""
+        return Beyond(self.by_guide.of(rows), self.by_prior and self.by_prior.of(rows))
+
+
+def pilot(latents: Latents, proposal: Proposal, beyond: Beyond) -> Pilot:
+    """Draws of a proposal, and those beyond it: they may have met what it misses."""
+    points, by_guide = scored(latents, proposal.students.sample(PILOT)), beyond.by_guide
     of_guide = math.ceil(DEFENCE / (1 - DEFENCE) * PILOT)
     log_weight = _log_weight(joined([points, by_guide.first(of_guide)]), proposal, of_guide / (PILOT + of_guide))
     both = joined([points, by_guide])
     pareto_k = estimators.pareto_k(log_weight, both.resolution).nan_to_num(math.inf, neginf=-math.inf)
-    log_own = proposal.students.log_prob(both.u)
-    of_both = both.log_weight(defended(log_own, both.log_guide, 0.5))
-    blind = log_own < both.log_guide + math.log(RARE)
-    misses = _misses(_log_weight(points, proposal, 0.0), of_both)
-    if proposal.mixture.num_dims <= FEW_COORDINATES:  # in many, ratios of densities are rarely near one
-        misses |= _mass(of_both, blind) > LOST
+    misses = _misses(_log_weight(points, proposal, 0.0), _log_weight(both, proposal, 0.5))
+    if beyond.by_prior:
+        misses |= _lost(joined([points, by_guide, beyond.by_prior]), proposal) > LOST
     return Pilot(
         pareto_k,
         estimators.ess(log_weight) / len(log_weight),
-        _is_posterior(proposal.mixture, both),
+        _is_posterior(proposal.mixture, both) & ~misses,
         (log_weight > -math.inf).any(0),
         misses,
     )
+
+
+def _lost(points: Points, proposal: Proposal) -> Tensor:
+    """The part of all weights of draws of a proposal, of the guide and of the prior where the first is blind: (n,)."""
+    log_own = proposal.students.log_prob(points.u)
+    log_others = torch.maximum(points.log_guide, points.log_prior)
+    log_weight = points.log_weight(torch.stack([log_own, points.log_guide, points.log_prior]).logsumexp(0))
+    return _mass(log_weight, log_own < log_others + math.log(RARE))
 
 
 def _misses(own: Tensor, both: Tensor) -> Tensor:

@@ -120,10 +120,10 @@ def test_one_gaussian_becomes_a_mixture_before_chains_start_from_it(oracle, x, l
 
 def test_chains_may_be_added_to_others(oracle, x, latents):
     proposal = mixture(oracle, x, (0.7,))
-    first = chains.by_draws(latents, proposal, (0, 0)).strata[0]
-    both = chains.by_draws(latents, proposal, (0, 1)).beside(first)
-    assert torch.equal(both.strata[0][: len(first)], first) and len(both.strata[0]) == 2 * len(first)
-    assert not torch.equal(both.strata[0][len(first) :], first)
+    (first,) = strata = chains.by_draws(latents, proposal, (0, 0)).strata
+    (both,) = chains.by_draws(latents, proposal, (0, 1)).beside(strata).strata
+    assert torch.equal(both[: len(first)], first) and len(both) == 2 * len(first)
+    assert not torch.equal(both[len(first) :], first)
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -85,7 +85,7 @@ def test_a_method_is_how_far_data_may_climb(method):
     x, _ = oracle.draw(20, seed=0)
     report = quiet(oracle.model, pv.widened(oracle.guide, 0.4), x, method=method, num_particles=200)
     assert set(report.route) <= METHODS[method] and report.method == method
-    assert len(set(report.route)) > 1 or method == "importance"
+    assert any(route != "encoder" for route in report.route) or method == "importance"
 
 
 def test_annealed_anneals_all():

@@ -61,21 +61,23 @@ def test_the_error_of_strata_covers(latents):
     assert abs(z.mean()) < 4 / len(z) ** 0.5 and 0.8 < z.std() < 1.2
 
 
+def piloted(latents, proposal):
+    return estimates.pilot(latents, proposal, estimates.Beyond.drawn(latents, scored(latents, 250)))
+
+
 def test_the_posterior_itself_is_exact(latents):
-    by_guide = scored(latents, 250)
-    found = estimates.pilot(latents, posterior(), by_guide)
+    found = piloted(latents, posterior())
     assert found.exact.all() and found.good(STRICT).all()
     columns = estimates.by_proposal(latents, posterior()._replace(exact=True), 100).columns()
     assert (columns["log_evidence"] - EXACT).abs().max() < 1e-10 and (columns["pareto_k"] == -math.inf).all()
 
 
 def test_a_narrow_proposal_is_not_good_whether_the_guide_sees_more_or_not(latents):
-    by_guide = scored(latents, 250)
-    assert estimates.pilot(latents, posterior(1.1), by_guide).good(USUAL).double().mean() > 0.9
-    narrow = estimates.pilot(latents, posterior(0.3), by_guide).good(USUAL).double().mean()
+    assert piloted(latents, posterior(1.1)).good(USUAL).double().mean() > 0.9
+    narrow = piloted(latents, posterior(0.3)).good(USUAL).double().mean()
     with isolated(ORACLE.model, pv.widened(ORACLE.guide, 0.3)) as (model, guide, _):
         latents = Latents(model, guide, (X,))
-        by_both = estimates.pilot(latents, posterior(0.3), scored(latents, 250))
+        by_both = piloted(latents, posterior(0.3))
     assert not by_both.exact.any() and by_both.good(USUAL).double().mean() < 0.1 and narrow == 0
 
 
@@ -89,7 +91,8 @@ def test_a_guide_whose_weights_have_no_variance_is_told_by_draws_beyond_it(facto
     assert (found.double().mean() > 0.97) if has else not found.any()
 
 
-def test_a_mode_that_the_guide_meets_and_the_proposal_does_not_is_missed():
+@pytest.mark.parametrize("scale", [5.0, 0.5], ids=["guide", "prior"])
+def test_a_mode_that_guide_or_prior_meets_and_the_proposal_does_not_is_missed(scale):
     def model(x):
         with pyro.plate("data", len(x)):
             modes = dist.Normal(torch.tensor([-4.0, 4.0]), 0.5)
@@ -98,14 +101,13 @@ def test_a_mode_that_the_guide_meets_and_the_proposal_does_not_is_missed():
 
     def guide(x):
         with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Normal(0 * x, 5.0))
+            pyro.sample("z", dist.Normal(4 + 0 * x, scale))
 
     x = torch.zeros(30)
     one_mode = Gaussian(torch.full((30, 1), 4.0).double(), torch.full((30, 1, 1), 0.5).double(), torch.float32)
     with isolated(model, guide) as (model, guide, _):
         seed_everything("test", 0)
-        latents = Latents(model, guide, (x,))
-        found = estimates.pilot(latents, Proposal(Mixture.alone(one_mode)), scored(latents, 250))
+        found = piloted(Latents(model, guide, (x,)), Proposal(Mixture.alone(one_mode)))
     assert not found.exact.any() and not found.good(USUAL).any()
 
 
