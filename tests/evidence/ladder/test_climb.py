@@ -11,6 +11,7 @@ import torch
 
 import pyrovae as pv
 from pyrovae.base.errors import InputError, UntrustedEvidence
+from pyrovae.evidence.ladder.climb import MORE
 from pyrovae.evidence.ladder.estimates import AWAY, PILOT
 from pyrovae.programs.oracles import ppca
 
@@ -86,6 +87,19 @@ def test_a_method_is_how_far_data_may_climb(method):
     report = quiet(oracle.model, pv.widened(oracle.guide, 0.4), x, method=method, num_particles=200)
     assert set(report.route) <= METHODS[method] and report.method == method
     assert any(route != "encoder" for route in report.route) or method == "importance"
+
+
+def test_draws_that_do_not_vouch_for_themselves_are_followed_by_more():
+    oracle = pv.oracles.mixture_prior(3, 2)
+    x, _ = oracle.draw(300, seed=0)
+    report = quiet(oracle.model, pv.widened(oracle.guide, 0.5), x, method="adaptive", num_particles=50)
+    climbed = torch.tensor([route != "encoder" for route in report.route])
+    more = report.columns["num_weights"] == (1 + MORE) * 50
+    assert 2 < more.sum() < climbed.sum() / 2 and (report.columns["num_weights"][~more] == 50).all()
+    cost = {name: report.cost[which & climbed].min() for name, which in {"more": more, "few": ~more}.items()}
+    assert cost["more"] >= cost["few"] + MORE * 50
+    z = (report.log_evidence - oracle.log_evidence(x)) / report.mc_se_log_evidence
+    assert z[more].abs().max() < 4 and abs(z[more].mean()) < 4 / more.sum().sqrt()
 
 
 def test_annealed_anneals_all():
