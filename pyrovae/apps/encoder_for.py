@@ -181,7 +181,7 @@ def _columns(split: Split, args: Sequence[Tensor], dtype: torch.dtype) -> list[N
     """What reads each argument, by all rows of the data."""
     numbers = [arg.double().nanmean(0).nan_to_num() for arg in args]  # near the means, so that sums keep their digits
     sums = [torch.zeros(4, *one.shape, dtype=torch.float64, device=one.device) for one in numbers]
-    labels = [_is_labels(arg) for arg in args]
+    labels = [arg.dim() == 1 and not arg.is_floating_point() and arg.dtype != torch.bool for arg in args]
     classes = [arg.new_zeros(0, dtype=torch.int64) for arg in args]
     for rows in blocks_of(len(split), BLOCK):
         for i, x in enumerate(split.batch(rows)):
@@ -194,10 +194,6 @@ def _columns(split: Split, args: Sequence[Tensor], dtype: torch.dtype) -> list[N
         Labels(found, like) if is_label else _numbers(near, total)
         for near, total, found, is_label in zip(numbers, sums, classes, labels, strict=True)
     ]
-
-
-def _is_labels(arg: Tensor) -> bool:
-    return arg.dim() == 1 and not arg.is_floating_point() and arg.dtype != torch.bool
 
 
 def _sums(x: Tensor) -> Tensor:

@@ -15,17 +15,7 @@ from pyrovae.base.errors import InputError, UnfinishedFit, warn
 from pyrovae.base.random import preserve_rng_state
 from pyrovae.data.split import Dataset, Split
 from pyrovae.evidence.report import Report
-from pyrovae.pairs.context import (
-    Scoped,
-    called_modules,
-    evaluation_mode,
-    every_module,
-    home_device,
-    modules_of,
-    on_device,
-    own_scope,
-    used_modules,
-)
+from pyrovae.pairs import context
 from pyrovae.pairs.traces import Program, plain_traces
 from pyrovae.training.checkpoint import part, read_history, set_weights
 from pyrovae.training.fit import Fit, resolve_device
@@ -73,13 +63,13 @@ def load(
     _tell_unfinished(folder, content)
     tensors = storage.unpack(files["weights.safetensors"], f"{folder}: weights")
     values = part(tensors, "best/") or part(tensors, "weights/")
-    named = modules_of(model, guide)
-    with own_scope(model, guide, fresh=True) as (model, guide, scope), preserve_rng_state():
-        with evaluation_mode(named), called_modules() as called:
+    named = context.modules_of(model, guide)
+    with context.own_scope(model, guide, fresh=True) as (model, guide, scope), preserve_rng_state():
+        with context.evaluation_mode(named), context.called_modules() as called:
             _create_parameters(folder, model, guide, content["settings"])
-        set_weights(every_module(named, list(called)), values, str(folder))
+        set_weights(context.every_module(named, list(called)), values, str(folder))
     progress, history = content["progress"], read_history(files["history.csv"].decode())
-    pair = Scoped(model, scope), Scoped(guide, scope)
+    pair = context.Scoped(model, scope), context.Scoped(guide, scope)
     return Fit(*pair, history, progress["interrupted"], progress["best_epoch"], content["settings"])
 
 
@@ -99,7 +89,8 @@ def bring_back(
     data = dataset(folder, data_dir=data_dir)
     model, guide, _ = loading.pair_of(record, data, program)
     target = resolve_device(device)
-    for module in used_modules(model, guide, _blank(describe(folder)["settings"], home_device(model, guide))):
+    blank = _blank(describe(folder)["settings"], context.home_device(model, guide))
+    for module in context.used_modules(model, guide, blank):
         module.to(target)
     return Loaded(load(folder, model, guide), data, record)
 
@@ -195,9 +186,9 @@ def _tell_unfinished(folder: str | Path, content: Mapping[str, Any]) -> None:
 
 def _create_parameters(folder: str | Path, model: Program, guide: Program, settings: Mapping[str, Any]) -> None:
     """Runs the programs once on blank data, so that every ``pyro.param`` exists."""
-    device = home_device(model, guide)
+    device = context.home_device(model, guide)
     try:
-        with torch.no_grad(), pyro.validation_enabled(False), on_device(device):
+        with torch.no_grad(), pyro.validation_enabled(False), context.on_device(device):
             plain_traces(model, guide, _blank(settings, device))
     except Exception as error:
         raise InputError(f"{folder}: its programs do not run on data of its shapes ({error})") from error

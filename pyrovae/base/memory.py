@@ -1,6 +1,8 @@
-"""What fits into memory: how much is done at once, and words for when it was too much.
+"""What fits into memory: what runs allocate, how much is then done at once, and words for when it was too much.
 
-What a run takes is counted, not guessed from its data: runs of size 1 and 2 show by how much every storage grows.
+What a run takes is counted, not guessed from its data: each storage that an operation allocates is noted as it arises
+and as it goes. The most that a run of size 2 holds bounds what one more takes; where that bound is not enough, a run of
+size 1 shows by how much every storage grows. A size that is chosen by hand is one for each kind of device.
 """
 
 import os
@@ -38,7 +40,7 @@ def room(elements: int | None = None) -> int:
     return (elements or ELEMENTS_AT_ONCE) * BYTES_FOR_EACH
 
 
-def growth(run: Callable[[int], object], enough: int = -1) -> int:
+def growth(run: Callable[[int], object], enough: int = -1, two: "Storages | None" = None) -> int:
     """Bytes by which the memory that a run of this size needs grows with its size: by runs of size 1 and 2.
 
     Storages are matched by the order in which they arise, so that what is as large in both does not count. Random
@@ -47,12 +49,13 @@ def growth(run: Callable[[int], object], enough: int = -1) -> int:
     Args:
         run: of a size.
         enough: bytes; where all that a run of size 2 needs is no more, that is given back, and no other run made.
+        two: what a run of size 2 allocated, where one was made already.
     """
     with preserve_rng_state(), torch.no_grad():
-        two = _Storages.of(run, 2)
+        two = two or Storages.of(run, 2)
         if (most := two.peak(two.sizes)) <= enough:
             return most
-        one = _Storages.of(run, 1)
+        one = Storages.of(run, 1)
     more = len(two.sizes) - len(one.sizes)
     if more < 0 or 0 < more < len(one.sizes):  # other operations, neither one run nor two of the first
         return two.peak(two.sizes) // 2
@@ -60,7 +63,7 @@ def growth(run: Callable[[int], object], enough: int = -1) -> int:
     return two.peak([size - less for size, less in zip(two.sizes, before, strict=False)])
 
 
-class _Storages(TorchDispatchMode):
+class Storages(TorchDispatchMode):
     """What operations allocate while this is entered: storages in the order in which they arise."""
 
     def __init__(self) -> None:
@@ -75,7 +78,8 @@ class _Storages(TorchDispatchMode):
         return False
 
     @classmethod
-    def of(cls, run: Callable[[int], object], size: int) -> "_Storages":
+    def of(cls, run: Callable[[int], object], size: int) -> "Storages":
+        """Of a run of this size."""
         with cls() as found:
             run(size)
         return found

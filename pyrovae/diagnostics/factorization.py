@@ -18,7 +18,7 @@ from pyrovae.base.errors import InputError
 from pyrovae.pairs.latents import Joint, Latents, Values
 from pyrovae.pairs.structure import Structure
 from pyrovae.pairs.supports import cut_off, layers, scored
-from pyrovae.pairs.terms import SiteTerms, check_finite
+from pyrovae.pairs.terms import SiteTerms, agree, check_finite
 from pyrovae.pairs.traces import Sites
 
 MODEL, GUIDE = "site '{}'", "site '{}' of the guide"
@@ -172,12 +172,12 @@ def _check_prior(once: Mapping[str, Tensor], log_prior: Tensor, num_draws: int) 
     """
     together = torch.stack([*once.values()]).sum(0)
     own, foreign = log_prior.to(together).split(num_draws)
-    if not _close(foreign, _foreign(own)):
+    if not agree(foreign, _foreign(own)):
         raise InputError(
             f"{listed(once)}: the prior is not the same for all data (it depends on their covariates), so there is no "
             "one p(z). Take data of one covariate at a time, or use evaluate, whose kl_prior is per datum"
         )
-    if not _close(together, log_prior):
+    if not agree(together, log_prior):
         return f"{listed(once)}: the prior of one depends on the draw of another"
     return None
 
@@ -185,11 +185,6 @@ def _check_prior(once: Mapping[str, Tensor], log_prior: Tensor, num_draws: int) 
 def _hanging(once: Mapping[str, Tensor], again: Mapping[str, Tensor]) -> str | None:
     """Names a site of the guide whose log density is another where the guide is run on the latents it scores."""
     for name, table in once.items():
-        if not _close(table, again[name]):
+        if not agree(table, again[name]):
             return f"{GUIDE.format(name)}: its parameters depend on another draw"
     return None
-
-
-def _close(a: Tensor, b: Tensor) -> bool:
-    tolerance = 1e-8 if a.dtype == torch.float64 else 1e-4  # as it is between the ways to run a program
-    return torch.allclose(a, b.to(a), rtol=tolerance, atol=10 * tolerance, equal_nan=True)

@@ -25,7 +25,7 @@ from pyrovae.evidence import estimators
 from pyrovae.evidence.blocks import Block, Blocks, Pair, block_by_block
 from pyrovae.evidence.proposals.families import Plan, measure
 from pyrovae.evidence.proposals.multiple import Account
-from pyrovae.evidence.report import (
+from pyrovae.evidence.reliability import (
     UNRELIABLE_FRACTION,
     effective_size,
     evidence_and_errors,
@@ -103,10 +103,14 @@ class Gaps(Record):
     @property
     def skewed(self) -> dict[str, float]:
         """Quantity -> fraction of the data whose Monte-Carlo error may be too small: K < 25 G^2 (Cochran 1977)."""
-        kinds = {"log_evidence": self.skewness_log_evidence}
-        kinds |= {_column("elbo", name): skewness for name, skewness in self.skewness_elbo.items()}
-        kinds |= {_column("gap", name): skewness for name, skewness in self.skewness_gap.items()}
-        return {name: fraction_skewed(one, self.num_particles, self.pareto_k) for name, one in kinds.items()}
+        skewness = self._skewness().items()
+        return {name: fraction_skewed(one, self.num_particles, self.pareto_k) for name, one in skewness}
+
+    def _skewness(self) -> dict[str, Tensor]:
+        """That of the terms of each mean, by the name of the mean."""
+        kinds = {"elbo": self.skewness_elbo, "gap": self.skewness_gap}
+        found = {_column(kind, name): one for kind, each in kinds.items() for name, one in each.items()}
+        return {"log_evidence": self.skewness_log_evidence, **found}
 
     def _estimates(self) -> dict[str, tuple[Tensor, Tensor]]:
         """All that was measured in nats: name -> values and their Monte-Carlo standard errors."""
@@ -128,9 +132,7 @@ class Gaps(Record):
         estimates = self._estimates()
         values = {name: value for name, (value, _) in estimates.items()}
         errors = {f"mc_se_{name}": se for name, (_, se) in estimates.items()}
-        skewness = {f"skewness_{_column('elbo', name)}": one for name, one in self.skewness_elbo.items()}
-        skewness |= {f"skewness_{_column('gap', name)}": one for name, one in self.skewness_gap.items()}
-        skewness["skewness_log_evidence"] = self.skewness_log_evidence
+        skewness = {f"skewness_{name}": one for name, one in self._skewness().items()}
         return {**values, **errors, **skewness, "ess": self.ess, "pareto_k": self.pareto_k}
 
     def numbers(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from pyrovae.evidence.blocks import Block
 from pyrovae.pairs.checks.parameters import check_parameters
 from pyrovae.pairs.handlers import unconditioned
 from pyrovae.pairs.particles import Particles
-from pyrovae.pairs.supports import layers, scored, support_of
+from pyrovae.pairs.supports import layers, seen, support_of
 
 KINDS = ("prior", "posterior")
 
@@ -44,7 +44,8 @@ class Replicator:
         self.site = _chosen(particles.structure.observed, site)
         found = particles.example.observed[self.site]
         self.support = support_of(layers(found["fn"])[-1])
-        self.values = self._placed(particles.by("looped"), _seen_values(found, self.support), found["fn"])[0]
+        values = torch.where(seen(found, self.support), found["value"].double(), math.nan)
+        self.values = self._placed(particles.by("looped"), values, found["fn"])[0]
 
     def draws(self, kind: str, num_draws: int, *key: int) -> Iterator[Tensor]:
         """Replications of the values, (S_i, n, *event) float64, NaN where the data are masked; S_i add up to S.
@@ -99,14 +100,6 @@ def _chosen(observed: dict[str, str], site: str | None) -> str:
     if site not in observed:
         raise InputError(f"site '{site}' is none of the observed sites, {list(observed)};{nearest(site, observed)}")
     return site
-
-
-def _seen_values(site: Any, support: Any) -> Tensor:
-    """The values of an observed site, float64, NaN where they are masked."""
-    value, event_dim = site["value"], support.event_dim if support is not None else 0
-    like = value.flatten(value.dim() - event_dim).select(-1, 0) if event_dim else value
-    counts = scored(site, like, event_dim)
-    return torch.where(counts.reshape(counts.shape + (1,) * event_dim), value.double(), math.nan)
 
 
 # ------------------------------------------------------------------------------------------ what is kept of them

@@ -28,7 +28,7 @@ from pyrovae.diagnostics.aggregate_posterior import Aggregate, Aggregation, join
 from pyrovae.diagnostics.decomposition import COLLAPSED, Dimension, Estimate, dimensions, estimates, terms
 from pyrovae.diagnostics.factorization import Drawn, join
 from pyrovae.evidence.blocks import Block, Blocks, Pair, block_by_block
-from pyrovae.evidence.report import ERRORS_GIVEN_FIT
+from pyrovae.evidence.reliability import ERRORS_GIVEN_FIT
 from pyrovae.pairs.traces import Program
 
 QUERIES_AT_ONCE = 500  # scored against all data, before the next ones are drawn
@@ -234,24 +234,17 @@ def surgery(
 
     def begin(pair: Pair) -> Callable[[Block], tuple[Drawn, Aggregate]]:
         run = Aggregation(pair, split.to(pair.device), seed=seed)
-
-        def draw_and_score(block: Block) -> tuple[Drawn, Aggregate]:
-            drawn = run.draw(rows[block.rows].to(pair.device), num_draws, key=block.index)
-            return drawn, run.score(drawn, batch_size=batch_size, tick=block.tick)
-
-        return draw_and_score
+        return lambda block: _drawn_and_scored(run, block, rows[block.rows].to(pair.device), num_draws, batch_size)
 
     def record(done: Sequence[tuple[Drawn, Aggregate]], pair: Pair) -> Surgery:
         drawn, aggregate = join([block for block, _ in done]), join_aggregates([block for _, block in done])
         queried = rows[: drawn.log_likelihood.shape[1]].to(pair.device)
         run = Aggregation(pair, split.to(pair.device), seed=seed)
         mean_variance = mean_variances(run, queried, drawn.values, aggregate.means, reruns=drawn.reruns)
-        columns, order = terms(drawn, aggregate), queried.argsort()
         return Surgery(
-            **{name: estimates(column[..., None], len(split))[0] for name, column in columns.items()},
+            **_parts(terms(drawn, aggregate), queried, len(split)),
             dimensions=dimensions(drawn, aggregate, mean_variance, num_data=len(split), threshold=threshold),
             reason=drawn.reason,
-            per_datum={"row": queried[order].cpu()} | {name: c.mean(0)[order].cpu() for name, c in columns.items()},
             num_data=len(split),
             num_draws=num_draws,
             threshold=threshold,
@@ -262,6 +255,27 @@ def surgery(
     memory = "{num_data} data and what they are told apart from: lower batch_size"
     blocks = Blocks(num_queries, QUERIES_AT_ONCE, ("surgery", seed), memory, num_steps=len(split))
     return block_by_block(model, guide, blocks, begin, record, plate=plate, progress=progress)
+
+
+def _drawn_and_scored(
+    run: Aggregation, block: Block, rows: Tensor, num_draws: int, batch_size: int
+) -> tuple[Drawn, Aggregate]:
+    drawn = run.draw(rows, num_draws, key=block.index)
+    return drawn, run.score(drawn, batch_size=batch_size, tick=block.tick)
+
+
+def _parts(columns: dict[str, Tensor], queried: Tensor, num_data: int) -> dict[str, Any]:
+    """Each part of the account with its errors, and its means over the draws of each query, by the number of its row.
+
+    Args:
+        columns: part -> (S, M) nats.
+        queried: rows, (M,).
+        num_data: N.
+    """
+    order = queried.argsort()
+    per_datum = {"row": queried[order].cpu()} | {name: c.mean(0)[order].cpu() for name, c in columns.items()}
+    parts = {name: estimates(column[..., None], num_data)[0] for name, column in columns.items()}
+    return {**parts, "per_datum": per_datum}
 
 
 def _check_numbers(num_data: int, num_draws: int, num_queries: int) -> None:

@@ -6,11 +6,11 @@ from typing import Any, TypeVar
 
 import torch
 
-from pyrovae.base.memory import blocks_of, explain_out_of_memory, fitting, out_of_memory
+from pyrovae.base.memory import blocks_of, explain_out_of_memory, fitting, out_of_memory, room
 from pyrovae.base.progress import bar, kept_on_interrupt
 from pyrovae.base.random import Key, preserve_rng_state, seed_everything
 from pyrovae.data.split import Split
-from pyrovae.evidence.digits import warn_of_lost_digits
+from pyrovae.evidence.numerics.digits import warn_of_lost_digits
 from pyrovae.pairs.context import in_double, isolated, sets_up_later
 from pyrovae.pairs.latents import Latents
 from pyrovae.pairs.particles import STRATEGIES, Particles, row_growth
@@ -58,7 +58,7 @@ class Pair:
         self._seen(latents.particles)
         return latents
 
-    def weigh_rows(self, source: Split, most: int = WHOLE, *, double: bool = False) -> None:
+    def weigh_rows(self, source: Split, most: int = WHOLE, *, double: bool = False, enough: int = -1) -> None:
         """Finds out what one run takes for each datum; nothing where that is asked of one alone.
 
         Programs that keep the size of their first data (automatic guides) are run on a block of so many first.
@@ -67,6 +67,7 @@ class Pair:
             source: the data, where the pair lives.
             most: of them in a block, if rows are not wide.
             double: whether the programs are run on them in double precision.
+            enough: bytes; where a run on two of the data needs no more, that stands for what one of them takes.
 
         Raises:
             InputError: if memory runs out.
@@ -82,7 +83,7 @@ class Pair:
             if first:
                 self._run(rows(first))
             if num_data > 1:
-                self.row_growth = row_growth(self.model, self.guide, rows(2))
+                self.row_growth = row_growth(self.model, self.guide, rows(2), enough)
 
     def _run(self, args: Sequence[Any]) -> None:
         try:
@@ -90,6 +91,11 @@ class Pair:
         except Exception as error:  # the look at the block says what is wrong
             if out_of_memory(error):
                 raise
+
+    @staticmethod
+    def enough(most: int, elements: int | None = None) -> int:
+        """Bytes that one run may take for each datum, so that :meth:`rows` gives the most."""
+        return room(elements) // (RUNS_OF_A_LOOK * most)
 
     def rows(self, most: int, elements: int | None = None) -> int:
         """How many data to run at once: a divisor of the most, fewer where one run takes much for each of them."""

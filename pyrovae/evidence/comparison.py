@@ -14,7 +14,8 @@ from pyrovae.base.records import Record
 from pyrovae.base.tables import TextTable
 from pyrovae.data import protocol as data_protocol
 from pyrovae.evidence import estimators
-from pyrovae.evidence.report import BY_GUIDE, UNRELIABLE_FRACTION
+from pyrovae.evidence.reliability import UNRELIABLE_FRACTION
+from pyrovae.evidence.report import BY_GUIDE
 
 
 @runtime_checkable

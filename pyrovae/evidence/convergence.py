@@ -21,10 +21,11 @@ from pyrovae.base.records import Record
 from pyrovae.base.tables import TextTable
 from pyrovae.data.protocol import Protocol
 from pyrovae.evidence import estimators
-from pyrovae.evidence.digits import digits
 from pyrovae.evidence.evaluate import in_slices, measure
-from pyrovae.evidence.importance import Evaluation, Plan
-from pyrovae.evidence.report import (
+from pyrovae.evidence.importance import Evaluation
+from pyrovae.evidence.numerics.digits import digits
+from pyrovae.evidence.plan import Plan
+from pyrovae.evidence.reliability import (
     UNRELIABLE_FRACTION,
     WHERE_DRAWN,
     fraction_skewed,

@@ -14,10 +14,12 @@ from pyrovae.base.memory import of_device
 from pyrovae.data.split import Protocol, as_split
 from pyrovae.evidence import estimators
 from pyrovae.evidence.blocks import Block, Blocks, Pair, block_by_block
-from pyrovae.evidence.digits import digits
-from pyrovae.evidence.importance import WEIGHTS_AT_ONCE, Evaluation, Plan, Weights, data_at_once
+from pyrovae.evidence.importance import Evaluation, Weights
 from pyrovae.evidence.ladder.climbed import ROUTES, Climbed
-from pyrovae.evidence.report import UNRELIABLE_FRACTION, UNRESOLVED, Report
+from pyrovae.evidence.numerics.digits import digits
+from pyrovae.evidence.plan import WEIGHTS_AT_ONCE, Plan, data_at_once, elements_at_once
+from pyrovae.evidence.reliability import UNRELIABLE_FRACTION, UNRESOLVED
+from pyrovae.evidence.report import Report
 from pyrovae.pairs.context import double_precision, own_scope
 from pyrovae.pairs.traces import Program
 
@@ -91,12 +93,12 @@ def evaluate(
     plan = Plan(*of_draws, method, budget)
 
     def build(columns: dict[str, Tensor], run: Evaluation, protocol: Protocol) -> Report:
-        for climbed in run.late:
+        for climbed in run.repair.late:
             _put(columns, climbed, plan.num_particles)
         lost = digits(run.compared, columns["mc_se_log_evidence"])
         how, num_particles = run.pair, plan.num_particles
         account = columns, num_particles, plan.seed, how.strategy, how.measure, protocol, defensive, lost
-        return Report(*account, plan.method, plan.budget, run.staying, run.beyond)
+        return Report(*account, plan.method, plan.budget, run.repair.staying, run.beyond)
 
     report = measure(model, guide, data, plan, account, build, progress=progress)
     if report.digits is not None and report.digits.lost:
@@ -169,7 +171,8 @@ def measure(
         source = split.to(pair.device)
         if plan.vectorize and not plan.batch_size:
             most = data_at_once(plan.num_particles, pair.device)
-            pair.weigh_rows(source, most, double=plan.dtype is not None)
+            enough = pair.enough(most, elements_at_once(pair.device))
+            pair.weigh_rows(source, most, double=plan.dtype is not None, enough=enough)
         run = Evaluation(pair, plan, len(split))
         runs.append(run)
         return lambda block: reduce(run.block(source.batch(block.rows), block))

@@ -12,12 +12,11 @@ import os
 import shutil
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ContextDecorator, contextmanager
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pyro
@@ -186,8 +185,7 @@ def _lift(module: GraphModule) -> Graph:
     for node in list(graph.nodes):
         if node.op == "get_attr":
             tensor = attrgetter(node.target)(module)
-            key = (tensor.device, tensor.dtype, tensor.data_ptr(), tensor.shape, tensor.stride())
-            if key not in live:
+            if (key := place_of(tensor)) not in live:
                 with graph.inserting_before(first):
                     live[key] = (tensor, graph.placeholder(f"live_{len(live)}"))
             node.replace_all_uses_with(live[key][1])
@@ -196,6 +194,11 @@ def _lift(module: GraphModule) -> Graph:
     tensors = [tensor.detach() for tensor, _ in live.values()]
     draws = ", ".join(sorted({str(node.target).split(".")[1] for node in graph.nodes if is_random(node)}))
     return Graph(GraphModule(torch.nn.Module(), graph), tensors, 5e-3 if rounded else 1e-4, draws or "nothing")
+
+
+def place_of(tensor: Tensor) -> tuple[Any, ...]:
+    """Tells tensors apart that do not lie in the same memory in the same way."""
+    return tensor.device, tensor.dtype, tensor.data_ptr(), tensor.shape, tensor.stride()
 
 
 # ------------------------------------------------------------------------------------------ what is refused
@@ -237,13 +240,9 @@ def _line(error: BaseException | None) -> str:
     frames = traceback.StackSummary.extract(walked)
     own = [frame for frame in frames if not frame.filename.startswith((*_LIBRARIES, contextlib.__file__, "<"))]
     frame = (own or frames)[-1]
-    return f"{_site(walked)}{Path(frame.filename).name}, line {frame.lineno} ({(frame.line or '').strip()})"
-
-
-def _site(walked: Iterable[tuple[FrameType, int]]) -> str:
-    """The innermost site that Pyro is at in these frames, with its family; empty if none."""
+    place = f"{Path(frame.filename).name}, line {frame.lineno} ({(frame.line or '').strip()})"
     site = site_at(walked)
-    return f"site '{site['name']}' ({family(site['fn'])}), " if site else ""
+    return f"site '{site['name']}' ({family(site['fn'])}), {place}" if site else place
 
 
 def _one_fake_mode() -> contextlib.AbstractContextManager[Any]:

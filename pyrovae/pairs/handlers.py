@@ -22,7 +22,7 @@ from pyrovae.pairs.supports import (
     is_cut_off,
     is_masked,
     layers,
-    scored,
+    seen,
     support_of,
     to_support,
 )
@@ -78,15 +78,12 @@ class _Scorable(Messenger):
         support = support_of(base)
         if support is None:
             return
-        like = value.flatten(value.dim() - support.event_dim).select(-1, 0) if support.event_dim else value
-        counts = scored(msg, like, support.event_dim)
-        counts = counts.reshape(counts.shape + (1,) * support.event_dim)
         if name not in self.fillers:
             self.fillers[name] = _inside(support, value)
         filler = self.fillers[name]
         harmless = a_value(base, value) if filler is None else torch.full_like(value, filler)
         msg["infer"] = {**(msg["infer"] or {}), GIVEN: value}
-        msg["value"] = torch.where(counts, value, value.nan_to_num() if harmless is None else harmless)
+        msg["value"] = torch.where(seen(msg, support), value, value.nan_to_num() if harmless is None else harmless)
 
 
 def scorable(program: Program) -> Program:

@@ -77,10 +77,8 @@ class Latents:
         return latents
 
     def _look_at(self, particles: Particles) -> None:
-        self.particles, args = particles, particles.args
-        self.model, self.guide = self.particles.model, self.particles.guide
-        self.args, self.num_data = args, self.particles.num_data
-        self.structure: Structure = self.particles.structure
+        self.particles, self.model, self.guide = particles, particles.model, particles.guide
+        self.args, self.num_data, self.structure = particles.args, particles.num_data, particles.structure
         self.every_site = {n: _describe(site, self.structure) for n, site in particles.example.latent.items()}
         self.sites: dict[str, Site] = self.every_site
         if not self.sites:
@@ -91,21 +89,19 @@ class Latents:
 
     def only(self, rows: Tensor) -> "Latents":
         """Those of some of the data, which the programs go on to meet among all others."""
-        other = copy.copy(self)
-        other.rows = rows if self.rows is None else self.rows[rows]
-        other.num_data = len(rows)
-        return other
+        return self._with(rows=rows if self.rows is None else self.rows[rows], num_data=len(rows))
 
     def on(self, args: Sequence[Any]) -> "Latents":
         """Those of other data, as many of them, without another look."""
-        other = copy.copy(self)
-        other.args, other.particles = args, self.particles.on(args)
-        return other
+        return self._with(args=args, particles=self.particles.on(args))
 
     def by(self, strategy: str) -> "Latents":
         """The same by another strategy."""
+        return self._with(particles=self.particles.by(strategy))
+
+    def _with(self, **changed: Any) -> "Latents":
         other = copy.copy(self)
-        other.particles = self.particles.by(strategy)
+        vars(other).update(changed)
         return other
 
     # ---------------------------------------------------------------------------------------- as the programs draw them

@@ -7,6 +7,7 @@ is. "one by one": a run for each particle of each datum, so that draws may steer
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -19,30 +20,12 @@ from pyrovae.base.arguments import checked
 from pyrovae.base.errors import InputError, check_at_least_one, first_line
 from pyrovae.base.memory import out_of_memory
 from pyrovae.base.random import preserve_rng_state
-from pyrovae.pairs.checks.coverage import (
-    NUM_DRAWS,
-    check_angles_wrap,
-    check_guide_covers,
-    check_guide_inside,
-    check_off_edges,
-)
-from pyrovae.pairs.checks.data import check_data, check_given, check_possible
-from pyrovae.pairs.checks.inverses import check_batch_norm_of_flows
-from pyrovae.pairs.checks.parameters import check_parameters
-from pyrovae.pairs.checks.runs import (
-    Looks,
-    check_moves,
-    check_repeatable,
-    check_rows_exchangeable,
-    check_rows_independent,
-    look_across_rows,
-)
-from pyrovae.pairs.checks.weights import check_masks_match, moves_of
+from pyrovae.pairs.checks import coverage, data, inverses, parameters, runs, weights
 from pyrovae.pairs.context import check_one_dtype, evaluation_mode, home_device, modules_of, on_device, own_scope
 from pyrovae.pairs.handlers import Placed, moved, scorable
-from pyrovae.pairs.structure import Structure, describe
+from pyrovae.pairs.structure import Shown, Structure, describe
 from pyrovae.pairs.supports import is_masked, may_miss
-from pyrovae.pairs.terms import LogTerms, SiteTerms, joined, read_terms, sum_by_role, to_rows, to_table
+from pyrovae.pairs.terms import LogTerms, SiteTerms, agree, joined, read_terms, sum_by_role, to_rows, to_table
 from pyrovae.pairs.traces import (
     PER_DATUM,
     Program,
@@ -58,6 +41,7 @@ from pyrovae.pairs.traces import (
 
 ONE_BY_ONE = "one by one"
 MASKS_OF = 16  # particles, whose masks are compared
+FEW = 8  # data, each of which is looked at by both of two particles
 
 
 class Particles:
@@ -95,24 +79,30 @@ class Particles:
         except (RuntimeError, InputError) as error:
             check_one_dtype(error, model, guide, args)
             raise
-        self.moves = {name: (draw, self.example.latent[name]["fn"]) for name, draw in moves_of(self.example).items()}
+        moves = weights.moves_of(self.example).items()
+        self.moves = {name: (draw, self.example.latent[name]["fn"]) for name, draw in moves}
         if self.moves:
             guide = moved(guide, self.moves)
             self.example = plain_traces(model, guide, looked_at)
         self.model, self.guide = model, guide
         self.placed: str | None = None  # a site that goes with the place of a row in its batch, once looked at
         self.most: int | None = None  # particles at once, where more were too many for the memory there is
+        self._two: memory.Storages | None = None  # what a run of two of them allocated, where one was weighed
         self._growth: dict[int, int] = {}  # bytes that are enough -> those of one more particle, or fewer than enough
         self.structure: Structure = describe(self.example, num_rows(looked_at), plate=plate)
         of_guide, of_prior = partial(plain_traces, model, guide, looked_at), partial(sites_of, model, *looked_at)
-        check_data(self.example, [lambda: of_guide().joint, of_prior])
+        data.check_data(self.example, [lambda: of_guide().joint, of_prior])
         with pyro.validation_enabled(False):  # Pyro would refuse the masked values that the look let through
             if strategy is None:
                 self.check_weights()
-            self.strategy: str = strategy or self.fastest().strategy
+            self.strategy: str = strategy or self._strategy_of(self.fastest())
             if strategy is None and any(is_masked(site) for site in self.example.every_site):
                 for run in self.traces(MASKS_OF):  # a mask may depend on a draw
-                    check_masks_match(run)
+                    weights.check_masks_match(run)
+
+    def _strategy_of(self, fastest: "Particles") -> str:
+        self._two = fastest._two
+        return fastest.strategy
 
     def on(self, args: Sequence[Any]) -> "Particles":
         """The same for other data, as many of them, without another look."""
@@ -137,6 +127,11 @@ class Particles:
         alone.moves, alone.most = self.moves, self.most
         return alone
 
+    @property
+    def shown(self) -> Shown:
+        """What was looked at, and what it showed."""
+        return Shown(self.model, self.guide, self.args, self.example, self.structure)
+
     def check_weights(self) -> None:
         """Runs the pair a few times more to see that log w is the log weight of a draw, for each datum.
 
@@ -148,11 +143,11 @@ class Particles:
         """
         looks = self._across_rows()
         if not looks.repeated:
-            check_repeatable(self.model, self.guide, self.args, self.example, self.structure)
-        check_moves(self.guide, self.args, self.example, self.structure)
-        check_rows_independent(looks)
+            runs.check_repeatable(self.shown)
+        runs.check_moves(self.shown)
+        runs.check_rows_independent(looks)
         self.placed = looks.placed
-        check_given(self.example, partial(sites_of, self.model, *self.args))
+        data.check_given(self.example, partial(sites_of, self.model, *self.args))
         self._check_model_parameters()
 
     def _check_model_parameters(self) -> None:
@@ -165,26 +160,26 @@ class Particles:
                 raise
             return
         try:
-            check_parameters("model", own, self.structure.dim)
+            parameters.check_parameters("model", own, self.structure.dim)
         except FloatingPointError:  # a wide prior may overflow where no guide draws
-            check_parameters("model", self.example.joint, self.structure.dim)
+            parameters.check_parameters("model", self.example.joint, self.structure.dim)
 
-    def check_supports(self, num_draws: int = NUM_DRAWS) -> None:
+    def check_supports(self, num_draws: int = coverage.NUM_DRAWS) -> None:
         """Raises InputError, naming the site, if the guide cannot draw all that the prior can, or draws on an edge.
 
         Args:
             num_draws: of each site, over all data, that are looked at.
         """
         self.check_edges(num_draws)
-        check_guide_covers(self.model, self.args, self.example, self.structure, num_draws)
+        coverage.check_guide_covers(self.shown, num_draws)
 
-    def check_edges(self, num_draws: int = NUM_DRAWS) -> None:
+    def check_edges(self, num_draws: int = coverage.NUM_DRAWS) -> None:
         """Raises InputError, naming the site, if draws of the guide pile up on the edge of their support.
 
         Likewise where they leave the circle of an angle, and by this its posterior.
         """
-        check_off_edges(self.example, self.structure, num_draws)
-        check_angles_wrap(self.model, self.args, self.example, self.structure)
+        coverage.check_off_edges(self.example, self.structure, num_draws)
+        coverage.check_angles_wrap(self.shown)
 
     def check_trainable(self) -> None:
         """Raises InputError, naming the site, for what no ELBO can be trained on, or no evidence measured with."""
@@ -192,20 +187,20 @@ class Particles:
         self.check_supports()
         self.check_inside()
         if any(may_miss(site["fn"]) for site in self.example.observed.values()):
-            for _ in range(-(-NUM_DRAWS // self.num_data)):
-                check_possible(self._again(), self.structure.dim)
+            for _ in range(-(-coverage.NUM_DRAWS // self.num_data)):
+                data.check_possible(self._again(), self.structure.dim)
 
     def check_inside(self) -> None:
         """Raises InputError, naming the site, if the guide draws what the prior cannot."""
-        check_guide_inside(self.example, self.structure, self._again)
+        coverage.check_guide_inside(self.example, self.structure, self._again)
 
     def require_exchangeable(self, purpose: str) -> None:
         """Raises InputError, naming the site, if programs know a row by its place in the batch."""
-        check_rows_exchangeable(self._across_rows(), purpose)
+        runs.check_rows_exchangeable(self._across_rows(), purpose)
 
-    def _across_rows(self) -> Looks:
+    def _across_rows(self) -> runs.Looks:
         try:
-            return look_across_rows(self.model, self.guide, self.args, self.example, self.structure)
+            return runs.look_across_rows(self.shown)
         except (ValueError, RuntimeError, IndexError) as error:
             if isinstance(error, InputError) or out_of_memory(error):
                 raise
@@ -226,7 +221,7 @@ class Particles:
         enough = memory.room(elements) // most
         if enough not in self._growth:
             try:
-                self._growth[enough] = memory.growth(self.log_terms, enough)
+                self._growth[enough] = memory.growth(self.log_terms, enough, self._two)
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
@@ -295,7 +290,7 @@ class Particles:
 
     def _with(self, **changed: Any) -> "Particles":
         other = copy.copy(self)
-        vars(other).update(changed, _growth={})
+        vars(other).update(changed, _growth={}, _two=None)
         return other
 
     def _widened(self, program: Program, num_particles: int) -> Program:
@@ -312,16 +307,15 @@ class Particles:
         """The same by the first strategy by which two particles can be run.
 
         A program may take the extra particle dimension without an error and yet confuse it with another one, so
-        two vectorized particles are compared with plain runs on the same draws.
+        two vectorized particles are compared with plain runs on the same draws: of many data with one run, whose rows
+        have the draws of the first particle and of the second by turns.
         """
         failures = []
         for strategy in ("vectorized", "tiled", "looped"):
             tried = self.by(strategy)
             try:
-                if not tried.is_vectorized:
-                    tried.log_terms(2)
-                    return tried
-                if tried._vectorizes():
+                runs, table = tried._two_weighed()
+                if not tried.is_vectorized or tried._vectorizes(runs, table):
                     return tried
             except Exception as error:
                 if out_of_memory(error):
@@ -332,28 +326,43 @@ class Particles:
             "If sampled values steer their control flow, use vectorize=False"
         )
 
-    def _vectorizes(self) -> bool:
-        (run,) = self.traces(2)
-        table = sum_by_role(self.read([run], 2))
-        plain = self.by("looped")
-        for particle in range(2):
+    def _two_weighed(self) -> tuple[list[TracePair], SiteTerms]:
+        """Runs of two particles, and their densities (2, N); what they allocated is kept, if it holds no gradients."""
+        two = None if torch.is_grad_enabled() else memory.Storages()
+        with two or nullcontext():
+            runs = self.traces(2)
+            table = self.read(runs, 2)
+        self._two = two
+        return runs, table
+
+    def _vectorizes(self, runs: Sequence[TracePair], terms: SiteTerms) -> bool:
+        """Whether plain runs on the draws of two particles have the densities that a run of both has."""
+        (run,) = runs
+        table, plain, rows = sum_by_role(terms), self.by("looped"), torch.arange(self.num_data)
+        for particle in [rows % 2] if self.num_data > FEW else [0 * rows, 0 * rows + 1]:
             draws = {}
             for name, site in sites(self.example.guide, moved=True).items():
                 value, event_dim = run.draws[name], len(site["fn"].event_shape)
-                value = value.select(-self.structure.depth - 1 - event_dim, particle)
-                draws[name] = value.reshape(site["value"].shape)
+                draws[name] = self._of_each(value, event_dim, particle).reshape(site["value"].shape)
             alone = sum_by_role(plain.read([plain_traces(self.model, Placed(draws)(self.guide), self.args)], 1))
-            if not all(_close(a[particle], b[0]) for a, b in zip(table, alone, strict=True)):
+            if not all(agree(a[particle, rows], b[0]) for a, b in zip(table, alone, strict=True)):
                 return False
         return True
+
+    def _of_each(self, value: Tensor, event_dim: int, particle: Tensor) -> Tensor:
+        """Of two particles' values (2, *batch, *event) those of the one that stands for each datum."""
+        first, second = value.unbind(-self.structure.depth - 1 - event_dim)
+        dim = self.structure.dim - event_dim
+        shape = [-1, *[1] * (-dim - 1)]
+        return torch.where(particle.to(value.device).reshape(shape) == 0, first, second)
 
     def _in_runs(self, num_particles: int) -> SiteTerms:
         return self.read(self.traces(num_particles), num_particles)
 
     def _one_by_one(self, num_particles: int) -> SiteTerms:
         # A draw may decide which sites there are, so only their sums compare.
-        data = [one_row(self.args, row) for row in range(self.num_data)]
-        table = torch.stack([self._one_draw(datum) for _ in range(num_particles) for datum in data])
+        alone = [one_row(self.args, row) for row in range(self.num_data)]
+        table = torch.stack([self._one_draw(datum) for _ in range(num_particles) for datum in alone])
         columns = table.reshape(num_particles, self.num_data, 3).unbind(-1)
         return SiteTerms(*({"all sites": column} for column in columns))
 
@@ -412,7 +421,7 @@ def log_terms(
             with pyro.validation_enabled(False):
                 particles = Particles(model, guide, args, plate=plate, strategy=None if vectorize else ONE_BY_ONE)
                 particles.check_edges()
-        check_batch_norm_of_flows(particles.example)
+        inverses.check_batch_norm_of_flows(particles.example)
         advice = f"{num_particles} particles of {particles.num_data} data at once: lower num_particles"
         with pyro.validation_enabled(False), memory.explain_out_of_memory(advice):
             return sum_by_role(particles.log_terms(num_particles))
@@ -434,15 +443,18 @@ def explained(error: Exception, model: Program, guide: Program, args: Sequence[A
     with pyro.validation_enabled(False):
         run = plain_traces(model, guide, args)
         try:
-            check_parameters("guide", run.drawn)
-            check_parameters("model", run.joint)
+            parameters.check_parameters("guide", run.drawn)
+            parameters.check_parameters("model", run.joint)
         except (InputError, FloatingPointError) as named:
             return named
     return None
 
 
-def row_growth(model: Program, guide: Program, args: Sequence[Any]) -> int:
-    """Bytes that one run of a pair takes for one more row, by its first two; 0 where it cannot be run on so few."""
+def row_growth(model: Program, guide: Program, args: Sequence[Any], enough: int = -1) -> int:
+    """Bytes that one run of a pair takes for one more row, by its first two; 0 where it cannot be run on so few.
+
+    Where those two take no more than ``enough`` bytes in all, that is given back, a bound.
+    """
 
     store = pyro.get_param_store()
 
@@ -454,7 +466,7 @@ def row_growth(model: Program, guide: Program, args: Sequence[Any]) -> int:
 
     try:
         with pyro.validation_enabled(False):
-            return memory.growth(run)
+            return memory.growth(run, enough)
     except Exception as error:  # the look at the whole batch says what is wrong
         if out_of_memory(error):
             raise
@@ -464,8 +476,3 @@ def row_growth(model: Program, guide: Program, args: Sequence[Any]) -> int:
 def one_row(args: Sequence[Any], row: int) -> list[Any]:
     """The arguments for one datum: batches of one."""
     return each_batched(args, lambda arg: arg[row : row + 1])
-
-
-def _close(a: Tensor, b: Tensor) -> bool:
-    tolerance = 1e-8 if a.dtype == torch.float64 else 1e-4
-    return torch.allclose(a, b, rtol=tolerance, atol=10 * tolerance, equal_nan=True)

@@ -19,6 +19,7 @@ from pyrovae.pairs.checks.parameters import check_parameters
 from pyrovae.pairs.checks.runs import CHANGES
 from pyrovae.pairs.handlers import scorable, unconditioned
 from pyrovae.pairs.supports import cut_off, scored
+from pyrovae.pairs.terms import agree
 from pyrovae.pairs.traces import GIVEN, Program, each_batched, site_log_prob, sites_of
 
 _COMPUTED = (
@@ -169,8 +170,7 @@ def _same_distribution(site: Any, other: Any) -> bool:
     alike = ~differ.reshape(*differ.shape[: differ.dim() - event_dim], -1).any(-1)
     whole = ({**one, "fn": cut_off(one["fn"]), "value": value} for one in (site, other))
     first, second = (torch.where(alike, site_log_prob(one), 0.0) for one in whole)
-    tolerance = 1e-8 if first.dtype == torch.float64 else 1e-4
-    return torch.allclose(first, second, rtol=tolerance, atol=10 * tolerance, equal_nan=True)
+    return agree(first, second)
 
 
 def _seen_by(model: Program, args: Sequence[Any], names: Sequence[str]) -> dict[str, Place]:

@@ -32,8 +32,30 @@ def scored(site: Any, like: Tensor, event_dim: int) -> Tensor:
     for mask, layer in masks:
         if mask is not None:
             mask = torch.as_tensor(mask, device=like.device)
-            counts = counts & mask.reshape(mask.shape + (1,) * (len(layer.event_shape) - event_dim))
+            counts = counts & over_event(mask, len(layer.event_shape) - event_dim)
     return counts
+
+
+def seen(site: Any, support: Any) -> Tensor:
+    """Where the values of a site count, each of the values of a support as one: it broadcasts with them."""
+    value, event_dim = site["value"], 0 if support is None else support.event_dim
+    like = value.flatten(value.dim() - event_dim).select(-1, 0) if event_dim else value
+    return over_event(scored(site, like, event_dim), event_dim)
+
+
+def whole_event(looks: Tensor, batch_dim: int) -> Tensor:
+    """Whether all numbers of an event are so, of looks (*batch, ...) at each or at the event itself: (*batch)."""
+    return looks.flatten(batch_dim).all(-1) if looks.dim() > batch_dim else looks
+
+
+def over_event(table: Tensor, event_dim: int) -> Tensor:
+    """One number for each event, in a shape that all of it has: (*batch) -> (*batch, 1, ...)."""
+    return table.reshape(table.shape + (1,) * event_dim)
+
+
+def of_full_shape(base: Any, value: Tensor) -> Tensor:
+    """Values as wide as their distribution: (*batch, *event)."""
+    return value.expand(torch.broadcast_shapes(value.shape, base.batch_shape + base.event_shape))
 
 
 def is_masked(site: Any) -> bool:
@@ -138,7 +160,7 @@ def _everywhere(site: Any, *looks: Tensor | None) -> Tensor | None:
     for inside in looks:
         if inside is not None:
             inside = inside | ~scored(site, inside, value.dim() - inside.dim())
-            inside = inside.flatten(batch_dim).all(-1) if inside.dim() > batch_dim else inside
+            inside = whole_event(inside, batch_dim)
             found = inside if found is None else found & inside
     return found
 
@@ -175,7 +197,7 @@ def in_image(base: Any, value: Tensor) -> Tensor:
     looks.append(_in_support(layers(base.base_dist)[-1], value))
     found = [look for look in looks if look is not None]
     rank = min(look.dim() for look in found)
-    return torch.stack([look.flatten(rank).all(-1) if look.dim() > rank else look for look in found]).all(0)
+    return torch.stack([whole_event(look, rank) for look in found]).all(0)
 
 
 def is_narrowed(base: Any) -> bool:
@@ -238,11 +260,11 @@ class CutOff(dist.Independent):
         if isinstance(base, torch.distributions.MixtureSameFamily):
             each = cut_off(base.component_distribution).log_prob(value.unsqueeze(value.dim() - len(base.event_shape)))
             return (each + base.mixture_distribution.logits.log_softmax(-1)).logsumexp(-1)
-        value = value.expand(torch.broadcast_shapes(value.shape, base.batch_shape + base.event_shape))
+        value = of_full_shape(base, value)
         inside = _everywhere({"fn": base, "value": value, "mask": None}, *_looks_at_data(base, value))
         if inside is None:
             return base.log_prob(value)
-        within = inside.reshape(inside.shape + (1,) * len(base.event_shape))
+        within = over_event(inside, len(base.event_shape))
         if isinstance(base, torch.distributions.Uniform):
             within = torch.zeros_like(within)  # flat, up to its ends
         harmless = a_value(base, value)

@@ -130,6 +130,12 @@ def to_rows(log_prob: Tensor, dim: int) -> Tensor:
     return log_prob.sum(others) if others else log_prob
 
 
+def agree(a: Tensor, b: Tensor) -> bool:
+    """Whether two ways to run a program gave the same densities, but for rounding."""
+    tolerance = 1e-8 if a.dtype == torch.float64 else 1e-4
+    return torch.allclose(a, b.to(a), rtol=tolerance, atol=10 * tolerance, equal_nan=True)
+
+
 def check_finite(terms: SiteTerms) -> None:
     """Raises FloatingPointError, naming the site, where a density is NaN or a weight would be infinite."""
     weightless = [table == -math.inf for table in terms.prior.values()]  # whatever the likelihood is there

@@ -58,6 +58,12 @@ class TracePair(NamedTuple):
         return sites(self.guide)
 
     @property
+    def auxiliary(self) -> list[str]:
+        """The names of those that the model does not know."""
+        latent = self.latent
+        return [name for name in self.drawn if name not in latent]
+
+    @property
     def draws(self) -> dict[str, Tensor]:
         """All values that the guide drew, those of auxiliary draws that stand in the density of a latent too."""
         return {name: site["value"] for name, site in sites(self.guide, moved=True).items()}

@@ -16,9 +16,9 @@ from pyrovae.base.records import Record
 from pyrovae.base.tables import TextTable
 from pyrovae.data.split import as_split
 from pyrovae.pairs.checks.parameters import check_parameters
+from pyrovae.pairs.checks.sites import check_own_rows
 from pyrovae.pairs.context import isolated
 from pyrovae.pairs.handlers import unconditioned
-from pyrovae.pairs.structure import check_own_rows
 from pyrovae.pairs.traces import Program, TracePair, plain_traces, sites_of
 
 

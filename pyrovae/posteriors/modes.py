@@ -71,7 +71,8 @@ def found_near(
         spans: (D,), as wide as a mode can be.
     """
     log_density = torch.where(log_density.isfinite(), log_density, -math.inf)
-    cells = torch.stack([torch.bucketize(x, axis).clamp_max(len(axis) - 1) for x, axis in _along(u, axes)], -1)
+    along = zip(u.T.contiguous(), axes, strict=True)
+    cells = torch.stack([torch.bucketize(x, axis).clamp_max(len(axis) - 1) for x, axis in along], -1)
     tops = _tops(cells, log_density, [len(axis) for axis in axes])
     tops = tops[~known.near(u[tops])]
     tops = tops[log_density[tops].argsort(descending=True)][:STARTS]
@@ -79,10 +80,6 @@ def found_near(
         return known
     steps = torch.stack([axis.diff()[cell.clamp(1) - 1] for axis, cell in zip(axes, cells[tops].T, strict=True)], -1)
     return known.joined(_climbed(line, u[tops], steps / 2, spans))
-
-
-def _along(u: Tensor, axes: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    return [(x.contiguous(), axis) for x, axis in zip(u.unbind(-1), axes, strict=True)]
 
 
 def _tops(cells: Tensor, log_density: Tensor, sizes: Sequence[int]) -> Tensor:

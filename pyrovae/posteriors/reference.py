@@ -24,7 +24,7 @@ from pyrovae.base.records import Record
 from pyrovae.base.tables import TextTable
 from pyrovae.data.protocol import Protocol
 from pyrovae.data.split import Split, as_split
-from pyrovae.evidence.digits import warn_of_lost_digits
+from pyrovae.evidence.numerics.digits import warn_of_lost_digits
 from pyrovae.pairs.context import isolated
 from pyrovae.pairs.latents import Latents, Values, coordinates
 from pyrovae.pairs.traces import Program
@@ -213,8 +213,15 @@ def reference_posterior(
         with explain_out_of_memory("the posterior of one datum: lower num_draws or num_particles"):
             guide_values = _guide_draws(latents, num_draws)
             answer = METHODS[method](latents, plan)
-    found = PosteriorDraws(
-        method=method,
+    found = _beside(guide_values, answer, method=method, seed=seed, protocol=split.protocol)
+    for doubt in found.diagnostics.doubts():
+        warn(UntrustedPosterior(doubt))
+    return found
+
+
+def _beside(guide_values: Values, answer: Answer, **how: Any) -> PosteriorDraws:
+    """The posterior as a method gives it, beside draws of the guide."""
+    return PosteriorDraws(
         values=_on_cpu(answer.values),
         guide_values=guide_values,
         moments=Moments(*map(_on_cpu, answer.moments)),
@@ -222,12 +229,8 @@ def reference_posterior(
         guide_moments=plain_moments(guide_values),
         log_evidence=answer.log_evidence,
         diagnostics=answer.diagnostics,
-        seed=seed,
-        protocol=split.protocol,
+        **how,
     )
-    for doubt in found.diagnostics.doubts():
-        warn(UntrustedPosterior(doubt))
-    return found
 
 
 def _one_row(datum: Any) -> Split:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from pyrovae.base import storage
 from pyrovae.base.errors import InputError
 from pyrovae.data.split import Split
+from pyrovae.pairs.graphs import place_of
 from pyrovae.training.optimizers import Joint, state_of, torch_optimizers
 
 # What may differ when a fit is resumed: how long it goes on, and where and how it runs.
@@ -228,7 +229,7 @@ class Snapshot(AbstractContextManager):
     """
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
-        self.tensors = list({_memory(tensor): tensor for tensor in tensors if _is_writable(tensor)}.values())
+        self.tensors = list({place_of(tensor): tensor for tensor in tensors if _is_writable(tensor)}.values())
         self.values = [torch.empty_like(tensor) for tensor in self.tensors]
         self.save()
 
@@ -244,10 +245,6 @@ class Snapshot(AbstractContextManager):
 
     def __exit__(self, *error: Any) -> None:
         self.restore()
-
-
-def _memory(tensor: Tensor) -> Any:
-    return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
 
 def _is_writable(tensor: Tensor) -> bool:

@@ -24,10 +24,10 @@ from pyrovae.base.memory import explain_out_of_memory
 from pyrovae.base.random import preserve_rng_state
 from pyrovae.data.batches import Batch, Batches
 from pyrovae.pairs.graphs import Untraceable, captured, compiler_missing, first_run, trace
+from pyrovae.training.adam import Adam, as_function
 from pyrovae.training.checkpoint import Progress, Snapshot, weights
 from pyrovae.training.objectives.elbo import AnalyticKLELBO, SampledELBO
 from pyrovae.training.objectives.objective import Objective
-from pyrovae.training.optimizers import Adam, as_function
 from pyrovae.training.step import NonFiniteLoss, Step
 
 REPAID = 6_000  # steps after which compiling (10 to 14 s) has cost less than it saved (2 to 5 ms each), on two cores

@@ -142,20 +142,12 @@ def fit(
     check_parts(objective, optimizer, schedule, only, kl_warmup)
     target, objective = resolve_device(device), objective or SampledELBO(plate=plate)
     train, held_out = as_split(data), None if valid is None else as_split(valid)
-    settings = {
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "patience": patience,
-        "kl_warmup": kl_warmup,
-        "seed": seed,
-        "objective": describe_objective(objective),
-        "only": only,
-        "plate": plate,
-        "device": str(target),
-        "precision": precision,
-        "compile": is_compiled(compile, -(-len(train) // batch_size) * epochs, target, out if resume else None),
-        **describe_data(train, held_out),
-    }
+    asked = {"epochs": epochs, "batch_size": batch_size, "patience": patience, "kl_warmup": kl_warmup, "seed": seed}
+    parts = {"objective": describe_objective(objective), "only": only, "plate": plate}
+    num_steps = -(-len(train) // batch_size) * epochs
+    how: dict[str, Any] = {"device": str(target), "precision": precision}
+    how["compile"] = is_compiled(compile, num_steps, target, out if resume else None)
+    settings = {**asked, **parts, **how, **describe_data(train, held_out)}
     first = _first(train, batch_size, sets_up_later(model, guide))
     with _trained_in_place(model, guide, first, target, seed, out) as pair:
         model, guide, scope, modules = pair

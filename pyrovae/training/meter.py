@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -63,7 +63,7 @@ class Recorded:
         self.readable, self.seen = type(objective) in _READABLE, list[Any]()
         if self.readable:
             self.objective = copy.copy(objective)
-            self.objective._get_trace = self._remembering(self.objective._get_trace)
+            self.make, self.objective._get_trace = self.objective._get_trace, self._trace
 
     def bound_and_grads(self, model: Program, guide: Program, *batch: Tensor) -> Bound:
         """The loss, its gradients added to those of the parameters, and the terms of the ELBO."""
@@ -79,12 +79,9 @@ class Recorded:
         self.seen.clear()
         return Bound(terms.new_tensor(loss), *terms)
 
-    def _remembering(self, make: Callable[..., Any]) -> Callable[..., Any]:
-        def remembering(*args: Any) -> Any:
-            self.seen.append(make(*args))
-            return self.seen[-1]
-
-        return remembering
+    def _trace(self, *args: Any) -> Any:
+        self.seen.append(self.make(*args))
+        return self.seen[-1]
 
 
 # ------------------------------------------------------------------------------------------- runs of the pair alone

@@ -179,6 +179,8 @@ def test_pyros_examples_need_no_line_of_guide(name):
     few = pv.data.split.as_split(data)[:10]
     report = pv.evaluate(*pair, few, num_particles=500)
     many = pv.evaluate(*pair, few, num_particles=20_000, method="importance")
+    if many.fraction_unreliable:  # then they are too low
+        many = pv.annealed_evidence(*pair, few, num_temperatures=300)
     error = (many.mc_se_log_evidence.square() + report.mc_se_log_evidence.square()).sum().sqrt() / len(few)
     off = (report.log_evidence - many.log_evidence).mean()  # 5 standard errors, and 0.01 for the tails beyond them
     assert abs(float(off)) < 5 * float(error) + 0.01

@@ -82,6 +82,9 @@ def test_growth_is_not_looked_at_closely_where_a_bound_of_it_is_enough():
 
     found = [memory.growth(run, enough) for enough in (10**6, 10, -1)]
     assert found[0] >= found[1] == found[2] and sizes == [2, 2, 1, 2, 1]
+    two = memory.Storages.of(run, 2)
+    sizes.clear()
+    assert [memory.growth(run, enough, two) for enough in (10**6, 10)] == found[:2] and sizes == [1]
 
 
 def test_growth_leaves_random_numbers_alone():

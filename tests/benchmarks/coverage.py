@@ -21,7 +21,8 @@ from pyrovae.data.split import as_split
 from pyrovae.diagnostics.aggregate_posterior import Aggregation
 from pyrovae.diagnostics.decomposition import estimates, terms
 from pyrovae.evidence.blocks import Pair
-from pyrovae.evidence.report import QUANTITIES, UNRELIABLE_FRACTION
+from pyrovae.evidence.reliability import UNRELIABLE_FRACTION
+from pyrovae.evidence.report import QUANTITIES
 from pyrovae.pairs.context import isolated
 
 OUT = Path(__file__).parent / "results" / "coverage.md"

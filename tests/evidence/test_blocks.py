@@ -16,7 +16,7 @@ import pyrovae as pv
 from pyrovae.base.errors import InputError, Interrupted
 from pyrovae.base.random import preserve_rng_state, seed_everything
 from pyrovae.data.split import as_split
-from pyrovae.evidence import importance
+from pyrovae.evidence import plan as planning
 from pyrovae.evidence.blocks import Blocks, Pair, block_by_block
 from pyrovae.pairs.context import Scoped, double_precision
 
@@ -186,6 +186,9 @@ def test_rows_of_programs_like_the_usual_stay():
     pair = Pair(oracle.model, oracle.guide, torch.device("cpu"), None)
     pair.weigh_rows(as_split(oracle.draw(3, seed=0)[0]))
     assert 0 < pair.row_growth < 10_000 and pair.rows(100) == 100
+    exact, enough = pair.row_growth, pair.enough(100)
+    pair.weigh_rows(as_split(oracle.draw(3, seed=0)[0]), enough=enough)
+    assert exact < pair.row_growth <= enough and pair.rows(100) == 100  # a bound, which is enough
 
 
 def test_programs_that_take_no_fewer_rows_are_not_weighed():
@@ -215,7 +218,7 @@ MADE = {"auto": lambda x: AutoNormal(model), "messenger": lambda x: AutoNormalMe
 @pytest.mark.parametrize("made", MADE.values(), ids=MADE)
 @pytest.mark.parametrize("num_data", [2, 60, 150])
 def test_what_guides_make_of_their_first_data_is_of_a_whole_block(made, num_data, monkeypatch):
-    monkeypatch.setitem(importance.DATA_AT_ONCE, "cpu", 1000)
+    monkeypatch.setitem(planning.DATA_AT_ONCE, "cpu", 1000)
     x, found = torch.randn(num_data, generator=torch.Generator().manual_seed(0)), []
     for batch_size in (None, num_data):  # rows are weighed where no size is given
         torch.manual_seed(len(found))

@@ -14,7 +14,7 @@ from pyrovae.evidence import estimators
 from pyrovae.evidence.convergence import Convergence, convergence, ladder, rungs
 from pyrovae.evidence.evaluate import evaluate
 from pyrovae.evidence.proposals.widened import widened
-from pyrovae.evidence.report import WHERE_DRAWN
+from pyrovae.evidence.reliability import WHERE_DRAWN
 from pyrovae.programs.oracles import ppca
 
 N = 100

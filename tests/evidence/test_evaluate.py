@@ -12,10 +12,11 @@ from examples.moving import ones, pair, up_to
 from pyrovae.base.errors import InputError, UntrustedEvidence
 from pyrovae.base.records import mean_and_se
 from pyrovae.evidence.evaluate import COLUMNS, evaluate, importance_sampling, in_slices
-from pyrovae.evidence.importance import WEIGHTS_AT_ONCE, Weights
+from pyrovae.evidence.importance import Weights
+from pyrovae.evidence.numerics.running_sums import Moments
+from pyrovae.evidence.plan import WEIGHTS_AT_ONCE
 from pyrovae.evidence.proposals.widened import widened
 from pyrovae.evidence.report import Report
-from pyrovae.evidence.running_sums import Moments
 from pyrovae.programs.oracles import ppca
 
 

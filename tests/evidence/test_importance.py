@@ -11,9 +11,10 @@ import pyrovae as pv
 from pyrovae.base import memory
 from pyrovae.base.errors import InputError, NotCompiled
 from pyrovae.evidence import importance as weighing
+from pyrovae.evidence import plan as planning
 from pyrovae.evidence.blocks import Block, Pair
-from pyrovae.evidence.compiled import Replayed
-from pyrovae.evidence.importance import Plan, elements_at_once
+from pyrovae.evidence.numerics.compiled import Replayed
+from pyrovae.evidence.plan import Plan
 from pyrovae.pairs.context import isolated
 from pyrovae.pairs.graphs import Untraceable, compiler_missing
 from pyrovae.pairs.particles import STRATEGIES
@@ -39,9 +40,9 @@ def close(a, b, **tolerance):
         )
 
 
-def plan(**options):
-    settings = {"num_particles": 100, "seed": 0, "batch_size": 100, "particle_batch": None, "plate": None}
-    return Plan(**{**settings, "vectorize": True, "defensive": 0.0, **options})
+def of_fifty(**options):
+    settings = {"num_particles": 50, "seed": 0, "batch_size": 100, "particle_batch": None, "plate": None}
+    return Plan(**settings, vectorize=True, defensive=0.0, **options)
 
 
 def small_pair():
@@ -117,16 +118,6 @@ def test_nothing_is_left_behind():
     assert torch.equal(torch.get_rng_state(), state) and not pyro.get_param_store().keys()
 
 
-def test_auto_compiles_what_repays_it(monkeypatch):
-    monkeypatch.setattr(weighing, "compiler_missing", lambda device: None)
-    cuda = torch.device("cuda")
-    assert not plan().compiles(10, CPU) and plan().compiles(10**5, CPU) and plan().compiles(10, cuda)
-    assert plan(compile=True).compiles(1, CPU) and not plan(compile=False).compiles(10**9, cuda)
-    assert not plan(defensive=0.1).compiles(10**9, cuda) and not plan(vectorize=False).compiles(10**9, cuda)
-    monkeypatch.setattr(weighing, "compiler_missing", lambda device: "no compiler")
-    assert not plan().compiles(10**9, CPU)
-
-
 BAD = {
     "word": ({"compile": "yes"}, "compile is True, False or \"auto\", got 'yes'"),
     "defensive": ({"compile": True, "defensive": 0.1}, "compile=True takes neither defensive= nor vectorize=False"),
@@ -150,7 +141,7 @@ def looking(x):
 def test_programs_that_cannot_be_traced(monkeypatch):
     with pytest.raises(InputError, match=r"the evaluation cannot be compiled: .*if x.sum.*use compile=False"):
         evaluate(guide=looking, compile=True)
-    monkeypatch.setattr(weighing, "REPAID", 1)
+    monkeypatch.setattr(planning, "REPAID", 1)
     with pytest.warns(NotCompiled, match="the evaluation is not compiled, and so slower: .*if x.sum") as caught:
         report = evaluate(guide=looking)
     assert sum(issubclass(w.category, NotCompiled) for w in caught) == 1
@@ -179,8 +170,8 @@ def test_programs_that_run_particles_one_after_the_other():
 
 def test_without_a_compiler_auto_says_nothing_and_true_refuses(monkeypatch):
     monkeypatch.setattr("pyrovae.pairs.graphs.compiler_missing", lambda device: "there is no C++ compiler here")
-    monkeypatch.setattr(weighing, "compiler_missing", lambda device: "there is no C++ compiler here")
-    monkeypatch.setattr(weighing, "REPAID", 1)
+    monkeypatch.setattr(planning, "compiler_missing", lambda device: "there is no C++ compiler here")
+    monkeypatch.setattr(planning, "REPAID", 1)
     with warnings.catch_warnings():
         warnings.simplefilter("error", NotCompiled)
         evaluate()
@@ -229,7 +220,7 @@ def runs_out(monkeypatch):
         return run(*args)
 
     monkeypatch.setitem(STRATEGIES, "vectorized", limited)
-    monkeypatch.setattr(memory, "growth", lambda run, enough: 0)  # whatever was counted, it is not enough
+    monkeypatch.setattr(memory, "growth", lambda *_: 0)  # whatever was counted, it is not enough
 
     def holds(particles, error):
         room[:] = particles, error
@@ -268,7 +259,7 @@ def test_a_block_that_was_asked_for_is_kept(runs_out):
 def weighed(model, guide, x, shown=lambda amount: None, **options):
     """The evaluation after its first block."""
     with isolated(model, guide) as (model, guide, device):
-        run = weighing.Evaluation(Pair(model, guide, device, None), plan(num_particles=50, **options), len(x))
+        run = weighing.Evaluation(Pair(model, guide, device, None), of_fifty(**options), len(x))
         run.block((x,), Block(0, slice(0, len(x)), shown))
     return run
 
@@ -284,7 +275,7 @@ def test_the_bar_ends_at_the_number_of_data(monkeypatch):
 
     monkeypatch.setitem(STRATEGIES, "vectorized", failing_late)
     monkeypatch.setattr(memory, "ELEMENTS_AT_ONCE", 16 * 10 * 64)
-    monkeypatch.setattr(memory, "growth", lambda run, enough: 0)
+    monkeypatch.setattr(memory, "growth", lambda *_: 0)
     weighed(ORACLE.model, GUIDE, X[:10], seen.append)
     assert [count for count in runs if count != 2] == [16, 16, 16, *[8] * 6] and min(seen) < 0
     assert sum(seen) == pytest.approx(10)
@@ -307,28 +298,6 @@ def test_graphs_of_the_larger_block_are_dropped(monkeypatch):
     monkeypatch.setattr(Replayed, "of", short_of_memory)
     run = weighed(*small_pair(), X[:10], compile=True)
     assert list(run.replayed) == [25] == list(run.sizes.values())
-
-
-# ------------------------------------------------------------------------------------------------ on CUDA
-
-
-GIB = 2**30
-FREE = {
-    "plenty": (139 * GIB, weighing.ON_CUDA),
-    "eight": (8 * GIB, 2**26),
-    "little": (0.1 * GIB, 2**19),
-    "none": (0, 1),
-}
-
-
-@pytest.mark.parametrize("case", FREE.values(), ids=FREE)
-def test_the_block_on_cuda_follows_the_free_memory(monkeypatch, case):
-    free, expected = case
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(free), 0))
-    for name in ("memory_reserved", "memory_allocated"):
-        monkeypatch.setattr(torch.cuda, name, lambda device: 0)
-    assert elements_at_once(torch.device("cuda")) == expected
-    assert elements_at_once(CPU) == memory.ELEMENTS_AT_ONCE
 
 
 def test_untraceable_is_bad_input():

@@ -54,6 +54,25 @@ def test_zoo(build):
     check_table(case, terms, guide, case.way)
 
 
+@pytest.mark.parametrize("particle", [0, 1])
+@pytest.mark.parametrize("num_data", [3, 20])
+def test_particles_that_a_program_takes_for_one_are_found_out(num_data, particle):
+    """The model reads one particle for both: the other alone has another density."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(len(x)), 1.0))
+            pyro.sample("x", dist.Normal(z[particle].expand_as(z) if z.dim() > 1 else z, 1.0), obs=x)
+
+    with isolated(model, scalar_guide) as (model, guide, _):
+        assert Particles(model, guide, (torch.zeros(num_data),)).strategy == "tiled"
+
+
+def scalar_guide(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(x, 1.0))
+
+
 SLOW_TOO = ["functions", "hierarchical", "pixels-left", "pixels-right", "arguments", "convolution", "factor"]
 
 
@@ -216,3 +235,15 @@ def test_a_block_of_particles_is_sized_by_what_a_run_holds(width, expected):
     with isolated(*wide_inside(width)) as (model, guide, _):
         particles = Particles(model, guide, (torch.zeros(100, 3),))
         assert particles.at_once() == expected  # two layers of 100 x 32,768 numbers of 4 bytes are 26 MB of 151
+        known = Particles(model, guide, (torch.zeros(100, 3),), strategy="vectorized")  # no run of two is left over
+        assert known.at_once() == expected
+
+
+def test_a_run_that_found_the_strategy_sizes_blocks_too():
+    model, guide = wide_inside(64)
+    called = []
+    with isolated(lambda x: (called.append(len(x)), model(x)), guide) as (model_, guide, _):
+        particles = Particles(model_, guide, (torch.zeros(100, 3),))
+        called.clear()
+        particles.at_once()
+    assert not called

@@ -27,7 +27,7 @@ from pyrovae.evidence import estimators
 from pyrovae.evidence.annealing.paths import Path, Route, Walk, from_guide, walk
 from pyrovae.evidence.annealing.tuning import num_transitions, tune
 from pyrovae.evidence.blocks import Block, Blocks, Pair, block_by_block
-from pyrovae.evidence.report import UNRELIABLE_FRACTION, effective_size, evidence_and_errors, skewed_errors
+from pyrovae.evidence.reliability import UNRELIABLE_FRACTION, effective_size, evidence_and_errors, skewed_errors
 from pyrovae.pairs.latents import Latents
 from pyrovae.pairs.terms import check_finite
 from pyrovae.pairs.traces import Program

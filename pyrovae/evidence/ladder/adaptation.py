@@ -21,7 +21,7 @@ from torch.distributions import Chi2
 
 from pyrovae.evidence import estimators
 from pyrovae.evidence.ladder.kernels import by_parts
-from pyrovae.evidence.ladder.students import Students
+from pyrovae.evidence.proposals.students import Students
 from pyrovae.pairs.latents import Latents
 
 MODE_STEPS = 3  # of Newton's method

@@ -34,7 +34,7 @@ from pyrovae.evidence.ladder.estimates import DEFENCE, PILOT, Estimate, defended
 from pyrovae.evidence.ladder.kernels import by_parts
 from pyrovae.evidence.ladder.points import densities, scored
 from pyrovae.evidence.ladder.rungs import RUNGS, WIDENED, Proposal
-from pyrovae.evidence.ladder.students import Students
+from pyrovae.evidence.proposals.students import Students
 from pyrovae.pairs.latents import Latents
 
 

@@ -18,7 +18,7 @@ from pyrovae.evidence import estimators
 from pyrovae.evidence.ladder.adaptation import Mixture
 from pyrovae.evidence.ladder.points import Points, joined, scored
 from pyrovae.evidence.ladder.rungs import FEW_COORDINATES, Bar, Proposal
-from pyrovae.evidence.ladder.students import Students
+from pyrovae.evidence.proposals.students import Students
 from pyrovae.pairs.latents import Latents
 from pyrovae.pairs.supports import whole_line
 from pyrovae.pairs.terms import sum_by_role

@@ -10,7 +10,7 @@ from torch import Tensor
 from pyrovae.evidence.ladder import adaptation
 from pyrovae.evidence.ladder.adaptation import Mixture
 from pyrovae.evidence.ladder.points import Points, joined, scored
-from pyrovae.evidence.ladder.students import Students
+from pyrovae.evidence.proposals.students import Students
 from pyrovae.pairs.latents import Latents
 
 WIDENED = 1.1  # a proposal is so many times as wide as the Gaussian that was found

@@ -1,7 +1,7 @@
 """Where the two programs draw: what the prior can the guide must too, and neither on the edge of a support."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyro
@@ -11,7 +11,7 @@ from torch import Tensor
 from pyrovae.base.errors import InputError
 from pyrovae.pairs.checks.weights import is_function
 from pyrovae.pairs.handlers import Placed
-from pyrovae.pairs.structure import Structure
+from pyrovae.pairs.structure import Shown, Structure
 from pyrovae.pairs.supports import (
     base_measure,
     bounds,
@@ -26,12 +26,14 @@ from pyrovae.pairs.supports import (
     latent_support,
     layers,
     may_move,
+    over_event,
     possible,
     scored,
+    whole_event,
     whole_line,
 )
 from pyrovae.pairs.terms import latent_log_prob, to_rows
-from pyrovae.pairs.traces import Program, TracePair, site_log_prob, sites_of
+from pyrovae.pairs.traces import TracePair, site_log_prob, sites_of
 
 NUM_DRAWS = 1000  # of each site, over all data
 MOST_CLASSES = 100  # that are looked at one by one
@@ -43,16 +45,15 @@ LOST = 0.03  # of a datum's evidence
 ON_EDGE = 0.005  # of the draws may lie on the edge of their support
 
 
-def check_guide_covers(
-    model: Program, args: Sequence[Any], run: TracePair, structure: Structure, num_draws: int = NUM_DRAWS
-) -> None:
+def check_guide_covers(shown: Shown, num_draws: int = NUM_DRAWS) -> None:
     """Looks whether draws of the prior are such as the guide can draw, where the likelihood allows them.
 
     Raises:
         InputError: naming the site, both families, and how many data have draws of the prior that the guide misses.
     """
-    for name, site in run.latent.items():
-        ours, theirs = run.drawn[name], site
+    run, structure = shown.run, shown.structure
+    for name, theirs in run.latent.items():
+        ours = run.drawn[name]
         if is_function(ours) or (whole_line(ours["fn"]) and whole_line(theirs["fn"])):
             continue
         draws = _sample(theirs, structure, num_draws)
@@ -60,8 +61,8 @@ def check_guide_covers(
         missed = ~_can_draw(ours, draws, theirs) & ~_near_edge(theirs, draws)
         by_datum = torch.zeros_like(_of_data(missed, structure))
         for found, is_missed in _one_by_one(draws, missed, theirs["value"]):
-            matters = _matters(model, args, {**_values(run), name: found}, structure)
-            by_datum = by_datum | (matters & _of_data(is_missed[None], structure))
+            possible_there = _log_joint(shown, name, found) > -math.inf
+            by_datum = by_datum | (possible_there & _of_data(is_missed[None], structure))
         if by_datum.any():
             raise InputError(_missed(name, ours, theirs, missed[:num_sampled], by_datum))
 
@@ -116,7 +117,7 @@ def check_off_edges(run: TracePair, structure: Structure, num_draws: int = NUM_D
             )
 
 
-def check_angles_wrap(model: Program, args: Sequence[Any], run: TracePair, structure: Structure) -> None:
+def check_angles_wrap(shown: Shown) -> None:
     """Looks at what a guide on the line draws of an angle beyond pi: it stands for an angle across the seam.
 
     The prior draws nothing out there, and if the guide hardly reaches across, no weight shows what is lost.
@@ -124,12 +125,12 @@ def check_angles_wrap(model: Program, args: Sequence[Any], run: TracePair, struc
     Raises:
         InputError: naming the site, both families, and the greatest part of a datum's evidence that lies there.
     """
-    for name, site in run.latent.items():
-        ours, prior = run.drawn[name], layers(site["fn"])[-1]
+    for name, site in shown.run.latent.items():
+        ours, prior = shown.run.drawn[name], layers(site["fn"])[-1]
         alike = str(latent_support(ours["fn"])) == str(latent_support(prior))
         if is_function(ours) or not is_angle(prior) or alike:
             continue
-        lost = _across_the_seam(model, args, run, name, structure)
+        lost = _across_the_seam(shown, name)
         if (lost > LOST).any():
             guide = layers(ours["fn"])[-1]
             raise InputError(
@@ -140,19 +141,15 @@ def check_angles_wrap(model: Program, args: Sequence[Any], run: TracePair, struc
             )
 
 
-def _across_the_seam(model: Program, args: Sequence[Any], run: TracePair, name: str, structure: Structure) -> Tensor:
+def _across_the_seam(shown: Shown, name: str) -> Tensor:
     """The part of each datum's evidence at angles that the guide reaches from beyond pi far more than as they are."""
-    site, within, across = run.drawn[name], list[Tensor](), list[Tensor]()
-    batch_dim = len(site["fn"].batch_shape)
+    site, dim, within, across = shown.run.drawn[name], shown.structure.dim, list[Tensor](), list[Tensor]()
     for value in draws_of(site["fn"], NUM_WRAPPED):
         wrapped = torch.where(value.abs() > math.pi, (value + math.pi) % (2 * math.pi) - math.pi, value)
-        log_guide, at_wrapped = (
-            to_rows(site_log_prob({**site, "value": one}), structure.dim) for one in (value, wrapped)
-        )
-        log_weight = _log_joint(model, args, {**_values(run), name: wrapped}, structure) - log_guide
-        moved = wrapped != value
-        moved = moved.flatten(batch_dim).any(-1) if moved.dim() > batch_dim else moved
-        stays = to_rows(moved.int(), structure.dim) == 0
+        log_guide, at_wrapped = (to_rows(site_log_prob({**site, "value": one}), dim) for one in (value, wrapped))
+        log_weight = _log_joint(shown, name, wrapped) - log_guide
+        moved = ~whole_event(wrapped == value, len(site["fn"].batch_shape))
+        stays = to_rows(moved.int(), dim) == 0
         far = ~stays & (at_wrapped < log_guide - SELDOM)
         within.append(torch.where(stays, log_weight, -math.inf))
         across.append(torch.where(far, log_weight, -math.inf))
@@ -199,8 +196,7 @@ def _near_edge(site: Any, draws: Tensor) -> Tensor:
     support, batch_dim = latent_support(site["fn"]), draws.dim() - len(site["fn"].event_shape)
     if not _has_edges(support):
         return torch.zeros(draws.shape[:batch_dim], dtype=torch.bool, device=draws.device)
-    near = _on_edge(support, draws, torch.finfo(draws.dtype).eps ** 0.5)
-    return near.flatten(batch_dim).any(-1) if near.dim() > batch_dim else near
+    return ~whole_event(~_on_edge(support, draws, torch.finfo(draws.dtype).eps ** 0.5), batch_dim)
 
 
 def _sample(site: Any, structure: Structure, num_draws: int) -> Tensor:
@@ -233,7 +229,7 @@ def _beyond(ours: Any, theirs: Any) -> list[Tensor]:
         if inside is None:
             kept.append(one[None])
         elif inside.any():
-            kept.append(torch.where(inside.reshape(inside.shape + (1,) * event_dim), one, value)[None])
+            kept.append(torch.where(over_event(inside, event_dim), one, value)[None])
     return kept
 
 
@@ -255,7 +251,7 @@ def _can_draw(site: Any, draws: Tensor, prior: Any) -> Tensor:
     is_mass = base_measure(site["fn"]) == "mass"
     if type(base) is family and is_known(base) and not is_narrowed(base) and not is_mass:
         return inside
-    harmless = torch.where(inside.reshape(inside.shape + (1,) * event_dim), draws, site["value"].to(draws))
+    harmless = torch.where(over_event(inside, event_dim), draws, site["value"].to(draws))
     with pyro.validation_enabled(False):
         try:
             silent = inside & ~(site_log_prob({**site, "value": harmless}) > -math.inf)  # a NaN too
@@ -278,17 +274,13 @@ def _one_by_one(draws: Tensor, missed: Tensor, own: Tensor) -> Iterator[tuple[Te
         yield torch.where(wide > 0, found, own), number > 0
 
 
-def _matters(model: Program, args: Sequence[Any], values: dict[str, Tensor], structure: Structure) -> Tensor:
-    """For which data the model allows these latents: (N,)."""
-    return _log_joint(model, args, values, structure) > -math.inf
-
-
-def _log_joint(model: Program, args: Sequence[Any], values: dict[str, Tensor], structure: Structure) -> Tensor:
-    """log p(x, z) of each datum at these latents: (N,)."""
+def _log_joint(shown: Shown, name: str, value: Tensor) -> Tensor:
+    """log p(x, z) of each datum, one latent another than the guide drew: (N,)."""
+    values = {latent: site["value"] for latent, site in shown.run.latent.items()} | {name: value}
     with pyro.validation_enabled(False):
-        found = sites_of(Placed(values)(model), *args).values()
+        found = sites_of(Placed(values)(shown.model), *shown.args).values()
         log_probs = [site_log_prob(site) if site["is_observed"] else latent_log_prob(site) for site in found]
-        return torch.stack([to_rows(log_prob, structure.dim) for log_prob in log_probs]).sum(0)
+        return torch.stack([to_rows(log_prob, shown.structure.dim) for log_prob in log_probs]).sum(0)
 
 
 def _missed(name: str, ours: Any, theirs: Any, missed: Tensor, by_datum: Tensor) -> str:
@@ -301,10 +293,6 @@ def _missed(name: str, ours: Any, theirs: Any, missed: Tensor, by_datum: Tensor)
         f"{int(by_datum.sum())} of {len(by_datum)} data, would have an infinite weight, and importance sampling misses "
         f"them without a sign. Give '{name}' the prior's support in the guide"
     )
-
-
-def _values(run: TracePair) -> dict[str, Tensor]:
-    return {name: site["value"] for name, site in run.latent.items()}
 
 
 def _of_data(table: Tensor, structure: Structure) -> Tensor:

@@ -20,9 +20,11 @@ from pyrovae.pairs.supports import (
     layers,
     may_miss,
     may_move,
+    of_full_shape,
     scored,
     support_of,
     support_text,
+    whole_event,
 )
 from pyrovae.pairs.terms import to_rows
 from pyrovae.pairs.traces import Sites, TracePair, site_log_prob
@@ -132,11 +134,10 @@ def check_support(name: str, site: Any) -> Tensor:
     value, base = site["value"], layers(site["fn"])[-1]
     outside = found = _outside(site)
     if found.any() and may_move(base):
-        amiss = ~value.isfinite()
+        fine = value.isfinite()
         if base_measure(base) == "mass":
-            amiss = amiss | (value % 1 != 0)
-        amiss = amiss.expand(torch.broadcast_shapes(amiss.shape, base.batch_shape + base.event_shape))
-        outside = outside & (amiss.flatten(outside.dim()).any(-1) if amiss.dim() > outside.dim() else amiss)
+            fine = fine & (value % 1 == 0)
+        outside = outside & ~whole_event(of_full_shape(base, fine), outside.dim())
     if outside.any():
         raise InputError(_message(name, site, outside))
     return found
@@ -157,11 +158,10 @@ def _outside(site: Any) -> Tensor:
     if support is None:
         return torch.zeros(1, dtype=torch.bool)
     if may_move(base):
-        value = value.expand(torch.broadcast_shapes(value.shape, base.batch_shape + base.event_shape))
+        value = of_full_shape(base, value)
     inside = in_image(base, value) if is_narrowed(base) else support.check(value)
     if value.is_floating_point():
-        finite = value.isfinite()
-        inside = inside & (finite if inside.shape == finite.shape else finite.flatten(inside.dim()).all(-1))
+        inside = inside & whole_event(value.isfinite(), inside.dim())
     return ~inside & scored(site, inside, value.dim() - inside.dim())
 
 
@@ -169,7 +169,7 @@ def _message(name: str, site: Any, outside: Tensor) -> str:
     value, base = site["value"], layers(site["fn"])[-1]
     places = outside.nonzero()
     first = tuple(places[0].tolist())
-    example = value.expand(torch.broadcast_shapes(value.shape, base.batch_shape + base.event_shape))[first]
+    example = of_full_shape(base, value)[first]
     found = f"{example.item():g}" if example.dim() == 0 else str(example.tolist())
     advice = ADVICE.get(support_of(base), "") + getattr(base, "advice", "")
     if example.isnan().any():

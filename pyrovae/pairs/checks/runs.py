@@ -4,8 +4,8 @@ The programs are run again on draws that they have made, and log densities are c
 noise, with every second row of the batch, draws and data, taken from its neighbour, and with half of the rows alone.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import pyro
 import torch
@@ -18,7 +18,7 @@ from pyrovae.base.random import preserve_rng_state
 from pyrovae.pairs.checks.weights import is_function
 from pyrovae.pairs.context import MOST_DOUBLED, double_precision, in_double, is_narrow
 from pyrovae.pairs.handlers import Placed
-from pyrovae.pairs.structure import Structure
+from pyrovae.pairs.structure import Shown, Structure
 from pyrovae.pairs.supports import to_support
 from pyrovae.pairs.terms import SiteTerms, read_terms, to_rows
 from pyrovae.pairs.traces import Program, TracePair, each_batched, num_rows, site_log_prob, sites, sites_of, traced
@@ -28,8 +28,8 @@ CHANGES = (
     "density that they were drawn from. Is it random beyond its sample sites (dropout that is left on, noise of "
     "torch.randn)? Make such noise a sample site, or turn it off"
 )
-
-
+BOTH = ("model", "guide")
+T = TypeVar("T")
 NUM_FRESH = 8  # draws of other rows beside each half of those that may be known by their places
 NUM_MOVES = 8  # draws of each datum at which a move is looked at again
 
@@ -42,13 +42,13 @@ class Looks(NamedTuple):
     repeated: bool = True  # whether each density of each row's own came again, in runs under other noise
 
 
-def check_repeatable(model: Program, guide: Program, args: Sequence[Any], run: TracePair, structure: Structure) -> None:
+def check_repeatable(shown: Shown) -> None:
     """Runs the pair again on the same draws.
 
     Raises:
         InputError: naming the site, if its log density there is another: it is random beyond the sites.
     """
-    terms, again = _terms(run, structure), _terms_at(model, guide, args, run.draws, structure)
+    terms, again = _terms(shown), _terms_at(shown, shown.run.draws)
     if again is None:
         return
     for role in ("guide", "prior", "likelihood"):
@@ -57,72 +57,73 @@ def check_repeatable(model: Program, guide: Program, args: Sequence[Any], run: T
             raise InputError(CHANGES.format(name=name, program="guide" if role == "guide" else "model"))
 
 
-def look_across_rows(
-    model: Program, guide: Program, args: Sequence[Any], run: TracePair, structure: Structure
-) -> Looks:
+def look_across_rows(shown: Shown) -> Looks:
     """Tells whether rows lean on each other, and whether programs know one by its place: a parameter for each datum."""
-    found = _looks(model, guide, args, run, structure)
+    found = _looks(shown)
     # Rounding goes with a row's place too, by whole nats where densities are differences of large numbers.
     clean = found.leaning is None and found.placed is None
-    return found if clean else _in_double(model, guide, args, run, structure) or found
+    return found if clean else _in_double(shown) or found
 
 
-def _in_double(
-    model: Program, guide: Program, args: Sequence[Any], run: TracePair, structure: Structure
-) -> Looks | None:
+def _in_double(shown: Shown) -> Looks | None:
     """The same in double precision; None where the programs run in it already, or cannot."""
-    if not any(is_narrow(table) for role in _terms(run, structure) for table in role.values()):
+    if not any(is_narrow(table) for role in _terms(shown) for table in role.values()):
         return None
-    draws = dict(zip(run.draws, in_double([*run.draws.values()]), strict=True))
+    draws = dict(zip(shown.run.draws, in_double([*shown.run.draws.values()]), strict=True))
     try:
-        with double_precision(model, guide, MOST_DOUBLED):
-            wide = _run_at(model, guide, in_double(args), draws)
-            return None if wide is None else _looks(model, guide, in_double(args), wide, structure)
+        with double_precision(shown.model, shown.guide, MOST_DOUBLED):
+            wide = shown._replace(args=in_double(shown.args))
+            run = _run_at(wide, draws)
+            return None if run is None else _looks(wide._replace(run=run))
     except (InputError, MemoryError):  # TorchScript, or programs that hold much
         return None
 
 
-def _looks(model: Program, guide: Program, args: Sequence[Any], run: TracePair, structure: Structure) -> Looks:
-    terms, leaning, placed, repeated = _terms(run, structure), None, None, num_rows(args) > 1
-    for kept, taken, index in _neighbours(num_rows(args)):
+def _looks(shown: Shown) -> Looks:
+    args, rows = shown.args, num_rows(shown.args)
+    terms, leaning, placed, repeated = _terms(shown), None, None, rows > 1
+    for kept, taken, index in _neighbours(rows):
         exchanged = each_batched(args, lambda arg: arg[index.to(arg.device)])  # noqa: B023
-        draws = _taken(run, structure, index)
-        others = _terms_at(model, guide, exchanged, draws, structure)
-        # A guide may read the data of all rows: whatever it makes of them is a proposal for each. Draws it may not.
-        beside = _terms_at(None, guide, args, draws, structure)
-        if others is None or beside is None:
+        draws = _taken(shown, index)
+        others = _terms_at(shown._replace(args=exchanged), draws)
+        if others is None:
             repeated = False
             continue
-        for before, after in zip(terms, (others.likelihood, others.prior, beside.guide), strict=True):
+        by_guide = others.guide
+        if _differing(terms.guide, by_guide, kept, kept):
+            # A guide may read the data of all rows: whatever it makes of them is a proposal for each. Draws it may not.
+            beside = _terms_at(shown, draws, ("guide",))
+            if beside is None:
+                repeated = False
+                continue
+            by_guide = beside.guide
+        for before, after in zip(terms, (others.likelihood, others.prior, by_guide), strict=True):
             leaning = leaning or _differing(before, after, kept, kept)
         for before, after in zip(terms, others, strict=True):
             placed = placed or _differing(before, after, index[taken], taken)
     if placed:  # each row at its place
         with preserve_rng_state():
-            for _, taken, _ in _neighbours(num_rows(args)) * NUM_FRESH:
-                leaning = leaning or _beside_others(model, guide, args, run, structure, taken)
-    for half in _halves(num_rows(args), placed=placed is not None):  # a program may read how many rows there are
+            for _, taken, _ in _neighbours(rows) * NUM_FRESH:
+                leaning = leaning or _beside_others(shown, taken)
+    for half in _halves(rows, placed=placed is not None):  # a program may read how many rows there are
         few = each_batched(args, lambda arg: arg[half.to(arg.device)])  # noqa: B023
-        alone = _terms_at(model, None, few, _taken(run, structure, half), structure)
+        alone = _terms_at(shown._replace(args=few), _taken(shown, half), ("model",))
         for before, after in zip(terms[:2], alone[:2] if alone else (), strict=alone is not None):
             leaning = leaning or _differing(before, after, half, slice(None))
     return Looks(leaning, placed, repeated and leaning is None)
 
 
-def _beside_others(
-    model: Program, guide: Program, args: Sequence[Any], run: TracePair, structure: Structure, taken: Tensor
-) -> str | None:
+def _beside_others(shown: Shown, taken: Tensor) -> str | None:
     """A site whose density at a row changes where the rows ``taken`` beside it are drawn anew."""
-    fresh = _run_at(model, guide, args, {})
+    fresh = _run_at(shown, {})
     if fresh is None:
         return None
-    draws, rows = {}, taken.to(next(iter(run.draws.values())).device)
-    for name, site in sites(run.guide, moved=True).items():
-        dim = site["value"].dim() - len(site["fn"].event_shape) + structure.dim
-        draws[name] = site["value"].index_copy(dim, rows, fresh.draws[name].index_select(dim, rows))
-    beside = _terms_at(model, guide, args, draws, structure)
-    kept = [row for row in range(num_rows(args)) if row not in set(taken.tolist())]
-    pairs = zip(_terms(run, structure), beside, strict=True) if beside else ()
+    draws, rows = {}, taken.to(next(iter(shown.run.draws.values())).device)
+    for name, (value, dim) in _rows_of(shown).items():
+        draws[name] = value.index_copy(dim, rows, fresh.draws[name].index_select(dim, rows))
+    beside = _terms_at(shown, draws)
+    kept = [row for row in range(num_rows(shown.args)) if row not in set(taken.tolist())]
+    pairs = zip(_terms(shown), beside, strict=True) if beside else ()
     return next(filter(None, (_differing(before, after, kept, kept) for before, after in pairs)), None)
 
 
@@ -147,7 +148,7 @@ def check_rows_exchangeable(looks: Looks, purpose: str) -> None:
         )
 
 
-def check_moves(guide: Program, args: Sequence[Any], run: TracePair, structure: Structure) -> None:
+def check_moves(shown: Shown) -> None:
     r"""Compares what points of the guide say of their density with the Jacobian of their move from auxiliary draws a.
 
     .. math:: \log q(z) = \log q(a) - \log |\det \partial z / \partial a|
@@ -157,20 +158,20 @@ def check_moves(guide: Program, args: Sequence[Any], run: TracePair, structure: 
     Raises:
         InputError: naming the site, where the ``log_density`` of the Deltas is not the second term, or a move folds.
     """
-    extra = [name for name in run.drawn if name not in run.latent]
+    run, guide, extra = shown.run, shown.guide, shown.run.auxiliary
     names = [name for name in run.latent if extra and is_function(run.drawn[name])]
     if not names:
         return
     site = f"site '{names[0]}' of the guide is a point that is moved from '{extra[0]}', but"
-    first = _move(guide, args, run, structure)
+    first = _move(shown)
     if not torch.allclose(first.stated, first.log_density, rtol=1e-3, atol=1e-2):
         raise InputError(
             f"{site} the log_density of its Delta is not minus the log determinant of the Jacobian of that move: "
             "log q would be off. Draw it from a TransformedDistribution, or state Delta(value, log_density=...)"
         )
     for _ in range(NUM_MOVES):
-        again = TracePair(run.model, traced("guide", guide, guide, args))
-        if bool((_move(guide, args, again, structure).sign != first.sign).any()):
+        again = TracePair(run.model, traced("guide", guide, guide, shown.args))
+        if bool((_move(shown._replace(run=again)).sign != first.sign).any()):
             raise InputError(
                 f"{site} not one to one: several draws of '{extra[0]}' give one '{names[0]}', whose density is the sum "
                 f"over them. Draw '{names[0]}' from a family of its own support (FoldedDistribution for an absolute "
@@ -186,12 +187,12 @@ class _Move(NamedTuple):
     sign: Tensor  # of the determinant
 
 
-def _move(guide: Program, args: Sequence[Any], run: TracePair, structure: Structure) -> _Move:
-    extra = [name for name in run.drawn if name not in run.latent]
+def _move(shown: Shown) -> _Move:
+    run, structure, extra = shown.run, shown.structure, shown.run.auxiliary
     names = [name for name in run.latent if is_function(run.drawn[name])]
     draws = {name: run.drawn[name]["value"].detach().requires_grad_() for name in extra}
     with torch.enable_grad(), pyro.validation_enabled(False):
-        found = sites_of(Placed(draws)(guide), *args)
+        found = sites_of(Placed(draws)(shown.guide), *shown.args)
         reals, log_jacobians = [], []
         for name in names:
             move, value = to_support(run.latent[name]["fn"]), found[name]["value"]
@@ -233,48 +234,45 @@ def _halves(rows: int, *, placed: bool) -> list[Tensor]:
     return [half.sort().values for half in order.tensor_split([(rows + 1) // 2])]
 
 
-def _taken(run: TracePair, structure: Structure, index: Tensor) -> dict[str, Tensor]:
+def _rows_of(shown: Shown) -> dict[str, tuple[Tensor, int]]:
+    """All that the guide drew, and the dimension of each draw that counts the rows."""
+    found = sites(shown.run.guide, moved=True)
+    dims = {n: site["value"].dim() - len(site["fn"].event_shape) + shown.structure.dim for n, site in found.items()}
+    return {name: (site["value"], dims[name]) for name, site in found.items()}
+
+
+def _taken(shown: Shown, index: Tensor) -> dict[str, Tensor]:
     """All that the guide drew, the draws of other rows at each row."""
-    found = {}
-    for name, site in sites(run.guide, moved=True).items():
-        value, event_dim = site["value"], len(site["fn"].event_shape)
-        found[name] = value.index_select(value.dim() - event_dim + structure.dim, index.to(value.device))
-    return found
+    return {name: value.index_select(dim, index.to(value.device)) for name, (value, dim) in _rows_of(shown).items()}
 
 
-def _terms_at(
-    model: Program | None, guide: Program | None, args: Sequence[Any], draws: dict[str, Tensor], structure: Structure
-) -> SiteTerms | None:
+def _terms_at(shown: Shown, draws: dict[str, Tensor], roles: Sequence[str] = BOTH) -> SiteTerms | None:
     """The densities of a run of programs on given draws; None where one of them scores its own draws alone."""
-    run = _run_at(model, guide, args, draws)
+    run = _run_at(shown, draws, roles)
+    return None if run is None else _where_it_runs(lambda: _terms(shown._replace(run=run)))
+
+
+def _run_at(shown: Shown, draws: dict[str, Tensor], roles: Sequence[str] = BOTH) -> TracePair | None:
+    """A run of programs on given draws, without the sites of one that is left out; None where they do not run so."""
+
+    def run(role: str, program: Program) -> Trace:
+        return traced(role, program, Placed(draws)(program), shown.args) if role in roles else Trace()
+
+    return _where_it_runs(lambda: TracePair(run("model", shown.model), run("guide", shown.guide)))
+
+
+def _where_it_runs(act: Callable[[], T]) -> T | None:
     try:
         with pyro.validation_enabled(False):
-            return None if run is None else _terms(run, structure)
+            return act()
     except Exception as error:
         if out_of_memory(error):
             raise
         return None
 
 
-def _run_at(
-    model: Program | None, guide: Program | None, args: Sequence[Any], draws: dict[str, Tensor]
-) -> TracePair | None:
-    """A run of programs on given draws, without sites of one that is None; None where they do not run so."""
-
-    def run(role: str, program: Program | None) -> Trace:
-        return Trace() if program is None else traced(role, program, Placed(draws)(program), args)
-
-    try:
-        with pyro.validation_enabled(False):
-            return TracePair(run("model", model), run("guide", guide))
-    except Exception as error:
-        if out_of_memory(error):
-            raise
-        return None
-
-
-def _terms(run: TracePair, structure: Structure) -> SiteTerms:
-    return read_terms(run, lambda log_prob: to_rows(log_prob, structure.dim))
+def _terms(shown: Shown) -> SiteTerms:
+    return read_terms(shown.run, lambda log_prob: to_rows(log_prob, shown.structure.dim))
 
 
 def _differing(before: dict[str, Tensor], after: dict[str, Tensor], rows: Any, others: Any) -> str | None:

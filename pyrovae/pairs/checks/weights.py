@@ -91,7 +91,7 @@ def _check_mass_unscaled(whose: str, base: Any, value: Tensor) -> None:
 
 def moves_of(run: TracePair) -> dict[str, str]:
     """Latent -> the auxiliary draw that the guide moves onto its support, as Pyro's AutoNormal does."""
-    extra = {name: site for name, site in run.drawn.items() if name not in run.latent}
+    extra = {name: run.drawn[name] for name in run.auxiliary}
     found: dict[str, str] = {}
     for name, ours, theirs in _shared(run):
         fitting = [draw for draw, site in extra.items() if draw not in found.values() and _is_moved(site, ours, theirs)]
@@ -123,7 +123,7 @@ def check_auxiliary(run: TracePair) -> None:
     Raises:
         InputError: naming the site, where latents are no function of it, or a function that cannot be undone.
     """
-    extra = [name for name in run.drawn if name not in run.latent]
+    extra = run.auxiliary
     if not extra:
         return
     moved = [run.latent[name] for name, _, theirs in _shared(run) if is_function(theirs)]

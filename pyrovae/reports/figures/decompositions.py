@@ -10,12 +10,24 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pyrovae.base.errors import InputError
 from pyrovae.diagnostics.decomposition import COLLAPSED, Dimension
 from pyrovae.diagnostics.gaps import Gaps
 from pyrovae.diagnostics.surgery import Surgery
-from pyrovae.reports.figures.style import BLUE, GREEN, INK, PLAIN, QUIET, RED, UNIT, draws, new_figure, number, source
-from pyrovae.reports.figures.waterfall import Group, Part, draw_groups, waterfall
+from pyrovae.reports.figures.style import (
+    BLUE,
+    GREEN,
+    INK,
+    PLAIN,
+    QUIET,
+    RED,
+    UNIT,
+    by_name,
+    draws,
+    new_figure,
+    number,
+    source,
+)
+from pyrovae.reports.figures.waterfall import Group, Part, draw_groups, means_of, waterfall
 
 PALE = "#eaa776"  # of the parts of what is RED
 
@@ -33,11 +45,8 @@ def gaps(records: Gaps | Mapping[str, Gaps]) -> Figure:
     Raises:
         InputError: for no record, or a mean that is not finite.
     """
-    named = {source(records.protocol): records} if isinstance(records, Gaps) else dict(records)
-    if not named:
-        raise InputError("expected a record of gaps() or a dict of them, got an empty one")
     groups = []
-    for name, record in named.items():
+    for name, record in by_name(records, Gaps, "a record of gaps()").items():
         account = record.to_dict()
         about = f"N = {len(record):,}, K = {record.num_particles:,}, k-hat bad for {record.fraction_unreliable:.0%}"
         groups.append(Group(name, about, _parts(name, account), account))
@@ -46,10 +55,8 @@ def gaps(records: Gaps | Mapping[str, Gaps]) -> Figure:
 
 def _parts(name: str, account: Mapping[str, Any]) -> list[Part]:
     """The rows of one record, at distances from log p(x)."""
-    ends = {name: account[name]["mean"] for name in account if name.startswith(("elbo_", "log_evidence"))}
-    for quantity, mean in ends.items():
-        if mean is None:
-            raise InputError(f"gaps '{name}': the mean of {quantity} is not finite; look at its table for the data")
+    quantities = [quantity for quantity in account if quantity.startswith(("elbo_", "log_evidence"))]
+    ends = means_of(account, quantities, f"gaps '{name}'")
     at = {quantity: mean - ends["log_evidence"] for quantity, mean in ends.items()}
     first = Part("L[q] of the guide", "elbo_guide", at["elbo_guide"], at["elbo_guide"], QUIET)
     parts = [Part("+ gap, KL(q ‖ posterior)", "gap", at["elbo_guide"], 0.0, GREEN)]

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from pyrovae.base.errors import InputError
 from pyrovae.evidence import estimators
 from pyrovae.evidence.comparison import Comparison
-from pyrovae.evidence.report import BY_GUIDE, UNRELIABLE_FRACTION, Report
+from pyrovae.evidence.reliability import UNRELIABLE_FRACTION
+from pyrovae.evidence.report import BY_GUIDE, Report
 from pyrovae.reports.figures.style import (
     BLUE,
     GREEN,
@@ -20,13 +21,13 @@ from pyrovae.reports.figures.style import (
     QUIET,
     RED,
     UNIT,
+    by_name,
     draws,
     new_figure,
     number,
-    source,
     styled,
 )
-from pyrovae.reports.figures.waterfall import Group, Part, waterfall
+from pyrovae.reports.figures.waterfall import Group, Part, means_of, waterfall
 
 LEDGER = {  # quantity -> its label, its label where defensive draws make q a mixture that is not the guide, its colour
     "reconstruction": ("reconstruction $\\mathrm{E}_q$ log p(x|z)", "reconstruction by mixture", BLUE),
@@ -50,18 +51,13 @@ def account(reports: Report | Mapping[str, Report]) -> Figure:
     Raises:
         InputError: for no report, or a mean that is not finite.
     """
-    named = {source(reports.protocol): reports} if isinstance(reports, Report) else dict(reports)
-    if not named:
-        raise InputError("expected a report or a dict of reports, got an empty one")
+    named = by_name(reports, Report, "a report")
     groups = [_group(name, report.to_dict()) for name, report in named.items()]
     return waterfall(groups, {"mean": 2, "mc_se": 4, "data_se": 2}, UNIT, cut=True)
 
 
 def _group(name: str, account: Mapping[str, Any]) -> Group:
-    at = {quantity: account[quantity]["mean"] for quantity in LEDGER}
-    for quantity, mean in at.items():
-        if mean is None:
-            raise InputError(f"report '{name}': the mean of {quantity} is not finite; look at its table for the data")
+    at = means_of(account, LEDGER, f"report '{name}'")
     spans = {quantity: (0.0, mean) for quantity, mean in at.items()}
     spans |= {"kl_prior": (at["reconstruction"], at["elbo"]), "kl_posterior": (at["elbo"], at["log_evidence"])}
     parts = [

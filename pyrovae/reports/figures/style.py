@@ -112,6 +112,14 @@ def source(protocol: Protocol | None) -> str:
     return " ".join(part for part in (protocol.dataset, protocol.split) if part != "all") if protocol else ""
 
 
+def by_name(records: Any, kind: Any, whose: str) -> dict[str, Any]:
+    """Records of a kind by name, of one alone what it was measured on; InputError where there is none."""
+    named = {source(records.protocol): records} if isinstance(records, kind) else dict(records)
+    if not named:
+        raise InputError(f"expected {whose} or a dict of them, got an empty one")
+    return named
+
+
 def in_rows(images: Tensor) -> Tensor:
     """(S, *shape) in rows of a near-square grid, (R, C, *shape); what is left of the last row stays NaN."""
     columns = math.ceil(math.sqrt(len(images)))

@@ -3,7 +3,7 @@
 Three panels side by side: what each row is, its bar, its numbers.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from pyrovae.base.errors import InputError
 from pyrovae.reports.figures.style import FAINT, QUIET, new_figure, number
 
 ROW, GAP = 0.24, 1.5  # height of a row in inches, and rows from one group to the next
@@ -36,6 +37,15 @@ class Group(NamedTuple):
     about: str
     parts: Sequence[Part]
     account: Mapping[str, Any]  # quantity -> column -> number
+
+
+def means_of(account: Mapping[str, Any], quantities: Iterable[str], whose: str) -> dict[str, float]:
+    """The means of some quantities; InputError, naming it, for one that is not finite and so has no bar."""
+    means = {quantity: account[quantity]["mean"] for quantity in quantities}
+    for quantity, mean in means.items():
+        if mean is None:
+            raise InputError(f"{whose}: the mean of {quantity} is not finite; look at its table for the data")
+    return means
 
 
 def waterfall(groups: Sequence[Group], digits: Mapping[str, int], xlabel: str, *, cut: bool = False) -> Figure:

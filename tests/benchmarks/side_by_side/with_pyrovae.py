@@ -18,7 +18,8 @@ from pyrovae.base.random import seed_everything
 from pyrovae.data.split import as_split
 from pyrovae.evidence import blocks as measuring
 from pyrovae.evidence.evaluate import keep_freed_memory
-from pyrovae.evidence.importance import Evaluation, Plan
+from pyrovae.evidence.importance import Evaluation
+from pyrovae.evidence.plan import Plan
 from pyrovae.pairs.context import isolated
 from side_by_side import by_hand
 from side_by_side.clock import Clock

@@ -120,7 +120,7 @@ def test_narrow_guides_are_refused(prior, guide):
         with isolated(*programs) as (model, q, _), pyro.validation_enabled(False):
             torch.manual_seed(0)
             particles = Particles(model, q, (10 * X,), strategy="vectorized")
-            check_guide_covers(model, (10 * X,), particles.example, particles.structure)
+            check_guide_covers(particles.shown)
 
 
 def test_a_guide_may_be_as_narrow_as_the_posterior():

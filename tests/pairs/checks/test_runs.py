@@ -118,9 +118,8 @@ def test_rounding_that_goes_with_a_row_is_no_leaning():
     with isolated(shifted, guide) as (p, q, _):
         torch.manual_seed(1)
         particles = Particles(p, q, (X,))
-        args = p, q, (X,), particles.example, particles.structure
-        assert runs._looks(*args) == runs.Looks(None, "x")  # in float32; or this test would say nothing
-        assert runs.look_across_rows(*args) == runs.Looks(None, None)
+        assert runs._looks(particles.shown) == runs.Looks(None, "x")  # in float32; or this test would say nothing
+        assert runs.look_across_rows(particles.shown) == runs.Looks(None, None)
 
 
 def test_a_guide_may_read_the_data_of_all_rows():
@@ -215,7 +214,8 @@ def test_a_move_without_its_density_is_refused(model, move, said):
         pv.evaluate(model, moving, X, num_particles=5)
 
 
-def test_the_looks_at_a_pair_share_their_runs():
+@pytest.mark.parametrize("rows, runs", [(8, 3), (9, 2)], ids=["each particle apart", "rows by turns"])
+def test_the_looks_at_a_pair_share_their_runs(rows, runs):
     """Rows that are exchanged show what is random too, and a program whose densities are not read is not run."""
     called = []
 
@@ -223,13 +223,13 @@ def test_the_looks_at_a_pair_share_their_runs():
         return lambda x: (called.append(name), program(x))
 
     with isolated(counted("model", model), counted("guide", guide)) as (p, q, _):
-        particles = Particles(p, q, (X,), strategy="vectorized")
+        particles = Particles(p, q, (X[:rows],), strategy="vectorized")
         called.clear()
         particles.check_weights()
-        assert [called.count(name) for name in ("model", "guide")] == [5, 4]
+        assert [called.count(name) for name in ("model", "guide")] == [5, 2]
         called.clear()
         particles.fastest()
-        assert [called.count(name) for name in ("model", "guide")] == [3, 3]
+        assert [called.count(name) for name in ("model", "guide")] == [runs, runs]
 
 
 def test_rows_that_lean_on_each_other_are_told_by_half_of_them_where_the_guide_needs_all():

@@ -12,9 +12,9 @@ from torch.func import functionalize
 
 import pyrovae as pv
 from pyrovae.base.random import seed_everything
-from pyrovae.evidence import importance
-from pyrovae.evidence.compiled import Replayed, apart
-from pyrovae.evidence.running_sums import tally
+from pyrovae.evidence import plan as planning
+from pyrovae.evidence.numerics.compiled import Replayed, apart
+from pyrovae.evidence.numerics.running_sums import tally
 from pyrovae.pairs.context import isolated
 from pyrovae.pairs.graphs import Untraceable, compiler_missing, trace
 from pyrovae.pairs.particles import Particles
@@ -234,7 +234,7 @@ def test_draws_by_rejection_are_refused_by_their_line(monkeypatch):
     pair, x = make_pair(["angle"]), make_points()
     with pytest.raises(pv.InputError, match=message):
         pv.evaluate(*pair, x, num_particles=30, compile=True)
-    monkeypatch.setattr(importance, "REPAID", 0)
-    monkeypatch.setattr(importance, "compiler_missing", lambda device: None)
+    monkeypatch.setattr(planning, "REPAID", 0)
+    monkeypatch.setattr(planning, "compiler_missing", lambda device: None)
     with pytest.warns(pv.base.errors.NotCompiled, match=message):
         pv.evaluate(*pair, x, num_particles=30)

@@ -13,7 +13,7 @@ from torch.func import functionalize
 from torch.fx import Graph as Nodes
 from torch.fx import GraphModule, Node
 
-from pyrovae.evidence.running_sums import Tally, tally
+from pyrovae.evidence.numerics.running_sums import Tally, tally
 from pyrovae.pairs.graphs import Graph, Untraceable, captured, first_run, is_random, trace
 from pyrovae.pairs.terms import SiteTerms
 

@@ -6,15 +6,17 @@ With infinitely many degrees of freedom they are Gaussians.
 """
 
 import math
+from functools import cached_property
 
 import torch
 from torch import Tensor
 from torch.distributions import Categorical, Chi2
 
+from pyrovae.base.memory import of_device
 from pyrovae.evidence.proposals.local import Local, Points
 from pyrovae.pairs.latents import Joint
 
-AT_ONCE = 5000  # points of all data that are looked at: what is larger leaves the processor's cache
+AT_ONCE = {"cpu": 5000, "cuda": 2**18}  # points of all data: on the CPU, what is larger leaves the cache
 
 
 class Students(Local):
@@ -35,7 +37,13 @@ class Students(Local):
     @property
     def _at_once(self) -> int:
         """Points of each datum."""
-        return max(1, AT_ONCE // self.loc.shape[1])
+        return max(1, of_device(AT_ONCE, self.loc.device) // self.loc.shape[1])
+
+    @cached_property
+    def _whitening(self) -> Tensor:
+        """The inverse of each scale_tril: (C, n, D, D)."""
+        identity = torch.eye(self.loc.shape[-1], dtype=self.loc.dtype, device=self.loc.device)
+        return torch.linalg.solve_triangular(self.scale_tril, identity.expand_as(self.scale_tril), upper=False)
 
     def draw(self, num_particles: int) -> Tensor:
         parts = [self.draw_of(torch.full((num_particles, self.loc.shape[1]), c)) for c in range(len(self.loc))]
@@ -71,9 +79,7 @@ class Students(Local):
 
     def _log_prob(self, points: Tensor, component: int) -> Tensor:
         tril, num_dims = self.scale_tril[component], points.shape[-1]
-        identity = torch.eye(num_dims, dtype=tril.dtype, device=tril.device).expand_as(tril)
-        whitening = torch.linalg.solve_triangular(tril, identity, upper=False)
-        square = torch.cat([self._square(part, whitening, component) for part in points.split(self._at_once)])
+        square = torch.cat([self._square(part, component) for part in points.split(self._at_once)])
         log_det = tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         if self.df == math.inf:
             return -square / 2 - num_dims / 2 * math.log(2 * math.pi) - log_det
@@ -81,9 +87,9 @@ class Students(Local):
         constant = math.lgamma(half) - math.lgamma(self.df / 2) - num_dims / 2 * math.log(self.df * math.pi)
         return constant - log_det - half * torch.log1p(square / self.df)
 
-    def _square(self, points: Tensor, whitening: Tensor, component: int) -> Tensor:
+    def _square(self, points: Tensor, component: int) -> Tensor:
         away = points.double() - self.loc[component]
-        return torch.einsum("nij,knj->kni", whitening, away).square().sum(-1)
+        return torch.einsum("nij,knj->kni", self._whitening[component], away).square().sum(-1)
 
     def of(self, rows: Tensor) -> "Students":
         """Those of some of the data."""

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import pyrovae as pv
-from pyrovae.evidence.digits import Compared, compared, digits, warn_of_lost_digits
 from pyrovae.evidence.estimators import pareto_k
+from pyrovae.evidence.numerics.digits import Compared, compared, digits, warn_of_lost_digits
 from pyrovae.pairs.context import isolated
 from pyrovae.pairs.particles import Particles
 
@@ -51,6 +51,25 @@ def test_a_density_that_cancels_in_float32_is_named(options):
         report = account(overdispersed(1e7), x=COUNTS[:5], **options)
     assert report.digits.lost and report.digits.num_lost >= 4 and report.digits.mean > 1
     assert "digits lost: log p(x) in float32" in report.summary()
+
+
+def test_of_many_data_one_draw_each_comes_first():
+    """And the others after it, where it is off."""
+    runs = {}
+    for dispersion, family in ((1e7, dist.NegativeBinomial), (1e3, dist.Poisson)):
+        model, seen = overdispersed(dispersion, family), []
+
+        def doubled(x, model=model, seen=seen):
+            seen.append(x.dtype)
+            model(x)
+
+        with isolated(doubled, prior_guide):
+            particles = Particles(doubled, prior_guide, (COUNTS.repeat(5, 1),))
+            seen.clear()
+            found = digits([compared(particles, 0)], torch.zeros(60).double())
+        assert found.num_compared == 60 and found.lost == (family is dist.NegativeBinomial) and found.site == "x"
+        runs[family] = [seen.count(dtype) for dtype in (torch.float32, torch.float64)]
+    assert runs == {dist.Poisson: [0, 1], dist.NegativeBinomial: [1, 2]}
 
 
 def test_double_precision_is_right_where_float32_is_nats_off():
@@ -193,7 +212,7 @@ def test_rounding_that_averages_out_is_not_lost_and_what_all_draws_share_is(shif
 
 def test_digits_are_judged_on_the_cpu_where_tensors_are_made_elsewhere(monkeypatch):
     found = Compared(0, torch.ones(3, dtype=torch.float64), "x", "float32")
-    monkeypatch.setattr("pyrovae.evidence.digits.compared", lambda *_: found)
+    monkeypatch.setattr("pyrovae.evidence.numerics.digits.compared", lambda *_: found)
     with torch.device("meta"), pytest.warns(pv.LostDigits, match="site 'x' differs most"):
         warn_of_lost_digits(None)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pyrovae.evidence import estimators
-from pyrovae.evidence.running_sums import Totals, mean_and_error, merged, moments, tally
+from pyrovae.evidence.numerics.running_sums import Totals, mean_and_error, merged, moments, tally
 from pyrovae.pairs.terms import SiteTerms, sum_by_role
 
 

@@ -7,7 +7,7 @@ import scipy.stats
 import torch
 from torch.distributions import MultivariateNormal
 
-from pyrovae.evidence.ladder.students import Students
+from pyrovae.evidence.proposals.students import Students
 
 N, D = 3, 2
 
@@ -58,3 +58,11 @@ def test_draws_by_component_and_of_some_data():
     assert (centres - q.loc).abs().max() < 0.3
     rows = torch.tensor([2, 0])
     torch.testing.assert_close(q.of(rows).log_prob(u[:, rows]), q.log_prob(u)[:, rows])
+
+
+def test_scales_are_inverted_once(monkeypatch):
+    solved, solve = [], torch.linalg.solve_triangular
+    monkeypatch.setattr(torch.linalg, "solve_triangular", lambda *a, **k: (solved.append(1), solve(*a, **k))[1])
+    q = students(5.0)
+    first, second = (q.log_prob(torch.zeros(3, N, D).double()) for _ in range(2))
+    assert torch.equal(first, second) and len(solved) == 1

@@ -1,0 +1,53 @@
+"""How far a mean of log p(x) over data is to be trusted: what every record with one says of it, in the same words."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from pyrovae.base.records import mean_and_se, number
+from pyrovae.base.tables import text
+from pyrovae.evidence import estimators
+
+ERRORS_GIVEN_FIT = "all errors are given this one fit; data SE holds the Monte-Carlo noise already"
+UNRELIABLE_FRACTION = 0.05  # of data whose k-hat is too high or undefined, above which their mean is not to be trusted
+
+WHERE_DRAWN = (  # said under diagnostics that find nothing
+    "k-hat and ESS see only where draws fall: a mode the guide misses shows in defensive=, calibrate, bidirectional"
+)
+
+UNRESOLVED = "the digits of the programs' dtype do not tell the weights apart: evaluate with dtype='float64'"
+
+
+def evidence_and_errors(log_evidence: Tensor, mc_se: Tensor) -> dict[str, float | None]:
+    """Mean of log p(x) over data (N,) with its standard errors and its bias, for JSON."""
+    return mean_and_se(log_evidence, mc_se) | {"bias": number(estimators.log_evidence_bias(mc_se).mean())}
+
+
+def fraction_unreliable(pareto_k: Tensor, num_particles: int) -> float:
+    """Fraction of the data (N,) whose evidence nothing vouches for: k-hat above its threshold, or undefined."""
+    unreliable = (pareto_k > estimators.pareto_k_threshold(num_particles)) | pareto_k.isnan()
+    return unreliable.double().mean().item()
+
+
+def fraction_skewed(skewness: Tensor, num_draws: int, pareto_k: Tensor) -> float:
+    """Fraction of the data (N,) whose Monte-Carlo error may be too small, as the terms of its mean are too skewed."""
+    return (estimators.is_skewed(skewness, num_draws) & (pareto_k != -math.inf)).double().mean().item()
+
+
+def skewed_errors(fractions: Mapping[str, float], rule: str) -> list[str]:
+    """A line on the Monte-Carlo errors that may be too small for more than 5 % of the data; none where there are none.
+
+    Args:
+        fractions: quantity -> fraction of the data.
+        rule: how many draws there are, and of what.
+    """
+    many = {name: fraction for name, fraction in fractions.items() if fraction > UNRELIABLE_FRACTION}
+    found = [f"{name} ({fraction:.0%} of data)" for name, fraction in many.items()]
+    return [f"MC SE may be too small, as terms are too skewed for {rule}: {', '.join(found)}"] if found else []
+
+
+def effective_size(of: str, size: Mapping[str, Any]) -> str:
+    """A line on the effective sample sizes of the data."""
+    return f"effective sample size of {of}: median {text(size['median'], '.1f')}, least {text(size['min'], '.1f')}"
