@@ -59,6 +59,7 @@ _NAMES = {
 _MODULES = {
     "priors": "programs.priors",
     "families": "programs.families",
+    "guides": "programs.guides",
     "networks": "programs.networks",
     "oracles": "programs.oracles",
     "baselines": "programs.baselines",

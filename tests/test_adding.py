@@ -92,7 +92,8 @@ def bar(record):
 from pyrovae.apps.measure import COMMANDS, data_arguments, measured
 from pyrovae.base.choices import Choice, resolve
 from pyrovae.data.named import DATASETS, FitDefaults, NamedSet
-from pyrovae.programs.families import FAMILIES, GUIDES, Likelihood
+from pyrovae.programs.families import FAMILIES, Likelihood
+from pyrovae.programs.guides import GUIDES
 from pyrovae.programs.priors import PRIORS
 from pyrovae.training.objectives import OBJECTIVES
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pyrovae as pv
 from pyrovae.apps.arguments import Action
 from pyrovae.apps.recipes import CHOICES, choose
+from pyrovae.base.choices import parsed
 from pyrovae.base.errors import InputError
 from pyrovae.data.named import DATASETS, FitDefaults
 
@@ -117,8 +118,9 @@ def training(record: Mapping[str, Any]) -> dict[str, Any]:
     same = {
         name: record[name] for name in ("only", "kl_warmup", "epochs", "batch_size", "patience", "precision", "seed")
     }
-    objective, schedule = CHOICES["objective"][record["objective"]](), SCHEDULES[record["schedule"]]
-    return {"objective": objective, "optimizer": adam(record["lr"]), "schedule": schedule, **same}
+    objective, of_objective = parsed(record["objective"], CHOICES["objective"])
+    schedule = SCHEDULES[record["schedule"]]
+    return {"objective": objective(**of_objective), "optimizer": adam(record["lr"]), "schedule": schedule, **same}
 
 
 def _filled(record: Mapping[str, Any]) -> dict[str, Any]:

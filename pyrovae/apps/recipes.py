@@ -1,15 +1,16 @@
 """Recipes: a few plain values -> a VAE. And what can be chosen by name, which is listed without importing torch."""
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pyrovae as pv
 from pyrovae.apps.arguments import Action
-from pyrovae.base.choices import Choice
+from pyrovae.base.choices import Choice, parsed
 from pyrovae.base.errors import InputError, nearest
 from pyrovae.data.named import DATASETS
-from pyrovae.programs.families import FAMILIES, GUIDES
+from pyrovae.programs.families import FAMILIES
+from pyrovae.programs.guides import GUIDES
 from pyrovae.programs.priors import PRIORS
 from pyrovae.training.objectives import OBJECTIVES
 
@@ -38,31 +39,39 @@ def listing(p: ArgumentParser) -> Action:
     """
 
     def show(_: Namespace) -> int:
+        width = 2 + max(len(name) for choices in CHOICES.values() for name in choices)
         for kind, choices in CHOICES.items():
             print(f"{kind}s")
             for name, choice in choices.items():
-                print(f"  {name:22}{choice.about}")
+                source = getattr(choice, "source", "")
+                print(f"  {name:{width}}{choice.about}" + (f" ({source})" if source else ""))
         return 0
 
     return show
 
 
-def choose(kind: str, name: str, choices: Collection[str] | None = None) -> str:
-    """The name, if it is one of the choices: those given, else those of its kind.
+def choose(kind: str, text: str, choices: Collection[str] | None = None) -> str:
+    """What was given, if it is one of the choices: those named, else those of its kind, numbers behind them or not.
 
     Raises:
-        InputError: listing the choices and offering the nearest.
+        InputError: listing the choices and offering the nearest; for numbers that it does not take.
     """
-    choices = CHOICES[kind] if choices is None else choices
+    if choices is None:
+        choices = CHOICES[kind]
+    name = text.partition(":")[0] if isinstance(choices, Mapping) else text
     if name not in choices:
         raise InputError(f"unknown {kind} '{name}':{nearest(name, choices)} there are {', '.join(choices)}")
-    return name
+    if name != text and isinstance(choices, Mapping):
+        parsed(text, choices)
+    return text
 
 
 def complete(recipe: Mapping[str, Any], dataset: "Dataset") -> dict[str, Any]:
     """The values of a recipe among others, its likelihood named and every name checked."""
     natural = {choice.natural_for: name for name, choice in FAMILIES.items()}
-    named = {"guide": "normal", **recipe, "likelihood": recipe["likelihood"] or natural[dataset.kind]}
+    # The largest of bytes is a level of grey, not a number of trials.
+    kind = "bytes" if dataset.kind == "counts" and dataset.maximum == 255 else dataset.kind
+    named = {"guide": "normal", **recipe, "likelihood": recipe["likelihood"] or natural[kind]}
     return {
         **{kind: choose(kind, named[kind]) for kind in ("prior", "likelihood", "guide", "network")},
         "latent": recipe["latent"],
@@ -80,22 +89,45 @@ def build(recipe: Mapping[str, Any], dataset: "Dataset") -> Any:
     latent, hidden = recipe["latent"], recipe["hidden"]
     if latent < 1 or any(width < 1 for width in hidden):
         raise InputError(f"latent and hidden sizes must be at least 1, got latent={latent}, hidden={hidden}")
-    decode, encode = NETWORKS[recipe["network"]](latent, dataset.shape, hidden, recipe["seed"])
-    likelihood, guide = FAMILIES[recipe["likelihood"]](dataset.maximum), GUIDES[recipe["guide"]]()
+    (prior, of_prior), (guide, of_guide) = parsed(recipe["prior"], PRIORS), parsed(recipe["guide"], GUIDES)
+    check_support(recipe["prior"], recipe["guide"])
+    shape = prior.shape(latent, **of_prior) if prior.shape else (latent,)
+    likelihood, of_likelihood = parsed(recipe["likelihood"], FAMILIES)
+    decode, encode = NETWORKS[recipe["network"]](shape, dataset.shape, hidden, recipe["seed"])
+    encoder = _encoder(guide(**of_guide), shape, encode)
+    made_from = {"encoder": encoder, "rows": dataset.train}
     return pv.VAE(
-        prior=PRIORS[recipe["prior"]](latent),
-        decoder=pv.Conditional(likelihood, dataset.shape, decode),
-        encoder=pv.Conditional(guide, (latent,), encode),
+        prior=prior(latent, **of_prior, **{name: made_from[name] for name in prior.needs}),
+        decoder=pv.Conditional(likelihood(dataset.maximum, **of_likelihood), dataset.shape, decode),
+        encoder=encoder,
     )
 
 
-def mlps(latent: int, shape: tuple[int, ...], hidden: list[int], seed: int) -> tuple[Any, Any]:
+def check_support(prior: str, guide: str) -> None:
+    """Raises InputError unless a prior and a guide, by their names, are over latents of one support."""
+    of_prior, of_guide = parsed(prior, PRIORS)[0].support, parsed(guide, GUIDES)[0].support
+    if of_prior != of_guide:
+        fitting = [name for name, choice in GUIDES.items() if choice.support == of_prior]
+        raise InputError(
+            f"prior '{prior}' is over {of_prior} latents, guide '{guide}' over {of_guide} ones, so that log p(z) - "
+            f"log q(z|x) means nothing; guides that go with it: {', '.join(fitting) or 'none'}"
+        )
+
+
+def _encoder(guide: Any, shape: tuple[int, ...], network: Callable[[int], Any]) -> Any:
+    """What gives q(z|x), from a family or from what is more than one."""
+    from pyrovae.programs.families import Family
+
+    return pv.Conditional(guide, shape, network) if isinstance(guide, Family) else guide(shape, network)
+
+
+def mlps(latent: tuple[int, ...], shape: tuple[int, ...], hidden: list[int], seed: int) -> tuple[Any, Any]:
     """Perceptrons of a decoder and of an encoder, the one the mirror of the other."""
     decode = pv.networks.mlp(latent, *reversed(hidden), seed=2 * seed)
     return decode, pv.networks.mlp(shape, *hidden, seed=2 * seed + 1)
 
 
-def convolutions(latent: int, shape: tuple[int, ...], hidden: list[int], seed: int) -> tuple[Any, Any]:
+def convolutions(latent: tuple[int, ...], shape: tuple[int, ...], hidden: list[int], seed: int) -> tuple[Any, Any]:
     """Convolutions of a decoder and of an encoder, beside a hidden layer of the last width."""
     width = hidden[-1] if hidden else 256
     decode = pv.networks.conv_decoder(latent, shape, hidden=width, seed=2 * seed)

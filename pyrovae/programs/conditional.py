@@ -42,7 +42,7 @@ class Conditional(nn.Module):
         self.shapes = tuple(Size(shape) for shape in family.shapes(self.event_shape))
         self.num_parameters = sum(shape.numel() for shape in self.shapes)
         self.network = network if isinstance(network, nn.Module) else network(self.num_parameters)
-        self.free = nn.ParameterList([nn.Parameter(value.clone()) for value in family.free])
+        self.free = nn.ParameterList([nn.Parameter(value.clone()) for value in family.initial(self.event_shape)])
 
     def forward(self, c: Tensor) -> TorchDistribution:
         raw = self.network(c)

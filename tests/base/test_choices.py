@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from pyrovae.base.choices import Choice, handed_on, resolve
+from pyrovae.base.choices import Choice, handed_on, parsed, resolve
+from pyrovae.base.errors import InputError
 
 
 def test_a_path_is_a_module_or_something_in_it():
@@ -28,8 +29,27 @@ def test_names_of_a_package_are_resolved_or_refused():
 
 
 @pytest.mark.parametrize(
-    "package", ["programs.priors", "programs.families", "training.objectives", "data", "apps.recipes", "apps.cli"]
+    "package",
+    [
+        "programs.priors",
+        "programs.families",
+        "programs.guides",
+        "training.objectives",
+        "data",
+        "apps.recipes",
+        "apps.cli",
+    ],
 )
 def test_what_lists_choices_imports_nothing_heavy(package):
     code = f"import sys, pyrovae.{package}; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_numbers_behind_a_name_are_options():
+    choices = {"one": Choice("a fraction", "fractions:Fraction", takes=["numerator", "denominator"])}
+    assert parsed("one", choices)[1] == {} and parsed("one:3,4", choices)[1] == {"numerator": 3, "denominator": 4}
+    assert parsed("one:0.5", choices)[1] == {"numerator": 0.5}
+    with pytest.raises(InputError, match="'one:1,2,3': 3 numbers behind one, which takes at most 2: numerator, denom"):
+        parsed("one:1,2,3", choices)
+    with pytest.raises(InputError, match="'one:x': 'x' is no number"):
+        parsed("one:x", choices)

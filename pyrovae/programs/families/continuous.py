@@ -3,7 +3,8 @@
 import math
 
 import pyro.distributions as dist
-from torch import Tensor
+import torch
+from torch import Size, Tensor
 
 from pyrovae.base.errors import InputError
 from pyrovae.programs.distributions.exponential import ContinuousBernoulli
@@ -39,6 +40,20 @@ def normal(*, scale: float | Learned | None = None) -> Family:
 def normal_of_one_scale() -> Family:
     """Real data around a predicted mean, with one standard deviation for all that is learned from 0.5 on."""
     return normal(scale=learned(0.5))
+
+
+def normal_of(scale: float = 0.5) -> Family:
+    """Real data around a predicted mean, with one fixed standard deviation for all."""
+    return normal(scale=scale)
+
+
+def normal_of_scales() -> Family:
+    """Real data around a predicted mean, with a standard deviation for each element, learned from 0.5 on."""
+
+    def initial(event_shape: Size) -> Tensor:
+        return positive_inverse(torch.full(event_shape, 0.5))
+
+    return Family("normal(scales learned)", elementwise, _normal_shared_scale, free=(initial,))
 
 
 def _normal_shared_scale(event_dim: int, loc: Tensor, raw: Tensor) -> dist.TorchDistribution:

@@ -44,3 +44,8 @@ def categorical(num_classes: int) -> Family:
         lambda event_shape: (Size([num_classes, *event_shape]),),
         lambda d, logits: dist.Categorical(logits=logits.movedim(-d - 1, -1)).to_event(d),
     )
+
+
+def categorical_256() -> Family:
+    """Pixels of 8 bits, each level a class by itself. A mass."""
+    return categorical(256)

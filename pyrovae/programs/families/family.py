@@ -30,13 +30,18 @@ class Family:
         shapes: event shape -> shapes of the parameters that a network produces for one datum.
         build: ``(event_dim, *parameters, *free) -> Distribution``, with the last ``event_dim`` dimensions an
             event; parameter i has shape ``(..., *shapes(event_shape)[i])``.
-        free: initial values of parameters learned without a network, shared by all data.
+        free: initial values of parameters learned without a network, shared by all data; or functions of the
+            event shape that give them.
     """
 
     name: str
     shapes: Callable[[Size], tuple[Size, ...]]
     build: Callable[..., dist.TorchDistribution]
-    free: tuple[Tensor, ...] = ()
+    free: tuple[Tensor | Callable[[Size], Tensor], ...] = ()
+
+    def initial(self, event_shape: Size) -> list[Tensor]:
+        """Where the parameters that are learned without a network begin."""
+        return [value(event_shape) if callable(value) else value for value in self.free]
 
 
 @dataclass(frozen=True)

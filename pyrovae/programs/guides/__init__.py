@@ -1,1 +1,39 @@
-"""Guides that are more than a family: encoders of several latents, each drawn given the data and those before it."""
+"""Guides q(z|x): families with a network's parameters, and modules that are more than that.
+
+To add one: a file here or in ``families``, and its line in ``GUIDES``. A constructor gives a
+:class:`~pyrovae.programs.families.Family`, or a function of the shape of one latent and of what builds a network
+(:func:`pyrovae.networks.mlp` and the others), which returns a module x -> Distribution.
+"""
+
+from pyrovae.base.choices import Choice, handed_on
+
+_FAMILIES = "pyrovae.programs.families"
+_HEADED = f"{__name__}.headed"
+GUIDES = {
+    "normal": Choice("a mean and a scale for each latent", f"{_FAMILIES}.continuous:normal"),
+    "low-rank-normal": Choice("correlated by factors", f"{_FAMILIES}.spread:low_rank_normal", takes=["rank"]),
+    "full-normal": Choice("a full covariance", f"{_HEADED}:full_normal"),
+    "student-t": Choice("heavy tails; :3 is df", f"{_FAMILIES}.spread:student_t", takes=["df"]),
+    "spline-flow": Choice(
+        "a spline autoregressive flow", f"{_HEADED}:spline_flow", source="Dolatabadi, Erfani and Leckie (2020)"
+    ),
+    "log-normal": Choice("positive latents", f"{_FAMILIES}.spread:log_normal", support="positive"),
+    "gamma": Choice("positive latents, less skewed", f"{_FAMILIES}.spread:gamma", support="positive"),
+    "logit-normal": Choice("latents from 0 to 1", f"{_HEADED}:logit_normal", support="unit"),
+    "beta": Choice("latents from 0 to 1", f"{_FAMILIES}.spread:beta", support="unit"),
+    "logistic-normal": Choice(
+        "proportions, a full covariance",
+        f"{_HEADED}:logistic_normal",
+        source="Aitchison and Shen (1980)",
+        support="simplex",
+    ),
+    "dirichlet": Choice("proportions", f"{_FAMILIES}.latents:dirichlet", support="simplex"),
+    "power-spherical": Choice(
+        "directions", f"{_FAMILIES}.latents:power_spherical", source="De Cao and Aziz (2020)", support="sphere"
+    ),
+    "bernoulli": Choice("bits, by score function", f"{_FAMILIES}.discrete:bernoulli", support="binary"),
+    "one-hot": Choice("classes, by score function", f"{_FAMILIES}.latents:one_hot", support="one-hot"),
+}
+_PATHS = {name: f"{_HEADED}:{name}" for name in ("full_normal", "logistic_normal", "logit_normal", "spline_flow")}
+__all__ = ["GUIDES", *_PATHS]
+__getattr__ = handed_on(__name__, _PATHS)

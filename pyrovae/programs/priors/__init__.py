@@ -5,13 +5,63 @@ To add one: a file here, and its line in ``PRIORS``.
 
 from pyrovae.base.choices import Choice, handed_on
 
+_GAUSSIAN, _HIERARCHIES, _LEARNED, _MIXTURES, _SPACES, _TAILS = (
+    f"{__name__}.{module}" for module in ("gaussian", "hierarchies", "learned", "mixtures", "other_spaces", "tails")
+)
 _PATHS = {
-    "GaussianMixture": f"{__name__}.mixtures:GaussianMixture",
-    "StandardNormal": f"{__name__}.gaussian:StandardNormal",
+    **{name: f"{_GAUSSIAN}:{name}" for name in ("FullNormal", "LearnedNormal", "StandardNormal")},
+    **{name: f"{_SPACES}:{name}" for name in ("BernoulliCode", "Dirichlet", "Gamma", "LogisticNormal", "OneHotCode")},
+    **{name: f"{_TAILS}:{name}" for name in ("Horseshoe", "Laplace", "Logistic")},
+    **{name: f"{_TAILS}:{name}" for name in ("SpikeAndSlab", "StudentT", "Uniform")},
+    "GaussianMixture": f"{_MIXTURES}:GaussianMixture",
+    "Sphere": f"{_SPACES}:Sphere",
+    "TwoLevels": f"{_HIERARCHIES}:TwoLevels",
+    "VampPrior": f"{_LEARNED}:VampPrior",
 }
 PRIORS = {
     "normal": Choice("N(0, I)", _PATHS["StandardNormal"]),
-    "mixture": Choice("20 Gaussians, learned", _PATHS["GaussianMixture"], num_components=20, seed=0),
+    "learned-normal": Choice("a learned mean and scale for each latent", _PATHS["LearnedNormal"]),
+    "full-normal": Choice("a learned mean and covariance", _PATHS["FullNormal"]),
+    "mixture": Choice(
+        "20 Gaussians, learned", _PATHS["GaussianMixture"], takes=["num_components"], num_components=20, seed=0
+    ),
+    "vamp": Choice(
+        "the encoder's posteriors at 500 learned inputs",
+        _PATHS["VampPrior"],
+        source="Tomczak and Welling (2018)",
+        takes=["num_pseudo_inputs"],
+        needs=["encoder", "rows"],
+    ),
+    "laplace": Choice("exponential tails", _PATHS["Laplace"]),
+    "logistic": Choice("exponential tails, a round top", _PATHS["Logistic"]),
+    "student-t": Choice("heavy tails; 5 degrees of freedom", _PATHS["StudentT"], takes=["df"]),
+    "spike-and-slab": Choice(
+        "a narrow normal or a wide one", _PATHS["SpikeAndSlab"], source="George and McCulloch (1993)", takes=["spike"]
+    ),
+    "horseshoe": Choice(
+        "near zero, or anywhere", _PATHS["Horseshoe"], source="Carvalho, Polson and Scott (2010)", takes=["scale"]
+    ),
+    "two-levels": Choice(
+        "z2 ~ N(0, I), z1 given z2 by a network",
+        _PATHS["TwoLevels"],
+        source="Sønderby et al. (2016)",
+        takes=["hidden"],
+    ),
+    "gamma": Choice("positive latents", _PATHS["Gamma"], support="positive"),
+    "uniform": Choice("from 0 to 1", _PATHS["Uniform"], support="unit"),
+    "dirichlet": Choice("proportions: topics", _PATHS["Dirichlet"], support="simplex"),
+    "logistic-normal": Choice(
+        "proportions", _PATHS["LogisticNormal"], source="Aitchison and Shen (1980)", support="simplex"
+    ),
+    "sphere": Choice("directions, uniform", _PATHS["Sphere"], support="sphere"),
+    "bernoulli": Choice("bits", _PATHS["BernoulliCode"], support="binary"),
+    "one-hot": Choice(
+        "classes; :10 is their number",
+        _PATHS["OneHotCode"],
+        takes=["num_classes"],
+        support="one-hot",
+        shape=lambda num_latents, num_classes=10: (num_latents, num_classes),
+    ),
 }
 __all__ = ["PRIORS", *_PATHS]
 __getattr__ = handed_on(__name__, _PATHS)

@@ -17,9 +17,13 @@ _PATHS = {
 OBJECTIVES = {
     "elbo": Choice("the ELBO, all its terms sampled", _PATHS["SampledELBO"]),
     "analytic-kl": Choice("the ELBO, its KL in closed form", _PATHS["AnalyticKLELBO"]),
-    "iwae": Choice("the importance-weighted bound of 10 particles", _PATHS["IWAE"], num_particles=10),
+    "iwae": Choice(
+        "the importance-weighted bound of 10 particles", _PATHS["IWAE"], takes=["num_particles"], num_particles=10
+    ),
     "forward-kl": Choice("for the guide alone: log q at what the model simulates (sleep)", _PATHS["ForwardKL"]),
-    "half-asleep": Choice("for the guide alone: forward KL and ELBO, half and half", _PATHS["HalfAsleep"]),
+    "half-asleep": Choice(
+        "for the guide alone: forward KL and ELBO, half and half", _PATHS["HalfAsleep"], takes=["fraction"]
+    ),
     "self-consistency": Choice("for the guide alone: the variance of log w", _PATHS["SelfConsistency"]),
 }
 __all__ = ["OBJECTIVES", *_PATHS]

@@ -19,6 +19,13 @@ MASSES = {
     "binomial": (lambda: families.binomial(16), 17),
     "categorical": (lambda: families.categorical(7), 7),
     "poisson-truncated": (families.poisson, 400),
+    "negative-binomial-truncated": (families.negative_binomial, 20_000),
+    "zero-inflated-poisson-truncated": (families.zero_inflated_poisson, 400),
+    "zero-inflated-negative-binomial-truncated": (families.zero_inflated_negative_binomial, 20_000),
+    "beta-binomial": (lambda: families.beta_binomial(16), 17),
+    "ordinal": (lambda: families.ordinal(7), 7),
+    "discretised-logistic": (families.discretised_logistic, 256),
+    "discretised-logistic-of-three": (lambda: families.discretised_logistic(3), 256),
 }
 
 

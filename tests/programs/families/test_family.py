@@ -10,18 +10,19 @@ import torch
 from examples.families import built, parameters_of
 
 from pyrovae.base.errors import InputError
-from pyrovae.programs import families
+from pyrovae.programs import families, guides
 from pyrovae.programs.families.continuous import normal
 from pyrovae.programs.families.family import SCALE_FLOOR, Family, learned, positive, positive_inverse
 
 FAMILIES = {
-    **{name + "-likelihood" * (name in families.GUIDES): partial(f, 5) for name, f in families.FAMILIES.items()},
-    **families.GUIDES,
+    **{name + "-likelihood" * (name in guides.GUIDES): partial(f, 5) for name, f in families.FAMILIES.items()},
+    **guides.GUIDES,
     "normal-fixed-scale": lambda: normal(scale=0.3),
     "normal-learned-scale": lambda: normal(scale=learned(0.5)),
     "normal-learned-scales": lambda: normal(scale=learned(torch.tensor([0.5, 1.0, 2.0]))),
     "laplace-of-a-user": lambda: Family("laplace", lambda shape: (shape, shape), build_laplace),
 }
+CONTINUOUS = ("normal", "low-rank", "continuous", "beta", "laplace", "logistic", "student", "log-", "gamma")
 OUTSIDE = {
     "bernoulli-grey": (families.bernoulli, 0.5),
     "bernoulli-count": (families.bernoulli, 2.0),
@@ -53,7 +54,7 @@ class TestContracts:
     def test_parameters_have_the_declared_shapes(self, family):
         shapes = family.shapes(torch.Size((2, 3)))
         assert shapes and all(isinstance(shape, torch.Size) for shape in shapes)
-        assert family.name and all(value.isfinite().all() for value in family.free)
+        assert family.name and all(value.isfinite().all() for value in family.initial(torch.Size((2, 3))))
 
     @pytest.mark.parametrize("lead", [(), (7,), (5, 7)], ids=str)
     def test_particles_stand_before_data(self, family, lead):
@@ -68,11 +69,12 @@ class TestContracts:
         parameters = parameters_of(family, (2, 3), (5, 7))
         y = family.build(2, *parameters)
         x = y.sample()[0]
-        rows = [family.build(2, *(p[k] if p.dim() > 2 else p for p in parameters)).log_prob(x) for k in range(5)]
+        size = len(family.shapes(torch.Size((2, 3))))
+        rows = [family.build(2, *(p[k] for p in parameters[:size]), *parameters[size:]).log_prob(x) for k in range(5)]
         torch.testing.assert_close(y.log_prob(x), torch.stack(rows), rtol=1e-12, atol=1e-12)
 
     def test_events_without_dimensions(self, family):
-        if any(value.dim() for value in family.free):
+        if any(value.dim() for value in family.free if not callable(value)):
             family = normal(scale=learned(1.0))
         y = built(family, (), (6,))
         assert (y.batch_shape, y.event_shape, y.log_prob(y.sample()).shape) == ((6,), (), (6,))
@@ -97,7 +99,7 @@ class TestContracts:
             torch.autograd.grad(y.log_prob(y.sample((500,))).mean(), parameters, retain_graph=True) for _ in range(100)
         ]
         for scores in map(torch.stack, zip(*blocks, strict=True)):
-            assert (scores.mean(0).abs() <= 5 * scores.std(0) / 10).all()
+            assert (scores.mean(0).abs() <= 5 * scores.std(0) / 10 + 1e-6).all()
 
     def test_expands_under_plates(self, family):
         y = built(family)
@@ -109,9 +111,10 @@ class TestContracts:
         torch.testing.assert_close(expanded.log_prob(x), y.log_prob(x), rtol=1e-12, atol=1e-12)
 
     def test_single_precision_is_enough_for_an_image(self, family):
-        if any(value.dim() for value in family.free):
+        if any(value.dim() for value in family.free if not callable(value)):
             pytest.skip("its learned scales are those of three elements")
-        parameters = parameters_of(family, (784,), (1000,), torch.float32)
+        num_numbers = sum(shape.numel() for shape in family.shapes(torch.Size((784,))))
+        parameters = parameters_of(family, (784,), (max(5, 2_000_000 // num_numbers),), torch.float32)
         single = family.build(1, *parameters)
         double = family.build(1, *(parameter.double() for parameter in parameters))
         x = single.sample()
@@ -127,12 +130,8 @@ class TestSupport:
 
     def test_masses_and_densities_say_so(self):
         discrete = {name: built(make()).support.is_discrete for name, make in FAMILIES.items()}
-        assert {name for name, is_discrete in discrete.items() if is_discrete} == {
-            "bernoulli",
-            "binomial",
-            "poisson",
-            "categorical",
-        }
+        continuous = {name for name, is_discrete in discrete.items() if not is_discrete}
+        assert continuous == {name for name in FAMILIES if name.startswith(CONTINUOUS)} - {"beta-binomial"}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
