@@ -225,11 +225,12 @@ def test_a_folder_that_cannot_be_written_is_status_1(capsys):
 
 def test_ctrl_c_saves_the_run_and_gives_130(tmp_path):
     run = tmp_path / "run"
-    words = [sys.executable, "-m", "pyrovae", *FIT[:-1], "5000", "--out", str(run)]
+    sizes = ["100000", "--batch-size", "1200", "--compile", "no"]  # an epoch is one step, and over in milliseconds
+    words = [sys.executable, "-m", "pyrovae", *FIT[:-1], *sizes, "--out", str(run)]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not storage.holds_run(run):
         time.sleep(0.05)
-    time.sleep(5)
+    time.sleep(1)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130 and "--resume" in error and "Traceback" not in error

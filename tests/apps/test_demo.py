@@ -19,6 +19,7 @@ def demo(tmp_path_factory):
         return found
 
     patch.setattr(demonstration, "baselines", baselines)
+    patch.setattr(demonstration, "BUDGET", 2000)  # few data climb, which the tests do not look at
     assert demonstration.run(folder, epochs=40, num_particles=100) == 0
     yield folder, found
     patch.undo()

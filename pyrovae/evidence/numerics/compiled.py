@@ -37,7 +37,9 @@ class Replayed:
             return (_all_finite(sites), *tally(sites))
 
         operations = trace(run, *data)  # first by itself: functionalize takes no torch.autograd.Function (Dirichlet)
-        self.before, each = apart(trace(functionalize(operations), *data))
+        if any(_writes(node) for node in operations.module.graph.nodes):
+            operations = trace(functionalize(operations), *data)
+        self.before, each = apart(operations)
         self.found: tuple[Tensor, ...] = ()
         kept, cuda = self.before(*data), data[0].is_cuda
         if not kept:
@@ -108,7 +110,7 @@ def apart(graph: Graph) -> tuple[Graph, Graph]:
     """
     nodes = list(graph.module.graph.nodes)
     for node in nodes:
-        if getattr(getattr(node.target, "_schema", None), "is_mutable", False):
+        if _writes(node):
             raise Untraceable(f"the programs write into a tensor of their own ({node.target})")
     drawn: set[Node] = set()
     for node in nodes:
@@ -122,6 +124,11 @@ def apart(graph: Graph) -> tuple[Graph, Graph]:
     before = _copied(inputs, (node for node in nodes if node not in drawn), kept)
     rest = _copied([*own, *kept], (node for node in nodes if node in drawn), None)
     return Graph(before, graph.live), Graph(rest, [live[node] for node in own], graph.tolerance, graph.draws)
+
+
+def _writes(node: Node) -> bool:
+    """Whether it writes into a tensor that is there."""
+    return getattr(getattr(node.target, "_schema", None), "is_mutable", False)
 
 
 def _widens(node: Node) -> bool:

@@ -14,6 +14,7 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
 from torch import Size, Tensor
+from torch.distributions import register_kl
 from torch.nn.functional import normalize
 
 
@@ -43,13 +44,17 @@ class UniformSphere(dist.TorchDistribution):
         new._validate_args = self._validate_args
         return new
 
+    @property
+    def log_area(self) -> float:
+        """Logarithm of the area of the sphere."""
+        half = len(self.like) / 2
+        return math.log(2) + half * math.log(math.pi) - math.lgamma(half)
+
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density in nats, (...)."""
         if self._validate_args:
             self._validate_sample(value)
-        half = len(self.like) / 2
-        constant = math.lgamma(half) - math.log(2) - half * math.log(math.pi)
-        return (0 * value.sum(-1) + constant).expand(torch.broadcast_shapes(value.shape[:-1], self.batch_shape))
+        return (0 * value.sum(-1) - self.log_area).expand(torch.broadcast_shapes(value.shape[:-1], self.batch_shape))
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         noise = torch.randn(self._extended_shape(sample_shape), dtype=self.like.dtype, device=self.like.device)
@@ -99,24 +104,41 @@ class PowerSpherical(dist.TorchDistribution):
         a, b = self._shapes
         return self.loc * ((a - b) / (a + b))[..., None]
 
+    @property
+    def log_normalizer(self) -> Tensor:
+        """Logarithm of the integral of (1 + mu' z)^kappa over the sphere, of the batch shape."""
+        a, b = self._shapes
+        return (a + b) * math.log(2) + b * math.log(math.pi) + torch.lgamma(a) - torch.lgamma(a + b)
+
+    def entropy(self) -> Tensor:
+        """In nats, of the batch shape."""
+        a, b = self._shapes
+        mean_log = math.log(2) + torch.digamma(a) - torch.digamma(a + b)  # of 1 + mu' z
+        return self.log_normalizer - self.concentration * mean_log
+
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density in nats, of the broadcast batch shape."""
         if self._validate_args:
             self._validate_sample(value)
-        a, b = self._shapes
-        constant = (a + b) * math.log(2) + b * math.log(math.pi) + torch.lgamma(a) - torch.lgamma(a + b)
         # 1 + mu' z = 2 - |z - mu|^2 / 2 for unit vectors, which keeps its digits near mu.
         away = (value - self.loc).square().sum(-1)
-        return self.concentration * (2 - away / 2).clamp_min(torch.finfo(away.dtype).tiny).log() - constant
+        return self.concentration * (2 - away / 2).clamp_min(torch.finfo(away.dtype).tiny).log() - self.log_normalizer
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Draws along the first axis, reflected so that it becomes mu."""
         shape = self._extended_shape(sample_shape)
         a, b = (each.expand(shape[:-1]) for each in self._shapes)
-        along = 2 * dist.Beta(a, b, validate_args=False).rsample()[..., None] - 1
-        across = normalize(torch.randn(*shape[:-1], shape[-1] - 1, dtype=along.dtype, device=along.device), dim=-1)
-        drawn = torch.cat([along, (1 - along.square()).clamp_min(torch.finfo(along.dtype).tiny).sqrt() * across], -1)
+        # (1 - mu' z) / 2, small where the concentration is high: it keeps its digits.
+        short = dist.Beta(b, a, validate_args=False).rsample()[..., None]
+        across = normalize(torch.randn(*shape[:-1], shape[-1] - 1, dtype=short.dtype, device=short.device), dim=-1)
+        width = 2 * (short * (1 - short)).clamp_min(torch.finfo(short.dtype).tiny).sqrt()
+        drawn = torch.cat([1 - 2 * short, width * across], -1)
         first = torch.zeros_like(self.loc)
         first[..., 0] = 1.0
         mirror = normalize(first - self.loc, dim=-1)
         return drawn - 2 * (mirror * drawn).sum(-1, keepdim=True) * mirror
+
+
+@register_kl(PowerSpherical, UniformSphere)
+def _kl_to_uniform(q: PowerSpherical, p: UniformSphere) -> Tensor:
+    return p.log_area - q.entropy()

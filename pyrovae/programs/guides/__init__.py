@@ -14,6 +14,30 @@ GUIDES = {
     "low-rank-normal": Choice("correlated by factors", f"{_FAMILIES}.spread:low_rank_normal", takes=["rank"]),
     "full-normal": Choice("a full covariance", f"{_HEADED}:full_normal"),
     "student-t": Choice("heavy tails; :3 is df", f"{_FAMILIES}.spread:student_t", takes=["df"]),
+    "mixture": Choice(
+        "5 diagonal normals, draws with gradients",
+        f"{__name__}.mixtures:mixture",
+        source="Figurnov, Mohamed and Mnih (2018)",
+        takes=["num_components"],
+    ),
+    "iaf": Choice(
+        "an inverse autoregressive flow of 3 steps (zuko)",
+        f"{__name__}.flows:iaf",
+        source="Kingma et al. (2016)",
+        takes=["num_steps", "hidden"],
+    ),
+    "neural-spline-flow": Choice(
+        "a flow of 2 steps of splines (zuko)",
+        f"{__name__}.flows:neural_spline_flow",
+        source="Durkan et al. (2019)",
+        takes=["num_steps", "num_bins", "hidden"],
+    ),
+    "top-down": Choice(
+        "two levels, the upper first: the ladder",
+        f"{__name__}.hierarchical:top_down",
+        source="Sønderby et al. (2016)",
+        takes=["hidden"],
+    ),
     "spline-flow": Choice(
         "a spline autoregressive flow", f"{_HEADED}:spline_flow", source="Dolatabadi, Erfani and Leckie (2020)"
     ),
@@ -34,6 +58,12 @@ GUIDES = {
     "bernoulli": Choice("bits, by score function", f"{_FAMILIES}.discrete:bernoulli", support="binary"),
     "one-hot": Choice("classes, by score function", f"{_FAMILIES}.latents:one_hot", support="one-hot"),
 }
-_PATHS = {name: f"{_HEADED}:{name}" for name in ("full_normal", "logistic_normal", "logit_normal", "spline_flow")}
+_PATHS = {
+    **{name: f"{_HEADED}:{name}" for name in ("full_normal", "logistic_normal", "logit_normal", "spline_flow")},
+    **{name: f"{__name__}.flows:{name}" for name in ("iaf", "neural_spline_flow")},
+    "from_zuko": "pyrovae.programs.distributions.flows:from_zuko",
+    "mixture": f"{__name__}.mixtures:mixture",
+    "top_down": f"{__name__}.hierarchical:top_down",
+}
 __all__ = ["GUIDES", *_PATHS]
 __getattr__ = handed_on(__name__, _PATHS)

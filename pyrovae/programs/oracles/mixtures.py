@@ -66,7 +66,8 @@ class FiniteMixture(SingleLatent):
         """The program p(x) with k summed out: no latent is left, so its evidence needs no guide and no particles."""
         register_module(self)
         with pyro.plate("data", len(x)):
-            pyro.sample("x", self.evidence(), obs=x)
+            # Of each row once, where MixtureSameFamily would score it anew for each particle.
+            pyro.sample("x", dist.ExpandedDistribution(self.evidence()), obs=x)
 
     def posterior(self, x: Tensor) -> dist.Categorical:
         """p(k | x) for x of shape (N, *event): batch shape (N,), over C components."""

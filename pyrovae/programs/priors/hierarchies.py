@@ -3,14 +3,12 @@ r"""Two levels as one latent: z = (z1, z2), z2 ~ N(0, I), z1 | z2 normal with a 
 .. math:: \log p(z) = \log N(z_2; 0, I) + \log N(z_1; m(z_2), \mathrm{diag}\, s(z_2)^2)
 """
 
-from typing import Any, ClassVar
-
 import pyro.distributions as dist
 import torch
-from torch import Size, Tensor, nn
-from torch.distributions import constraints
+from torch import Tensor, nn
 
 from pyrovae.base.errors import InputError
+from pyrovae.programs.distributions.stacked import Stacked
 from pyrovae.programs.families.family import positive, positive_inverse
 from pyrovae.programs.networks import mlp
 
@@ -34,47 +32,16 @@ class TwoLevels(nn.Module):
         super().__init__()
         if num_latents < 2:
             raise InputError(f"two levels need at least 2 dimensions, got {num_latents}")
-        self.num_upper = num_latents // 2
-        self.network = mlp(self.num_upper, hidden, seed=seed)(2 * (num_latents - self.num_upper))
-        self.loc = nn.Buffer(torch.zeros(self.num_upper), persistent=False)
+        num_upper = num_latents // 2
+        self.num_lower = num_latents - num_upper
+        self.network = mlp(num_upper, hidden, seed=seed)(2 * self.num_lower)
+        self.loc = nn.Buffer(torch.zeros(num_upper), persistent=False)
         self.raw_one = nn.Buffer(positive_inverse(torch.ones(1)), persistent=False)
 
     def forward(self) -> dist.TorchDistribution:
-        return _Joint(dist.Normal(self.loc, torch.ones_like(self.loc)).to_event(1), self._lower)
+        upper = dist.Normal(self.loc, torch.ones_like(self.loc)).to_event(1)
+        return Stacked(upper, self._lower, self.num_lower)
 
     def _lower(self, upper: Tensor) -> dist.TorchDistribution:
         loc, raw = self.network(upper).chunk(2, -1)
         return dist.Normal(loc, positive(self.raw_one + raw)).to_event(1)
-
-
-class _Joint(dist.TorchDistribution):
-    """(z1, z2), the second from a distribution, the first from one that a function of the second gives."""
-
-    arg_constraints: ClassVar = {}
-    support = constraints.real_vector
-    has_rsample = True
-
-    def __init__(self, upper: Any, lower: Any, validate_args: bool | None = None) -> None:
-        self.upper, self.lower = upper, lower
-        probe = lower(torch.zeros_like(upper.mean))
-        super().__init__(Size(), Size([probe.event_shape[0] + upper.event_shape[0]]), validate_args=validate_args)
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
-        new = self._get_checked_instance(type(self), _instance)
-        new.upper, new.lower = self.upper, self.lower
-        super(_Joint, new).__init__(Size(batch_shape), self.event_shape, validate_args=False)
-        new._validate_args = self._validate_args
-        return new
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Log density in nats, (...)."""
-        if self._validate_args:
-            self._validate_sample(value)
-        size = self.event_shape[0] - self.upper.event_shape[0]
-        first, second = value.split([size, value.shape[-1] - size], -1)
-        total = self.upper.log_prob(second) + self.lower(second).log_prob(first)
-        return total.expand(torch.broadcast_shapes(total.shape, self.batch_shape))
-
-    def rsample(self, sample_shape: Any = ()) -> Tensor:
-        second = self.upper.rsample(Size([*sample_shape, *self.batch_shape]))
-        return torch.cat([self.lower(second).rsample(), second], -1)

@@ -10,13 +10,12 @@ import torch
 from examples.families import built, parameters_of
 
 from pyrovae.base.errors import InputError
-from pyrovae.programs import families, guides
+from pyrovae.programs import families
 from pyrovae.programs.families.continuous import normal
 from pyrovae.programs.families.family import SCALE_FLOOR, Family, learned, positive, positive_inverse
 
 FAMILIES = {
-    **{name + "-likelihood" * (name in guides.GUIDES): partial(f, 5) for name, f in families.FAMILIES.items()},
-    **guides.GUIDES,
+    **{name: partial(f, 5) for name, f in families.FAMILIES.items()},
     "normal-fixed-scale": lambda: normal(scale=0.3),
     "normal-learned-scale": lambda: normal(scale=learned(0.5)),
     "normal-learned-scales": lambda: normal(scale=learned(torch.tensor([0.5, 1.0, 2.0]))),

@@ -6,7 +6,6 @@ import pyro
 import pytest
 import torch
 from programs.priors.test_priors import quadrature
-from torch import nn
 
 import pyrovae as pv
 from pyrovae.programs import priors
@@ -91,8 +90,3 @@ def test_weights_are_kept_and_brought_back(name):
     x, pair = torch.randn(3, 4, dtype=torch.float64), (guide, other)
     z = guide(x).sample()
     torch.testing.assert_close(*(each(x).log_prob(z) for each in pair))
-
-
-def test_networks_of_a_user_serve_too():
-    guide = pv.guides.full_normal()((2,), lambda size: nn.Linear(4, size))
-    assert guide(torch.zeros(5, 4)).rsample().shape == (5, 2)

@@ -1,0 +1,110 @@
+r"""A mixture of diagonal normals whose draws carry gradients, of all its parameters.
+
+.. math:: q(z) = \sum_c \pi_c\, q_c(z), \qquad q_c(z) = \prod_d N(z_d; m_{cd}, s_{cd}^2)
+
+A draw z moves with the centres and the scales by what each component answers for, and with the logits so that the
+distribution function of each coordinate, given those before it, stays where it is:
+
+.. math:: dz = \sum_c \frac{\pi_c q_c(z)}{q(z)} \Big(dm_c + \frac{z - m_c}{s_c} ds_c\Big) - J^{-1} dF, \qquad
+    F_d = \sum_c \pi_{c \mid z_{<d}} \Phi\Big(\frac{z_d - m_{cd}}{s_{cd}}\Big), \quad
+    J_{dj} = \partial F_d / \partial z_j
+
+Both are right in expectation; the first part is bounded, where the second alone would not be.
+"""
+
+import math
+from typing import Any, ClassVar
+
+import pyro.distributions as dist
+import torch
+from torch import Size, Tensor
+from torch.distributions import constraints
+from torch.nn.functional import pad
+
+
+class NormalMixture(dist.MixtureSameFamily):
+    """A mixture of C diagonal normals over vectors, with gradients through its draws.
+
+    Args:
+        locs: (..., C, D).
+        scales: (..., C, D), positive.
+        logits: of the components, (..., C).
+
+    References:
+        Figurnov, Mohamed and Mnih (2018), Implicit reparameterization gradients, arXiv:1805.08498.
+        Jankowiak and Karaletsos (2019), Pathwise derivatives for multivariate distributions, arXiv:1806.01856.
+
+    Example:
+        >>> locs = torch.tensor([[-1.0], [1.0]], requires_grad=True)
+        >>> mixture = NormalMixture(locs, torch.ones(2, 1), torch.zeros(2))
+        >>> z = mixture.rsample((5,))
+        >>> (slope,) = torch.autograd.grad(z.sum(), locs)
+        >>> round(slope.sum().item(), 4)  # both centres moved by one move every draw by one
+        5.0
+    """
+
+    arg_constraints: ClassVar = {
+        "locs": constraints.independent(constraints.real, 2),
+        "scales": constraints.independent(constraints.positive, 2),
+        "logits": constraints.real_vector,
+    }
+    support = constraints.real_vector  # type: ignore[assignment]
+    has_rsample = True
+
+    def __init__(self, locs: Tensor, scales: Tensor, logits: Tensor, validate_args: bool | None = None) -> None:
+        batch = torch.broadcast_shapes(locs.shape[:-2], scales.shape[:-2], logits.shape[:-1])
+        self.locs, self.scales = (each.expand(batch + each.shape[-2:]) for each in (locs, scales))
+        self.logits = logits.expand(batch + logits.shape[-1:])
+        super().__init__(
+            dist.Categorical(logits=self.logits, validate_args=False),
+            dist.Normal(self.locs, self.scales, validate_args=False).to_event(1),
+            validate_args=validate_args,
+        )
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "NormalMixture":
+        batch = Size(batch_shape)
+        locs, scales = (each.expand(batch + each.shape[-2:]) for each in (self.locs, self.scales))
+        return NormalMixture(locs, scales, self.logits.expand(*batch, -1), validate_args=self._validate_args)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        with torch.no_grad():
+            return self._drawn(Size(sample_shape))
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        z = self.sample(sample_shape)
+        return z + self._by_parameters(z) if torch.is_grad_enabled() else z
+
+    def _drawn(self, sample_shape: Size) -> Tensor:
+        which = self.mixture_distribution.sample(sample_shape)[..., None, None]
+        which = which.expand(*which.shape[:-1], self.locs.shape[-1])
+        lead = which.shape[:-2]
+        loc, scale = (each.expand(lead + each.shape[-2:]).gather(-2, which)[..., 0, :] for each in self._both)
+        return loc + scale * torch.randn_like(loc)
+
+    @property
+    def _both(self) -> tuple[Tensor, Tensor]:
+        return self.locs, self.scales
+
+    def _by_parameters(self, z: Tensor) -> Tensor:
+        """Zeros of the shape of draws (..., D), whose gradient is that of the draws by all parameters."""
+        loc, scale = (each.detach() for each in self._both)
+        score = (z[..., None, :] - loc) / scale
+        each = -score.square() / 2 - scale.log()  # log density but for a constant, (..., C, D)
+        answers = (self.logits.detach() + each.sum(-1)).softmax(-1)[..., None]
+        moved = (answers * ((self.locs - loc) + (self.scales - scale) * score)).sum(-2)
+        return moved - self._by_logits(score, each, scale)
+
+    def _by_logits(self, score: Tensor, each: Tensor, scale: Tensor) -> Tensor:
+        earlier = pad(each, (1, 0))[..., :-1].cumsum(-1)
+        given = (self.logits[..., None] + earlier).softmax(-2)  # of the components, given the coordinates before
+        fixed = given.detach()
+        below, above = torch.special.ndtr(score), torch.special.ndtr(-score)
+        # F less one where it is above a half: no tail loses its digits.
+        is_high = (fixed * below).sum(-2, keepdim=True) > 0.5
+        below = torch.where(is_high, -above, below)
+        total = (given * below).sum(-2)
+        density = (fixed * each.exp()).sum(-2) / math.sqrt(2 * math.pi)
+        density = density.clamp_min(torch.finfo(density.dtype).tiny)
+        by_earlier = (fixed * (below - total.detach()[..., None, :])).mT @ (-score / scale)
+        slope = by_earlier.tril(-1) + density.diag_embed()
+        return torch.linalg.solve_triangular(slope, (total - total.detach())[..., None], upper=False)[..., 0]
