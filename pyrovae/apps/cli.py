@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from pyrovae import __version__
-from pyrovae.apps import draw, fit, measure, recipes
+from pyrovae.apps import draw, fit, measure
 from pyrovae.apps.arguments import Command
+from pyrovae.apps.commands import listing, new
 from pyrovae.base.errors import InputError, LostDigits, UntrustedEvidence, nearest
 
 COMMANDS: dict[str, Command] = {
@@ -21,7 +22,8 @@ COMMANDS: dict[str, Command] = {
     **measure.COMMANDS,
     "sample": draw.sample,
     "figures": draw.draw,
-    "list": recipes.listing,
+    "list": listing.listing,
+    "new": new.new,
     "demo": draw.demo,
 }
 

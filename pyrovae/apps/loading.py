@@ -12,6 +12,7 @@ from pyrovae.apps import recipes
 from pyrovae.apps.encoder_for import encoder_for
 from pyrovae.base.errors import InputError
 from pyrovae.data.datasets import load
+from pyrovae.data.named import PARTS
 from pyrovae.data.split import Dataset, Split
 from pyrovae.pairs.traces import Program
 
@@ -23,7 +24,7 @@ def dataset_of(record: dict[str, Any], data_dir: str | Path | None) -> Dataset:
 
 def split_of(dataset: Dataset, name: str, record: dict[str, Any]) -> Split:
     """A split as the programs take it, with labels where they do."""
-    split = getattr(dataset, recipes.choose("split", name, ("train", "valid", "test")))
+    split = getattr(dataset, recipes.choose("split", name, PARTS))
     return split.with_labels() if record["labels"] else split
 
 
@@ -43,7 +44,7 @@ def pair_of(record: dict[str, Any], dataset: Dataset, program: str | None) -> tu
 def _check_recipe_options(record: dict[str, Any], dataset: Dataset) -> None:
     if record["labels"]:
         raise InputError("--labels passes the labels as second argument, and the built-in VAE takes none; give FILE.py")
-    for name in ("train", "valid", "test"):
+    for name in PARTS:
         rows = getattr(dataset, name).missing()
         if len(rows):
             raise InputError(

@@ -15,6 +15,7 @@ import pyrovae as pv
 from pyrovae.apps.arguments import Action, bring_back, check_parent, check_picture, run_arguments
 from pyrovae.apps.recipes import choose
 from pyrovae.base.errors import InputError, Interrupted
+from pyrovae.data.named import PARTS
 
 
 def evaluate(p: ArgumentParser) -> Action:
@@ -60,16 +61,16 @@ _OPTIONS: dict[str, tuple[tuple[str, ...], str, dict[str, Any]]] = {
 
 
 def _evaluate(given: Namespace) -> int:
-    method = choose("method", given.method, (*_SAMPLED, "ais", "bdmc"))
+    method, start = choose("method", given.method, (*_SAMPLED, "ais", "bdmc")), given.start or "guide"
     for name, (methods, *_) in _OPTIONS.items():
         if method not in methods and getattr(given, name.replace("-", "_")) is not None:
             belongs = ", ".join(f"--method {one}" for one in methods)
             raise InputError(f"--{name} belongs to {belongs}, and --method {method} makes no use of it: leave it out")
     if method in _SAMPLED:
         return _importance_sampling(given)
-    starts = {"guide": pv.from_guide, "prior": pv.from_prior}
+    choose("start", start, ("guide", "prior"))
     path = _said(num_temperatures=given.temperatures, num_chains=given.chains)
-    path |= {"start": starts[choose("start", given.start or "guide", starts)], "at_once": 25}
+    path |= {"start": {"guide": pv.from_guide, "prior": pv.from_prior}[start], "at_once": 25}
     if method == "ais":
         return measured(given, pv.annealed_evidence, **path)
     return measured(given, pv.bidirectional, num_data=given.num or 100, **_said(num_particles=given.particles), **path)
@@ -207,6 +208,7 @@ def measured(given: Namespace, measure: Callable[..., Any], *, at_once: int | No
     Returns:
         0, or 130 after Ctrl-C.
     """
+    choose("split", given.split, PARTS)
     if given.num is not None and given.num < 1:
         raise InputError(f"--num must be at least 1, got {given.num}")
     check_parent(given.json)

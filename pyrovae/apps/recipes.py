@@ -1,11 +1,9 @@
 """Recipes: a few plain values -> a VAE. And what can be chosen by name, which is listed without importing torch."""
 
-from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyrovae as pv
-from pyrovae.apps.arguments import Action
 from pyrovae.base.choices import Choice, parsed
 from pyrovae.base.errors import InputError, nearest
 from pyrovae.data.named import DATASETS
@@ -18,8 +16,40 @@ if TYPE_CHECKING:
     from pyrovae.data.split import Dataset
 
 NETWORKS = {
-    "mlp": Choice("hidden layers of the widths --hidden", f"{__name__}:mlps"),
-    "conv": Choice("two convolutions of stride 2, one hidden layer; for images", f"{__name__}:convolutions"),
+    "mlp": Choice(
+        "hidden layers of the widths --hidden",
+        f"{__name__}:perceptrons",
+        source="Rumelhart et al. (1986)",
+        takes=["*hidden"],
+    ),
+    "residual": Choice(
+        "the same, each layer added to what it reads; layer norm",
+        f"{__name__}:residual_perceptrons",
+        source="He et al. (2016), Ba et al. (2016)",
+        takes=["*hidden"],
+    ),
+    "gated": Choice(
+        "hidden layers that gate themselves, h * sigmoid(g)",
+        f"{__name__}:perceptrons",
+        source="Dauphin et al. (2017), Tomczak and Welling (2018)",
+        takes=["*hidden"],
+        kind="gated",
+    ),
+    "conv": Choice(
+        "convolutions of stride 2, one hidden layer; for images",
+        f"{__name__}:convolutions",
+        source="LeCun et al. (1989)",
+        takes=["*channels"],
+        of_images=True,
+    ),
+    "residual-conv": Choice(
+        "the same, a residual block behind each; for images",
+        f"{__name__}:convolutions",
+        source="He et al. (2016)",
+        takes=["*channels"],
+        of_images=True,
+        num_blocks=1,
+    ),
 }
 CHOICES: dict[str, Mapping[str, Any]] = {
     "prior": PRIORS,
@@ -29,25 +59,6 @@ CHOICES: dict[str, Mapping[str, Any]] = {
     "objective": OBJECTIVES,
     "data set": DATASETS,
 }
-
-
-def listing(p: ArgumentParser) -> Action:
-    """List what can be chosen by name: priors, likelihoods, guides, networks, objectives, data sets.
-
-    example:
-      pyrovae list
-    """
-
-    def show(_: Namespace) -> int:
-        width = 2 + max(len(name) for choices in CHOICES.values() for name in choices)
-        for kind, choices in CHOICES.items():
-            print(f"{kind}s")
-            for name, choice in choices.items():
-                source = getattr(choice, "source", "")
-                print(f"  {name:{width}}{choice.about}" + (f" ({source})" if source else ""))
-        return 0
-
-    return show
 
 
 def choose(kind: str, text: str, choices: Collection[str] | None = None) -> str:
@@ -72,10 +83,11 @@ def complete(recipe: Mapping[str, Any], dataset: "Dataset") -> dict[str, Any]:
     # The largest of bytes is a level of grey, not a number of trials.
     kind = "bytes" if dataset.kind == "counts" and dataset.maximum == 255 else dataset.kind
     named = {"guide": "normal", **recipe, "likelihood": recipe["likelihood"] or natural[kind]}
+    names = {kind: choose(kind, named[kind]) for kind in ("prior", "likelihood", "guide", "network")}
     return {
-        **{kind: choose(kind, named[kind]) for kind in ("prior", "likelihood", "guide", "network")},
+        **names,
         "latent": recipe["latent"],
-        "hidden": list(recipe["hidden"]),
+        "hidden": list(parsed(names["network"], NETWORKS)[1].get("hidden", recipe["hidden"])),
         "seed": recipe["seed"],
     }
 
@@ -93,7 +105,7 @@ def build(recipe: Mapping[str, Any], dataset: "Dataset") -> Any:
     check_support(recipe["prior"], recipe["guide"])
     shape = prior.shape(latent, **of_prior) if prior.shape else (latent,)
     likelihood, of_likelihood = parsed(recipe["likelihood"], FAMILIES)
-    decode, encode = NETWORKS[recipe["network"]](shape, dataset.shape, hidden, recipe["seed"])
+    decode, encode = _networks(recipe, shape, dataset)
     encoder = _encoder(guide(**of_guide), shape, encode)
     made_from = {"encoder": encoder, "rows": dataset.train}
     return pv.VAE(
@@ -114,6 +126,18 @@ def check_support(prior: str, guide: str) -> None:
         )
 
 
+def _networks(recipe: Mapping[str, Any], shape: tuple[int, ...], dataset: "Dataset") -> tuple[Any, Any]:
+    """What builds the networks of decoder and encoder; numbers behind the name come before the widths of the recipe."""
+    network, of_network = parsed(recipe["network"], NETWORKS)
+    if network.of_images and len(dataset.shape) not in (2, 3):
+        fitting = [name for name, choice in NETWORKS.items() if not choice.of_images]
+        raise InputError(
+            f"network '{recipe['network']}' is for images, of shape (H, W) or (C, H, W), and a datum of {dataset.name} "
+            f"has shape {tuple(dataset.shape)}; networks that go with it: {', '.join(fitting)}"
+        )
+    return network(shape, dataset.shape, **{"hidden": recipe["hidden"], **of_network}, seed=recipe["seed"])
+
+
 def _encoder(guide: Any, shape: tuple[int, ...], network: Callable[[int], Any]) -> Any:
     """What gives q(z|x), from a family or from what is more than one."""
     from pyrovae.programs.families import Family
@@ -121,14 +145,34 @@ def _encoder(guide: Any, shape: tuple[int, ...], network: Callable[[int], Any]) 
     return pv.Conditional(guide, shape, network) if isinstance(guide, Family) else guide(shape, network)
 
 
-def mlps(latent: tuple[int, ...], shape: tuple[int, ...], hidden: list[int], seed: int) -> tuple[Any, Any]:
+def perceptrons(
+    latent: tuple[int, ...], shape: tuple[int, ...], *, hidden: list[int], seed: int, kind: str = "mlp", **options: Any
+) -> tuple[Any, Any]:
     """Perceptrons of a decoder and of an encoder, the one the mirror of the other."""
-    decode = pv.networks.mlp(latent, *reversed(hidden), seed=2 * seed)
-    return decode, pv.networks.mlp(shape, *hidden, seed=2 * seed + 1)
+    network = getattr(pv.networks, kind)
+    decode = network(latent, *reversed(hidden), seed=2 * seed, **options)
+    return decode, network(shape, *hidden, seed=2 * seed + 1, **options)
 
 
-def convolutions(latent: tuple[int, ...], shape: tuple[int, ...], hidden: list[int], seed: int) -> tuple[Any, Any]:
-    """Convolutions of a decoder and of an encoder, beside a hidden layer of the last width."""
-    width = hidden[-1] if hidden else 256
-    decode = pv.networks.conv_decoder(latent, shape, hidden=width, seed=2 * seed)
-    return decode, pv.networks.conv_encoder(shape, hidden=width, seed=2 * seed + 1)
+def residual_perceptrons(
+    latent: tuple[int, ...], shape: tuple[int, ...], *, hidden: list[int], seed: int
+) -> tuple[Any, Any]:
+    """The same with skip connections and layer norm."""
+    from torch import nn
+
+    return perceptrons(latent, shape, hidden=hidden, seed=seed, residual=True, normalization=nn.LayerNorm)
+
+
+def convolutions(
+    latent: tuple[int, ...],
+    shape: tuple[int, ...],
+    *,
+    hidden: list[int],
+    seed: int,
+    channels: Sequence[int] = (32, 64),
+    **options: Any,
+) -> tuple[Any, Any]:
+    """Convolutions of a decoder and of an encoder, its mirror, beside a hidden layer of the last width."""
+    options |= {"hidden": hidden[-1] if hidden else 256}
+    decode = pv.networks.conv_decoder(latent, shape, channels=tuple(reversed(channels)), seed=2 * seed, **options)
+    return decode, pv.networks.conv_encoder(shape, channels=tuple(channels), seed=2 * seed + 1, **options)

@@ -4,11 +4,12 @@ So the command line's help reads the dicts of priors, families, objectives and d
 A path names a module, ``"pyrovae.data"``, or something in it, ``"pyrovae.data.datasets:load"``.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pkgutil import resolve_name as resolve
 from typing import Any
 
-from pyrovae.base.errors import InputError
+from pyrovae.base.errors import InputError, nearest
 
 
 def handed_on(package: str, paths: Mapping[str, str]) -> Callable[[str], Any]:
@@ -16,7 +17,9 @@ def handed_on(package: str, paths: Mapping[str, str]) -> Callable[[str], Any]:
 
     def find(name: str) -> Any:
         if name not in paths:
-            raise AttributeError(f"module '{package}' has no attribute {name!r}")
+            hint = nearest(name, paths)
+            # With obj= Python would offer a name of its own beside this one.
+            raise AttributeError(f"module '{package}' has no attribute {name!r}{hint and ';' + hint}", name=name)
         return resolve(paths[name])
 
     return find
@@ -29,12 +32,14 @@ class Choice:
         about: one line on what it makes.
         path: of the constructor.
         source: where it comes from: authors and year.
-        takes: the keyword arguments that numbers behind its name are, in this order: ``vamp:500``.
+        takes: the keyword arguments that numbers behind its name are, in this order: ``vamp:500``; the last, with a
+            star before it, is the list of all that are left: ``["*hidden"]`` for ``gated:300,300``.
         support: of latents: "real", "positive", "simplex", "sphere", "binary", "one-hot" or "unit"; a prior and a
             guide go together where these agree.
         shape: of priors over latents that are no plain vectors: their number, and the options -> the shape of one z.
         needs: the keyword arguments of what it is made from: "encoder", the network of the guide, or "rows", the
             training data.
+        of_images: of networks: whether they read and draw images alone.
         options: its keyword arguments.
 
     Example:
@@ -52,17 +57,19 @@ class Choice:
         support: str = "real",
         shape: Callable[..., tuple[int, ...]] | None = None,
         needs: Sequence[str] = (),
+        of_images: bool = False,
         **options: Any,
     ) -> None:
         self.about, self.path, self.options = about, path, options
         self.source, self.takes, self.support, self.shape, self.needs = source, takes, support, shape, needs
+        self.of_images = of_images
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         return resolve(self.path)(*arguments, **{**self.options, **options})
 
 
-def parsed(text: str, choices: Mapping[str, Any]) -> tuple[Any, dict[str, float]]:
-    """A choice by its name, and the options that numbers behind it give: ``"vamp:500"``.
+def parsed(text: str, choices: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """A choice by its name, and the options that numbers behind it give: ``"vamp:500"``, ``"gated:300,300"``.
 
     Args:
         text: the name of one of the choices, alone or with numbers.
@@ -71,18 +78,43 @@ def parsed(text: str, choices: Mapping[str, Any]) -> tuple[Any, dict[str, float]
     Raises:
         InputError: if what stands behind the name is no number, or there are more than it takes.
     """
-    name, _, numbers = text.partition(":")
-    given, takes = numbers.split(",") if numbers else [], getattr(choices[name], "takes", ())
-    if len(given) > len(takes):
-        asked = f"at most {len(takes)}: {', '.join(takes)}" if takes else "none"
-        raise InputError(f"'{text}': {len(given)} numbers behind {name}, which takes {asked}")
-    return choices[name], {option: _number(each, text) for option, each in zip(takes, given, strict=False)}
+    name, _, behind = text.partition(":")
+    numbers = [_number(each, text) for each in behind.split(",")] if behind else []
+    single, many = _takes(choices[name])
+    options: dict[str, Any] = dict(zip(single, numbers, strict=False))
+    if left := numbers[len(single) :]:
+        if many is None:
+            asked = f"at most {len(single)}: {', '.join(single)}" if single else "none"
+            raise InputError(f"'{text}': {len(numbers)} numbers behind {name}, which takes {asked}")
+        options[many] = left
+    return choices[name], options
+
+
+def usage(name: str, choice: Any) -> str:
+    """A name with the numbers that it takes, and what each is where nothing is said and the choice has a say in it.
+
+    Example:
+        >>> usage("mixture", Choice("Gaussians", "a:b", takes=["num_components", "seed"], num_components=20))
+        'mixture[:num_components=20,seed]'
+    """
+    single, many = _takes(choice)
+    options = getattr(choice, "options", {})
+    numbers = [f"{one}={options[one]}" if one in options else one for one in single] + [f"{many},..."] * bool(many)
+    return f"{name}[:{','.join(numbers)}]" if numbers else name
+
+
+def _takes(choice: Any) -> tuple[list[str], str | None]:
+    """The names of the numbers behind a choice, one each, and that of the list of all others."""
+    takes = list(getattr(choice, "takes", ()))
+    many = takes.pop().removeprefix("*") if takes and takes[-1].startswith("*") else None
+    return takes, many
 
 
 def _number(text: str, whole: str) -> float:
     for kind in (int, float):
         try:
-            return kind(text)
-        except ValueError:
+            if math.isfinite(number := kind(text)):
+                return number
+        except (ValueError, OverflowError):
             continue
     raise InputError(f"'{whole}': {text!r} is no number; write a name and its numbers as in vamp:500")

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from pyrovae.base.choices import resolve
-from pyrovae.base.errors import InputError, nearest
+from pyrovae.base.errors import InputError
 from pyrovae.data import user_files
-from pyrovae.data.named import DATASETS, SPLITS, NamedSet, Options
+from pyrovae.data.named import DATASETS, SPLITS, NamedSet, Options, existing
 from pyrovae.data.preprocessing import Recipe, dataset
 from pyrovae.data.split import Dataset
 
@@ -51,7 +51,7 @@ def load(
     """
     options = Options(binarization, divisor, seed, data_dir, download, splits, mmap)
     if not isinstance(source, str) or source not in DATASETS:
-        return _own(_existing(source), options)
+        return _own(existing(source), options)
     if mmap:
         raise InputError(f"{source}: expected no mmap, for the set fits in memory, got mmap={mmap}; leave it out")
     if tuple(splits) != SPLITS:
@@ -74,17 +74,6 @@ def _recipe(entry: NamedSet, options: Options) -> Recipe:
             f'binarization="{kind}"; leave out one of them'
         )
     return Recipe(kind, entry.probability, options.seed if kind in ("dynamic", "static") else None)
-
-
-def _existing(source: str | Path) -> Path:
-    path = Path(source).expanduser()
-    if path.exists():
-        return path
-    hint = nearest(str(source), DATASETS) or " check the name or the path"
-    raise InputError(
-        f'expected one of {", ".join(DATASETS)}, or an existing file or folder, got "{source}", '
-        f"which is not there;{hint}"
-    )
 
 
 def _own(path: Path, options: Options) -> Dataset:

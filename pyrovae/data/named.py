@@ -9,6 +9,7 @@ from pyrovae.base.errors import InputError, nearest
 
 _READERS = "pyrovae.data.published_files"
 BINARIZATIONS = ("none", "dynamic", "static", "threshold")
+PARTS = ("train", "valid", "test")
 SPLITS = (0.8, 0.1, 0.1)
 
 
@@ -100,3 +101,19 @@ DATASETS = {
         fixed=True,
     ),
 }
+
+
+def existing(source: str | Path) -> Path:
+    """The path of data that are no named set.
+
+    Raises:
+        InputError: where nothing is there; offers the nearest name.
+    """
+    path = Path(source).expanduser()
+    if path.exists():
+        return path
+    hint = nearest(str(source), DATASETS) or " check the name or the path"
+    raise InputError(
+        f'expected one of {", ".join(DATASETS)}, or an existing file or folder, got "{source}", '
+        f"which is not there;{hint}"
+    )

@@ -16,6 +16,7 @@ import numpy as np
 from pyrovae.base.errors import InputError, nearest
 from pyrovae.base.memory import machine_memory
 from pyrovae.data.memmap import Array, Mapped, in_file, open_npy
+from pyrovae.data.named import PARTS
 
 
 class Rows(NamedTuple):
@@ -34,7 +35,7 @@ class Rows(NamedTuple):
         """A permutation cut in three. RandomState, because NumPy never changes its streams."""
         order = np.random.RandomState(seed).permutation(len(self.x))
         chunks = np.split(order, np.cumsum(sizes)[:2])
-        return {part: self.take(chunk) for part, chunk in zip(("train", "valid", "test"), chunks, strict=True)}
+        return {part: self.take(chunk) for part, chunk in zip(PARTS, chunks, strict=True)}
 
 
 Parts = dict[str, Rows]  # {"train", "valid", "test"}, {"train", "test"} or {"all"}
@@ -102,7 +103,7 @@ def _npy_files(path: Path) -> list[Path]:
 def _named_parts(path: Path, arrays: dict[str, Array]) -> Parts:
     if {"train", "valid", "test"} & set(arrays):
         _demand_names(path, arrays, ["train", "valid", "test"])
-        parts = {part: Rows(_numbers(path, part, arrays[part])) for part in ("train", "valid", "test")}
+        parts = {part: Rows(_numbers(path, part, arrays[part])) for part in PARTS}
         shapes = {part: rows.x.shape[1:] for part, rows in parts.items()}
         if len(set(shapes.values())) > 1:
             raise InputError(f"{path}: expected one shape of datum, got {shapes}; give all three the same")

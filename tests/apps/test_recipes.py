@@ -109,5 +109,5 @@ def test_all_that_can_be_chosen_is_listed(capsys):
         section = printed[printed.index(f"{kind}s\n") :]
         for name, choice in choices.items():
             source = getattr(choice, "source", "")
-            about = re.escape(choice.about + (f" ({source})" if source else ""))
+            about = re.escape(choice.about + (f" [{source}]" if source else ""))
             assert re.search(rf"^  {name} +{about}$", section, re.M), (kind, name)

@@ -4,15 +4,29 @@ import pytest
 import torch
 from torch import nn
 
+import pyrovae as pv
 from pyrovae.base.errors import InputError
-from pyrovae.programs.networks import OnEvents, conv_decoder, conv_encoder, mlp
+from pyrovae.programs.networks import conv_decoder, conv_encoder, gated, mlp
 
 IMAGES = {"28x28": (28, 28), "8x8": (8, 8), "3x32x32": (3, 32, 32), "odd": (7, 9), "one-pixel": (1, 1, 1)}
+RICH = {"channels": (4, 4), "hidden": 7, "num_blocks": 1, "normalization": nn.BatchNorm2d}
 # name -> (builder of a seed, shape of one input, number of outputs)
 NETWORKS = {
     "affine": (lambda seed: mlp(4, seed=seed), (4,), 6),
     "mlp": (lambda seed: mlp((2, 3), 16, 8, seed=seed), (2, 3), 5),
     "mlp-tanh": (lambda seed: mlp(4, 16, activation=nn.Tanh, seed=seed), (4,), 1),
+    "mlp-layer-norm": (lambda seed: mlp(4, 16, 8, normalization=nn.LayerNorm, seed=seed), (4,), 3),
+    "mlp-batch-norm": (lambda seed: mlp(4, 16, normalization=nn.BatchNorm1d, seed=seed), (4,), 3),
+    "residual": (lambda seed: mlp((2, 3), 16, 16, 8, residual=True, seed=seed), (2, 3), 5),
+    "residual-layer-norm": (
+        lambda seed: mlp(4, 8, 8, residual=True, normalization=nn.LayerNorm, seed=seed),
+        (4,),
+        3,
+    ),
+    "gated": (lambda seed: gated((2, 3), 16, 8, seed=seed), (2, 3), 5),
+    "gated-affine": (lambda seed: gated(4, seed=seed), (4,), 6),
+    "residual-conv-encoder": (lambda seed: conv_encoder((7, 9), **RICH, seed=seed), (7, 9), 4),
+    "residual-conv-decoder": (lambda seed: conv_decoder(2, (3, 8, 8), **RICH, seed=seed), (2,), 192),
     "mlp-of-a-scalar": (lambda seed: mlp((), 16, seed=seed), (), 2),
     **{
         f"conv-encoder-{name}": (
@@ -36,9 +50,9 @@ NETWORKS = {
 
 @pytest.fixture(params=NETWORKS.values(), ids=NETWORKS.keys())
 def network(request):
-    """A network in float64, the shape of one input and the number of outputs."""
+    """A network in float64 as an evaluation runs it, the shape of one input and the number of outputs."""
     make, in_shape, num_outputs = request.param
-    return make(0)(num_outputs).double(), in_shape, num_outputs
+    return make(0)(num_outputs).double().eval(), in_shape, num_outputs
 
 
 @pytest.fixture(params=NETWORKS.values(), ids=NETWORKS.keys())
@@ -66,7 +80,7 @@ def test_no_rows_are_no_rows(network, lead):
 
 def test_every_weight_gets_a_finite_gradient(network):
     module, in_shape, _ = network
-    module(torch.randn((20, *in_shape)).double()).square().sum().backward()
+    module.train()(torch.randn((20, *in_shape)).double()).square().sum().backward()
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in module.parameters())
 
 
@@ -92,36 +106,6 @@ def test_data_of_any_type_are_computed_in_the_precision_of_the_weights(dtype):
     module = mlp(4, seed=0)(2)
     c = torch.tensor([[0, 1, 1, 0]])
     assert torch.equal(module(c.to(dtype)), module(c.float()))
-
-
-def test_hidden_layers_have_the_widths_asked_for():
-    layers = [layer for layer in mlp((2, 3), 16, 8)(5).network if isinstance(layer, nn.Linear)]
-    assert [(layer.in_features, layer.out_features) for layer in layers] == [(6, 16), (16, 8), (8, 5)]
-    assert sum(isinstance(layer, nn.ReLU) for layer in mlp(6, 16, 8)(5).network) == 2
-
-
-@pytest.mark.parametrize("shape", IMAGES.values(), ids=IMAGES.keys())
-def test_a_default_decoder_and_encoder_of_any_image(shape):
-    num_pixels = torch.Size(shape).numel()
-    images = conv_decoder(2, shape)(num_pixels)(torch.zeros(3, 2))
-    assert conv_encoder(shape)(4)(images.reshape(3, *shape)).shape == (3, 4)
-
-
-def test_a_decoder_gives_whole_images_one_after_another():
-    module = conv_decoder(2, (6, 5), channels=(4,), hidden=8, seed=0)(2 * 30).double()
-    z = torch.randn(3, 2).double()
-    assert torch.equal(module(z).reshape(3, 2, 6, 5), module.network[:-1](z))
-
-
-def test_a_decoder_ends_without_a_nonlinearity():
-    outputs = conv_decoder(2, (8, 8), seed=0)(64)(torch.randn(50, 2))
-    assert (outputs < 0).any() and (outputs > 0).any()
-
-
-def test_a_decoder_of_an_odd_image_keeps_the_upper_left_corner():
-    odd, even = (conv_decoder(2, (rows, 8), channels=(4, 3), seed=0)(rows * 8) for rows in (7, 8))
-    z = torch.randn(5, 2)
-    assert torch.equal(odd(z), even(z)[:, : 7 * 8])
 
 
 @pytest.mark.parametrize(
@@ -150,6 +134,9 @@ def test_inputs_of_another_shape_are_refused(network, given, message):
         (lambda: conv_encoder((8, 8), channels=()), r"channels: .* at least 1, got \(\)"),
         (lambda: conv_decoder(2, (8, 8), channels=(4, 0)), r"channels: .* got \(4, 0\)"),
         (lambda: conv_encoder((8, 8), hidden=0), r"hidden: .* got \(0,\)"),
+        (lambda: conv_encoder((8, 8), num_blocks=-1), "num_blocks must not be negative, got -1"),
+        (lambda: gated(4, 0), r"hidden: each width must be at least 1, got \(0,\)"),
+        (lambda: mlp(4, 2.5), "hidden must be a whole number, got 2.5"),
         (lambda: mlp(4, 10, 0), r"hidden: each width must be at least 1, got \(10, 0\)"),
     ],
 )
@@ -158,6 +145,34 @@ def test_bad_arguments(make, message):
         make()
 
 
-def test_a_users_own_network_gains_leading_dimensions():
-    module = OnEvents(nn.Sequential(nn.Unflatten(1, (1, 4, 4)), nn.Conv2d(1, 2, 4), nn.Flatten()), torch.Size((4, 4)))
-    assert module(torch.zeros(5, 3, 4, 4)).shape == (5, 3, 2)
+def test_a_users_own_modules_are_taken_as_they_are():
+    class Rows(nn.Module):  # reads (N, 8, 8) alone
+        def __init__(self):
+            super().__init__()
+            self.conv, self.out = nn.Conv2d(1, 2, 3, stride=2, padding=1), nn.Linear(32, 4)
+
+        def forward(self, x):
+            return self.out(self.conv(x.unsqueeze(1)).relu().flatten(1))
+
+    digits, encode, decode = pv.data.load("digits"), Rows(), nn.Linear(2, 64)
+    vae = pv.VAE(
+        prior=pv.priors.StandardNormal(2),
+        decoder=pv.Conditional(pv.families.poisson(), (8, 8), decode),
+        encoder=pv.Conditional(pv.families.normal(), 2, encode),
+    )
+    assert vae.encoder.network is encode and vae.decoder.network is decode
+    before = nn.utils.parameters_to_vector(encode.parameters())
+    fitted = pv.fit(vae.model, vae.guide, digits.train[:64], epochs=1, batch_size=32, seed=0)
+    assert not torch.equal(before, nn.utils.parameters_to_vector(encode.parameters()))
+    report = pv.evaluate(fitted.model, fitted.guide, digits.test[:5], num_particles=10, method="importance")
+    assert report.log_evidence.isfinite().all()
+
+
+def test_batch_norm_is_that_of_the_batch_in_training_and_of_the_fit_in_an_evaluation():
+    module = mlp(3, 4, normalization=nn.BatchNorm1d, seed=0)(2)
+    x = torch.randn(5, 20, 3)
+    linear, norm = module.network[0], module.network[1]
+    hidden = norm(linear(x.reshape(-1, 3)))
+    torch.testing.assert_close(hidden.mean(0), torch.zeros(4), rtol=0, atol=1e-6)
+    row = module.eval()(x[:1, :1])  # whatever stands beside it
+    torch.testing.assert_close(row, module(x)[:1, :1], rtol=1e-6, atol=1e-6)

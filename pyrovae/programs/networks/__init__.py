@@ -1,0 +1,20 @@
+"""Networks: (..., *in) -> (..., out) for any leading dimensions, so that particles can stand before data.
+
+Each function takes what it reads and returns a function of how many numbers it must give, which
+:class:`~pyrovae.Conditional` calls with what its family needs. One's own ``nn.Module`` goes in its place as it is.
+To add one for the command line: a file here, and its line in :data:`pyrovae.apps.recipes.NETWORKS`.
+"""
+
+from pyrovae.base.choices import handed_on
+
+_PATHS = {
+    "NetworkBuilder": f"{__name__}.events:NetworkBuilder",
+    "OnEvents": f"{__name__}.events:OnEvents",
+    "Residual": f"{__name__}.events:Residual",
+    "conv_decoder": f"{__name__}.convolutions:conv_decoder",
+    "conv_encoder": f"{__name__}.convolutions:conv_encoder",
+    "gated": f"{__name__}.perceptrons:gated",
+    "mlp": f"{__name__}.perceptrons:mlp",
+}
+__all__ = [*_PATHS]
+__getattr__ = handed_on(__name__, _PATHS)
