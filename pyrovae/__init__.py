@@ -38,7 +38,7 @@ _NAMES = {
     "PosteriorDraws": "posteriors.reference",
     "PredictiveCheck": "diagnostics.predictive_check",
     "Draws": "posteriors.draws",
-    "log_terms": "pairs.particles",
+    "log_terms": "pairs.table",
     "LogTerms": "pairs.terms",
     "sample": "posteriors.draws",
     "posterior": "posteriors.draws",

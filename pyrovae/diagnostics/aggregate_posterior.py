@@ -18,6 +18,7 @@ from pyrovae.base.random import seed_everything
 from pyrovae.data.split import Split
 from pyrovae.diagnostics.factorization import GUIDE, Drawn, Factors, draw, join, listed
 from pyrovae.evidence.blocks import Pair
+from pyrovae.pairs.checks import looks
 from pyrovae.pairs.latents import Latents, Values
 
 DATA_AT_ONCE = 100  # whose latents are drawn together, at most: a draw depends on no batch size
@@ -75,9 +76,9 @@ class Aggregation:
             with explain_out_of_memory(f"{at_once} latents for each of {size} data: lower num_draws"):
                 latents = self.pair.latents(self.source.batch(part))
                 if index == 0:
-                    latents.particles.check_edges()
+                    looks.check_edges(latents.particles.shown)
                     latents.require_guide_density()
-                    latents.particles.require_exchangeable("ELBO surgery")
+                    looks.require_exchangeable(latents.particles.shown, "ELBO surgery")
                 seed_everything("surgery", self.seed, *key, index)
                 done.append(work(latents))
         return done

@@ -21,6 +21,7 @@ from pyrovae.base.tables import TextTable
 from pyrovae.data.split import as_split
 from pyrovae.diagnostics.rank_tests import NUM_REPLICATES, RankTest, check_level, rank_members, rank_test
 from pyrovae.evidence.blocks import Block, Blocks, Pair, block_by_block
+from pyrovae.pairs.checks import looks
 from pyrovae.pairs.latents import Latents, Values, coordinates
 from pyrovae.pairs.simulation import simulate
 from pyrovae.pairs.supports import require_unmasked
@@ -205,7 +206,7 @@ def _ranked(pair: Pair, template: Sequence[Tensor], block: Block, num_draws: int
     require_unmasked(latents.particles.example, latents.sites)
     if block.index == 0:
         latents.require_guide_density()
-        latents.particles.require_exchangeable("calibration")
+        looks.require_exchangeable(latents.particles.shown, "calibration")
     sizes, known = latents.part_sizes(num_particles + 1), latents.lifted(simulated)
     parts = [latents.draw(size) for size in sizes]
     values = {name: torch.cat([part[name] for part in parts]) for name in known}

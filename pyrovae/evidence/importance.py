@@ -24,10 +24,11 @@ from pyrovae.evidence.numerics.digits import NUM_DRAWS, Compared, check_double, 
 from pyrovae.evidence.numerics.running_sums import Moments, Tally, Totals, tally
 from pyrovae.evidence.plan import Plan, elements_at_once
 from pyrovae.evidence.proposals.defensive import defended
+from pyrovae.pairs.checks import looks
 from pyrovae.pairs.checks.coverage import NUM_DRAWS as PRIOR_DRAWS
 from pyrovae.pairs.checks.coverage import told_beyond
 from pyrovae.pairs.context import in_double
-from pyrovae.pairs.graphs import Untraceable
+from pyrovae.pairs.graphs.looks import Untraceable
 from pyrovae.pairs.particles import ONE_BY_ONE, Particles
 from pyrovae.pairs.terms import SiteTerms, analytic_kl, check_finite
 
@@ -64,7 +65,7 @@ class Evaluation:
         args = in_double(args) if self.plan.dtype else args
         particles = self.pair.particles(args, None if self.plan.vectorize else ONE_BY_ONE)
         if self.plan.vectorize:
-            particles.check_supports(PRIOR_DRAWS if block.index == 0 else max(200, 2 * block.num_data))
+            looks.check_supports(particles.shown, PRIOR_DRAWS if block.index == 0 else max(200, 2 * block.num_data))
         self.beyond = self.beyond or told_beyond(particles.example)
         if self.plan.dtype:
             check_double(particles)

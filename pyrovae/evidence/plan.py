@@ -10,7 +10,7 @@ from pyrovae.base.memory import of_device
 from pyrovae.evidence.blocks import Pair
 from pyrovae.evidence.ladder.climb import METHODS
 from pyrovae.evidence.ladder.estimates import PILOT
-from pyrovae.pairs.graphs import compiler_missing
+from pyrovae.pairs.graphs.graph import compiler_missing
 
 REPAID = 10**7  # decoder passes, N K, after which compiling has cost less than it saved, on two cores
 ON_CUDA = 2**28  # numbers scored at once there, where memory allows: more keep the device no busier

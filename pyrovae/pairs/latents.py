@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.base.errors import InputError
+from pyrovae.pairs.checks import looks
 from pyrovae.pairs.checks.inverses import check_density_at
 from pyrovae.pairs.handlers import Placed, Reached, Unconstrained
 from pyrovae.pairs.particles import Particles
@@ -205,8 +206,8 @@ class Latents:
 
     def check_guide_support(self) -> None:
         """Raises InputError, naming the site, if guide and prior do not draw in the same places."""
-        self.particles.check_supports()
-        self.particles.check_inside()
+        looks.check_supports(self.particles.shown)
+        looks.check_inside(self.particles.shown)
 
     def require_possible(self, draw: Callable[[int], Values], whose: str, advice: str) -> None:
         """Demands that each datum is possible under latents, where the support of a likelihood may move with them.

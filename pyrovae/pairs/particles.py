@@ -16,18 +16,15 @@ import torch
 from torch import Tensor
 
 from pyrovae.base import memory
-from pyrovae.base.arguments import checked
-from pyrovae.base.errors import InputError, check_at_least_one, first_line
+from pyrovae.base.errors import InputError, first_line
 from pyrovae.base.memory import out_of_memory
-from pyrovae.base.random import preserve_rng_state
-from pyrovae.pairs.checks import coverage, data, inverses, parameters, runs, weights
-from pyrovae.pairs.context import check_one_dtype, evaluation_mode, home_device, modules_of, on_device, own_scope
+from pyrovae.pairs.checks import data, looks, weights
+from pyrovae.pairs.context import check_one_dtype
 from pyrovae.pairs.handlers import Placed, moved, scorable
 from pyrovae.pairs.structure import Shown, Structure, describe
-from pyrovae.pairs.supports import is_masked, may_miss
-from pyrovae.pairs.terms import LogTerms, SiteTerms, agree, joined, read_terms, sum_by_role, to_rows, to_table
+from pyrovae.pairs.supports import is_masked
+from pyrovae.pairs.terms import SiteTerms, agree, joined, read_terms, sum_by_role, to_rows, to_table
 from pyrovae.pairs.traces import (
-    PER_DATUM,
     Program,
     Sites,
     TracePair,
@@ -94,7 +91,7 @@ class Particles:
         data.check_data(self.example, [lambda: of_guide().joint, of_prior])
         with pyro.validation_enabled(False):  # Pyro would refuse the masked values that the look let through
             if strategy is None:
-                self.check_weights()
+                self.placed = looks.check_weights(self.shown)
             self.strategy: str = strategy or self._strategy_of(self.fastest())
             if strategy is None and any(is_masked(site) for site in self.example.every_site):
                 for run in self.traces(MASKS_OF):  # a mask may depend on a draw
@@ -131,81 +128,6 @@ class Particles:
     def shown(self) -> Shown:
         """What was looked at, and what it showed."""
         return Shown(self.model, self.guide, self.args, self.example, self.structure)
-
-    def check_weights(self) -> None:
-        """Runs the pair a few times more to see that log w is the log weight of a draw, for each datum.
-
-        Raises:
-            InputError: naming the site, if a density changes from run to run or with the other rows of a batch, is
-                not that of a point that the guide moves, or is of data that are computed from latents; naming the
-                parameter too, if one of the model's distributions is beyond its bounds.
-            FloatingPointError: naming both, if it is NaN.
-        """
-        looks = self._across_rows()
-        if not looks.repeated:
-            runs.check_repeatable(self.shown)
-        runs.check_moves(self.shown)
-        runs.check_rows_independent(looks)
-        self.placed = looks.placed
-        data.check_given(self.example, partial(sites_of, self.model, *self.args))
-        self._check_model_parameters()
-
-    def _check_model_parameters(self) -> None:
-        """Names a number of the model's that no draw of its own mends: one beyond its bounds, or NaN at the guide's."""
-        try:
-            with preserve_rng_state():
-                own = sites_of(self.model, *self.args)
-        except Exception as error:  # what the guide draws may be all that the model can run on
-            if out_of_memory(error):
-                raise
-            return
-        try:
-            parameters.check_parameters("model", own, self.structure.dim)
-        except FloatingPointError:  # a wide prior may overflow where no guide draws
-            parameters.check_parameters("model", self.example.joint, self.structure.dim)
-
-    def check_supports(self, num_draws: int = coverage.NUM_DRAWS) -> None:
-        """Raises InputError, naming the site, if the guide cannot draw all that the prior can, or draws on an edge.
-
-        Args:
-            num_draws: of each site, over all data, that are looked at.
-        """
-        self.check_edges(num_draws)
-        coverage.check_guide_covers(self.shown, num_draws)
-
-    def check_edges(self, num_draws: int = coverage.NUM_DRAWS) -> None:
-        """Raises InputError, naming the site, if draws of the guide pile up on the edge of their support.
-
-        Likewise where they leave the circle of an angle, and by this its posterior.
-        """
-        coverage.check_off_edges(self.example, self.structure, num_draws)
-        coverage.check_angles_wrap(self.shown)
-
-    def check_trainable(self) -> None:
-        """Raises InputError, naming the site, for what no ELBO can be trained on, or no evidence measured with."""
-        self.check_weights()
-        self.check_supports()
-        self.check_inside()
-        if any(may_miss(site["fn"]) for site in self.example.observed.values()):
-            for _ in range(-(-coverage.NUM_DRAWS // self.num_data)):
-                data.check_possible(self._again(), self.structure.dim)
-
-    def check_inside(self) -> None:
-        """Raises InputError, naming the site, if the guide draws what the prior cannot."""
-        coverage.check_guide_inside(self.example, self.structure, self._again)
-
-    def require_exchangeable(self, purpose: str) -> None:
-        """Raises InputError, naming the site, if programs know a row by its place in the batch."""
-        runs.check_rows_exchangeable(self._across_rows(), purpose)
-
-    def _across_rows(self) -> runs.Looks:
-        try:
-            return runs.look_across_rows(self.shown)
-        except (ValueError, RuntimeError, IndexError) as error:
-            if isinstance(error, InputError) or out_of_memory(error):
-                raise
-            line = first_line(error)
-            raise InputError(f"the programs do not run once rows are exchanged: {line}. {PER_DATUM}") from error
 
     def at_once(self, elements: int | None = None) -> int:
         """How many particles of all N data to run at once, so that no more numbers than these are drawn or scored.
@@ -376,78 +298,6 @@ STRATEGIES: dict[str, Callable[[Particles, int], SiteTerms]] = {  # from the fas
     **dict.fromkeys(("vectorized", "tiled", "looped"), Particles._in_runs),
     ONE_BY_ONE: Particles._one_by_one,
 }
-
-
-@checked
-def log_terms(
-    model: Program,
-    guide: Program,
-    *args: Any,
-    num_particles: int,
-    plate: str | None = None,
-    vectorize: bool = True,
-) -> LogTerms:
-    """The table of a pair on a batch, all K x N at once.
-
-    Args:
-        model: program of p(x, z), with one plate over the data.
-        guide: program of q(z|x), with the same plate.
-        args: what both are called with; the first dimension of the first tensor is the datum (N).
-        num_particles: K.
-        plate: name of the data plate, where several plates hold all sites.
-        vectorize: False runs the programs for one particle of one datum at a time: slow, and right also where
-            sampled values steer Python control flow.
-
-    Returns:
-        log p(x|z), log p(z) and log q(z|x), each (K, N), differentiable. ``poutine.scale`` is ignored (a tempered
-        density is not evidence), ``poutine.mask`` is honoured; modules keep their modes (dropout that is on stays on).
-
-    Raises:
-        InputError: naming the site, if the pair has no per-datum weights.
-
-    Example:
-        >>> import pyrovae as pv
-        >>> oracle = pv.oracles.ppca(5, 2)
-        >>> x, _ = oracle.draw(3, seed=0)
-        >>> terms = log_terms(oracle.model, oracle.guide, x, num_particles=4)
-        >>> bool((terms.log_weight - oracle.log_evidence(x)).abs().max() < 1e-10)  # the guide is exact
-        True
-    """
-    check_at_least_one(num_particles=num_particles)
-    num_rows(args)  # refused where there are none
-    with own_scope(model, guide) as (model, guide, _), on_device(home_device(model, guide)):
-        with torch.no_grad(), evaluation_mode(modules_of(model, guide)), preserve_rng_state():
-            _validated(scorable(model), guide, args if vectorize else one_row(args, 0))
-            with pyro.validation_enabled(False):
-                particles = Particles(model, guide, args, plate=plate, strategy=None if vectorize else ONE_BY_ONE)
-                particles.check_edges()
-        inverses.check_batch_norm_of_flows(particles.example)
-        advice = f"{num_particles} particles of {particles.num_data} data at once: lower num_particles"
-        with pyro.validation_enabled(False), memory.explain_out_of_memory(advice):
-            return sum_by_role(particles.log_terms(num_particles))
-
-
-def _validated(model: Program, guide: Program, args: Sequence[Any]) -> None:
-    try:
-        plain_traces(model, guide, args)
-    except ValueError as error:
-        if named := explained(error, model, guide, args):
-            raise named from error
-        raise
-
-
-def explained(error: Exception, model: Program, guide: Program, args: Sequence[Any]) -> Exception | None:
-    """What :func:`check_parameters` says of a run in which Pyro's validation refused a distribution; None elsewhere."""
-    if not str(error).startswith("Expected parameter"):
-        return None
-    with pyro.validation_enabled(False):
-        run = plain_traces(model, guide, args)
-        try:
-            parameters.check_parameters("guide", run.drawn)
-            parameters.check_parameters("model", run.joint)
-        except (InputError, FloatingPointError) as named:
-            return named
-    return None
 
 
 def row_growth(model: Program, guide: Program, args: Sequence[Any], enough: int = -1) -> int:

@@ -47,6 +47,11 @@ class Shown(NamedTuple):
     run: TracePair
     structure: Structure
 
+    @property
+    def num_data(self) -> int:
+        """N, the rows that were looked at."""
+        return num_rows(self.args)
+
 
 def describe(run: TracePair, rows: int, *, plate: str | None = None) -> Structure:
     """The structure that one run of a pair on ``rows`` data shows.

@@ -25,6 +25,7 @@ from pyrovae.base.tables import TextTable
 from pyrovae.data.protocol import Protocol
 from pyrovae.data.split import Split, as_split
 from pyrovae.evidence.numerics.digits import warn_of_lost_digits
+from pyrovae.pairs.checks import looks
 from pyrovae.pairs.context import isolated
 from pyrovae.pairs.latents import Latents, Values, coordinates
 from pyrovae.pairs.traces import Program
@@ -207,7 +208,7 @@ def reference_posterior(
         split = split.drawn(seed)
         seed_everything("reference", seed)
         latents = Latents(model, guide, split.to(device).tensors, plate=plate)
-        latents.particles.check_edges()
+        looks.check_edges(latents.particles.shown)
         warn_of_lost_digits(latents.particles)
         method = _chosen(method, latents)
         with explain_out_of_memory("the posterior of one datum: lower num_draws or num_particles"):

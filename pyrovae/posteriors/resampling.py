@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pyrovae.base.random import seed_everything
 from pyrovae.evidence import estimators
+from pyrovae.pairs.checks import looks
 from pyrovae.pairs.latents import Latents, Values
 from pyrovae.pairs.terms import LogTerms, SiteTerms, check_finite
 from pyrovae.posteriors.methods import Answer, Evidence, Plan, weighted_moments
@@ -70,7 +71,7 @@ def by_resampling(latents: Latents, plan: Plan) -> Answer:
     References:
         Rubin (1987), comment on The calculation of posterior distributions by data augmentation, JASA 82:543.
     """
-    latents.particles.check_supports()
+    looks.check_supports(latents.particles.shown)
     seed_everything("reference", plan.seed, 1)
     values, terms = _particles(latents, plan.num_particles)
     log_weight = terms.log_weight

@@ -15,7 +15,7 @@ import torch
 from pyro.optim import PyroOptim
 from torch import Tensor
 
-from pyrovae.pairs.graphs import Untraceable
+from pyrovae.pairs.graphs.looks import Untraceable
 from pyrovae.training.optimizers import torch_optimizers
 
 

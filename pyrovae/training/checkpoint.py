@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pyrovae.base import storage
 from pyrovae.base.errors import InputError
 from pyrovae.data.split import Split
-from pyrovae.pairs.graphs import place_of
+from pyrovae.pairs.graphs.graph import place_of
 from pyrovae.training.optimizers import Joint, state_of, torch_optimizers
 
 # What may differ when a fit is resumed: how long it goes on, and where and how it runs.

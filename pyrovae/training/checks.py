@@ -16,10 +16,11 @@ from pyrovae.base.memory import blocks_of, explain_out_of_memory, out_of_memory
 from pyrovae.base.random import preserve_rng_state
 from pyrovae.data.batches import Batch
 from pyrovae.data.split import Split
+from pyrovae.pairs.checks import looks, parameters
 from pyrovae.pairs.checks.data import check_possible
 from pyrovae.pairs.checks.inverses import check_batch_norm_of_flows
 from pyrovae.pairs.context import preserve_modes, quiet_numerics
-from pyrovae.pairs.particles import Particles, explained
+from pyrovae.pairs.particles import Particles
 from pyrovae.pairs.structure import Structure
 from pyrovae.pairs.supports import a_value, ends, layers, scored, support_of
 from pyrovae.pairs.traces import PER_DATUM, Program, plain_traces, site_log_prob
@@ -95,7 +96,8 @@ def check_pair(
         few = len(train) if settings["batch_size"] >= len(train) else min(settings["batch_size"], LOOKED_AT)
         with preserve_rng_state(), quiet_numerics():  # distributions made under validation keep to it
             batch = train.batch(slice(0, few))
-            Particles(*pair, batch, plate=settings["plate"], strategy="looped").check_trainable()
+            particles = Particles(*pair, batch, plate=settings["plate"], strategy="looped")
+            looks.check_trainable(particles.shown)
 
 
 def _inspect_all(pair: tuple[Program, Program], split: Split, size: int, plate: str | None, name: str) -> Particles:
@@ -121,7 +123,7 @@ def _inspect(pair: tuple[Program, Program], split: Split, rows: slice, plate: st
             raise
         missing = ~batch[0].isfinite().reshape(len(batch[0]), -1).all(1)
         if not missing.any():
-            named = error if isinstance(error, FloatingPointError) else explained(error, *pair, batch)
+            named = error if isinstance(error, FloatingPointError) else parameters.explained(error, *pair, batch)
             if named is not None:
                 raise InputError(str(named)) from error
             hint = f". {PER_DATUM}" if len(batch) > 1 else ""

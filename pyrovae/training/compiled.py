@@ -23,7 +23,8 @@ from pyrovae.base.errors import InputError, NotCompiled, warn
 from pyrovae.base.memory import explain_out_of_memory
 from pyrovae.base.random import preserve_rng_state
 from pyrovae.data.batches import Batch, Batches
-from pyrovae.pairs.graphs import Untraceable, captured, compiler_missing, first_run, trace
+from pyrovae.pairs.graphs.graph import captured, compiler_missing, first_run, trace
+from pyrovae.pairs.graphs.looks import Untraceable
 from pyrovae.training.adam import Adam, as_function
 from pyrovae.training.checkpoint import Progress, Snapshot, weights
 from pyrovae.training.objectives.elbo import AnalyticKLELBO, SampledELBO

@@ -11,6 +11,7 @@ from pyro.infer import Trace_ELBO, TraceEnum_ELBO, config_enumerate
 from torch import nn
 
 import pyrovae as pv
+from pyrovae.pairs.checks import looks
 from pyrovae.pairs.context import isolated
 from pyrovae.pairs.particles import Particles
 
@@ -63,7 +64,7 @@ def test_particles_are_taken_at_once(name, family):
     x, _ = oracle.draw(20, seed=0)
     with isolated(oracle.model, pv.encoder_for(oracle.model, x, family=family)) as (model, guide, _):
         particles = Particles(model, guide, (x[:5],))
-        particles.check_trainable()
+        looks.check_trainable(particles.shown)
         assert particles.strategy == "vectorized"
 
 
@@ -304,7 +305,7 @@ def test_supports_of_every_kind_in_one_program():
     guide = pv.encoder_for(model, noise(50), seed=3)
     with isolated(model, guide) as (model, guide, _):
         particles = Particles(model, guide, (noise(50),))
-        particles.check_trainable()
+        looks.check_trainable(particles.shown)
         assert particles.strategy == "vectorized"
 
 

@@ -16,7 +16,8 @@ from pyrovae.evidence.blocks import Block, Pair
 from pyrovae.evidence.numerics.compiled import Replayed
 from pyrovae.evidence.plan import Plan
 from pyrovae.pairs.context import isolated
-from pyrovae.pairs.graphs import Untraceable, compiler_missing
+from pyrovae.pairs.graphs.graph import compiler_missing
+from pyrovae.pairs.graphs.looks import Untraceable
 from pyrovae.pairs.particles import STRATEGIES
 
 ORACLE = pv.oracles.ppca(6, 2)
@@ -169,7 +170,7 @@ def test_programs_that_run_particles_one_after_the_other():
 
 
 def test_without_a_compiler_auto_says_nothing_and_true_refuses(monkeypatch):
-    monkeypatch.setattr("pyrovae.pairs.graphs.compiler_missing", lambda device: "there is no C++ compiler here")
+    monkeypatch.setattr("pyrovae.pairs.graphs.graph.compiler_missing", lambda device: "there is no C++ compiler here")
     monkeypatch.setattr(planning, "compiler_missing", lambda device: "there is no C++ compiler here")
     monkeypatch.setattr(planning, "REPAID", 1)
     with warnings.catch_warnings():

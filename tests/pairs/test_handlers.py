@@ -13,7 +13,7 @@ from pyro.infer import Trace_ELBO
 from torch import nn
 
 import pyrovae as pv
-from pyrovae.pairs.graphs import compiler_missing
+from pyrovae.pairs.graphs.graph import compiler_missing
 from pyrovae.pairs.handlers import Placed, in_precision, scorable, tempered
 from pyrovae.pairs.traces import TracePair, site_log_prob
 from pyrovae.training.objectives.bounds import terms

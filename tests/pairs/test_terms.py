@@ -9,7 +9,7 @@ import torch
 from examples.recorded import Recorded
 from examples.zoo import ONE, ZERO, K, W, X, linear_guide
 
-from pyrovae.pairs.particles import log_terms
+from pyrovae.pairs.table import log_terms
 from pyrovae.pairs.terms import LogTerms, SiteTerms, check_finite, sum_by_role
 from pyrovae.programs.oracles import ppca
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from pyrovae.evidence.evaluate import evaluate
-from pyrovae.pairs.particles import log_terms
+from pyrovae.pairs.table import log_terms
 from pyrovae.programs import families
 from pyrovae.programs.conditional import Conditional
 from pyrovae.programs.networks import conv_decoder, conv_encoder, mlp

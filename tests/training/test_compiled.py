@@ -19,7 +19,8 @@ from torch import nn
 
 import pyrovae as pv
 from pyrovae.base.errors import InputError
-from pyrovae.pairs.graphs import Graph, Untraceable, compiler_missing
+from pyrovae.pairs.graphs.graph import Graph, compiler_missing
+from pyrovae.pairs.graphs.looks import Untraceable
 from pyrovae.training import compiled as compiling
 from pyrovae.training.loop import Loop
 from pyrovae.training.optimizers import adam

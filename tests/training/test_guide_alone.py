@@ -9,7 +9,7 @@ from torch import nn
 
 import pyrovae as pv
 from pyrovae.base.errors import InputError
-from pyrovae.pairs.graphs import compiler_missing
+from pyrovae.pairs.graphs.graph import compiler_missing
 from pyrovae.training.optimizers import adam
 
 COMPILE = [

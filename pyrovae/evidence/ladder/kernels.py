@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from pyrovae.base.errors import NotCompiled, warn
-from pyrovae.pairs.graphs import Graph, Untraceable, first_run, trace
+from pyrovae.pairs.graphs.graph import Graph, first_run, trace
+from pyrovae.pairs.graphs.looks import Untraceable
 from pyrovae.pairs.latents import Latents
 from pyrovae.pairs.traces import each_batched
 

@@ -14,7 +14,8 @@ from torch.fx import Graph as Nodes
 from torch.fx import GraphModule, Node
 
 from pyrovae.evidence.numerics.running_sums import Tally, tally
-from pyrovae.pairs.graphs import Graph, Untraceable, captured, first_run, is_random, trace
+from pyrovae.pairs.graphs.graph import Graph, captured, first_run, is_random, trace
+from pyrovae.pairs.graphs.looks import Untraceable
 from pyrovae.pairs.terms import SiteTerms
 
 Replay = Callable[[], Tally | None]

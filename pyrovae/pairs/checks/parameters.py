@@ -1,8 +1,9 @@
 """The numbers that distributions are made of: one that is NaN, or beyond what a family takes, is named by its site."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import pyro
 from torch import Tensor
 from torch.distributions import Distribution
 from torch.distributions.constraints import is_dependent
@@ -10,7 +11,7 @@ from torch.distributions.utils import lazy_property
 
 from pyrovae.base.errors import InputError
 from pyrovae.pairs.supports import ends, is_masked, layers
-from pyrovae.pairs.traces import Sites
+from pyrovae.pairs.traces import Program, Sites, plain_traces
 
 ROUNDING = 1e-4  # by which a number between two bounds, a probability, may be beyond them
 
@@ -44,6 +45,20 @@ def check_parameters(program: str, found: Sites, dim: int | None = None) -> None
                 f"site '{name}' of the {program}: {one.text} is {one.value[bad][0].item():g}{data}, and must be "
                 f"{one.bounds}. Make it by exp, softplus or sigmoid, or give pyro.param its constraint"
             )
+
+
+def explained(error: Exception, model: Program, guide: Program, args: Sequence[Any]) -> Exception | None:
+    """What :func:`check_parameters` says of a run in which Pyro's validation refused a distribution; None elsewhere."""
+    if not str(error).startswith("Expected parameter"):
+        return None
+    with pyro.validation_enabled(False):
+        run = plain_traces(model, guide, args)
+        try:
+            check_parameters("guide", run.drawn)
+            check_parameters("model", run.joint)
+        except (InputError, FloatingPointError) as named:
+            return named
+    return None
 
 
 class _Parameter(NamedTuple):

@@ -16,7 +16,8 @@ from pyrovae.evidence import plan as planning
 from pyrovae.evidence.numerics.compiled import Replayed, apart
 from pyrovae.evidence.numerics.running_sums import tally
 from pyrovae.pairs.context import isolated
-from pyrovae.pairs.graphs import Untraceable, compiler_missing, trace
+from pyrovae.pairs.graphs.graph import compiler_missing, trace
+from pyrovae.pairs.graphs.looks import Untraceable
 from pyrovae.pairs.particles import Particles
 
 K, N = 6, 5

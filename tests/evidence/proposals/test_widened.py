@@ -16,7 +16,7 @@ from pyrovae.base.errors import InputError
 from pyrovae.evidence.evaluate import evaluate
 from pyrovae.evidence.proposals.widened import widened
 from pyrovae.pairs.context import Scoped, modules_of
-from pyrovae.pairs.particles import log_terms
+from pyrovae.pairs.table import log_terms
 from pyrovae.pairs.traces import sites
 from pyrovae.programs.distributions.exponential import Bernoulli
 from pyrovae.programs.oracles import ppca

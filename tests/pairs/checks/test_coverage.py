@@ -1,6 +1,7 @@
 """Where programs draw: guides narrower than the prior are refused, draws outside it weigh nothing, edges are named."""
 
 import math
+from functools import partial
 
 import pyro
 import pyro.distributions as dist
@@ -13,6 +14,7 @@ from examples.moving import pair as moving_pair
 
 import pyrovae as pv
 from pyrovae.base.errors import InputError
+from pyrovae.pairs.checks import looks
 from pyrovae.pairs.checks.coverage import check_guide_covers, check_off_edges
 from pyrovae.pairs.context import isolated
 from pyrovae.pairs.particles import Particles
@@ -89,7 +91,7 @@ def test_guides_of_the_same_support_are_inside(prior):
     makers = {"exponential": lambda x: dist.Gamma(ones(x), 1.0), "uniform": WIDE["uniform"][0], "beta": WIDE["beta"][0]}
     with isolated(*pair(WIDE[prior][0], makers[prior])) as (model, guide, _):
         particles = Particles(model, guide, (X,), strategy="vectorized")
-        particles.check_inside()
+        looks.check_inside(particles.shown)
 
 
 NARROW = {  # prior, guide
@@ -181,7 +183,7 @@ def test_what_piles_up_little_is_not_refused_by_chance(seed):
     jeffreys = lambda x: dist.Beta(0.5 * ones(x), 0.5)  # noqa: E731
     torch.manual_seed(seed)
     with isolated(*pair(jeffreys, jeffreys)) as (model, guide, _):
-        check = Particles(model, guide, (X,), strategy="vectorized").check_edges
+        check = partial(looks.check_edges, Particles(model, guide, (X,), strategy="vectorized").shown)
         for _ in range(20):
             check()
 
@@ -189,7 +191,7 @@ def test_what_piles_up_little_is_not_refused_by_chance(seed):
 def test_a_family_covers_itself_however_heavy_its_tails():
     pairs = pair(lambda x: dist.InverseGamma(0.01 * ones(x), 0.01), lambda x: dist.InverseGamma(2 * ones(x), 2.0))
     with isolated(*pairs) as (model, guide, _):
-        Particles(model, guide, (X,), strategy="vectorized").check_supports()
+        looks.check_supports(Particles(model, guide, (X,), strategy="vectorized").shown)
 
 
 def test_a_logit_that_underflows_is_no_probability_of_zero():

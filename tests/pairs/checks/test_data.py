@@ -10,6 +10,7 @@ from examples.moving import EXACT, WIDE, X, above, beyond, ones, pair, up_to
 
 import pyrovae as pv
 from pyrovae.base.errors import InputError
+from pyrovae.pairs.checks import looks
 from pyrovae.pairs.checks.data import check_support
 from pyrovae.pairs.context import isolated
 from pyrovae.pairs.particles import Particles
@@ -157,7 +158,7 @@ def test_observations_that_are_computed_from_latents_want_no_end():
     data = X, lambda z: dist.Exponential(torch.ones_like(z))
     with isolated(model, guide) as (p, q, _):
         with pytest.raises(InputError, match=r"site 'x' observes something that changes with the latents, and Exponen"):
-            Particles(p, q, data).check_weights()
+            looks.check_weights(Particles(p, q, data).shown)
         real = Particles(p, lambda x, _: guide_of_reals(x), (X, lambda z: dist.Normal(0 * z, 1.0)))
         assert real.log_terms(3).likelihood["x"].isfinite().all()
 

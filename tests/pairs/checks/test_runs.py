@@ -9,7 +9,7 @@ from torch.nn.functional import dropout
 
 import pyrovae as pv
 from pyrovae.base.errors import InputError
-from pyrovae.pairs.checks import runs
+from pyrovae.pairs.checks import looks, runs
 from pyrovae.pairs.context import isolated
 from pyrovae.pairs.particles import Particles
 
@@ -138,8 +138,8 @@ def test_rows_that_are_known_by_their_place_pass_where_they_keep_it():
     with isolated(model, by_place) as (p, q, _):
         particles = Particles(p, q, (X,), strategy="vectorized")
         with pytest.raises(InputError, match=r"site 'z': its log density goes with the place of a row .*surgery puts"):
-            particles.require_exchangeable("surgery")
-        Particles(model, guide, (X,), strategy="vectorized").require_exchangeable("surgery")
+            looks.require_exchangeable(particles.shown, "surgery")
+        looks.require_exchangeable(Particles(model, guide, (X,), strategy="vectorized").shown, "surgery")
     assert report.log_evidence.isfinite().all()
 
 
@@ -225,7 +225,7 @@ def test_the_looks_at_a_pair_share_their_runs(rows, runs):
     with isolated(counted("model", model), counted("guide", guide)) as (p, q, _):
         particles = Particles(p, q, (X[:rows],), strategy="vectorized")
         called.clear()
-        particles.check_weights()
+        looks.check_weights(particles.shown)
         assert [called.count(name) for name in ("model", "guide")] == [5, 2]
         called.clear()
         particles.fastest()

@@ -11,7 +11,8 @@ from pyro.infer.autoguide import AutoDiagonalNormal
 
 from pyrovae.base.errors import InputError
 from pyrovae.evidence.evaluate import evaluate
-from pyrovae.pairs.particles import Particles, log_terms
+from pyrovae.pairs.particles import Particles
+from pyrovae.pairs.table import log_terms
 
 X = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
 UNIT = dist.Normal(torch.zeros(2), 1.0)

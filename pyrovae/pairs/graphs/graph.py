@@ -5,37 +5,24 @@ own: they become inputs of the graph, read and written in place at each replay. 
 good, so a function that looks at a tensor's value cannot be traced, and is refused by the line that looks.
 """
 
-import contextlib
 import importlib.util
 import logging
-import os
 import shutil
-import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ContextDecorator, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from operator import attrgetter
-from pathlib import Path
 from typing import Any
 
-import pyro
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyrovae.base.errors import InputError, first_line
 from pyrovae.base.memory import out_of_memory
-from pyrovae.pairs.traces import family, site_at
-
-_LIBRARIES = tuple(str(Path(file).parent) + os.sep for file in (pyro.__file__, torch.__file__, __file__))
-
-
-class Untraceable(InputError):
-    """A function cannot be a graph; the message says why, and where."""
+from pyrovae.pairs.graphs.looks import OneHot, Unseen, Untraceable, line_of
 
 
 @dataclass(frozen=True)
@@ -83,11 +70,11 @@ def trace(function: Callable[..., Any], *inputs: Tensor) -> Graph:
     """
     try:
         with _one_fake_mode():
-            module = make_fx(_Unseen()(_OneHot()(function)), decomposition_table=_AS_DRAWN)(*inputs)
+            module = make_fx(Unseen()(OneHot()(function)), decomposition_table=_AS_DRAWN)(*inputs)
     except Exception as error:
         if isinstance(error, Untraceable) or out_of_memory(error):
             raise
-        raise Untraceable(f"{_line(error)}: {first_line(error)}") from error
+        raise Untraceable(f"{line_of(error)}: {first_line(error)}") from error
     return _lift(module)
 
 
@@ -201,51 +188,7 @@ def place_of(tensor: Tensor) -> tuple[Any, ...]:
     return tensor.device, tensor.dtype, tensor.data_ptr(), tensor.shape, tensor.stride()
 
 
-# ------------------------------------------------------------------------------------------ what is refused
-
-
-class _Unseen(TorchDispatchMode, ContextDecorator):
-    """Refuses every look at the value of a tensor.
-
-    The tracer itself lets one at a parameter pass (test_a_look_at_a_value_is_refused_by_its_line, "of a live tensor").
-    """
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if _looks(func, args):
-            raise Untraceable(f"{_line(None)}: the value of a tensor decides what comes next")
-        return func(*args, **(kwargs or {}))
-
-
-class _OneHot(TorchFunctionMode, ContextDecorator):
-    """Classes as vectors of zeros and one, without the look at them that torch takes first."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.nn.functional.one_hot and len(args) == 2 and not kwargs and args[1] > 0:
-            return (args[0][..., None] == torch.arange(args[1], device=args[0].device)).long()
-        return func(*args, **(kwargs or {}))
-
-
-def _looks(func: Any, args: Sequence[Any]) -> bool:
-    """Whether what an operation gives, or its shape, is decided on the host by a tensor's value."""
-    if func is torch.ops.aten.index.Tensor:
-        return any(index is not None and index.dtype == torch.bool for index in args[1])
-    return torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags
-
-
-def _line(error: BaseException | None) -> str:
-    """Site and line of the caller's own code, "site 'z' (Normal), file.py, line 7", of an error or this call."""
-    while error is not None and error.__cause__ is not None:
-        error = error.__cause__
-    walked = [*(traceback.walk_tb(error.__traceback__) if error else reversed([*traceback.walk_stack(None)]))]
-    frames = traceback.StackSummary.extract(walked)
-    own = [frame for frame in frames if not frame.filename.startswith((*_LIBRARIES, contextlib.__file__, "<"))]
-    frame = (own or frames)[-1]
-    place = f"{Path(frame.filename).name}, line {frame.lineno} ({(frame.line or '').strip()})"
-    site = site_at(walked)
-    return f"site '{site['name']}' ({family(site['fn'])}), {place}" if site else place
-
-
-def _one_fake_mode() -> contextlib.AbstractContextManager[Any]:
+def _one_fake_mode() -> AbstractContextManager[Any]:
     """Lets the tracer describe all tensors in one mode: without, it makes one for each, for half of a trace's time."""
     from torch._guards import TracingContext, tracing
     from torch._subclasses import FakeTensorMode
