@@ -14,12 +14,13 @@ from typing import NoReturn
 from pyrovae import __version__
 from pyrovae.apps import draw, fit, measure
 from pyrovae.apps.arguments import Command
-from pyrovae.apps.commands import listing, new
+from pyrovae.apps.commands import listing, new, sweep
 from pyrovae.base.errors import InputError, LostDigits, UntrustedEvidence, nearest
 
 COMMANDS: dict[str, Command] = {
     "fit": fit.fit,
     **measure.COMMANDS,
+    "sweep": sweep.sweep,
     "sample": draw.sample,
     "figures": draw.draw,
     "list": listing.listing,

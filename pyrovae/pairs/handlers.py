@@ -146,6 +146,56 @@ def moved(guide: Program, moves: Mapping[str, tuple[str, Any]]) -> Program:
     return _Moved(moves)(guide)
 
 
+class _Reprior(Messenger):
+    def __init__(self, priors: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.priors, self.met = priors, set[str]()
+
+    def _pyro_sample(self, msg: Any) -> None:
+        name = msg["name"]
+        if name in self.priors and not msg["is_observed"]:
+            prior, was = self.priors[name], msg["fn"]
+            fn: Any = prior if isinstance(prior, dist.Distribution) else prior()
+            if fn.event_shape != was.event_shape:
+                shapes = f"{tuple(was.event_shape)} in the model, {tuple(fn.event_shape)} in the new prior"
+                raise InputError(f"site '{name}': one latent has the shape {shapes}; give a prior of the same shape")
+            msg["fn"] = fn.expand(torch.broadcast_shapes(fn.batch_shape, was.batch_shape))
+            self.met.add(name)
+
+
+@checked
+def with_prior(model: Program, **priors: Any) -> Program:
+    """The model with other priors in the place of its own: what one would do to log p(x), without a refit.
+
+    The likelihood stays as it was fitted, so this asks what the data say of the prior alone; a refit would move both.
+
+    Args:
+        model: program of p(x, z).
+        priors: latent site -> a distribution over one latent, or a function without arguments that gives it (each
+            module of ``pyrovae.priors`` is one).
+
+    Raises:
+        InputError: when the program is run, for a site that it does not draw, or a prior of another event shape.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> oracle = pv.oracles.ppca(5, 2)
+        >>> x, _ = oracle.draw(3, seed=0)
+        >>> wide = pv.with_prior(oracle.model, z=lambda: dist.Normal(torch.zeros(2).double(), 3.0).to_event(1))
+        >>> report = pv.evaluate(wide, oracle.guide, x)  # report.log_evidence is that under the wide prior
+    """
+
+    @functools.wraps(model, updated=())
+    def other(*args: Any, **kwargs: Any) -> Any:
+        with _Reprior(priors) as replaced:
+            result = model(*args, **kwargs)
+        if missing := sorted(set(priors) - replaced.met):
+            raise InputError(f"site '{missing[0]}' is not drawn by the model, so it has no prior to be replaced")
+        return result
+
+    return other
+
+
 PRECISIONS = ("float32", "bfloat16")
 _LAYERS = ("linear", "bilinear", *(f"conv{kind}{dims}d" for kind in ("", "_transpose") for dims in (1, 2, 3)))
 _PRODUCTS = frozenset(getattr(torch.nn.functional, name) for name in _LAYERS)

@@ -13,8 +13,9 @@ from pyro.infer import Trace_ELBO
 from torch import nn
 
 import pyrovae as pv
+from pyrovae.base.errors import InputError
 from pyrovae.pairs.graphs.graph import compiler_missing
-from pyrovae.pairs.handlers import Placed, in_precision, scorable, tempered
+from pyrovae.pairs.handlers import Placed, in_precision, scorable, tempered, with_prior
 from pyrovae.pairs.traces import TracePair, site_log_prob
 from pyrovae.training.objectives.bounds import terms
 
@@ -265,3 +266,41 @@ def test_a_network_that_saturates_rules_nothing_out():
 
     trace = poutine.trace(scorable(model)).get_trace(x)
     assert site_log_prob(trace.nodes["x"]).isfinite().all()
+
+
+def test_another_prior_gives_the_evidence_of_the_model_that_has_it():
+    """A factor model under z ~ N(0, 4 I) is one whose loadings are twice as large."""
+    oracle = pv.oracles.ppca(6, 2)
+    x, _ = oracle.draw(40, seed=0)
+    wide = pv.oracles.LinearGaussian(2 * oracle.loadings, oracle.bias, oracle.noise_scale)
+    model = with_prior(oracle.model, z=dist.Normal(torch.zeros(2).double(), 2.0).to_event(1))
+    report = pv.evaluate(model, oracle.guide, x, num_particles=2000, progress=False)
+    error = (report.log_evidence - wide.log_evidence(x)).abs()
+    assert (error < 4 * report.mc_se_log_evidence + 1e-6).all()
+    assert (report.log_evidence - oracle.log_evidence(x)).abs().max() > 0.1  # the prior was replaced
+
+
+def test_another_prior_may_be_a_module_with_weights_of_its_own():
+    vae, x = make_vae(), make_data(8)
+    mixture = pv.priors.GaussianMixture(2, num_components=3, seed=1)
+    own = pv.VAE(mixture, vae.decoder, vae.encoder)
+    pairs = (with_prior(vae.model, z=mixture), vae.guide), (own.model, own.guide)
+    found = [pv.evaluate(*pair, x, num_particles=50, method="importance", progress=False) for pair in pairs]
+    torch.testing.assert_close(found[0].log_evidence, found[1].log_evidence)
+
+
+@pytest.mark.parametrize(
+    ("priors", "words"),
+    [
+        ({"w": dist.Normal(0.0, 1.0)}, "site 'w' is not drawn by the model"),
+        (
+            {"z": dist.Normal(torch.zeros(3), 1.0).to_event(1)},
+            r"site 'z': one latent has the shape \(2,\) in the model",
+        ),
+    ],
+    ids=["no such site", "another shape"],
+)
+def test_a_prior_that_has_no_place_is_refused(priors, words):
+    vae, x = make_vae(), make_data(8)
+    with pyro.get_param_store().scope(), pytest.raises(InputError, match=words):
+        with_prior(vae.model, **priors)(x)

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from pyrovae.base.errors import InputError
 from pyrovae.evidence import estimators
-from pyrovae.evidence.comparison import Comparison
+from pyrovae.evidence.comparisons.paired import Comparison
+from pyrovae.evidence.comparisons.seeds import OverSeeds
 from pyrovae.evidence.reliability import UNRELIABLE_FRACTION
 from pyrovae.evidence.report import BY_GUIDE, Report
 from pyrovae.reports.figures.style import (
@@ -145,6 +146,30 @@ def comparison(table: Comparison) -> Figure:
     axes.set_xlabel(f"log p(x) minus that of the best, {UNIT} (N = {table.num_data:,}; whiskers: 2 paired SE)")
     if doubts:
         figure.supxlabel("\n".join(doubts), fontsize=8, color=RED)
+    return figure
+
+
+@draws(OverSeeds)
+def over_seeds(table: OverSeeds) -> Figure:
+    """The evidence of every fit, a dot for each seed, and the mean of each kind with twice its paired standard error.
+
+    Args:
+        table: what :func:`~pyrovae.sweep` or :func:`~pyrovae.compare_seeds` returned.
+    """
+    figure, (axes,) = new_figure(7, 1.0 + 0.32 * len(table.rows))
+    for y, row in enumerate(table.rows):
+        color = INK if y == 0 else GREEN if row.is_clear else QUIET if row.is_noise else BLUE
+        fits = table.by_seed[row.name]
+        axes.plot(fits, [y] * len(fits), "o", color=color, alpha=0.45, markersize=4)
+        axes.errorbar(row.log_evidence, y, xerr=2 * row.difference_se, fmt="D", color=color, capsize=3, markersize=5)
+        text = f"{number(row.difference, 3)}  {row.verdict}" if y else "highest"
+        axes.text(1.02, y, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8)
+    axes.axvline(table.rows[0].log_evidence, color=QUIET, linewidth=0.8, zorder=0)
+    axes.set_yticks(range(len(table.rows)), table.row_names(), parse_math=False)
+    axes.set_ylim(len(table.rows) - 0.5, -0.5)
+    seeds = ", ".join(str(number) for number in sorted({row.num_seeds for row in table.rows}))
+    below = f"dots: fits ({seeds} of each), diamonds: their mean, whiskers: 2 SE of the paired difference"
+    axes.set_xlabel(f"log p(x), {UNIT} (N = {table.num_data:,})\n{below}")
     return figure
 
 

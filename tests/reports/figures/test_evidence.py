@@ -104,6 +104,16 @@ class TestReports:
             assert (low + high) / 2 == pytest.approx(row.difference)
             assert high - low == pytest.approx(4 * row.difference_se)
 
+    def test_over_seeds(self, reports):
+        table = pv.compare_seeds({name: [report, report] for name, report in reports.items()})
+        (axes,) = figures.draw(table).axes
+        assert [label.get_text() for label in axes.get_yticklabels()] == table.row_names()
+        dots = [line.get_xdata() for line in axes.lines if line.get_marker() == "o"]
+        assert [tuple(xs) for xs in dots] == [table.by_seed[name] for name in table.row_names()]
+        means = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "D"]
+        assert means == pytest.approx([row.log_evidence for row in table.rows])
+        assert axes.texts[0].get_text() == "highest"
+
     def test_a_comparison_tells_what_casts_doubt(self, reports, tmp_path):
         healthy = {name: changed(r, pareto_k=torch.zeros(len(r)).double()) for name, r in reports.items()}
         bad = torch.where(torch.arange(40) < 39, 2.0, 0.0).double()

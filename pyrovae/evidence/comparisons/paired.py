@@ -133,27 +133,28 @@ def compare(reports: Mapping[str, Evidence]) -> Comparison:
         raise InputError(f"a comparison needs at least two reports, got {len(reports)}")
     (first_name, first), *others = reports.items()
     for name, report in others:
-        _check_alike(first_name, first, name, report)
+        check_alike(first_name, first, name, report)
     evidence = {name: source_evidence(report) for name, report in reports.items()}
     best = max(evidence, key=lambda name: evidence[name].mean().item())
     rows = [_row(name, evidence, best, reports) for name in reports]
     ranked = tuple(sorted(rows, key=lambda row: -row.log_evidence))
-    return Comparison(ranked, len(first.log_evidence), _data(reports), _by_guides(reports))
+    return Comparison(ranked, len(first.log_evidence), data_of(reports), _by_guides(reports))
 
 
 def _by_guides(reports: Mapping[str, Evidence]) -> tuple[str, ...]:
     """The names by log p(x) of the guides' own draws, the highest first; none where that is not known of all."""
     of_each = {name: getattr(report, "columns", {}).get(BY_GUIDE) for name, report in reports.items()}
-    means = {n: float(column.mean()) + _log_jacobian(reports[n]) for n, column in of_each.items() if column is not None}
+    means = {n: float(column.mean()) + log_jacobian(reports[n]) for n, column in of_each.items() if column is not None}
     return tuple(sorted(means, key=lambda name: -means[name])) if len(means) == len(reports) else ()
 
 
 def source_evidence(report: Evidence) -> Tensor:
     """log p(x) in the unit of the source rows, (N,) nats: rescaled densities get their log Jacobian."""
-    return report.log_evidence + _log_jacobian(report)
+    return report.log_evidence + log_jacobian(report)
 
 
-def _log_jacobian(report: Evidence) -> float:
+def log_jacobian(report: Evidence) -> float:
+    """What is added to log p(x) of a density to have it in the unit of the source rows, nats per datum."""
     return report.protocol.log_jacobian if report.protocol and "density" in report.measure.values() else 0.0
 
 
@@ -178,12 +179,14 @@ def _split_of(report: Evidence) -> str:
     return f"{report.protocol.dataset} {report.protocol.split}" if report.protocol else "unknown rows"
 
 
-def _data(reports: Mapping[str, Evidence]) -> str:
-    unit = ", densities in the unit of the source rows" if any(map(_log_jacobian, reports.values())) else ""
+def data_of(reports: Mapping[str, Evidence]) -> str:
+    """The rows that were evaluated, in words."""
+    unit = ", densities in the unit of the source rows" if any(map(log_jacobian, reports.values())) else ""
     return f"{_split_of(next(iter(reports.values())))}{unit}"
 
 
-def _check_alike(name: str, report: Evidence, other_name: str, other: Evidence) -> None:
+def check_alike(name: str, report: Evidence, other_name: str, other: Evidence) -> None:
+    """Raises InputError, naming both, unless their evidence is of the same rows and of one kind of measure."""
     pair = f"'{name}' and '{other_name}' cannot be compared"
     sizes = len(report.log_evidence), len(other.log_evidence)
     if sizes[0] != sizes[1]:

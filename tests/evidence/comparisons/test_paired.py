@@ -12,7 +12,7 @@ from pyrovae.base.errors import InputError
 from pyrovae.data import as_split, load
 from pyrovae.diagnostics.gaps import gaps
 from pyrovae.evidence.annealing.ais import annealed_evidence
-from pyrovae.evidence.comparison import compare, source_evidence
+from pyrovae.evidence.comparisons.paired import compare, source_evidence
 from pyrovae.evidence.evaluate import evaluate
 from pyrovae.evidence.proposals.widened import widened
 from pyrovae.programs.oracles import LinearGaussian, ppca

@@ -1,0 +1,121 @@
+"""The combinations of a sweep: what is swapped, every one of its values with every other, each a record of a fit."""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pyrovae.apps import fit
+from pyrovae.apps.recipes import CHOICES, check_support
+from pyrovae.base.errors import InputError, nearest
+
+FIXED = ("data", "binarization", "divisor", "labels", "from", "only", "seed")  # of the sweep, not of a combination
+
+
+class Combination(NamedTuple):
+    """One of the fits of a sweep, but for its seed."""
+
+    name: str  # the values of what is swapped
+    settings: dict[str, Any]
+
+
+class Grid(NamedTuple):
+    """All that can be fitted, and what cannot, with the reason."""
+
+    combinations: tuple[Combination, ...]
+    left_out: dict[str, str]
+
+
+def grid(settings: Mapping[str, Any]) -> Grid:
+    """Every combination of the settings that hold a list.
+
+    Args:
+        settings: of :data:`~pyrovae.apps.fit.SETTINGS`, each a value or a list of them; ``hidden``, a list already, is
+            swapped as a list of lists.
+
+    Returns:
+        The :class:`Grid`, in the order of the lists, the last setting changing first.
+
+    Raises:
+        InputError: for a setting or a name that is not there, an empty list, a value given twice, and if priors and
+            guides are such that no combination is left.
+    """
+    swapped = {name: value for name, value in settings.items() if _is_swapped(name, value)}
+    _check(settings, swapped)
+    found, left_out = list[Combination](), dict[str, str]()
+    for values in itertools.product(*swapped.values()):
+        combination = dict(zip(swapped, values, strict=True))
+        name = ", ".join(itertools.starmap(_label, combination.items())) or settings.get("prior") or "normal"
+        chosen = {**settings, **combination}
+        try:
+            check_support(chosen.get("prior") or "normal", chosen.get("guide") or "normal")
+        except InputError as error:
+            left_out[name] = str(error)
+            continue
+        found.append(Combination(name, chosen))
+    if not found:
+        raise InputError(f"no combination can be fitted: {next(iter(left_out.values()))}")
+    return Grid(tuple(found), left_out)
+
+
+def listed(text: str) -> list[str]:
+    """Names set apart by commas; a number belongs to the name before it.
+
+    Example:
+        >>> listed("normal,mixture:20"), listed("mlp,gated:300,300")
+        (['normal', 'mixture:20'], ['mlp', 'gated:300,300'])
+    """
+    names = list[str]()
+    for part in text.split(","):
+        if names and ":" in names[-1] and _is_number(part):
+            names[-1] += f",{part}"
+        else:
+            names.append(part.strip())
+    return names
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_swapped(name: str, value: Any) -> bool:
+    """Whether a setting holds a list of values; the widths of hidden layers are one value."""
+    is_list = isinstance(value, list | tuple)
+    return is_list and not (name == "hidden" and all(isinstance(width, int) for width in value))
+
+
+def _label(name: str, value: Any) -> str:
+    """A name as it is, another value behind what it is of."""
+    return str(value) if name in CHOICES else f"{name.replace('_', '-')} {_written(value)}"
+
+
+def _written(value: Any) -> str:
+    return "-".join(map(str, value)) if isinstance(value, list | tuple) else f"{value}"
+
+
+def _check(settings: Mapping[str, Any], swapped: Mapping[str, Sequence[Any]]) -> None:
+    for name in settings:
+        if name not in fit.SETTINGS or name in ("from", "only", "seed"):
+            there = [known for known in fit.SETTINGS if known not in ("from", "only", "seed")]
+            raise InputError(f"a sweep has no setting '{name}':{nearest(name, there)} there are {', '.join(there)}")
+    for name, values in swapped.items():
+        if name in FIXED:
+            raise InputError(f"{name} is one for a whole sweep: evidence of unlike rows has no difference")
+        if not values:
+            raise InputError(f"{name} is an empty list: leave it out, or give its values")
+        if twice := [value for place, value in enumerate(values) if value in values[:place]]:
+            raise InputError(f"{name} holds {twice[0]} twice")
+    for choices in _every_choice(settings):
+        fit.record(**choices)  # names and numbers, before anything is fitted
+
+
+def _every_choice(settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Settings such that each value stands in one of them."""
+    first = {name: value[0] if _is_swapped(name, value) else value for name, value in settings.items()}
+    yield first
+    for name, values in settings.items():
+        if _is_swapped(name, values):
+            yield from ({**first, name: value} for value in values[1:])
