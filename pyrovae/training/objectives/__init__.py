@@ -7,12 +7,12 @@ from pyrovae.base.choices import Choice, handed_on
 
 _PATHS = {
     "AnalyticKLELBO": f"{__name__}.elbo:AnalyticKLELBO",
-    "ForwardKL": f"{__name__}.forward_kl:ForwardKL",
-    "HalfAsleep": f"{__name__}.half_asleep:HalfAsleep",
-    "IWAE": f"{__name__}.importance_weighted:IWAE",
+    "ForwardKL": f"{__name__}.guide_only.forward_kl:ForwardKL",
+    "HalfAsleep": f"{__name__}.guide_only.half_asleep:HalfAsleep",
+    "IWAE": f"{__name__}.many_particles.importance_weighted:IWAE",
     "Objective": f"{__name__}.objective:Objective",
     "SampledELBO": f"{__name__}.elbo:SampledELBO",
-    "SelfConsistency": f"{__name__}.self_consistency:SelfConsistency",
+    "SelfConsistency": f"{__name__}.guide_only.self_consistency:SelfConsistency",
 }
 OBJECTIVES = {
     "elbo": Choice("the ELBO, all its terms sampled", _PATHS["SampledELBO"]),

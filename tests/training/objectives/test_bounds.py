@@ -23,8 +23,8 @@ from pyrovae.evidence.proposals.widened import widened
 from pyrovae.pairs.context import own_scope
 from pyrovae.programs.oracles import ppca
 from pyrovae.training.objectives.elbo import AnalyticKLELBO, SampledELBO
-from pyrovae.training.objectives.half_asleep import HalfAsleep
-from pyrovae.training.objectives.importance_weighted import IWAE
+from pyrovae.training.objectives.guide_only.half_asleep import HalfAsleep
+from pyrovae.training.objectives.many_particles.importance_weighted import IWAE
 
 
 @pytest.mark.parametrize("objective", [SampledELBO, IWAE])

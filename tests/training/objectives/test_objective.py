@@ -39,7 +39,7 @@ from pyrovae.pairs.context import own_scope
 from pyrovae.pairs.handlers import tempered
 from pyrovae.training import objectives
 from pyrovae.training.objectives.elbo import AnalyticKLELBO, SampledELBO
-from pyrovae.training.objectives.importance_weighted import IWAE
+from pyrovae.training.objectives.many_particles.importance_weighted import IWAE
 
 # ------------------------------------------------------------------------------------------------- tracing
 

@@ -18,7 +18,7 @@ from pyrovae.base.errors import InputError
 from pyrovae.pairs.context import own_scope
 from pyrovae.pairs.handlers import tempered
 from pyrovae.training.objectives.elbo import AnalyticKLELBO, SampledELBO
-from pyrovae.training.objectives.importance_weighted import IWAE
+from pyrovae.training.objectives.many_particles.importance_weighted import IWAE
 
 
 @pytest.mark.parametrize("objective", [SampledELBO, AnalyticKLELBO, IWAE])

@@ -32,7 +32,7 @@ from pyro.infer.autoguide import AutoNormal
 from pyrovae.base.errors import InputError
 from pyrovae.pairs.context import own_scope
 from pyrovae.training.objectives.elbo import SampledELBO
-from pyrovae.training.objectives.importance_weighted import IWAE
+from pyrovae.training.objectives.many_particles.importance_weighted import IWAE
 
 
 def iwae_and_renyi(case, num_particles=K):

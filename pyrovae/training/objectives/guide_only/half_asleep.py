@@ -8,7 +8,7 @@ from pyrovae.base.errors import InputError
 from pyrovae.pairs.traces import Program, traces_apart
 from pyrovae.training.objectives import bounds
 from pyrovae.training.objectives.bounds import Bound
-from pyrovae.training.objectives.for_guides import SleepingObjective
+from pyrovae.training.objectives.guide_only.for_guides import SleepingObjective
 
 
 class HalfAsleep(SleepingObjective):

@@ -8,7 +8,7 @@ import torch
 from pyrovae.base.errors import InputError
 from pyrovae.pairs.traces import Program
 from pyrovae.training.objectives.bounds import Bound
-from pyrovae.training.objectives.for_guides import GuideObjective
+from pyrovae.training.objectives.guide_only.for_guides import GuideObjective
 
 
 class SelfConsistency(GuideObjective):

@@ -6,7 +6,7 @@ import pyro
 
 from pyrovae.pairs.traces import Program
 from pyrovae.training.objectives.bounds import Bound
-from pyrovae.training.objectives.for_guides import SleepingObjective
+from pyrovae.training.objectives.guide_only.for_guides import SleepingObjective
 
 
 class ForwardKL(SleepingObjective):

@@ -1,0 +1,1 @@
+"""Objectives for the guide alone, whose gradients leave the model as it is."""

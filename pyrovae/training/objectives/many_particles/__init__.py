@@ -1,0 +1,1 @@
+"""Bounds that weigh several particles of each datum against each other."""
