@@ -1,7 +1,7 @@
 """Handlers: what is done to programs from outside, so that no program holds a branch for it."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pyro.distributions as dist
@@ -194,6 +194,21 @@ def with_prior(model: Program, **priors: Any) -> Program:
         return result
 
     return other
+
+
+class Redrawn(Messenger):
+    """Draws as a function makes them, (value, its distribution) -> value, for all that comes after them.
+
+    To be entered around a handler that records, ``pyro.poutine.trace``; what is observed stays as it is.
+    """
+
+    def __init__(self, act: Callable[[Tensor, Any], Tensor]) -> None:
+        super().__init__()
+        self.act = act
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if not msg["is_observed"] and not site_is_subsample(msg) and not (msg["infer"] or {}).get("_deterministic"):
+            msg["value"] = self.act(msg["value"], msg["fn"])
 
 
 PRECISIONS = ("float32", "bfloat16")

@@ -8,8 +8,10 @@ from pyro.distributions.util import is_identically_zero, scale_and_mask
 from pyro.infer.util import MultiFrameTensor
 from torch import Tensor
 
-from pyrovae.pairs.terms import closed_form_kl
+from pyrovae.pairs.terms import LogTerms, closed_form_kl
 from pyrovae.pairs.traces import TracePair, total_log_prob
+
+Table = Callable[[Tensor], Tensor]
 
 
 class Bound(NamedTuple):
@@ -28,33 +30,57 @@ class Bound(NamedTuple):
 
 def sampled(run: TracePair) -> Bound:
     """Sums over data and particles of one run; the gradient is that of the surrogate."""
-    log_joint = _log_joint(run)
+    log_joint = total_log_joint(run)
     return _sampled(run, log_joint, log_joint)
 
 
 def sampled_apart(run: TracePair) -> Bound:
     """The same of a run whose model saw copies of the draws: with no gradient for anything that the model holds."""
-    log_joint = _log_joint(run)
-    reached = [name for name, site in run.latent.items() if site["value"].requires_grad]
-    found = zip(reached, slopes(log_joint, [run.latent[name]["value"] for name in reached]), strict=True)
-    by_draws = [(slope * run.drawn[name]["value"]).sum() for name, slope in found if slope is not None]
-    return _sampled(run, log_joint, _total([torch.zeros_like(log_joint), *by_draws]))
+    log_joint = total_log_joint(run)
+    return _sampled(run, log_joint, by_draws([run], log_joint))
 
 
-def slopes(value: Tensor, by: Sequence[Tensor]) -> list[Tensor | None]:
+def by_draws(runs: Sequence[TracePair], value: Tensor, *, retain: bool = False) -> Tensor:
+    """A scalar whose gradient is that of ``value`` by way of the draws alone; its own value means nothing.
+
+    Args:
+        runs: whose models saw copies of the draws.
+        value: a scalar function of these copies.
+        retain: whether another gradient of ``value`` is to come.
+    """
+    seen = [(run, name, site["value"]) for run in runs for name, site in run.latent.items()]
+    seen = [each for each in seen if each[-1].requires_grad]
+    found = zip(seen, slopes(value, [copy for *_, copy in seen], retain=retain), strict=True)
+    moved = [(slope * run.drawn[name]["value"]).sum() for (run, name, _), slope in found if slope is not None]
+    return _total([torch.zeros_like(value), *moved])
+
+
+def slopes(value: Tensor, by: Sequence[Tensor], *, retain: bool = False) -> list[Tensor | None]:
     """The gradients of a scalar by tensors; None by those that it does not depend on."""
     if not (value.requires_grad and by):
         return [None] * len(by)
-    return list(torch.autograd.grad(value, by, allow_unused=True))
+    return list(torch.autograd.grad(value, by, allow_unused=True, retain_graph=retain))
 
 
-def _log_joint(run: TracePair) -> Tensor:
+def as_gradient(value: Tensor, surrogate: Tensor) -> Tensor:
+    """The value of the one with the gradient of the other."""
+    return value.detach() + (surrogate - surrogate.detach())
+
+
+def total_log_joint(run: TracePair) -> Tensor:
+    """log p(x, z) of a run, which is scored: a scalar, with scales and masks."""
     run.score()
     return _total([total_log_prob(site) for site in run.joint.values()])
 
 
+def total_log_guide(run: TracePair) -> Tensor:
+    """log q(z|x) of a scored run: a scalar, with scales and masks."""
+    nothing = torch.zeros_like(total_log_prob(next(iter(run.joint.values()))))
+    return _total([nothing, *(total_log_prob(site) for site in run.drawn.values())])
+
+
 def _sampled(run: TracePair, log_joint: Tensor, with_gradient: Tensor) -> Bound:
-    value = log_joint - sum(total_log_prob(site) for site in run.drawn.values())
+    value = log_joint - total_log_guide(run)
     entropies = [site["score_parts"].entropy_term for site in run.drawn.values()]
     surrogate = with_gradient - sum(term.sum() for term in entropies if not is_identically_zero(term))
     surrogate = surrogate + _score_function(run)
@@ -78,32 +104,59 @@ def closed_form(run: TracePair) -> Bound:
     """Sums over data and particles of one run."""
     run.model.compute_log_prob(lambda name, site: site["is_observed"])
     observed, latent = list(run.observed.values()), run.latent
-    drawn = [(_kl(site, latent[name]), site) for name, site in run.drawn.items()]
+    drawn = [(kl_of(site["fn"], latent[name]["fn"], site["value"]), site) for name, site in run.drawn.items()]
     kl = sum(scale_and_mask(each, site["scale"], site["mask"]).sum() for each, site in drawn)
     reconstruction = _total([_unscaled(site["unscaled_log_prob"], site) for site in observed])
     kl_prior = _total([torch.zeros_like(reconstruction), *(_unscaled(*each) for each in drawn)])
     return Bound(kl - sum(total_log_prob(site) for site in observed), reconstruction, kl_prior)
 
 
-def _kl(guide_site: Any, model_site: Any) -> Tensor:
-    """KL(q || p) of a site, in its batch shape; log q - log p at the draw where there is no closed form."""
-    q, p, value = guide_site["fn"], model_site["fn"], guide_site["value"]
+def kl_of(q: Any, p: Any, value: Tensor) -> Tensor:
+    """KL(q || p) in nats, of their batch shape; log q - log p at the draw where there is no closed form."""
     try:
         return torch.as_tensor(closed_form_kl(q, p), device=value.device)
     except NotImplementedError:
         return q.log_prob(value) - p.log_prob(value)
 
 
-def log_weight(run: TracePair, table: Callable[[Tensor], Tensor]) -> Tensor:
-    """log p(x, z) - log q(z|x) of one scored run, every site by its scale; float64, (K, N) or (1, N).
+def log_joint(run: TracePair, table: Table) -> Tensor:
+    """log p(x, z) of one scored run, every site by its scale; float64, (K, N) or (1, N).
 
     Args:
         run: of the pair.
         table: sums a log density over all plates but those of particles and data.
     """
-    log_joint = [table(site["log_prob"]) for site in run.joint.values()]
-    log_guide = [-table(site["log_prob"]) for site in run.drawn.values()]
-    return torch.stack([*log_joint, *log_guide]).sum(0, dtype=torch.float64)
+    return _sum_of([table(site["log_prob"]) for site in run.joint.values()])
+
+
+def log_guide(run: TracePair, table: Table) -> Tensor:
+    """log q(z|x) of one scored run, every site by its scale; float64, (K, N) or (1, N)."""
+    return _sum_of([_nothing(run, table), *(table(site["log_prob"]) for site in run.drawn.values())])
+
+
+def log_density(run: TracePair, table: Table) -> Tensor:
+    """log q(z|x) of one scored run without scales and with masks; float64, (K, N) or (1, N)."""
+    parts = [scale_and_mask(site["unscaled_log_prob"], mask=site["mask"]) for site in run.drawn.values()]
+    return _sum_of([_nothing(run, table), *map(table, parts)])
+
+
+def tables(run: TracePair, table: Table) -> LogTerms:
+    """log p(x|z), log p(z) and log q(z|x) of one scored run, every site by its scale.
+
+    float64, (K, N) or (1, N) each.
+    """
+    nothing = _nothing(run, table)
+    found = (run.observed, run.latent, run.drawn)
+    return LogTerms(*(_sum_of([nothing, *(table(site["log_prob"]) for site in each.values())]) for each in found))
+
+
+def _nothing(run: TracePair, table: Table) -> Tensor:
+    """Zeros, for a pair without latents."""
+    return torch.zeros_like(table(next(iter(run.joint.values()))["log_prob"].detach()))
+
+
+def _sum_of(parts: Sequence[Tensor]) -> Tensor:
+    return torch.stack(tuple(parts)).sum(0, dtype=torch.float64)
 
 
 def terms(run: TracePair) -> Tensor:

@@ -7,6 +7,7 @@ particles can be run, is found out once, by :meth:`Objective.prepare`.
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, final
 
 import pyro
@@ -22,7 +23,9 @@ from pyrovae.pairs.latents import Latents
 from pyrovae.pairs.particles import Particles
 from pyrovae.pairs.simulation import Simulator
 from pyrovae.pairs.structure import Structure
+from pyrovae.pairs.terms import LogTerms
 from pyrovae.pairs.traces import Program, TracePair, num_rows, plain_traces
+from pyrovae.training.objectives import bounds
 from pyrovae.training.objectives.bounds import Bound
 from pyrovae.training.objectives.scales import differs_by_datum, require_drawn, rescaled
 
@@ -39,6 +42,13 @@ class Prepared:
 class Objective(ELBO):
     """A bound for ``fit`` and for Pyro's own ``SVI``; :meth:`bound` can be traced.
 
+    To write one: a class with :meth:`bound`, which gives a :class:`~pyrovae.objectives.Bound`: the loss of a batch,
+    which is minimised by its gradient, and the reconstruction and the KL, sums over the data in nats, which a fit logs
+    as the ELBO whatever the loss is. :meth:`log_terms` gives the tables that most losses are made of, and these two
+    terms; :meth:`runs` gives the runs of the pair, for what needs single sites. Nothing in it may look at the value of
+    a tensor (``.item()``, ``if``), or its step is not compiled. Draws without gradients (discrete ones) have none
+    here: a bound that trains them is made of log q (see ``VIMCO``), others refuse them in :meth:`_require_condition`.
+
     Args:
         num_particles: K.
         vectorize_particles: run all particles at once where the programs allow it; False loops over them.
@@ -46,6 +56,22 @@ class Objective(ELBO):
 
     Attributes:
         for_guide_alone: whether it is an objective for the guide alone, whose gradients leave the model as it is.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> class FreeBits(pv.objectives.Objective):
+        ...     "The ELBO whose KL counts for half a nat or more, for each datum."
+        ...
+        ...     def bound(self, model, guide, *args):
+        ...         table, terms = self.log_terms(model, guide, *args)
+        ...         kl = (table.log_guide - table.log_prior).mean(0)  # (K, N) -> (N,)
+        ...         each = table.log_likelihood.mean(0) - kl.clamp(min=0.5)
+        ...         return pv.objectives.Bound(-each.sum(), *terms)
+        >>> oracle = pv.oracles.ppca(5, 2)
+        >>> x, _ = oracle.draw(3, seed=0)
+        >>> bound = FreeBits(10).bound(oracle.model, oracle.guide, x)
+        >>> bool(abs(bound.loss - (bound.kl_prior - bound.reconstruction)) < 1e-10)  # no KL is below half a nat here
+        True
     """
 
     for_guide_alone = False
@@ -95,6 +121,22 @@ class Objective(ELBO):
         """Runs of the pair on one batch: K of one particle where they are looped, else one of all K."""
         particles = self.prepare(model, guide, *args).on(args)
         return [rescaled(each, particles.structure) for each in particles.traces(self.num_particles, run)]
+
+    @final
+    @pyro.validation_enabled(False)  # it would refuse values under a mask
+    def log_terms(self, model: Program, guide: Program, *args: Any) -> tuple[LogTerms, Tensor]:
+        """The densities of K draws of the guide, and the ELBO's two terms.
+
+        Returns:
+            log p(x|z), log p(z) and log q(z|x), each (K, N) in nats, with gradients, by the scales and masks of their
+            sites (that of a plate whose rows stand for others, of a KL warm-up); and reconstruction and KL, (2,),
+            summed over data, means over particles, without scales and gradients.
+        """
+        particles = self.prepare(model, guide, *args)
+        runs = [run.score() for run in self.runs(model, guide, *args)]
+        tables = [bounds.tables(run, partial(particles.table, num_particles=self.num_particles)) for run in runs]
+        terms = torch.stack([bounds.terms(run) for run in runs]).sum(0) / self.num_particles
+        return LogTerms(*(torch.cat(parts) for parts in zip(*tables, strict=True))), terms
 
     @final
     def differentiable_loss(self, model: Program, guide: Program, *args: Any) -> Tensor:

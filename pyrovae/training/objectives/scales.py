@@ -8,6 +8,7 @@ from pyro.distributions.util import is_identically_zero
 from torch import Tensor
 
 from pyrovae.base.errors import InputError
+from pyrovae.pairs.checks.inverses import check_density_at
 from pyrovae.pairs.structure import Structure
 from pyrovae.pairs.traces import TracePair
 
@@ -29,7 +30,11 @@ def rescaled(run: TracePair, structure: Structure) -> TracePair:
 
 def scale_of_data(run: TracePair, table: Callable[[Tensor], Tensor]) -> float | Tensor:
     """The scale of the observed sites of a scored run: a number, or (N,)."""
-    site = next(iter(run.observed.values()))
+    return scale_of(next(iter(run.observed.values())), table)
+
+
+def scale_of(site: Any, table: Callable[[Tensor], Tensor]) -> float | Tensor:
+    """The scale of a scored site: a number, or (N,)."""
     if not differs_by_datum(site["scale"]):
         return site["scale"]
     ones = torch.ones_like(site["log_prob"])
@@ -59,6 +64,26 @@ def alike(a: Any, b: Any) -> bool:
     return a.shape == b.shape and torch.allclose(a, b)
 
 
+def require_one_scale(bound: str, run: TracePair) -> None:
+    """Demands that all latents have one scale, in the model and in the guide, the same for each datum."""
+    latents = [*run.latent.values(), *run.drawn.values()]
+    for site in latents:
+        if differs_by_datum(site["scale"]) or not alike(site["scale"], latents[0]["scale"]):
+            raise InputError(
+                f"site '{site['name']}' has another scale than '{latents[0]['name']}', or one for each datum: {bound} "
+                "weighs all latents alike. Put handlers around both programs, or use SampledELBO"
+            )
+
+
+def require_density(bound: str, run: TracePair) -> None:
+    """Demands that the guide has a density at copies of its draws: that no flow lacks an inverse."""
+    for name, site in run.drawn.items():
+        try:
+            check_density_at(name, site)
+        except InputError as error:
+            raise InputError(f"{bound} scores the guide at given latents: {error}; or use SampledELBO") from error
+
+
 def require_drawn(run: TracePair) -> None:
     """Demands that every latent is drawn."""
     for site in [*run.drawn.values(), *run.latent.values()]:
@@ -77,4 +102,20 @@ def require_gradients(bound: str, run: TracePair) -> None:
             raise InputError(
                 f"site '{name}' of the guide cannot be reparameterized: the gradient of {bound} would be wrong. "
                 "Use SampledELBO, or a guide family that can (a continuous one)"
+            )
+
+
+def require_closed_form(bound: str, structure: Structure, run: TracePair) -> None:
+    """Demands of a pair that KL(q || p) site by site, at earlier draws, is the KL of its latents."""
+    if tuple(structure.drawn) != structure.latents:
+        raise InputError(
+            f"{bound} needs the guide to draw the latents in the model's order, {list(structure.latents)}, and "
+            f"nothing else, but it draws {list(structure.drawn)}: the closed-form KL would be wrong. Use SampledELBO"
+        )
+    require_gradients(bound, run)
+    for name in structure.latents:
+        if not alike(run.latent[name]["scale"], run.drawn[name]["scale"]):
+            raise InputError(
+                f"site '{name}' has one scale in the model and another in the guide, but its closed-form KL can "
+                "have only one. Put poutine.scale around both programs, or use SampledELBO"
             )

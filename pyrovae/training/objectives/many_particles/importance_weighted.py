@@ -1,21 +1,15 @@
 """The importance-weighted bound."""
 
-import math
-from functools import partial
 from typing import Any
 
 import pyro
-import torch
 
-from pyrovae.pairs.structure import Structure
-from pyrovae.pairs.traces import Program, TracePair
-from pyrovae.training.objectives import bounds
+from pyrovae.pairs.traces import Program
 from pyrovae.training.objectives.bounds import Bound
-from pyrovae.training.objectives.objective import Objective
-from pyrovae.training.objectives.scales import require_gradients, scale_of_data, scales_all_alike
+from pyrovae.training.objectives.many_particles.weighing import ParticleObjective, log_mean_exp
 
 
-class IWAE(Objective):
+class IWAE(ParticleObjective):
     r"""The importance-weighted bound of each datum from K particles; tighter than the ELBO, which it is for K = 1.
 
     .. math:: \sum_n s_n \log \frac{1}{K} \sum_k \exp \Big( \frac{1}{s_n} \sum_j s_j \log w_{nkj} \Big)
@@ -41,21 +35,7 @@ class IWAE(Objective):
         True
     """
 
-    def __init__(self, num_particles: int, *, vectorize_particles: bool = True, plate: str | None = None) -> None:
-        super().__init__(num_particles, vectorize_particles=vectorize_particles, plate=plate)
-        self._scales_all_alike = False
-
     @pyro.validation_enabled(False)
     def bound(self, model: Program, guide: Program, *args: Any) -> Bound:
-        particles = self.prepare(model, guide, *args)
-        runs = [run.score() for run in self.runs(model, guide, *args)]
-        table = partial(particles.table, num_particles=self.num_particles)
-        scale = scale_of_data(runs[0], table) if self._scales_all_alike else particles.structure.plate_scale
-        log_weight = torch.cat([bounds.log_weight(run, table) for run in runs]) / scale  # (K, N)
-        per_datum = log_weight.logsumexp(0) - math.log(self.num_particles)
-        terms = torch.stack([bounds.terms(run) for run in runs]).sum(0) / self.num_particles
-        return Bound(-(scale * per_datum).sum(), *terms)
-
-    def _require_condition(self, structure: Structure, run: TracePair) -> None:
-        require_gradients(type(self).__name__, run)
-        self._scales_all_alike = scales_all_alike(structure, run)
+        weighed = self.weighed(model, guide, args)
+        return weighed.bound(log_mean_exp(weighed.log_weight))
