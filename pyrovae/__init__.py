@@ -54,6 +54,7 @@ _NAMES = {
     "from_prior": "evidence.annealing.paths",
     "InputError": "base.errors",
     "Interrupted": "base.errors",
+    "NoisyGradients": "base.errors",
     "NotCompiled": "base.errors",
     "UnfinishedFit": "base.errors",
     "LostDigits": "base.errors",

@@ -37,6 +37,10 @@ class LostDigits(UserWarning):
     """The programs' number format is too short for their densities; the message says by how much and at which site."""
 
 
+class NoisyGradients(UserWarning):
+    """Continuous draws of a guide carry no gradient, and its fit is slow and ends early; the message says where."""
+
+
 class NotCompiled(UserWarning):
     """A fit or an evaluation goes on without compiled kernels, which is right and slower; the message says why."""
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pyrovae.base import storage
-from pyrovae.base.errors import InputError, check_at_least_one, first_line
+from pyrovae.base.errors import InputError, NoisyGradients, check_at_least_one, first_line, warn
 from pyrovae.base.memory import blocks_of, explain_out_of_memory, out_of_memory
 from pyrovae.base.random import preserve_rng_state
 from pyrovae.data.batches import Batch
@@ -22,7 +22,7 @@ from pyrovae.pairs.checks.inverses import check_batch_norm_of_flows
 from pyrovae.pairs.context import preserve_modes, quiet_numerics
 from pyrovae.pairs.particles import Particles
 from pyrovae.pairs.structure import Structure
-from pyrovae.pairs.supports import a_value, ends, layers, scored, support_of
+from pyrovae.pairs.supports import a_value, base_measure, ends, layers, scored, support_of
 from pyrovae.pairs.traces import PER_DATUM, Program, plain_traces, site_log_prob
 from pyrovae.training.checkpoint import Snapshot, weights
 
@@ -85,6 +85,9 @@ def check_pair(
 
     Raises:
         InputError: naming the site or the row, or what the objective cannot be used for.
+
+    Warns:
+        NoisyGradients: naming the site, where continuous draws of the guide carry no gradient.
     """
     size = max(settings["batch_size"], 500)
     with torch.no_grad(), explain_out_of_memory(f"{size} data at once, even without gradients"):
@@ -93,6 +96,7 @@ def check_pair(
         first = _inspect_all(pair, train, size, settings["plate"], "training data")
         check_batch_norm_of_flows(first.example, to_be_trained=True)
         check_objective(objective, first.structure)
+        warn_of_noise(objective, first)
         few = len(train) if settings["batch_size"] >= len(train) else min(settings["batch_size"], LOOKED_AT)
         with preserve_rng_state(), quiet_numerics():  # distributions made under validation keep to it
             batch = train.batch(slice(0, few))
@@ -238,4 +242,28 @@ def check_objective(objective: ELBO, structure: Structure) -> None:
         raise InputError(
             f"TraceMeanField_ELBO needs the guide to draw its latents in the model's order, {list(structure.latents)}, "
             f"but it draws {shared}: the closed-form KL would be wrong. Use Trace_ELBO"
+        )
+
+
+def warn_of_noise(objective: ELBO, first: Particles) -> None:
+    """Says which continuous draws of the guide carry no gradient, where the objective has a use for it.
+
+    Discrete ones have none to carry, and are trained by their score function without a word.
+
+    Warns:
+        NoisyGradients: naming the site and its family, what happens, and what to do.
+    """
+    if not getattr(objective, "moves_draws", True):
+        return
+    for name, site in first.example.drawn.items():
+        if first.structure.drawn[name] or base_measure(site["fn"]) != "density":
+            continue
+        family = type(layers(site["fn"])[-1]).__name__
+        warn(
+            NoisyGradients(
+                f"site '{name}' of the guide: draws of {family} carry no gradient (it has no rsample), so the score "
+                "function trains its parameters. Its gradients are right on average and far noisier: the fit is slow, "
+                "and often ends many nats below its bound. Draw from a family whose draws carry gradients "
+                "(has_rsample is true)"
+            )
         )

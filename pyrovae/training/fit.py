@@ -123,6 +123,10 @@ def fit(
         FloatingPointError: naming the site and the epoch, where the loss is not finite; the parameters are those
             before that step (running statistics may have seen it), and ``out`` keeps its last checkpoint.
 
+    Warns:
+        NoisyGradients: naming the site, where continuous draws of the guide carry no gradient.
+        NotCompiled: saying why, where "auto" would have compiled the step and could not.
+
     Example:
         >>> import pyrovae as pv
         >>> oracle = pv.oracles.ppca(5, 2)

@@ -10,6 +10,7 @@ from pyro.infer import RenyiELBO, TraceMeanField_ELBO
 from pyro.infer.autoguide import AutoNormal, AutoNormalMessenger
 
 import pyrovae as pv
+from pyrovae.programs.distributions.mixtures import NormalMixture
 
 
 @pytest.mark.parametrize(
@@ -333,3 +334,60 @@ def test_an_automatic_guide_whose_parameters_are_shared_takes_batches():
 
     guide = AutoNormalMessenger(model, amortized_plates=("data",))
     assert len(pv.fit(model, guide, torch.zeros(20), epochs=2, batch_size=8, progress=False).history) == 2
+
+
+# ------------------------------------------------------------------------------------- draws without a gradient
+
+
+def guided_by(family):
+    """A pair whose guide draws a vector of two from what ``family`` makes of four numbers."""
+    encoder = torch.nn.Linear(3, 4)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z.sum(-1, keepdim=True).expand(*z.shape[:-1], 3), 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        pyro.module("encoder", encoder)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", family(encoder(x).unflatten(-1, (2, 2))))
+
+    return model, guide
+
+
+def of_two_normals(locs):
+    return dist.MixtureSameFamily(dist.Categorical(torch.ones(2)), dist.Normal(locs, 1.0).to_event(1))
+
+
+def test_continuous_draws_without_a_gradient_are_said_loudly():
+    message = "site 'z' of the guide: draws of MixtureSameFamily carry no gradient .* score function .*has_rsample"
+    with pytest.warns(pv.NoisyGradients, match=message) as told:
+        fitted(guided_by(of_two_normals), rows())
+    assert [(warning.category, warning.filename) for warning in told] == [(pv.NoisyGradients, __file__)]
+
+
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        (lambda locs: NormalMixture(locs, torch.ones_like(locs), torch.zeros(2)), {}),
+        (of_two_normals, {"objective": pv.objectives.ForwardKL(), "only": "guide"}),
+        (of_two_normals, {"objective": pv.objectives.SelfConsistency(2), "only": "guide"}),
+    ],
+    ids=["draws that carry one", "no draws", "draws that are held fixed"],
+)
+def test_nothing_is_said_of_gradients_where_none_is_lost(family, options):
+    assert len(fitted(guided_by(family), rows(), **options).history) == 1  # a warning would be an error
+
+
+def test_nothing_is_said_of_draws_that_can_have_no_gradient():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            k = pyro.sample("k", dist.Categorical(torch.ones(2)))
+            pyro.sample("x", dist.Normal(k.float(), 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("k", dist.Categorical(pyro.param("p", torch.ones(2)).softmax(-1)))
+
+    assert len(fitted((model, guide), torch.randn(10)).history) == 1

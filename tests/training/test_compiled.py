@@ -554,6 +554,7 @@ def test_on_cuda_a_captured_fit_waits_for_the_device_nowhere_inside_an_epoch():
 # ------------------------------------------------------------------------------------------- families of latents
 
 
+@pytest.mark.filterwarnings("ignore::pyrovae.base.errors.NoisyGradients")
 @pytest.mark.parametrize("group", GROUPS)
 def test_latents_of_all_families_are_fitted_alike(group):
     """As guides and as priors; at the same noise, to rounding."""
@@ -565,6 +566,7 @@ def test_latents_of_all_families_are_fitted_alike(group):
     assert last[0] == pytest.approx(last[1], rel=1e-4 if dtype == torch.float32 else 1e-7)
 
 
+@pytest.mark.filterwarnings("ignore::pyrovae.base.errors.NoisyGradients")
 def test_draws_by_rejection_are_refused_by_their_line(monkeypatch):
     message = r"site 'angle' \(VonMises\), many_latents.py, line \d+ .*: the value of a tensor decides"
     pair, x = make_pair(["angle"]), make_points()
@@ -574,7 +576,7 @@ def test_draws_by_rejection_are_refused_by_their_line(monkeypatch):
     monkeypatch.setattr(compiling, "compiler_missing", lambda device: None)
     with pytest.warns(pv.base.errors.NotCompiled, match=message) as told:
         assert pv.fit(*pair, x, epochs=1, compile="auto").settings["compile"] is False
-    assert len(told) == 1
+    assert sum(issubclass(warning.category, pv.NotCompiled) for warning in told) == 1
 
 
 def test_kernels_that_fail_are_a_reason(monkeypatch):

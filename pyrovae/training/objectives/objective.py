@@ -56,6 +56,7 @@ class Objective(ELBO):
 
     Attributes:
         for_guide_alone: whether it is an objective for the guide alone, whose gradients leave the model as it is.
+        moves_draws: whether its gradient goes through draws of the guide, where these carry one.
 
     Example:
         >>> import pyrovae as pv
@@ -75,6 +76,7 @@ class Objective(ELBO):
     """
 
     for_guide_alone = False
+    moves_draws = True
 
     def __init__(self, num_particles: int = 1, *, vectorize_particles: bool = True, plate: str | None = None) -> None:
         check_at_least_one(num_particles=num_particles)

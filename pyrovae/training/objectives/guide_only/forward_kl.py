@@ -42,6 +42,8 @@ class ForwardKL(SleepingObjective):
         True
     """
 
+    moves_draws = False
+
     @pyro.validation_enabled(False)
     def bound(self, model: Program, guide: Program, *args: Any) -> Bound:
         loss = self.forward_kl(model, guide, args)

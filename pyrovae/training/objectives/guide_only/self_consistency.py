@@ -39,6 +39,8 @@ class SelfConsistency(GuideObjective):
         True
     """
 
+    moves_draws = False
+
     def __init__(self, num_particles: int = 8, *, vectorize_particles: bool = True, plate: str | None = None) -> None:
         super().__init__(num_particles, vectorize_particles=vectorize_particles, plate=plate)
         if num_particles < 2:
