@@ -77,6 +77,19 @@ def test_every_network(network):
     assert fitted_evidence({**BASE, "network": network}, pv.data.load("digits")).isfinite().all()
 
 
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    ("prior", "guide"), [("uniform", "beta"), ("dirichlet", "logistic-normal"), ("logistic-normal", "logistic-normal")]
+)
+def test_latents_with_edges_are_fitted_to_digits(prior, guide, seed):
+    """In float32, where draws once lay on the edge, or were scored at another point than they were drawn from."""
+    digits = pv.data.load("digits")
+    recipe = {**BASE, "prior": prior, "guide": guide, "latent": 8, "hidden": [50], "seed": seed}
+    vae = recipes.build(recipes.complete(recipe, digits), digits)
+    history = pv.fit(vae.model, vae.guide, digits.train, epochs=2, seed=seed).history
+    assert -700 < history[0]["elbo"] < history[1]["elbo"] < -450
+
+
 def test_latents_of_unlike_support_are_refused():
     digits = pv.data.load("digits")
     with pytest.raises(pv.InputError, match="prior 'sphere' is over sphere latents, guide 'normal' over real ones"):

@@ -1,7 +1,7 @@
 """zuko's flows as distributions of Pyro's: a transform of noise that remembers its last pass, and what zuko undoes.
 
-A draw and its density take one pass of the networks; the density at a value from elsewhere takes one more for its
-place before the flow, or as many as there are coordinates, as zuko's inverse does.
+What a flow is called with in zuko's own direction is moved and scored in one pass of the networks; the other way takes
+two, or as many as there are coordinates and one more. A draw that is scored as it was drawn takes no further pass.
 """
 
 from typing import Any
@@ -10,9 +10,9 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
-from torch.distributions.transforms import Transform
 
 from pyrovae.base.errors import InputError
+from pyrovae.programs.distributions.transforms.bijections import Remembering
 
 
 def zuko() -> Any:
@@ -31,7 +31,7 @@ def zuko() -> Any:
     return zuko
 
 
-class Moved(Transform):
+class Moved(Remembering):
     """A transform of zuko's, from noise to values.
 
     Args:
@@ -44,7 +44,6 @@ class Moved(Transform):
         super().__init__(cache_size=1)
         self.transform = transform
         self.seen: tuple[Tensor, Tensor, Tensor] | None = None
-        self.has_graph = False  # whether what is remembered carries gradients
 
     @property
     def domain(self) -> constraints.Constraint:  # type: ignore[override]
@@ -56,16 +55,13 @@ class Moved(Transform):
 
     def _call(self, x: Tensor) -> Tensor:
         y, log_jacobian = self.transform.call_and_ladj(x)
-        self.seen, self.has_graph = (x, y, log_jacobian), torch.is_grad_enabled()
+        self.seen = x, y, log_jacobian
         return y
 
-    def _inv_call(self, y: Tensor) -> Tensor:
-        if torch.is_grad_enabled() and not self.has_graph:
-            self._cached_x_y = None, None
-        return super()._inv_call(y)
-
     def _inverse(self, y: Tensor) -> Tensor:
-        return self.transform.inv(y)
+        x, log_jacobian = self.transform.inv.call_and_ladj(y)
+        self.seen = x, y, -log_jacobian
+        return x
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         if self.seen is not None and x is self.seen[0] and y is self.seen[1]:

@@ -105,7 +105,7 @@ _PATHS = {
     **{name: f"{_SPREAD}:{name}" for name in ("beta", "gamma", "laplace", "log_normal", "logistic")},
     **{name: f"{_SPREAD}:{name}" for name in ("low_rank_normal", "student_t")},
     "mixed": f"{_MIXED}:mixed",
-    **{name: f"{__name__}.latents:{name}" for name in ("dirichlet", "one_hot", "power_spherical")},
+    **{name: f"{__name__}.latents:{name}" for name in ("dirichlet", "one_hot", "power_spherical", "unimodal_beta")},
     **{name: f"{_FAMILY}:{name}" for name in ("Family", "Learned", "learned", "positive", "positive_inverse")},
 }
 __all__ = ["FAMILIES", "Likelihood", *_PATHS]

@@ -29,6 +29,19 @@ def dirichlet() -> Family:
     return Family("dirichlet", elementwise, build)
 
 
+def unimodal_beta() -> Family:
+    """Numbers between 0 and 1 about a mode, from its log odds and a concentration that is 0 where all are alike.
+
+    Both parameters of the beta stay above 1: below, many draws would lie on the edge in float32. A density.
+    """
+
+    def build(event_dim: int, logits: Tensor, raw: Tensor) -> dist.TorchDistribution:
+        whole = 2 * positive(raw)
+        return dist.Beta(1 + whole * logits.sigmoid(), 1 + whole * (-logits).sigmoid()).to_event(event_dim)
+
+    return Family("unimodal_beta", lambda event_shape: (event_shape, event_shape), build)
+
+
 def power_spherical() -> Family:
     """Unit vectors about a direction, with a concentration. A density by the area of the sphere.
 

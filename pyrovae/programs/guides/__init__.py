@@ -44,7 +44,7 @@ GUIDES = {
     "log-normal": Choice("positive latents", f"{_FAMILIES}.spread:log_normal", support="positive"),
     "gamma": Choice("positive latents, less skewed", f"{_FAMILIES}.spread:gamma", support="positive"),
     "logit-normal": Choice("latents from 0 to 1", f"{_HEADED}:logit_normal", support="unit"),
-    "beta": Choice("latents from 0 to 1", f"{_FAMILIES}.spread:beta", support="unit"),
+    "beta": Choice("latents from 0 to 1, of one mode", f"{_FAMILIES}.latents:unimodal_beta", support="unit"),
     "logistic-normal": Choice(
         "proportions, a full covariance",
         f"{_HEADED}:logistic_normal",

@@ -17,6 +17,7 @@ from torch.distributions import transforms
 
 from pyrovae.base.errors import check_at_least_one
 from pyrovae.programs.distributions.flows import Moved, zuko
+from pyrovae.programs.distributions.transforms.bijections import Affine
 from pyrovae.programs.families.family import positive
 from pyrovae.programs.guides.heads import CONTEXT
 from pyrovae.programs.networks import NetworkBuilder
@@ -71,7 +72,7 @@ class Flow(nn.Module):
         """(..., *x) -> a distribution of batch shape (...)."""
         loc, raw, context = self.network(x).split([self.size, self.size, CONTEXT], -1)
         moves: list[transforms.Transform] = [Moved(step(context)) for step in self.steps]
-        moves.append(transforms.AffineTransform(loc, positive(raw), event_dim=1, cache_size=1))
+        moves.append(Affine(loc, positive(raw), event_dim=1))
         if len(self.shape) != 1:
             moves.append(transforms.ReshapeTransform(Size([self.size]), self.shape))
         return dist.TransformedDistribution(dist.Normal(torch.zeros_like(loc), 1.0).to_event(1), moves)

@@ -17,8 +17,10 @@ from pyro.distributions import TorchDistribution
 from pyro.distributions.conditional import ConditionalTransform
 from pyro.distributions.transforms import conditional_spline, conditional_spline_autoregressive
 from torch import Size, Tensor, nn
-from torch.distributions import biject_to, constraints, transforms
+from torch.distributions import constraints, transforms
 from torch.nn.functional import one_hot, pad, softplus
+
+from pyrovae.programs.distributions.transforms.bijections import Remembering, onto
 
 CONTEXT = 16  # numbers by which a flow learns of the datum
 LEAST_SCALE = 1e-5  # of a head, in spreads of the prior, which may be vague
@@ -167,7 +169,7 @@ class Gaussian(Head):
 
     def _move(self) -> transforms.Transform:
         bounds = (getattr(self, f"bound_{number}") for number in range(self.num_bounds))
-        return biject_to(self.support(*bounds))  # type: ignore[misc]
+        return onto(self.support(*bounds))  # type: ignore[misc]
 
     def _real_shape(self) -> Size:
         if self.support is None or self.num_bounds:  # which have plates, and so no shape of one event
@@ -192,7 +194,7 @@ class Gaussian(Head):
         return dist.Normal(torch.zeros_like(loc), 1.0).to_event(1), moves
 
 
-class LowerAffine(transforms.Transform):
+class LowerAffine(Remembering):
     r"""y = m + L x for a batch of m, (*batch, D), and L, (*batch, D, D), lower triangular with a positive diagonal.
 
     Pyro's ``LowerCholeskyAffine`` takes the determinant of one L alone.

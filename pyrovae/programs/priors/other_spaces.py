@@ -7,6 +7,7 @@ from torch import nn
 from pyrovae.base.errors import InputError, check_at_least_one
 from pyrovae.programs.distributions.exponential import Bernoulli
 from pyrovae.programs.distributions.sphere import UniformSphere
+from pyrovae.programs.distributions.transforms.bijections import StickBreaking
 from pyrovae.programs.families.family import positive, positive_inverse
 
 
@@ -86,7 +87,7 @@ class LogisticNormal(nn.Module):
 
     def forward(self) -> dist.TorchDistribution:
         base = dist.Normal(self.loc, positive(self.raw_scale)).to_event(1)
-        return dist.TransformedDistribution(base, [torch.distributions.transforms.StickBreakingTransform()])
+        return dist.TransformedDistribution(base, [StickBreaking()])
 
 
 class Sphere(nn.Module):
