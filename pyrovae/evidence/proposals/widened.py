@@ -36,7 +36,10 @@ def widened(guide: Program, factor: float, *, shift: float = 0.0) -> Program:
     - Gamma, Beta and Dirichlet keep the shifted mean; their concentration is divided by factor^2, as von Mises' is;
     - logits of discrete draws are divided by factor^2 (tempering), and a fraction ``shift`` of the uniform
       distribution is mixed in, so that no value is out of reach;
-    - a mixture is widened and shifted in each component.
+    - a mixture is widened and shifted in each component;
+    - what transforms make of noise, as a flow does, is made of noise that is widened and shifted;
+    - any other distribution does as it says: one with a method ``widened(factor, shift)``, or ``with_parts(change)``
+      where it is made of others.
 
     Where an exact guide draws Normals, E_q[w^2] of the weights is finite if and only if factor > 1 / sqrt(2), whatever
     the shift.
@@ -85,9 +88,18 @@ class _Widened(Messenger):
 
 
 def _wider(fn: Any, factor: float, shift: float) -> Any:
+    def inside(inner: Any) -> Any:
+        return _wider(inner, factor, shift)
+
+    if hasattr(fn, "with_parts"):
+        return fn.with_parts(inside)
+    if hasattr(fn, "widened"):
+        return fn.widened(factor, shift)
+    if type(fn) in (base.TransformedDistribution, dist.TransformedDistribution):  # none of torch's own made of these
+        return dist.TransformedDistribution(inside(fn.base_dist), fn.transforms)
     for kind in type(fn).__mro__:
         if kind in _WRAPPERS:
-            return _WRAPPERS[kind](fn, lambda inner: _wider(inner, factor, shift))
+            return _WRAPPERS[kind](fn, inside)
         if kind in _FAMILIES:
             return _FAMILIES[kind](fn, factor, shift)
     raise InputError(

@@ -1,6 +1,6 @@
 """Distributions of whole events: normals of low rank, counts that share a total, rows whose columns are unlike."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import pyro.distributions as dist
@@ -45,6 +45,12 @@ class LowRankNormal(dist.TorchDistribution):
         new.flat = self.flat.expand(batch_shape)
         super(LowRankNormal, new).__init__(Size(batch_shape), self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
+        return new
+
+    def with_parts(self, change: Callable[[Any], Any]) -> "LowRankNormal":
+        """The same of the normal over vectors that a function of it gives."""
+        new = self.expand(self.batch_shape)
+        new.flat = change(new.flat)
         return new
 
     @property

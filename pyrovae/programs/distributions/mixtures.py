@@ -13,6 +13,7 @@ Both are right in expectation; the first part is bounded, where the second alone
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import pyro.distributions as dist
@@ -65,6 +66,11 @@ class NormalMixture(dist.MixtureSameFamily):
         batch = Size(batch_shape)
         locs, scales = (each.expand(batch + each.shape[-2:]) for each in (self.locs, self.scales))
         return NormalMixture(locs, scales, self.logits.expand(*batch, -1), validate_args=self._validate_args)
+
+    def with_parts(self, change: Callable[[Any], Any]) -> "NormalMixture":
+        """The same of changed components, as a function of normals gives them."""
+        part = change(dist.Normal(self.locs, self.scales))
+        return NormalMixture(part.loc, part.scale, self.logits)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         with torch.no_grad():

@@ -17,6 +17,8 @@ from torch import Size, Tensor
 from torch.distributions import register_kl
 from torch.nn.functional import normalize
 
+from pyrovae.base.errors import InputError
+
 
 class UniformSphere(dist.TorchDistribution):
     """Uniform over the unit vectors of d dimensions.
@@ -93,6 +95,16 @@ class PowerSpherical(dist.TorchDistribution):
         new._validate_args = self._validate_args
         return new
 
+    def widened(self, factor: float, shift: float) -> "PowerSpherical":
+        """Of a concentration that is divided by factor^2.
+
+        Raises:
+            InputError: for a shift, which a direction has none of.
+        """
+        if shift:
+            raise InputError(f"no shifted PowerSpherical is known, got shift={shift}; leave it at 0")
+        return PowerSpherical(self.loc, self.concentration / factor**2)
+
     @property
     def _shapes(self) -> tuple[Tensor, Tensor]:
         """a and b: of the beta distribution of (1 + mu' z) / 2."""
@@ -106,23 +118,27 @@ class PowerSpherical(dist.TorchDistribution):
 
     @property
     def log_normalizer(self) -> Tensor:
-        """Logarithm of the integral of (1 + mu' z)^kappa over the sphere, of the batch shape."""
-        a, b = self._shapes
-        return (a + b) * math.log(2) + b * math.log(math.pi) + torch.lgamma(a) - torch.lgamma(a + b)
+        """Logarithm of the integral of ((1 + mu' z) / 2)^kappa over the sphere, of the batch shape; in double.
+
+        Where the concentration is high it is a difference of large numbers, of which float32 keeps a hundredth of a
+        nat.
+        """
+        a, b = (each.double() for each in self._shapes)
+        return 2 * b * math.log(2) + b * math.log(math.pi) + torch.lgamma(a) - torch.lgamma(a + b)
 
     def entropy(self) -> Tensor:
         """In nats, of the batch shape."""
-        a, b = self._shapes
-        mean_log = math.log(2) + torch.digamma(a) - torch.digamma(a + b)  # of 1 + mu' z
-        return self.log_normalizer - self.concentration * mean_log
+        a, b = (each.double() for each in self._shapes)
+        mean_log = torch.digamma(a) - torch.digamma(a + b)  # of (1 + mu' z) / 2
+        return (self.log_normalizer - self.concentration * mean_log).to(self.concentration.dtype)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density in nats, of the broadcast batch shape."""
         if self._validate_args:
             self._validate_sample(value)
-        # 1 + mu' z = 2 - |z - mu|^2 / 2 for unit vectors, which keeps its digits near mu.
-        away = (value - self.loc).square().sum(-1)
-        return self.concentration * (2 - away / 2).clamp_min(torch.finfo(away.dtype).tiny).log() - self.log_normalizer
+        # (1 + mu' z) / 2 = 1 - |z - mu|^2 / 4 for unit vectors, which keeps its digits near mu.
+        away = ((value - self.loc).square().sum(-1) / 4).clamp_max(1 - torch.finfo(value.dtype).eps)
+        return (self.concentration * torch.log1p(-away) - self.log_normalizer).to(away.dtype)
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Draws along the first axis, reflected so that it becomes mu."""

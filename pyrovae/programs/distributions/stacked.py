@@ -41,6 +41,10 @@ class Stacked(dist.TorchDistribution):
         upper = self.upper.expand(Size(batch_shape))
         return Stacked(upper, self.lower, self.num_lower, validate_args=self._validate_args)
 
+    def with_parts(self, change: Callable[[Any], Any]) -> "Stacked":
+        """The same of changed levels, as a function of their distributions gives them."""
+        return Stacked(change(self.upper), lambda second: change(self.lower(second)), self.num_lower)
+
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density in nats, of the broadcast batch shape."""
         if self._validate_args:

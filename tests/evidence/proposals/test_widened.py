@@ -9,6 +9,7 @@ import pytest
 import torch
 from examples.exact import close
 from examples.zoo import ZOO
+from programs.guides.test_guides import made
 from torch import nn
 
 import pyrovae as pv
@@ -19,6 +20,7 @@ from pyrovae.pairs.context import Scoped, modules_of
 from pyrovae.pairs.table import log_terms
 from pyrovae.pairs.traces import sites
 from pyrovae.programs.distributions.exponential import Bernoulli
+from pyrovae.programs.guides import GUIDES
 from pyrovae.programs.oracles import ppca
 from pyrovae.programs.oracles.mixtures import FiniteMixture
 
@@ -156,9 +158,64 @@ def test_wrappers(case):
     torch.testing.assert_close(wider.log_prob(value), expected.log_prob(value))
 
 
+def test_what_transforms_make_of_noise_is_made_of_wider_noise():
+    fn = dist.TransformedDistribution(NORMAL, [transforms.ExpTransform(), transforms.AffineTransform(1.0, 3.0)])
+    expected = dist.TransformedDistribution(dist.LogNormal(LOC + 0.4 * SCALE, C * SCALE), fn.transforms[1:])
+    values = expected.sample((50,))
+    torch.testing.assert_close(wide(fn, C, 0.4).log_prob(values), expected.log_prob(values))
+
+
+def drawn_by(name):
+    """What a guide of this name draws from, for six data."""
+    return made(name)(doubles(6, 4, seed=5))
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_every_guide_by_name_is_widened_within_its_family(name):
+    fn = drawn_by(name)
+    wider = wide(fn)
+    assert type(wider) is type(fn) or name == "bernoulli"  # ours sums over an event by itself
+    assert (wider.has_rsample, wider.batch_shape) == (fn.has_rsample, fn.batch_shape)
+    assert wider.event_shape == fn.event_shape
+    value = fn.sample((20,))
+    same = wide(fn, 1.0).log_prob(value)
+    torch.testing.assert_close(same, fn.log_prob(value))
+    assert (wider.log_prob(value) - same).abs().mean() > 0.1  # it is another
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_what_is_narrower_is_a_density_too(name):
+    """Its ratio to the guide, bounded as it is narrower, has the mean one; 5 standard errors."""
+    with torch.no_grad():
+        fn = drawn_by(name)
+        z = fn.sample((20_000,))
+        ratio = (wide(fn, 0.8).log_prob(z) - fn.log_prob(z)).exp()
+    assert ((ratio.mean(0) - 1).abs() < 5 * ratio.std(0) / math.sqrt(20_000)).all()
+
+
+@pytest.mark.parametrize("name", ["full-normal", "mixture", "iaf", "top-down", "low-rank-normal"])
+def test_guides_of_one_real_vector_are_shifted(name):
+    fn = drawn_by(name)
+    torch.manual_seed(3)
+    before = fn.sample((20_000,))
+    torch.manual_seed(3)
+    after = wide(fn, 1.0, 0.5).sample((20_000,))
+    moved = (after - before).mean(0)
+    assert (moved > 0.1 * before.std(0)).all() or (name == "full-normal" and (moved.abs() > 0).all())
+
+
+def test_a_direction_cannot_be_shifted():
+    with pytest.raises(InputError, match=r"site 'z': no shifted PowerSpherical is known, got shift=0\.5"):
+        wide(drawn_by("power-spherical"), 1.0, 0.5)
+
+
 UNKNOWN = {
     "exponential": (dist.Exponential(1.0), "Exponential"),
-    "flow": (dist.TransformedDistribution(NORMAL, [transforms.TanhTransform()]), "TransformedDistribution"),
+    "of transforms": (dist.Gumbel(LOC, SCALE), "Gumbel"),
+    "noise of a flow": (
+        dist.TransformedDistribution(dist.Uniform(0 * LOC, SCALE), [transforms.ExpTransform()]),
+        "Uniform",
+    ),
     "inside": (dist.Poisson(SCALE).to_event(1), "Poisson"),
 }
 

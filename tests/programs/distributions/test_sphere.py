@@ -42,3 +42,34 @@ def test_draws_have_the_mean_of_the_density_and_its_gradient():
     (slope,) = torch.autograd.grad(along.mean(), concentration)
     exact = (power(4.001).mean @ MU - power(3.999).mean @ MU) / 0.002
     assert slope.item() == pytest.approx(exact.item(), rel=0.05)
+
+
+@pytest.mark.parametrize("size", [2, 3, 20])
+@pytest.mark.parametrize("concentration", [1e-3, 5.0, 1e5, 1e7])
+def test_float32_keeps_its_digits(size, concentration):
+    """Against double at the same numbers: of a nat, a ten-thousandth at most."""
+    torch.manual_seed(0)
+    loc = torch.randn(size)
+    narrow = PowerSpherical(loc, torch.tensor(concentration))
+    z = narrow.rsample((200,))
+    wide = PowerSpherical(narrow.loc.double(), torch.tensor(concentration).double(), validate_args=False)
+    torch.testing.assert_close(narrow.log_prob(z).double(), wide.log_prob(z.double()), rtol=1e-6, atol=1e-4)
+    torch.testing.assert_close(narrow.entropy().double(), wide.entropy(), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("concentration", [1e5, 1e8])
+def test_a_high_concentration_is_normal_about_the_direction(concentration):
+    """Of variance 2 / kappa in the tangent plane, to a relative error of some 1 / kappa."""
+    q = power(concentration)
+    side = torch.tensor([0.8, 0.0, -0.6], dtype=torch.float64)
+    angle = torch.linspace(0, 3, 7, dtype=torch.float64) * math.sqrt(2 / concentration)
+    z = angle.cos()[:, None] * MU + angle.sin()[:, None] * side
+    expected = -angle.square() * concentration / 4 - math.log(2 * math.pi * 2 / concentration)
+    torch.testing.assert_close(q.log_prob(z), expected, rtol=0, atol=100 / concentration)
+
+
+def test_gradients_are_finite_up_to_the_antipode():
+    loc, concentration = torch.tensor([1.0, 0.0], requires_grad=True), torch.tensor(50.0, requires_grad=True)
+    z = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+    found = torch.autograd.grad(PowerSpherical(loc, concentration).log_prob(z).sum(), [loc, concentration])
+    assert all(each.isfinite().all() for each in found)
