@@ -116,14 +116,23 @@ def build(recipe: Mapping[str, Any], dataset: "Dataset") -> Any:
 
 
 def check_support(prior: str, guide: str) -> None:
-    """Raises InputError unless a prior and a guide, by their names, are over latents of one support."""
-    of_prior, of_guide = parsed(prior, PRIORS)[0].support, parsed(guide, GUIDES)[0].support
-    if of_prior != of_guide:
-        fitting = [name for name, choice in GUIDES.items() if choice.support == of_prior]
-        raise InputError(
-            f"prior '{prior}' is over {of_prior} latents, guide '{guide}' over {of_guide} ones, so that log p(z) - "
-            f"log q(z|x) means nothing; guides that go with it: {', '.join(fitting) or 'none'}"
+    """Raises InputError unless a prior and a guide, by their names, go together: over latents of one support."""
+    (of_prior, _), (of_guide, _) = parsed(prior, PRIORS), parsed(guide, GUIDES)
+    if _go_together(of_prior, of_guide):
+        return
+    fitting = [name for name, choice in GUIDES.items() if _go_together(of_prior, choice)]
+    if of_prior.support != of_guide.support:
+        reason = (
+            f"prior '{prior}' is over {of_prior.support} latents, guide '{guide}' over {of_guide.support} ones, so "
+            "that log p(z) - log q(z|x) means nothing"
         )
+    else:
+        reason = f"prior '{prior}' is about the means of the guide's distributions, and those of '{guide}' have none"
+    raise InputError(f"{reason}; guides that go with it: {', '.join(fitting) or 'none'}")
+
+
+def _go_together(prior: Choice, guide: Choice) -> bool:
+    return prior.support == guide.support and (guide.has_mean or not prior.needs_mean)
 
 
 def _networks(recipe: Mapping[str, Any], shape: tuple[int, ...], dataset: "Dataset") -> tuple[Any, Any]:

@@ -40,6 +40,8 @@ class Choice:
         needs: the keyword arguments of what it is made from: "encoder", the network of the guide, or "rows", the
             training data.
         of_images: of networks: whether they read and draw images alone.
+        has_mean: of guides: whether their distributions have a mean.
+        needs_mean: of priors: whether the guide's distributions must have one.
         options: its keyword arguments.
 
     Example:
@@ -58,11 +60,13 @@ class Choice:
         shape: Callable[..., tuple[int, ...]] | None = None,
         needs: Sequence[str] = (),
         of_images: bool = False,
+        has_mean: bool = True,
+        needs_mean: bool = False,
         **options: Any,
     ) -> None:
         self.about, self.path, self.options = about, path, options
         self.source, self.takes, self.support, self.shape, self.needs = source, takes, support, shape, needs
-        self.of_images = of_images
+        self.of_images, self.has_mean, self.needs_mean = of_images, has_mean, needs_mean
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         return resolve(self.path)(*arguments, **{**self.options, **options})

@@ -54,8 +54,8 @@ def test_every_likelihood(likelihood, inside):
 
 
 def named(prior):
-    """With few pseudo-inputs, where it has any."""
-    return f"{prior}:20" if "num_pseudo_inputs" in priors.PRIORS[prior].takes else prior
+    """With few pseudo-inputs or exemplars, where it has any."""
+    return f"{prior}:20" if {"num_pseudo_inputs", "num_exemplars"} & set(priors.PRIORS[prior].takes) else prior
 
 
 @pytest.mark.parametrize("guide", guides.GUIDES)
@@ -94,6 +94,14 @@ def test_latents_of_unlike_support_are_refused():
     digits = pv.data.load("digits")
     with pytest.raises(pv.InputError, match="prior 'sphere' is over sphere latents, guide 'normal' over real ones"):
         recipes.build(recipes.complete({**BASE, "prior": "sphere"}, digits), digits)
+
+
+def test_a_guide_without_means_is_refused_to_a_prior_about_them():
+    message = (
+        "about the means of the guide's distributions, and those of 'iaf' have none; .* normal, low-rank-normal, st"
+    )
+    with pytest.raises(pv.InputError, match=message):
+        recipes.check_support("exemplar", "iaf")
 
 
 def test_the_natural_likelihood_follows_the_data():

@@ -12,7 +12,7 @@ _HEADED = f"{__name__}.headed"
 GUIDES = {
     "normal": Choice("a mean and a scale for each latent", f"{_FAMILIES}.continuous:normal"),
     "low-rank-normal": Choice("correlated by factors", f"{_FAMILIES}.spread:low_rank_normal", takes=["rank"]),
-    "full-normal": Choice("a full covariance", f"{_HEADED}:full_normal"),
+    "full-normal": Choice("a full covariance", f"{_HEADED}:full_normal", has_mean=False),
     "student-t": Choice("heavy tails; :3 is df", f"{_FAMILIES}.spread:student_t", takes=["df"]),
     "mixture": Choice(
         "5 diagonal normals, draws with gradients",
@@ -23,31 +23,38 @@ GUIDES = {
     "iaf": Choice(
         "an inverse autoregressive flow of 3 steps (zuko)",
         f"{__name__}.flows:iaf",
+        has_mean=False,
         source="Kingma et al. (2016)",
         takes=["num_steps", "hidden"],
     ),
     "neural-spline-flow": Choice(
         "a flow of 2 steps of splines (zuko)",
         f"{__name__}.flows:neural_spline_flow",
+        has_mean=False,
         source="Durkan et al. (2019)",
         takes=["num_steps", "num_bins", "hidden"],
     ),
     "top-down": Choice(
         "two levels, the upper first: the ladder",
         f"{__name__}.hierarchical:top_down",
+        has_mean=False,
         source="Sønderby et al. (2016)",
         takes=["hidden"],
     ),
     "spline-flow": Choice(
-        "a spline autoregressive flow", f"{_HEADED}:spline_flow", source="Dolatabadi, Erfani and Leckie (2020)"
+        "a spline autoregressive flow",
+        f"{_HEADED}:spline_flow",
+        has_mean=False,
+        source="Dolatabadi, Erfani and Leckie (2020)",
     ),
     "log-normal": Choice("positive latents", f"{_FAMILIES}.spread:log_normal", support="positive"),
     "gamma": Choice("positive latents, less skewed", f"{_FAMILIES}.spread:gamma", support="positive"),
-    "logit-normal": Choice("latents from 0 to 1", f"{_HEADED}:logit_normal", support="unit"),
+    "logit-normal": Choice("latents from 0 to 1", f"{_HEADED}:logit_normal", has_mean=False, support="unit"),
     "beta": Choice("latents from 0 to 1, of one mode", f"{_FAMILIES}.latents:unimodal_beta", support="unit"),
     "logistic-normal": Choice(
         "proportions, a full covariance",
         f"{_HEADED}:logistic_normal",
+        has_mean=False,
         source="Aitchison and Shen (1980)",
         support="simplex",
     ),

@@ -16,17 +16,23 @@ from pyrovae.programs.priors.mixtures import GaussianMixture
 INFINITE = ("horseshoe",)  # at zero, and its moments: it has tests of its own
 
 
-def encoder(num_latents):
+class Encoder(torch.nn.Module):
     """A guide's network, for a prior that is made of it."""
-    weight = torch.randn(2, num_latents, generator=torch.Generator().manual_seed(3))
-    return lambda x: dist.Normal((x @ weight.to(x)).tanh(), 0.5).to_event(1)
+
+    def __init__(self, num_latents):
+        super().__init__()
+        self.weight = torch.randn(2, num_latents, generator=torch.Generator().manual_seed(3))
+
+    def forward(self, x):
+        return dist.Normal((x @ self.weight.to(x)).tanh(), 0.5).to_event(1)
 
 
 def maker(choice):
     def make(num_latents):
         rows = torch.rand(30, 2, generator=torch.Generator().manual_seed(2))
-        needed = {"encoder": encoder(num_latents), "rows": rows}
-        options = {"num_pseudo_inputs": 6} if "num_pseudo_inputs" in choice.takes else {}
+        needed = {"encoder": Encoder(num_latents), "rows": rows}
+        small = {"num_pseudo_inputs": 6, "hidden": 4, "num_bins": 3, "num_steps": 1}
+        options = {name: value for name, value in small.items() if name in choice.takes}
         return scattered(choice(num_latents, **options, **{name: needed[name] for name in choice.needs}))
 
     make.support, make.shape = choice.support, choice.shape or (lambda num_latents: (num_latents,))
@@ -162,7 +168,20 @@ def test_checkpoints_hold_what_is_learned_alone(make):
         (lambda: priors.OneHotCode(2, num_classes=1), "at least 2 classes, got 1"),
         (lambda: priors.Sphere(1), "a sphere needs at least 2 dimensions, got 1"),
         (lambda: priors.TwoLevels(1), "two levels need at least 2 dimensions, got 1"),
-        (lambda: priors.VampPrior(3, encoder=encoder(2), rows=torch.rand(5, 2))(), "over 3 latents, but its encoder"),
+        (lambda: priors.AutoregressiveCode(2, num_classes=1), "at least 2 classes, got 1"),
+        (lambda: priors.AutoregressiveBits(2, hidden=0), "hidden must be at least 1, got 0"),
+        (lambda: priors.MaskedAutoregressiveFlow(2, num_steps=0), "num_steps must be at least 1, got 0"),
+        (lambda: priors.NeuralSplineFlow(2, num_bins=0), "num_bins must be at least 1, got 0"),
+        (
+            lambda: priors.ExemplarPrior(3, encoder=Encoder(2), rows=torch.rand(5, 2)),
+            r"over 3 latents, .* no such mean",
+        ),
+        (
+            lambda: priors.ExemplarPrior(2, encoder=Encoder(2), rows=torch.rand(1, 2)),
+            "at least two rows of data, got 1",
+        ),
+        (lambda: priors.ExemplarPrior(2, encoder=print, rows=torch.rand(5, 2)), "the encoder must be a module"),
+        (lambda: priors.VampPrior(3, encoder=Encoder(2), rows=torch.rand(5, 2))(), "over 3 latents, but its encoder"),
     ],
 )
 def test_bad_arguments(make, message):
