@@ -96,12 +96,12 @@ def check_pair(
         first = _inspect_all(pair, train, size, settings["plate"], "training data")
         check_batch_norm_of_flows(first.example, to_be_trained=True)
         check_objective(objective, first.structure)
-        warn_of_noise(objective, first)
         few = len(train) if settings["batch_size"] >= len(train) else min(settings["batch_size"], LOOKED_AT)
         with preserve_rng_state(), quiet_numerics():  # distributions made under validation keep to it
             batch = train.batch(slice(0, few))
             particles = Particles(*pair, batch, plate=settings["plate"], strategy="looped")
             looks.check_trainable(particles.shown)
+            warn_of_noise(objective, particles)
 
 
 def _inspect_all(pair: tuple[Program, Program], split: Split, size: int, plate: str | None, name: str) -> Particles:
@@ -245,7 +245,7 @@ def check_objective(objective: ELBO, structure: Structure) -> None:
         )
 
 
-def warn_of_noise(objective: ELBO, first: Particles) -> None:
+def warn_of_noise(objective: ELBO, particles: Particles) -> None:
     """Says which continuous draws of the guide carry no gradient, where the objective has a use for it.
 
     Discrete ones have none to carry, and are trained by their score function without a word.
@@ -253,12 +253,16 @@ def warn_of_noise(objective: ELBO, first: Particles) -> None:
     Warns:
         NoisyGradients: naming the site and its family, what happens, and what to do.
     """
-    if not getattr(objective, "moves_draws", True):
+    drawn = particles.example.drawn
+    stuck = [name for name, carries in particles.structure.drawn.items() if not carries]
+    stuck = [name for name in stuck if base_measure(drawn[name]["fn"]) == "density"]
+    if not (stuck and getattr(objective, "moves_draws", True)):
         return
-    for name, site in first.example.drawn.items():
-        if first.structure.drawn[name] or base_measure(site["fn"]) != "density":
-            continue
-        family = type(layers(site["fn"])[-1]).__name__
+    with torch.enable_grad():
+        (run,) = particles.traces(1)
+        trained = [name for name in stuck if run.score().drawn[name]["log_prob"].requires_grad]
+    for name in trained:
+        family = type(layers(drawn[name]["fn"])[-1]).__name__
         warn(
             NoisyGradients(
                 f"site '{name}' of the guide: draws of {family} carry no gradient (it has no rsample), so the score "

@@ -380,6 +380,21 @@ def test_nothing_is_said_of_gradients_where_none_is_lost(family, options):
     assert len(fitted(guided_by(family), rows(), **options).history) == 1  # a warning would be an error
 
 
+def test_nothing_is_said_of_draws_without_parameters():
+    model, _ = guided_by(of_two_normals)
+    scale = torch.nn.Parameter(torch.ones(()))
+
+    def scaled(x):
+        pyro.param("scale", scale)
+        model(x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", of_two_normals(torch.zeros(len(x), 2, 2)))
+
+    assert len(fitted((scaled, guide), rows()).history) == 1
+
+
 def test_nothing_is_said_of_draws_that_can_have_no_gradient():
     def model(x):
         with pyro.plate("data", len(x)):

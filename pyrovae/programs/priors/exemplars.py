@@ -16,7 +16,6 @@ from torch import Size, Tensor, nn
 from torch.distributions import constraints
 
 from pyrovae.base.errors import InputError, check_at_least_one
-from pyrovae.base.random import preserve_rng_state
 from pyrovae.programs.families.family import positive, positive_inverse
 from pyrovae.programs.parameters import seeded
 
@@ -69,8 +68,6 @@ class ExemplarPrior(nn.Module):
         self._encoder = (encoder,)  # of the guide, which has its weights among its own
         self._seen: Tensor | None = None  # what the encoder read last, while the prior trains
         self._is_own_call = False
-        with torch.no_grad(), preserve_rng_state():
-            self._means(self.exemplars[:2])
         encoder.register_forward_hook(self._keep)
 
     def forward(self) -> dist.TorchDistribution:

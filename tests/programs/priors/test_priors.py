@@ -173,7 +173,7 @@ def test_checkpoints_hold_what_is_learned_alone(make):
         (lambda: priors.MaskedAutoregressiveFlow(2, num_steps=0), "num_steps must be at least 1, got 0"),
         (lambda: priors.NeuralSplineFlow(2, num_bins=0), "num_bins must be at least 1, got 0"),
         (
-            lambda: priors.ExemplarPrior(3, encoder=Encoder(2), rows=torch.rand(5, 2)),
+            lambda: priors.ExemplarPrior(3, encoder=Encoder(2), rows=torch.rand(5, 2))(),
             r"over 3 latents, .* no such mean",
         ),
         (
