@@ -4,6 +4,7 @@ Tests run in as many processes as there are cores, each with one thread: a proce
 """
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 
 FIRST = ("test_notebooks.py", "test_readme.py")  # a minute each: at the end, the other processes would wait for them
 CELLS = {}  # of the table of strangers' programs, as reports of tests bring them from every process
+COMBINATIONS = Counter()  # (axes, whether they fit) -> how many, likewise
 
 
 def pytest_configure(config):
@@ -20,6 +22,7 @@ def pytest_configure(config):
         torch.set_num_threads(1)
         os.environ["OMP_NUM_THREADS"] = "1"  # of the programs that tests run
     config.addinivalue_line("markers", "global_params: the test leaves parameters in Pyro's global store")
+    config.addinivalue_line("markers", "combinations: one of all pairs of choices, of which the suite runs a sample")
 
 
 def pytest_collection_modifyitems(items):
@@ -28,6 +31,13 @@ def pytest_collection_modifyitems(items):
 
 def pytest_runtest_logreport(report):
     CELLS.update({tuple(cell): word for name, (cell, word) in report.user_properties if name == "cell"})
+    if report.when == "call" and report.passed:
+        COMBINATIONS.update(tuple(found) for name, found in report.user_properties if name == "combination")
+
+
+def pytest_terminal_summary(terminalreporter):
+    for (axes, word), number in sorted(COMBINATIONS.items()):
+        terminalreporter.write_line(f"{axes}: {number} {word}")
 
 
 def pytest_sessionfinish(session):
