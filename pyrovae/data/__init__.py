@@ -4,11 +4,14 @@ from pyrovae.base.choices import handed_on
 from pyrovae.data.named import DATASETS
 
 _PATHS = {
+    "Columns": f"{__name__}.tables.kinds:Columns",
     "Dataset": f"{__name__}.split:Dataset",
     "Protocol": f"{__name__}.protocol:Protocol",
     "Split": f"{__name__}.split:Split",
     "as_split": f"{__name__}.split:as_split",
+    "Kind": f"{__name__}.tables.kinds:Kind",
     "load": f"{__name__}.datasets:load",
+    "load_like": f"{__name__}.tables.assembly:load_like",
 }
 __all__ = ["DATASETS", *_PATHS]
 __getattr__ = handed_on(__name__, _PATHS)

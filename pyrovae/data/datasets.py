@@ -1,6 +1,8 @@
-"""Data sets by name or from files: three splits of rows, each with its protocol."""
+"""Data sets by name, from files or from frames: three splits of rows, each with its protocol."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pyrovae.base.choices import resolve
 from pyrovae.base.errors import InputError
@@ -8,11 +10,19 @@ from pyrovae.data import user_files
 from pyrovae.data.named import DATASETS, SPLITS, NamedSet, Options, existing
 from pyrovae.data.preprocessing import Recipe, dataset
 from pyrovae.data.split import Dataset
+from pyrovae.data.tables.assembly import TableOptions, table_dataset
+from pyrovae.data.tables.kinds import Declared
+from pyrovae.data.tables.reading import is_frame, is_table
 
 
 def load(
-    source: str | Path,
+    source: str | Path | Any,
     *,
+    columns: Mapping[str, Declared] | str | None = None,
+    covariates: Sequence[str] = (),
+    standardize: bool | None = None,
+    group: str | None = None,
+    time: str | None = None,
     binarization: str | None = None,
     divisor: float | None = None,
     seed: int = 0,
@@ -21,15 +31,28 @@ def load(
     splits: tuple[float, float, float] = SPLITS,
     mmap: bool | None = None,
 ) -> Dataset:
-    """Loads a set by name, or the user's own .npy, .npz, .csv, folder of .npy or folder of images by path.
+    """Loads a set by name, the user's own file or folder by path, or a frame of pandas or polars.
+
+    Files are .npy, .npz and the tables .csv and .parquet; folders hold .npy or images. A table is a frame or a file of
+    named columns, each of a kind: "real", "positive", "count", "binary", "ordinal", "categorical" or "proportion".
+    Text, whole numbers from 0 and values of two sorts are told by themselves, all else is real; ``print(dataset)``
+    says what was found. Real columns become standard scores and positive ones are divided by their geometric mean, by
+    the training rows alone; ``protocol.log_jacobian`` takes densities back. Labels become places among them, missing
+    cells NaN. With ``binarization`` or ``divisor``, a .csv is a matrix of numbers as a .npy is.
 
     Rows of .npy files can stay there, mapped: the same rows with the same protocols, read when they are used. In
     memory is then what tells which rows make up each split (8 bytes a row), labels, and a byte a value where rows
     are binarized once. `fit` and `evaluate` take such splits as any other; elsewhere take some rows: `split[:1000]`.
 
     Args:
-        source: a key of `DATASETS`, or a path. A folder of .npy holds "train", "valid" and "test"; or "x", with
-            labels "y" if any.
+        source: a key of `DATASETS`, a path, or a frame. A folder of .npy holds "train", "valid" and "test"; or "x",
+            with labels "y" if any.
+        columns: of a table: column, or a pattern of names such as "[A-E]*", -> its kind, "ignored" for one to leave
+            out, or the levels of an ordinal column, the lowest first. As text: "quality:ordinal,size:small<large".
+        covariates: columns of a table on which both programs are conditioned: they are served as a second tensor.
+        standardize: False leaves the columns of a table in their units.
+        group: column of a table whose values stay together: no group is in two parts. It is not observed.
+        time: column of a table by which the earliest rows train and the latest test. It is not observed.
         binarization: "none", "dynamic", "static" or "threshold"; the set's usual one when None.
         divisor: values are divided by it; the set's usual one when None.
         seed: of the fixed binarization draws, and of the permutation that splits the user's rows.
@@ -50,6 +73,14 @@ def load(
         (1197, 300, 300, 'counts 0..16')
     """
     options = Options(binarization, divisor, seed, data_dir, download, splits, mmap)
+    of_table = TableOptions(columns, tuple(covariates), standardize, group, time)
+    if mmap and is_frame(source):
+        raise InputError("expected no mmap of a frame, which is in memory; leave it out")
+    if is_frame(source) or _is_table_file(source, options):
+        return table_dataset(source if is_frame(source) else existing(source), of_table, splits, seed)
+    if of_table.given():
+        what = f"a frame, .csv or .parquet, neither binarized nor divided; got {source}"
+        raise InputError(f"expected {of_table.given()[0]}= with a table alone: {what}; leave it out")
     if not isinstance(source, str) or source not in DATASETS:
         return _own(existing(source), options)
     if mmap:
@@ -59,6 +90,12 @@ def load(
     entry = DATASETS[source]
     recipe = _recipe(entry, options)
     return dataset(source, resolve(entry.path)(source, options), recipe)
+
+
+def _is_table_file(source: str | Path, options: Options) -> bool:
+    """Whether a path is read as a table, not as a matrix of numbers to binarize or to divide."""
+    as_numbers = options.mmap or options.binarization is not None or options.divisor is not None
+    return source not in DATASETS and is_table(source) and not as_numbers
 
 
 def _recipe(entry: NamedSet, options: Options) -> Recipe:

@@ -19,6 +19,7 @@ from pyrovae.base.progress import bar
 from pyrovae.base.random import stream
 from pyrovae.data.encoding import Column, require_room
 from pyrovae.data.memmap import Mapped, in_file
+from pyrovae.data.named import PARTS
 from pyrovae.data.protocol import describe, in_blocks, num_missing
 from pyrovae.data.split import Dataset, Split
 from pyrovae.data.user_files import Parts, Rows
@@ -51,10 +52,10 @@ def dataset(name: str, parts: Parts, recipe: Recipe) -> Dataset:
     """
     values, total = _Values(), sum(len(rows.x) for rows in parts.values())
     with bar(shown=True, total=total, desc=f"reading {name}", unit="row", delay=2) as shown:
-        splits = {part: _split(name, part, rows, recipe, values, shown) for part, rows in parts.items()}
+        train, valid, test = (_split(name, part, parts[part], recipe, values, shown) for part in PARTS)
     kind, maximum = ("binary", 1) if recipe.binarization != "none" else values.kind()
-    labels = [int(split.labels.max()) for split in splits.values() if split.labels is not None]
-    return Dataset(name, **splits, kind=kind, maximum=maximum, num_classes=max(labels) + 1 if labels else None)
+    labels = [int(split.labels.max()) for split in (train, valid, test) if split.labels is not None]
+    return Dataset(name, train, valid, test, kind, maximum, num_classes=max(labels) + 1 if labels else None)
 
 
 def _split(name: str, part: str, rows: Rows, recipe: Recipe, values: "_Values", shown: Any) -> Split:

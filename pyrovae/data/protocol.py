@@ -1,13 +1,14 @@
 """The protocol of rows: what they are, how they came to be and their SHA-256, read off one block after another.
 
-Rows x of D values that are source / c have log p(source) = log p(x) - D log c; the protocol carries the last
-term, so that densities in different units can be compared.
+Rows x of D values that are source / c have log p(source) = log p(x) - D log c, and rows of a table whose columns are
+(source - m_d) / c_d have log p(source) = log p(x) - sum_d log c_d; the protocol carries the last term, so that
+densities in different units can be compared.
 """
 
 import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -33,11 +34,12 @@ class Protocol:
             "static" (drawn once); "threshold" (at 0.5).
         divisor: the rows (under binarization: the probabilities) are source / divisor; 1.0 is as found.
         log_jacobian: nats per datum to add to a log density of the rows to get that of the source rows,
-            -D log(divisor); D counts observed values (their mean over the data, where some are missing).
-            0.0 under binarization: a mass needs none.
+            -D log(divisor); D counts observed values (their mean over the data, where some are missing). Of a table,
+            minus the sum of log(scale) over the observed values of a row. 0.0 under binarization: a mass needs none.
         seed: of the split's permutation and the fixed draws; None where nothing depended on it.
         sha256: of the rows as served (dtype, shape and bytes of each tensor; if dynamic, the probabilities).
         source_sha256: of the same rows before rescaling or binarization, in the same dtype.
+        shift, scale: of a table some of whose columns were rescaled: column d is (source - shift[d]) / scale[d].
     """
 
     dataset: str
@@ -49,6 +51,8 @@ class Protocol:
     seed: int | None
     sha256: str
     source_sha256: str
+    shift: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
 
     @property
     def drawn_anew(self) -> bool:
@@ -63,19 +67,26 @@ class Protocol:
     def from_dict(cls, values: Mapping[str, Any]) -> "Protocol":
         """The inverse of `to_dict`."""
         names = [one.name for one in fields(cls)]
-        if set(values) != set(names):
+        needed = [one.name for one in fields(cls) if one.default is MISSING]
+        if not set(needed) <= set(values) <= set(names):
             raise InputError(f"expected a protocol with {names}, got {sorted(values)}; give what to_dict() returned")
-        return cls(**values)
+        columns = {name: tuple(values.get(name, ())) for name in ("shift", "scale")}
+        return cls(**{**values, **columns})
 
     def __str__(self) -> str:
         values = {
-            "none": "values as found" if self.divisor == 1.0 else f"values divided by {self.divisor:g}",
+            "none": self._rescaling(),
             "dynamic": "binarized anew at each use" if self.split == "train" else "binarized once",
             "static": "binarized once",
             "threshold": "binarized at 0.5",
         }[self.binarization]
         seed = "" if self.seed is None else f", seed {self.seed}"
         return f"{self.dataset} {self.split}: {self.num_data} data, {values}{seed}, sha256 {self.sha256[:8]}"
+
+    def _rescaling(self) -> str:
+        if self.scale:
+            return f"{sum(each != 1.0 for each in self.scale)} of {len(self.scale)} columns rescaled"
+        return "values as found" if self.divisor == 1.0 else f"values divided by {self.divisor:g}"
 
 
 def describe(
@@ -88,6 +99,8 @@ def describe(
     binarization: str = "none",
     divisor: float = 1.0,
     seed: int | None = None,
+    shift: tuple[float, ...] = (),
+    scale: tuple[float, ...] = (),
 ) -> Protocol:
     """The protocol of columns, whose observations are read once, block after block.
 
@@ -95,28 +108,37 @@ def describe(
         columns: the observations first; of them shape and dtype are enough where ``blocks`` are given.
         blocks: of observations as they are served, and as they were found where that is something else.
         source: the observations as they were found, where there are no ``blocks`` and that is something else.
-        dataset, split, binarization, divisor, seed: as in the :class:`Protocol`.
+        dataset, split, binarization, divisor, seed, shift, scale: as in the :class:`Protocol`.
     """
     check_rows(columns)
     x, *others = columns
     if blocks is None:
         blocks = ((x[rows], None if source is None else source[rows]) for rows in in_blocks(x))
     served, found = (hashlib.sha256(_head(x)) for _ in range(2))
-    rescaled, as_found, num_observed = binarization == "none" and divisor != 1.0, True, 0
+    rescaled, as_found = binarization == "none" and bool(scale or divisor != 1.0), True
+    divisors = torch.tensor(scale or (divisor,), dtype=torch.float64)
+    observed = torch.zeros(len(divisors), dtype=torch.int64)
     for rows, unchanged in blocks:
         served.update(_bytes(rows))
         if unchanged is not None:
             as_found = False
             found.update(_bytes(unchanged.to(rows.dtype)))
         if rescaled:
-            num_observed += rows.numel() - num_missing(rows)
+            observed += _num_observed(rows, each_column=bool(scale))
     found = served.copy() if as_found else found
     for part in (part for other in others for part in _content(other)):
         served.update(part)
         found.update(part)
-    jacobian = -num_observed / len(x) * math.log(divisor) if rescaled else 0.0
+    jacobian = -float(observed.double() @ divisors.log()) / len(x) if rescaled else 0.0
     hashes = served.hexdigest(), found.hexdigest()
-    return Protocol(dataset, split, len(x), binarization, divisor, jacobian, seed, *hashes)
+    return Protocol(dataset, split, len(x), binarization, divisor, jacobian, seed, *hashes, shift, scale)
+
+
+def _num_observed(rows: Tensor, *, each_column: bool) -> Tensor:
+    """How many values are there: in each column, or in all of them as one number."""
+    if each_column:
+        return (~rows.isnan()).sum(0).cpu()
+    return torch.tensor([rows.numel() - num_missing(rows)])
 
 
 def check_rows(columns: Sequence[Tensor | Column]) -> None:

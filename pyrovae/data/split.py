@@ -13,6 +13,7 @@ from pyrovae.base.random import stream
 from pyrovae.data.encoding import Column, binarized, require_room
 from pyrovae.data.memmap import Mapped, in_file
 from pyrovae.data.protocol import Protocol, check_rows, describe, in_blocks
+from pyrovae.data.tables.kinds import Columns
 
 
 @dataclass(frozen=True, eq=False, repr=False, init=False)
@@ -159,7 +160,8 @@ class Split:
 
     def _with(self, columns: tuple[Column, ...], labels: Tensor | None, source: Tensor | Mapped | None) -> "Split":
         metadata = {
-            name: getattr(self.protocol, name) for name in ("dataset", "split", "binarization", "divisor", "seed")
+            name: getattr(self.protocol, name)
+            for name in ("dataset", "split", "binarization", "divisor", "seed", "shift", "scale")
         }
         return Split(columns, describe(columns, source=source, **metadata), labels, source)
 
@@ -171,9 +173,11 @@ class Dataset:
     Attributes:
         name: as given to `load`, or the file's name.
         train, valid, test: the splits.
-        kind: what a value is: "counts", "binary", "unit" (in [0, 1]) or "real".
+        kind: what a value is: "counts", "binary", "unit" (in [0, 1]) or "real"; or "table": each column its own.
         maximum: the largest count; 1 for "binary" and "unit", None for "real".
         num_classes: the number of classes of the labels, None where there are none.
+        columns: of a table, what each column of the observations is; else None.
+        covariates: of a table with a second tensor of covariates, what each column of them is.
     """
 
     name: str
@@ -183,6 +187,12 @@ class Dataset:
     kind: str
     maximum: int | None
     num_classes: int | None
+    columns: Columns | None = None
+    covariates: Columns | None = None
+
+    def __str__(self) -> str:
+        parts = [("observed", self.columns), ("covariates", self.covariates)]
+        return "\n".join([repr(self), *(f"{name}\n{columns}" for name, columns in parts if columns is not None)])
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{len(split)} {split.protocol.split}" for split in (self.train, self.valid, self.test))
@@ -196,6 +206,8 @@ class Dataset:
     @property
     def range(self) -> str:
         """What a value is, in words: "counts 0..16"."""
+        if self.columns is not None:
+            return f"columns {self.columns.summary()}"
         words = {"counts": f"counts 0..{self.maximum}", "unit": "values in [0, 1]", "real": "reals"}
         return words.get(self.kind, self.kind)
 

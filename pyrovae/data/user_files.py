@@ -167,15 +167,15 @@ def read_csv(path: Path) -> Array:
 
     A first row without any number is the header. An empty cell, NA or NaN is a missing value (NaN).
     """
-    lines = _csv_lines(path, content_of(path))
-    header = lines[0][1] if _is_header(lines[0][1]) else None
+    lines = csv_lines(path, content_of(path))
+    header = lines[0][1] if is_header(lines[0][1]) else None
     body = lines[1:] if header else lines
     if not body:
         raise InputError(f"{path}: expected rows of numbers, got only a header; check the file")
     return np.array([_csv_row(path, number, cells, lines[0][1], header) for number, cells in body])
 
 
-def _csv_lines(path: Path, content: bytes) -> list[tuple[int, list[str]]]:
+def csv_lines(path: Path, content: bytes) -> list[tuple[int, list[str]]]:
     """The lines that are not blank, with their numbers from 1."""
     try:
         text = content.decode("utf-8-sig").splitlines()
@@ -189,15 +189,15 @@ def _csv_lines(path: Path, content: bytes) -> list[tuple[int, list[str]]]:
     return lines
 
 
-def _is_header(cells: list[str]) -> bool:
+def is_header(cells: list[str]) -> bool:
     """A header has text in it and no number; a row of nothing but empty cells is a datum."""
-    return any(map(str.strip, cells)) and all(_number(cell) is None for cell in cells)
+    return any(map(str.strip, cells)) and all(number(cell) is None for cell in cells)
 
 
 def _csv_row(path: Path, row: int, cells: list[str], first: list[str], header: list[str] | None) -> list[float | None]:
     if len(cells) != len(first):
         raise InputError(f"{path}: expected {len(first)} cells in row {row}, got {len(cells)}; complete the row")
-    values = [math.nan if cell.strip().lower() in {"", "na"} else _number(cell) for cell in cells]
+    values = [math.nan if cell.strip().lower() in {"", "na"} else number(cell) for cell in cells]
     if None in values:
         column = values.index(None)
         name = f' ("{header[column]}")' if header else ""
@@ -208,7 +208,7 @@ def _csv_row(path: Path, row: int, cells: list[str], first: list[str], header: l
     return values
 
 
-def _number(cell: str) -> float | None:
+def number(cell: str) -> float | None:
     """None for text."""
     try:
         return float(cell)

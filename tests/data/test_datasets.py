@@ -243,9 +243,9 @@ def test_own_images(tmp_path):
 
 
 def test_own_table_with_missing_values(tmp_path):
-    (tmp_path / "table.csv").write_text("a,b\n" + "1,\n2,3\n" * 5)
+    (tmp_path / "table.csv").write_text("a,b\n" + "1,\n2,3\n0,4\n" * 5)
     dataset = load(tmp_path / "table.csv")
-    assert dataset.range == "counts 0..3"
+    assert dataset.range == "columns 1 count, 1 binary"
     assert sum(int(split.x.isnan().sum()) for split in splits(dataset).values()) == 5
 
 

@@ -1,0 +1,1 @@
+"""Tables as statisticians have them: columns of unlike kinds, their labels, their scales, and how rows are divided."""

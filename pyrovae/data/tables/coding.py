@@ -1,0 +1,114 @@
+"""Values of columns as numbers: labels become places among them, and what a kind does not allow is refused."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from pyrovae.base.errors import InputError, nearest
+from pyrovae.data.memmap import Array
+from pyrovae.data.tables.kinds import CODED, KINDS, Kind
+from pyrovae.data.tables.reading import Raw, Table
+
+_ALLOWED: dict[str, Callable[[Array], Array]] = {
+    "real": lambda x: np.isfinite(x),
+    "positive": lambda x: np.isfinite(x) & (x > 0),
+    "count": lambda x: np.isfinite(x) & (x >= 0) & (x == np.floor(x)),
+    "proportion": lambda x: (x > 0) & (x < 1),
+}
+
+
+def with_labels(table: Table, raw: Raw, kind: Kind) -> Kind:
+    """The kind with the labels that its column shows, sorted, numbers as numbers.
+
+    Raises:
+        InputError: for a column of one value or of none; a binary one of more than two; an ordinal one of text whose
+            order is not known, or with a level that never occurs.
+    """
+    distinct = sorted(set(raw.cells[~raw.missing].tolist()))
+    if len(distinct) < 2:
+        holds = f"holds {_label(distinct[0])} alone" if distinct else "has no values"
+        raise InputError(f'{table.name}: column "{raw.name}" is constant: it {holds}; leave it out (kind ignored)')
+    if kind.kind not in CODED:
+        return kind
+    if kind.kind == "binary" and len(distinct) > 2:
+        raise InputError(
+            f'{table.name}: column "{raw.name}" was declared binary, but holds {len(distinct)} values '
+            f"({_some(distinct)}); declare it ordinal or categorical"
+        )
+    if kind.kind == "ordinal":
+        return _ordered(table, raw, kind, distinct)
+    return replace(kind, labels=tuple(map(_label, distinct)))
+
+
+def _ordered(table: Table, raw: Raw, kind: Kind, distinct: list) -> Kind:
+    """An ordinal column with its levels in their order, each of which occurs."""
+    if raw.is_text and not kind.labels:
+        raise InputError(
+            f'{table.name}: column "{raw.name}" of text was declared ordinal, and the order of its levels is not known '
+            f'({_some(distinct)}); name them, the lowest first: columns={{"{raw.name}": [...]}}, or '
+            f"--columns {raw.name}:low<middle<high"
+        )
+    labels = kind.labels
+    if not labels and all(float(value).is_integer() for value in distinct) and distinct[-1] - distinct[0] < 1000:
+        labels = tuple(map(_label, np.arange(distinct[0], distinct[-1] + 1)))
+    labels = labels or tuple(map(_label, distinct))
+    unused = [label for label in labels if label not in set(map(_label, distinct))]
+    if unused:
+        raise InputError(
+            f'{table.name}: ordinal column "{raw.name}" has a gap: level {", ".join(unused)} never occurs, so that '
+            "nothing is known of its cut points; merge levels, or name those that occur, the lowest first"
+        )
+    return replace(kind, labels=labels)
+
+
+def coded(table: Table, raw: Raw, kind: Kind) -> Array:
+    """The values of a column before any scaling: (N,) float64, NaN where missing; labels as their places.
+
+    Raises:
+        InputError: naming column and rows, for text where numbers were declared, for values that the kind does not
+            allow, and for labels that are none of the kind's.
+    """
+    if kind.labels:
+        return _places(table, raw, kind)
+    if raw.is_text:
+        bad = np.array([cell is not None and not _is_number(cell) for cell in raw.cells])
+        raise InputError(
+            f'{table.name}: column "{raw.name}" was declared {kind.kind}, but is text: "{raw.cells[bad][0]}" in '
+            f"{table.place(bad)}; declare it categorical, or correct it"
+        )
+    bad = ~(_ALLOWED[kind.kind](raw.cells) | raw.missing)
+    if bad.any():
+        raise InputError(
+            f'{table.name}: column "{raw.name}" is {kind.kind}, {KINDS[kind.kind]}, but holds '
+            f"{raw.cells[bad][0]:g} in {table.place(bad)}; declare it otherwise, or correct it"
+        )
+    return raw.cells
+
+
+def _places(table: Table, raw: Raw, kind: Kind) -> Array:
+    place = {label: float(number) for number, label in enumerate(kind.labels)}
+    texts = [None if gone else _label(cell) for cell, gone in zip(raw.cells, raw.missing, strict=True)]
+    bad = np.array([text is not None and text not in place for text in texts])
+    if bad.any():
+        unknown = texts[bad.nonzero()[0][0]]
+        hint = nearest(unknown, kind.labels) or f" there are {', '.join(kind.labels)}"
+        where = f'of the {kind.kind} column "{raw.name}" in {table.place(bad)}'
+        raise InputError(f'{table.name}: unknown label "{unknown}" {where};{hint}')
+    return np.array([np.nan if text is None else place[text] for text in texts])
+
+
+def _label(cell: object) -> str:
+    return f"{cell:.15g}" if isinstance(cell, (float, np.floating)) else str(cell)
+
+
+def _is_number(cell: object) -> bool:
+    try:
+        float(str(cell))
+    except ValueError:
+        return False
+    return True
+
+
+def _some(values: list) -> str:
+    return ", ".join(map(_label, values[:5])) + (", ..." if len(values) > 5 else "")

@@ -1,0 +1,237 @@
+"""What a column of a table is: its kind, and the labels and the scale by which its values are numbers.
+
+To add a kind: its line in ``KINDS``, its check in :mod:`pyrovae.data.tables.coding`, and its likelihood in
+:mod:`pyrovae.programs.families.columns`.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyrovae.base.errors import InputError, nearest
+from pyrovae.base.tables import TextTable
+from pyrovae.data.tables.reading import Raw, Table
+
+KINDS = {
+    "real": "a number",
+    "positive": "a number above 0",
+    "count": "a whole number from 0",
+    "binary": "one of two values",
+    "ordinal": "one of several levels that have an order",
+    "categorical": "one of several classes",
+    "proportion": "a number between 0 and 1, both excluded",
+}
+CODED = ("binary", "ordinal", "categorical")  # kinds whose values are places among labels
+MASSES = ("count", *CODED)  # kinds whose values are whole numbers
+IGNORED = "ignored"  # said of a column that is to be left out
+Declared = str | Sequence[str]  # a kind; or the levels of an ordinal column, the lowest first
+MANY_LABELS = 20
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What one column is, and how its values become numbers.
+
+    Attributes:
+        name: of the column.
+        kind: a key of ``KINDS``.
+        labels: of a binary, ordinal or categorical column: the value k stands for ``labels[k]``.
+        shift, scale: the value is (source - shift) / scale; 0 and 1 but for real and positive columns.
+        is_found: whether the kind was found from the data, not declared.
+    """
+
+    name: str
+    kind: str
+    labels: tuple[str, ...] = ()
+    shift: float = 0.0
+    scale: float = 1.0
+    is_found: bool = False
+
+    def about(self) -> str:
+        """Its labels or its scale, in words."""
+        if self.kind == "ordinal":
+            return " < ".join(self.labels)
+        if self.labels:
+            return ", ".join(self.labels)
+        if (self.shift, self.scale) == (0.0, 1.0):
+            return "as found"
+        return f"divided by {self.scale:.4g}" if not self.shift else f"mean {self.shift:.4g}, sd {self.scale:.4g}"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The kinds of the columns of a table, in their order.
+
+    Example:
+        >>> columns = Columns((Kind("age", "real", shift=40.0, scale=10.0), Kind("smokes", "binary", ("no", "yes"))))
+        >>> columns.summary()
+        '1 real, 1 binary'
+        >>> columns.decoded(torch.tensor([[0.5, 1.0]]))
+        {'age': [45.0], 'smokes': ['yes']}
+    """
+
+    kinds: tuple[Kind, ...]
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+    def __iter__(self) -> Iterator[Kind]:
+        return iter(self.kinds)
+
+    def __getitem__(self, column: int | str) -> Kind:
+        """A column by its place or its name."""
+        if isinstance(column, int):
+            return self.kinds[column]
+        if column not in self.names:
+            raise InputError(f'no column "{column}";{nearest(column, self.names) or f" there are {self.names}"}')
+        return self.kinds[self.names.index(column)]
+
+    def __str__(self) -> str:
+        width = max(len(name) for name in (*self.names, "column")) + 2
+        table = [("column", f"<{width}", ""), ("kind", "<13", ""), ("values", "<1", "")]
+        cells = [(one.name, one.kind, one.about() + " (found)" * one.is_found) for one in self]
+        return "\n".join(line.rstrip() for line in str(TextTable(table, cells)).splitlines())
+
+    @property
+    def names(self) -> list[str]:
+        """Of the columns."""
+        return [one.name for one in self.kinds]
+
+    @property
+    def shift(self) -> tuple[float, ...]:
+        """Of each column."""
+        return tuple(one.shift for one in self.kinds)
+
+    @property
+    def scale(self) -> tuple[float, ...]:
+        """Of each column."""
+        return tuple(one.scale for one in self.kinds)
+
+    def summary(self) -> str:
+        """How many there are of each kind: "11 real, 1 ordinal"."""
+        return ", ".join(f"{count} {kind}" for kind, count in Counter(one.kind for one in self).items())
+
+    def decoded(self, rows: Tensor) -> dict[str, list[Any]]:
+        """Rows (N, D) as served -> the values of each column in the unit of the source, labels by their names.
+
+        A missing value is None.
+        """
+        shift, scale = (torch.tensor(each, dtype=torch.float64) for each in (self.shift, self.scale))
+        values = rows.double().cpu() * scale + shift
+        return {one.name: [_decoded(one, v) for v in values[:, d].tolist()] for d, one in enumerate(self)}
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """The kinds by the names of their columns, as plain values fit for JSON."""
+        return {one.name: {**asdict(one), "labels": list(one.labels)} for one in self}
+
+
+def _decoded(kind: Kind, value: float) -> Any:
+    if value != value:
+        return None
+    return kind.labels[round(value)] if kind.labels else value
+
+
+def parse_columns(text: str) -> dict[str, Declared]:
+    """What the command line says of columns: name:kind, or name:low<middle<high for levels, set apart by commas.
+
+    Raises:
+        InputError: for a part without a name or a kind.
+
+    Example:
+        >>> parse_columns("quality:ordinal,size:small<large")
+        {'quality': 'ordinal', 'size': ['small', 'large']}
+    """
+    declared: dict[str, Declared] = {}
+    for part in text.split(","):
+        name, colon, kind = part.strip().rpartition(":")
+        if not (colon and name and kind):
+            raise InputError(f"columns: expected name:kind, set apart by commas, got '{part}'; e.g. quality:ordinal")
+        declared[name] = kind.split("<") if "<" in kind else kind
+    return declared
+
+
+def check_kinds(declared: Mapping[str, Declared]) -> None:
+    """Raises InputError for a kind that is none, offering the nearest."""
+    for name, kind in declared.items():
+        if isinstance(kind, str) and kind not in (*KINDS, IGNORED):
+            hint = nearest(kind, (*KINDS, IGNORED))
+            raise InputError(f"column \"{name}\": unknown kind '{kind}';{hint} there are {', '.join(KINDS)}, {IGNORED}")
+
+
+def declared_of(table: Table, declared: Mapping[str, Declared]) -> dict[str, Declared]:
+    """What is declared of each column, by its own name or by a pattern such as ``"[A-E][1-5]"`` or ``"*"``.
+
+    A name comes before patterns, and of patterns that fit the first counts.
+
+    Raises:
+        InputError: for an unknown kind, for a name that is not there, and for a pattern that fits no column.
+    """
+    check_kinds(declared)
+    found = {}
+    for pattern in declared:
+        if pattern in table.names or not set(pattern) & set("*?["):
+            found[table.column(pattern).name] = declared[pattern]
+    for pattern in declared:
+        fitting = [name for name in table.names if fnmatchcase(name, pattern)]
+        if not fitting and pattern not in found:
+            raise InputError(f'{table.name}: no column fits "{pattern}"; there are {", ".join(table.names)}')
+        for name in fitting:
+            found.setdefault(name, declared[pattern])
+    return found
+
+
+def kind_of(table: Table, raw: Raw, declared: Declared | None) -> Kind:
+    """The kind of a column, as declared or as it is plain, with its labels where the source or the caller names them.
+
+    Plain is: text (categorical; binary where it has two values), whole numbers from 0 (count; binary where there are
+    two), an ordered category of a frame (ordinal); all other numbers are real.
+
+    Raises:
+        InputError: for numbers and text in one column, and text of too many values to be classes.
+    """
+    if declared is None:
+        return replace(_found(table, raw), is_found=True)
+    if not isinstance(declared, str):
+        return Kind(raw.name, "ordinal", tuple(map(str, declared)))
+    return Kind(raw.name, declared, raw.levels if declared == "ordinal" else ())
+
+
+def _found(table: Table, raw: Raw) -> Kind:
+    distinct = set(raw.cells[~raw.missing].tolist())
+    if raw.levels:
+        return Kind(raw.name, "ordinal", raw.levels)
+    if raw.is_text:
+        _check_text(table, raw, len(distinct))
+        return Kind(raw.name, "binary" if len(distinct) == 2 else "categorical")
+    if not all(value >= 0 and value.is_integer() for value in distinct):
+        return Kind(raw.name, "real")
+    return Kind(raw.name, "binary" if len(distinct) == 2 else "count")
+
+
+def _check_text(table: Table, raw: Raw, num_distinct: int) -> None:
+    numbers = [cell is not None and is_number(cell) for cell in raw.cells]
+    if any(numbers):
+        odd = next(i for i, cell in enumerate(raw.cells) if cell is not None and not numbers[i])
+        raise InputError(
+            f'{table.name}: expected numbers, or text alone, in column "{raw.name}", got "{raw.cells[odd]}" in row '
+            f"{table.rows[odd]} among numbers; correct the cell, or declare the column categorical"
+        )
+    if num_distinct > max(MANY_LABELS, len(raw.cells) // 10):
+        raise InputError(
+            f'{table.name}: column "{raw.name}" of text holds {num_distinct} different values in {len(raw.cells)} '
+            f"rows; leave it out (kind {IGNORED}), or declare it categorical"
+        )
+
+
+def is_number(cell: Any) -> bool:
+    """Whether text is a number."""
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,210 @@
+"""A table as a data set: labels, scales of the training rows alone, Jacobians, covariates, and later rows."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from pyrovae.base.errors import InputError
+from pyrovae.data import Protocol, as_split, load, load_like
+
+pandas = pytest.importorskip("pandas")
+
+
+def frame(num_rows=200, seed=0):
+    rng = np.random.RandomState(seed)
+    found = pandas.DataFrame(
+        {
+            "real": 50 + 7 * rng.randn(num_rows),
+            "sugar": np.exp(2 + rng.randn(num_rows)),
+            "visits": rng.poisson(3.0, num_rows),
+            "colour": rng.choice(["red", "blue", "green"], num_rows),
+            "answer": rng.randint(1, 6, num_rows),
+            "part": rng.uniform(0.05, 0.95, num_rows),
+            "age": rng.uniform(20, 60, num_rows),
+            "smokes": rng.choice(["no", "yes"], num_rows),
+            "person": np.arange(num_rows) // 5,
+        }
+    )
+    found.loc[3:20, "real"] = np.nan
+    found.loc[10:30, "answer"] = np.nan
+    return found
+
+
+KINDS = {"sugar": "positive", "answer": "ordinal", "part": "proportion", "person": "ignored"}
+OPTIONS = {"columns": KINDS, "covariates": ["age", "smokes"]}
+
+
+def splits(dataset):
+    return {"train": dataset.train, "valid": dataset.valid, "test": dataset.test}
+
+
+def test_a_table_of_every_kind():
+    data = load(frame(), **OPTIONS)
+    assert [(one.name, one.kind) for one in data.columns] == [
+        ("real", "real"),
+        ("sugar", "positive"),
+        ("visits", "count"),
+        ("colour", "categorical"),
+        ("answer", "ordinal"),
+        ("part", "proportion"),
+    ]
+    assert data.columns["colour"].labels == ("blue", "green", "red") and len(data.columns["answer"].labels) == 5
+    assert [(one.name, one.kind, one.labels) for one in data.covariates] == [
+        ("age", "real", ()),
+        ("smokes", "binary", ("no", "yes")),
+    ]
+    assert (data.kind, data.maximum, data.name, data.shape) == ("table", None, "the frame", torch.Size([6]))
+    assert [len(split) for split in splits(data).values()] == [160, 20, 20]
+    for split in splits(data).values():
+        x, covariates = split.tensors
+        assert x.dtype == covariates.dtype == torch.float32 and covariates.shape == (len(split), 2)
+        assert split.protocol.seed == 0
+
+
+def test_scales_are_those_of_the_training_rows_alone():
+    data = load(frame(), **OPTIONS)
+    x, covariates = data.train.tensors
+    assert x[:, 0].nanmean().abs() < 1e-5 and abs(np.nanstd(x[:, 0]) - 1) < 1e-5
+    assert x[:, 1].log().mean().abs() < 1e-5 and covariates[:, 0].mean().abs() < 1e-5
+    assert data.test.x[:, 0].nanmean().abs() > 1e-3
+    assert set(x[:, 3].tolist()) == {0.0, 1.0, 2.0} and x[:, 2].max() > 5
+
+
+def test_every_value_comes_back_in_its_unit():
+    source = frame()
+    data = load(source, **{**OPTIONS, "covariates": ["age", "person"], "columns": {**KINDS, "person": "count"}})
+    for split in splits(data).values():
+        x, covariates = split.tensors
+        ages = data.covariates.decoded(covariates)["age"]
+        rows = [int((source.age - age).abs().argmin()) for age in ages]
+        decoded = data.columns.decoded(x)
+        for name in ("real", "sugar", "visits", "part"):
+            np.testing.assert_allclose(np.array(decoded[name], float), source[name].iloc[rows], rtol=1e-5)
+        assert decoded["colour"] == source.colour.iloc[rows].tolist()
+        answers = [None if math.isnan(answer) else f"{answer:g}" for answer in source.answer.iloc[rows]]
+        assert decoded["answer"] == answers
+
+
+def test_the_jacobian_takes_densities_back_where_values_are_missing():
+    source, options = frame()[["real", "sugar", "visits", "person"]], {"columns": {"sugar": "positive"}}
+    served, found = (load(source, **options, standardize=flag) for flag in (True, False))
+    assert found.train.protocol.log_jacobian == 0.0 and found.columns.scale == (1.0,) * 4
+    for part, split in splits(served).items():
+        other = splits(found)[part]
+        protocol, real, sugar = split.protocol, *served.columns.kinds[:2]
+        assert protocol.source_sha256 == other.protocol.sha256 == as_split(split.source).protocol.sha256
+        assert protocol.sha256 == as_split(split.x).protocol.sha256
+        wide = torch.distributions.Normal(real.shift, real.scale, validate_args=False).log_prob(other.x[:, 0]).nansum()
+        unit = torch.distributions.Normal(0.0, 1.0, validate_args=False).log_prob(split.x[:, 0]).nansum()
+        long = torch.distributions.Exponential(1 / sugar.scale).log_prob(other.x[:, 1]).sum()
+        short = torch.distributions.Exponential(1.0).log_prob(split.x[:, 1]).sum()
+        jacobian = ((wide + long) - (unit + short)) / len(split)
+        assert protocol.log_jacobian == pytest.approx(float(jacobian), rel=1e-5)
+
+
+def test_a_part_of_a_split_keeps_scales_and_has_its_own_jacobian():
+    train = load(frame(), **OPTIONS).train
+    some = train[:40]
+    assert some.protocol.scale == train.protocol.scale and some.protocol.shift == train.protocol.shift
+    assert some.protocol.source_sha256 == as_split((some.source, some.tensors[1])).protocol.sha256
+    seen = (~some.x.isnan()).double().mean(0)
+    expected = -float(seen @ torch.tensor(train.protocol.scale).double().log())
+    assert some.protocol.log_jacobian == pytest.approx(expected) != train.protocol.log_jacobian
+
+
+def test_the_protocol_survives_json_and_reads_as_one_line():
+    protocol = load(frame(), **OPTIONS).test.protocol
+    assert Protocol.from_dict(json.loads(json.dumps(protocol.to_dict()))) == protocol
+    assert str(protocol) == f"the frame test: 20 data, 2 of 6 columns rescaled, seed 0, sha256 {protocol.sha256[:8]}"
+    old = {
+        name: value for name, value in load("digits").test.protocol.to_dict().items() if name not in ("shift", "scale")
+    }
+    assert Protocol.from_dict(old) == load("digits").test.protocol
+
+
+def test_masses_alone_have_a_maximum_and_nothing_to_rescale():
+    data = load(frame()[["visits", "answer"]], columns={"answer": "ordinal"})
+    assert (data.maximum, data.train.source, data.train.protocol.scale) == (int(frame().visits.max()), None, ())
+
+
+def test_groups_and_times():
+    source = frame()
+    source["day"] = np.arange(200.0)[::-1]
+    data = load(source, columns={**KINDS, "person": "count"}, group="person", covariates=["day"])
+    people = [{round(day) // 5 for day in data.covariates.decoded(s.tensors[1])["day"]} for s in splits(data).values()]
+    assert sum(map(len, people)) == 40 and "person" not in data.columns.names
+    data = load(source, columns=KINDS, time="day", covariates=["day"])
+    days = [data.covariates.decoded(split.tensors[1])["day"] for split in splits(data).values()]
+    assert max(days[0]) < min(days[1]) and max(days[1]) < min(days[2])
+    assert data.train.protocol.seed is None and "day" not in data.columns.names
+
+
+def test_later_rows_are_coded_and_scaled_as_the_first(tmp_path):
+    data = load(frame(), **OPTIONS)
+    later = load_like(frame(seed=1).assign(more=1.0), data)
+    assert len(later) == 200 and later.protocol.split == "all" and later.protocol.scale == data.train.protocol.scale
+    np.testing.assert_allclose(np.array(data.columns.decoded(later.x)["real"], float), frame(seed=1)["real"], rtol=1e-5)
+    again = load_like(frame(), data)
+    assert again.protocol.log_jacobian != 0.0 and again.tensors[1].shape == (200, 2)
+    with pytest.raises(InputError, match='unknown label "pink" of the categorical column "colour" in row 7'):
+        load_like(frame().assign(colour=["red"] * 7 + ["pink"] + ["blue"] * 192), data)
+    with pytest.raises(InputError, match='expected the column "sugar" among its columns'):
+        load_like(frame().drop(columns="sugar"), data)
+    with pytest.raises(InputError, match="digits: expected a data set from a table"):
+        load_like(frame(), load("digits"))
+
+
+def test_a_csv_and_a_frame_give_the_same_rows(tmp_path):
+    frame().to_csv(tmp_path / "the frame", index=False)
+    (tmp_path / "the frame").rename(tmp_path / "t.csv")
+    ours, theirs = load(tmp_path / "t.csv", **OPTIONS), load(frame(), **OPTIONS)
+    assert ours.name == "t.csv" and ours.train.protocol.sha256 == theirs.train.protocol.sha256
+    assert ours.columns == theirs.columns
+
+
+def test_a_table_is_printed_with_its_kinds():
+    text = str(load(frame(), **OPTIONS))
+    assert text.startswith("Dataset(the frame: columns 1 real, 1 positive, 1 count, 1 categorical, 1 ordinal, ")
+    assert "covariates\n" in text and "blue, green, red (found)" in text and "1 < 2 < 3 < 4 < 5" in text
+    assert str(load("digits")) == repr(load("digits"))
+
+
+BAD = {
+    "covariate missing": ({"covariates": ["real"]}, 'the covariate "real" is missing in 18 rows, the first is row 3'),
+    "covariate not there": ({"covariates": ["agee"]}, 'expected the covariate "agee" .*; did you mean "age"'),
+    "covariate ignored": ({"covariates": ["person"], "columns": KINDS}, '"person" is both a covariate and ignored'),
+    "nothing observed": ({"columns": {"*": "ignored"}}, "expected at least one column that is observed, got none"),
+    "two ways to split": ({"group": "person", "time": "age"}, "expected a split by group or by time, got both"),
+    "text as real": ({"columns": {"colour": "real"}}, '"colour" was declared real, but is text'),
+    "constant": ({"columns": {"one": "real"}}, '"one" is constant: it holds 1 alone'),
+    "mmap": ({"mmap": True}, "expected no mmap of a frame"),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), BAD.values(), ids=BAD)
+def test_bad_input(options, message):
+    source = frame().assign(one=1.0) if "constant" in message else frame()
+    with pytest.raises(InputError, match=message):
+        load(source, **options)
+
+
+def test_options_of_tables_are_for_tables(tmp_path, rows_file):
+    for source in ("digits", rows_file(np.zeros((9, 2)))):
+        with pytest.raises(InputError, match="expected columns= with a table alone"):
+            load(source, columns={"a": "real"})
+    (tmp_path / "t.csv").write_text("a,b\n" + "1,2\n3,4\n" * 5)
+    with pytest.raises(InputError, match=r"expected covariates= with a table alone: .*divided"):
+        load(tmp_path / "t.csv", covariates=["a"], divisor=2.0)
+    assert load(tmp_path / "t.csv", divisor=2.0).train.protocol.divisor == 2.0
+
+
+def test_real_tables(real_data):
+    wine = load(real_data / "tabular" / "winequality-white.csv", columns="quality:ordinal")
+    assert wine.columns.summary() == "11 real, 1 ordinal" and wine.columns["quality"].labels == tuple("3456789")
+    declared = "[ACENO][1-5]:ordinal,gender:binary,age:real,*:ignored"
+    bfi = load(real_data / "tabular" / "bfi.csv", columns=declared, covariates=["age", "gender"])
+    assert bfi.columns.summary() == "25 ordinal" and bfi.maximum == 5
+    assert sum(int(split.x.isnan().sum()) for split in splits(bfi).values()) == 508
