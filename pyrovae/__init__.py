@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 # `import pyrovae` and the command line's --help cost nothing.
 _NAMES = {
     "VAE": "programs.vae",
+    "TableVAE": "programs.tables",
     "Conditional": "programs.conditional",
     "encoder_for": "apps.encoder_for",
     "fit": "training.fit",

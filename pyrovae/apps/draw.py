@@ -1,5 +1,6 @@
 """The commands that draw: sample, figures, demo."""
 
+import csv
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -16,35 +17,60 @@ def sample(p: ArgumentParser) -> Action:
 
     example:
       pyrovae sample runs/digits --num 64 --out samples.png
+      pyrovae sample runs/wine --num 500 --out samples.csv
     """
     run_arguments(p)
     p.add_argument("--num", type=int, default=64, help="how many data [64]")
     p.add_argument("--seed", type=int, default=0, help="of the draws [0]")
-    p.add_argument("--out", required=True, metavar="FILE", help=".npy for the values; .png, .svg or .pdf for a picture")
+    p.add_argument(
+        "--out",
+        required=True,
+        metavar="FILE",
+        help=".npy for the values; .csv for rows of a table with its labels; .png, .svg or .pdf for a picture",
+    )
     return _sample
 
 
 def _sample(given: Namespace) -> int:
     loaded, path = bring_back(given), Path(given.out)
-    if path.suffix not in (".npy", *PICTURES):
-        raise InputError(f"{path}: give a name that ends in .npy (values) or .png, .svg or .pdf (a picture)")
+    if path.suffix not in (".npy", ".csv", *PICTURES):
+        raise InputError(f"{path}: give a name that ends in .npy or .csv (values), or .png, .svg or .pdf (a picture)")
     model, template = loaded.fit.model, loaded.split("test")
-    if path.suffix == ".npy":
-        _write_values(pv.sample(model, template, num_samples=given.num, seed=given.seed), template.shape, path)
-    else:
+    if path.suffix in PICTURES:
         pv.figures.save(pv.figures.prior_samples(model, template, num=given.num, seed=given.seed), path)
-    print(f"{path}: {given.num} {'draws of x' if path.suffix == '.npy' else 'means of p(x|z) at draws of z'}")
+    else:
+        _write(pv.sample(model, template, num_samples=given.num, seed=given.seed), loaded.dataset, path)
+    print(f"{path}: {given.num} {'means of p(x|z) at draws of z' if path.suffix in PICTURES else 'draws of x'}")
     return 0
 
 
-def _write_values(draws: Any, shape: Any, path: Path) -> None:
-    import numpy as np
-
+def _write(draws: Any, dataset: Any, path: Path) -> None:
+    """Values as .npy, or rows of a table as .csv, in the units and with the labels of its source."""
+    columns, sites = dataset.columns, draws.values
+    if path.suffix == ".csv" and columns is None:
+        raise InputError(f"{path}: .csv is for rows of a table, and {dataset.name} holds {dataset.range}; take .npy")
+    if columns is not None and {f"x.{name}" for name in columns.groups()} <= sites.keys():
+        sites = {"x": columns.joined(sites)}
+    values = _values_like(sites, dataset.shape, path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    wanted = [name for name, value in draws.values.items() if value.shape[1:].numel() == shape.numel()]
+    if path.suffix == ".npy":
+        import numpy as np
+
+        np.save(path, values.numpy())
+        return
+    found = columns.decoded(values)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(found)
+        writer.writerows(zip(*found.values(), strict=True))
+
+
+def _values_like(sites: Any, shape: Any, path: Path) -> Any:
+    """The values of the last site that are of the shape of a datum."""
+    wanted = [name for name, value in sites.items() if value.shape[1:].numel() == shape.numel()]
     if not wanted:
-        raise InputError(f"{path}: no site draws values of the shape of a datum; the sites are {list(draws.values)}")
-    np.save(path, draws.values[wanted[-1]].reshape(-1, *shape).numpy())
+        raise InputError(f"{path}: no site draws values of the shape of a datum; the sites are {list(sites)}")
+    return sites[wanted[-1]].reshape(-1, *shape)
 
 
 def draw(p: ArgumentParser) -> Action:

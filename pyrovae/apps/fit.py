@@ -3,16 +3,17 @@
 import math
 import sys
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import pyrovae as pv
 from pyrovae.apps.arguments import Action
-from pyrovae.apps.recipes import CHOICES, check_support, choose
+from pyrovae.apps.recipes import CHOICES, check_support, choose, likelihood_of
 from pyrovae.base.choices import parsed
 from pyrovae.base.errors import InputError
 from pyrovae.data.named import BINARIZATIONS, DATASETS, FitDefaults, existing
+from pyrovae.data.tables.names import IGNORED, KINDS, check_kinds, parse_columns
 
 
 class Setting(NamedTuple):
@@ -30,6 +31,15 @@ SETTINGS = {
     "data": Setting("digits", "{names}, or a path [{default}]"),
     "binarization": Setting(None, "none, dynamic, static or threshold [the set's own]"),
     "divisor": Setting(None, "divide the data by this; the protocol keeps the Jacobian", {"type": float}),
+    "columns": Setting(
+        None,
+        f"of a table: name:kind,...; kinds are {', '.join(KINDS)}, {IGNORED}; a name may be a pattern; name:low<high "
+        "are the levels of an ordinal one [what is plain]",
+    ),
+    "covariates": Setting(None, "of a table: columns that both programs are conditioned on, set apart by commas"),
+    "standardize": Setting(None, "real columns of a table as standard scores [yes]", {"action": BooleanOptionalAction}),
+    "group": Setting(None, "column of a table: no value of it is in two parts"),
+    "time": Setting(None, "column of a table: the earliest rows train, the latest test"),
     "labels": Setting(False, "pass the labels to the programs as second argument", {"action": "store_true"}),
     "prior": Setting("normal", "{names} [{default}]"),
     "likelihood": Setting(None, "{names} [natural]"),
@@ -52,7 +62,9 @@ SETTINGS = {
     "seed": Setting(0, "of weights, order and noise [{default}]", {"type": int}),
 }
 OF_THE_VAE = ("prior", "likelihood", "guide", "network", "latent", "hidden")  # which a user's own file replaces
-OF_THE_RUN = ("data", "binarization", "divisor", "labels", *OF_THE_VAE)  # which a fit that begins with it takes over
+OF_THE_TABLE = ("columns", "covariates", "standardize", "group", "time")
+# What a fit that begins with a run takes over from it.
+OF_THE_RUN = ("data", "binarization", "divisor", "labels", *OF_THE_TABLE, *OF_THE_VAE)
 COMPILE: dict[str, bool | str] = {"auto": "auto", "yes": True, "no": False}
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda fraction: 1.0,
@@ -66,6 +78,7 @@ def fit(p: ArgumentParser) -> Action:
     example:
       pyrovae fit --data digits --latent 8 --out runs/digits
       pyrovae fit --data mnist --prior mixture:50 --network gated:300,300 --epochs 50 --out runs/mnist
+      pyrovae fit --data wine.csv --columns quality:ordinal --out runs/wine
       pyrovae fit my_programs.py --data digits --epochs 20 --out runs/mine
       pyrovae fit --resume --out runs/mnist
       pyrovae fit --from runs/mnist --only guide --objective half-asleep --out runs/mnist-refit
@@ -141,6 +154,7 @@ def _fit(given: Namespace) -> int:
     record = _record_to_fit(given)
     dataset = loading.dataset_of(record, given.data_dir)
     model, guide, record = loading.pair_of(record, dataset, given.program)
+    print(_about(dataset, model, record))
     if record["from"] and not given.resume:
         begun = pv.runs.load(record["from"], model, guide)
         model, guide = begun.model, begun.guide
@@ -160,6 +174,13 @@ def _fit(given: Namespace) -> int:
     return _tell(fitted, given.out, given.program)
 
 
+def _about(dataset: Any, model: Any, record: Mapping[str, Any]) -> str:
+    """What is fitted: the data, and the likelihood that was chosen by name or by the kind of data."""
+    if record["program"] is not None:
+        return str(dataset)
+    return f"{dataset}\nlikelihood {record['likelihood']}: {likelihood_of(model.__self__)}"
+
+
 def _check_before_all(given: Namespace) -> None:
     """Raises InputError for what is wrong with the names alone, before anything is imported that takes seconds."""
     _check_names(vars(given))
@@ -168,6 +189,8 @@ def _check_before_all(given: Namespace) -> None:
         choose("binarization", given.binarization, BINARIZATIONS)
     if given.data is not None and given.data not in DATASETS:
         existing(given.data)
+    if given.columns is not None:
+        check_kinds(parse_columns(given.columns))
     if not (given.program or given.resume or getattr(given, "from")):
         check_support(*(getattr(given, kind) or SETTINGS[kind].default for kind in ("prior", "guide")))
 

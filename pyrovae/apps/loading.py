@@ -19,7 +19,10 @@ from pyrovae.pairs.traces import Program
 
 def dataset_of(record: dict[str, Any], data_dir: str | Path | None) -> Dataset:
     """The data set that a record names, prepared as it says."""
-    return load(record["data"], binarization=record["binarization"], divisor=record["divisor"], data_dir=data_dir)
+    names = ("binarization", "divisor", "columns", "standardize", "group", "time")  # a run of long ago lacks the last
+    options: dict[str, Any] = {name: record.get(name) for name in names}
+    covariates = tuple(filter(None, map(str.strip, (record.get("covariates") or "").split(","))))
+    return load(record["data"], **options, covariates=covariates, data_dir=data_dir)
 
 
 def split_of(dataset: Dataset, name: str, record: dict[str, Any]) -> Split:
@@ -44,7 +47,7 @@ def pair_of(record: dict[str, Any], dataset: Dataset, program: str | None) -> tu
 def _check_recipe_options(record: dict[str, Any], dataset: Dataset) -> None:
     if record["labels"]:
         raise InputError("--labels passes the labels as second argument, and the built-in VAE takes none; give FILE.py")
-    for name in PARTS:
+    for name in PARTS if dataset.columns is None else ():
         rows = getattr(dataset, name).missing()
         if len(rows):
             raise InputError(

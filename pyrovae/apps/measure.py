@@ -148,7 +148,8 @@ def check(p: ArgumentParser) -> Action:
     """
     data_arguments(p)
     p.add_argument("--draws", type=int, default=200, metavar="S", help="replications of each datum [200]")
-    return lambda given: measured(given, pv.predictive_check, at_once=50, num_draws=given.draws)
+    p.add_argument("--site", help="which of several observed sites, as a table of unlike columns has")
+    return lambda given: measured(given, pv.predictive_check, at_once=50, num_draws=given.draws, site=given.site)
 
 
 def compare(p: ArgumentParser) -> Action:

@@ -1,5 +1,6 @@
 """Recipes: a few plain values -> a VAE. And what can be chosen by name, which is listed without importing torch."""
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -80,8 +81,7 @@ def choose(kind: str, text: str, choices: Collection[str] | None = None) -> str:
 def complete(recipe: Mapping[str, Any], dataset: "Dataset") -> dict[str, Any]:
     """The values of a recipe among others, its likelihood named and every name checked."""
     natural = {choice.natural_for: name for name, choice in FAMILIES.items()}
-    # The largest of bytes is a level of grey, not a number of trials.
-    kind = "bytes" if dataset.kind == "counts" and dataset.maximum == 255 else dataset.kind
+    kind = "bytes" if dataset.is_bytes else dataset.kind
     named = {"guide": "normal", **recipe, "likelihood": recipe["likelihood"] or natural[kind]}
     names = {kind: choose(kind, named[kind]) for kind in ("prior", "likelihood", "guide", "network")}
     return {
@@ -101,18 +101,113 @@ def build(recipe: Mapping[str, Any], dataset: "Dataset") -> Any:
     latent, hidden = recipe["latent"], recipe["hidden"]
     if latent < 1 or any(width < 1 for width in hidden):
         raise InputError(f"latent and hidden sizes must be at least 1, got latent={latent}, hidden={hidden}")
-    (prior, of_prior), (guide, of_guide) = parsed(recipe["prior"], PRIORS), parsed(recipe["guide"], GUIDES)
     check_support(recipe["prior"], recipe["guide"])
-    shape = prior.shape(latent, **of_prior) if prior.shape else (latent,)
-    likelihood, of_likelihood = parsed(recipe["likelihood"], FAMILIES)
-    decode, encode = _networks(recipe, shape, dataset)
-    encoder = _encoder(guide(**of_guide), shape, encode)
-    made_from = {"encoder": encoder, "rows": dataset.train}
+    if dataset.columns is not None:
+        return _of_table(recipe, dataset)
+    shape = _latent_shape(recipe)
+    decode, encode = _networks(recipe, shape, dataset.shape, dataset)
+    encoder = _encoder(recipe, shape, encode)
     return pv.VAE(
-        prior=prior(latent, **of_prior, **{name: made_from[name] for name in prior.needs}),
-        decoder=pv.Conditional(likelihood(dataset.maximum, **of_likelihood), dataset.shape, decode),
+        prior=_prior(recipe, encoder, dataset.train),
+        decoder=pv.Conditional(_likelihood(recipe, dataset), dataset.shape, decode),
         encoder=encoder,
     )
+
+
+def _of_table(recipe: Mapping[str, Any], dataset: "Dataset") -> Any:
+    """The VAE of a table: networks read features of rows and of covariates, and missing entries are left out."""
+    read, beside, features, has_missing = _reading(dataset)
+    shape, extra = _latent_shape(recipe), beside.size if beside else 0
+    into = (math.prod(shape) + extra,) if extra else shape
+    decode, encode = _networks(recipe, into, (read.size + extra,), dataset)
+    decoder = pv.Conditional(_likelihood(recipe, dataset), dataset.shape, decode)
+    encoder = _encoder(recipe, shape, encode)
+    _check_rows(recipe["likelihood"], decoder, into, dataset)
+    return pv.TableVAE(
+        prior=_prior(recipe, encoder, features),
+        decoder=decoder,
+        encoder=encoder,
+        read=read,
+        read_covariates=beside,
+        latent_dim=len(shape),
+        has_missing=has_missing,
+    )
+
+
+def _reading(dataset: "Dataset") -> tuple[Any, Any, Any, bool]:
+    """What reads rows and covariates (None), the features of the training data, and whether any entry is missing."""
+    import torch
+
+    from pyrovae.programs.guides.inputs import TableRows
+
+    tensors = dataset.train.tensors
+    missing = torch.stack([split.x.isnan().any(0) for split in (dataset.train, dataset.valid, dataset.test)]).any(0)
+    seen = [missing, missing.new_zeros(len(dataset.covariates or ()))]
+    kinds = [[(one.kind, len(one.labels)) for one in some] for some in (dataset.columns, dataset.covariates) if some]
+    read, *beside = (TableRows(*each) for each in zip(kinds, tensors, seen, strict=False))
+    features = torch.cat([module(rows) for module, rows in zip((read, *beside), tensors, strict=True)], -1)
+    return read, beside[0] if beside else None, features, bool(missing.any())
+
+
+def _check_rows(likelihood: str, decoder: Any, into: tuple[int, ...], dataset: "Dataset") -> None:
+    """Raises InputError, naming columns and rows, where values of a table are outside of a likelihood's support."""
+    import torch
+
+    from pyrovae.programs.tables import outside
+
+    with torch.no_grad():
+        y = decoder(torch.zeros(1, *into))
+    for split in (dataset.train, dataset.valid, dataset.test):
+        bad = outside(y, split.x)
+        if not bad.any():
+            continue
+        told = []
+        for place in bad.any(0).nonzero().flatten().tolist():
+            first = int(bad[:, place].nonzero()[0])
+            told.append(
+                f'"{dataset.columns[place].name}" ({int(bad[:, place].sum())} rows, the first is row {first}: '  # type: ignore[index]
+                f"{split.x[first, place]:.4g})"
+            )
+        raise InputError(
+            f"likelihood '{likelihood}': values of {dataset.name} {split.protocol.split} are outside of its support in "
+            f"{', '.join(told[:3])}{', ...' * (len(told) > 3)}; real columns are standard scores: declare what is "
+            "above 0 positive, or take 'mixed', which follows the kinds"
+        )
+
+
+def likelihood_of(vae: Any) -> str:
+    """The likelihood of what :func:`build` gave, with its constants: ``"binomial(16)"``."""
+    return vae.decoder.family.name
+
+
+def _latent_shape(recipe: Mapping[str, Any]) -> tuple[int, ...]:
+    prior, options = parsed(recipe["prior"], PRIORS)
+    return prior.shape(recipe["latent"], **options) if prior.shape else (recipe["latent"],)
+
+
+def _prior(recipe: Mapping[str, Any], encoder: Any, rows: Any) -> Any:
+    """The prior, made of the encoder and of rows as that reads them where it needs them."""
+    prior, options = parsed(recipe["prior"], PRIORS)
+    made_from = {"encoder": encoder, "rows": rows}
+    return prior(recipe["latent"], **options, **{name: made_from[name] for name in prior.needs})
+
+
+def _likelihood(recipe: Mapping[str, Any], dataset: "Dataset") -> Any:
+    """The family of a decoder.
+
+    Raises:
+        InputError: for one that is made of columns, where the data are no table.
+    """
+    likelihood, options = parsed(recipe["likelihood"], FAMILIES)
+    if likelihood.of_columns:
+        if dataset.columns is None:
+            raise InputError(
+                f"likelihood '{recipe['likelihood']}' is made of the columns of a table, and {dataset.name} holds "
+                f"{dataset.range}; load a .csv, .parquet or frame, or take another likelihood"
+            )
+        kinds = [(one.kind, len(one.labels)) for one in dataset.columns]
+        options = {**options, "kinds": kinds, "means": dataset.train.x.nanmean(0).tolist()}
+    return likelihood(dataset.maximum, **options)
 
 
 def check_support(prior: str, guide: str) -> None:
@@ -135,8 +230,13 @@ def _go_together(prior: Choice, guide: Choice) -> bool:
     return prior.support == guide.support and (guide.has_mean or not prior.needs_mean)
 
 
-def _networks(recipe: Mapping[str, Any], shape: tuple[int, ...], dataset: "Dataset") -> tuple[Any, Any]:
-    """What builds the networks of decoder and encoder; numbers behind the name come before the widths of the recipe."""
+def _networks(
+    recipe: Mapping[str, Any], latent: tuple[int, ...], read: tuple[int, ...], dataset: "Dataset"
+) -> tuple[Any, Any]:
+    """What builds the networks of decoder and encoder, which read events of these shapes.
+
+    Numbers behind the name come before the widths of the recipe.
+    """
     network, of_network = parsed(recipe["network"], NETWORKS)
     if network.of_images and len(dataset.shape) not in (2, 3):
         fitting = [name for name, choice in NETWORKS.items() if not choice.of_images]
@@ -144,13 +244,15 @@ def _networks(recipe: Mapping[str, Any], shape: tuple[int, ...], dataset: "Datas
             f"network '{recipe['network']}' is for images, of shape (H, W) or (C, H, W), and a datum of {dataset.name} "
             f"has shape {tuple(dataset.shape)}; networks that go with it: {', '.join(fitting)}"
         )
-    return network(shape, dataset.shape, **{"hidden": recipe["hidden"], **of_network}, seed=recipe["seed"])
+    return network(latent, read, **{"hidden": recipe["hidden"], **of_network}, seed=recipe["seed"])
 
 
-def _encoder(guide: Any, shape: tuple[int, ...], network: Callable[[int], Any]) -> Any:
+def _encoder(recipe: Mapping[str, Any], shape: tuple[int, ...], network: Callable[[int], Any]) -> Any:
     """What gives q(z|x), from a family or from what is more than one."""
     from pyrovae.programs.families import Family
 
+    choice, options = parsed(recipe["guide"], GUIDES)
+    guide = choice(**options)
     return pv.Conditional(guide, shape, network) if isinstance(guide, Family) else guide(shape, network)
 
 

@@ -11,7 +11,7 @@ from pyrovae.data.named import DATASETS, SPLITS, NamedSet, Options, existing
 from pyrovae.data.preprocessing import Recipe, dataset
 from pyrovae.data.split import Dataset
 from pyrovae.data.tables.assembly import TableOptions, table_dataset
-from pyrovae.data.tables.kinds import Declared
+from pyrovae.data.tables.names import Declared
 from pyrovae.data.tables.reading import is_frame, is_table
 
 

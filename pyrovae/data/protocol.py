@@ -60,8 +60,9 @@ class Protocol:
         return self.binarization == "dynamic" and self.split == "train"
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as plain values, fit for JSON."""
-        return asdict(self)
+        """The fields as plain values, fit for JSON; without shift and scale where there are none."""
+        values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {name: value for name, value in values.items() if value != []}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Protocol":
@@ -85,7 +86,8 @@ class Protocol:
 
     def _rescaling(self) -> str:
         if self.scale:
-            return f"{sum(each != 1.0 for each in self.scale)} of {len(self.scale)} columns rescaled"
+            count = sum(each != 1.0 for each in self.scale)
+            return f"{count} of {len(self.scale)} columns rescaled (log Jacobian {self.log_jacobian:.3f})"
         return "values as found" if self.divisor == 1.0 else f"values divided by {self.divisor:g}"
 
 

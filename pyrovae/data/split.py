@@ -204,6 +204,12 @@ class Dataset:
         return self.train.shape
 
     @property
+    def is_bytes(self) -> bool:
+        """Whether values are levels of grey of 8 bits, the largest of which is no number of trials."""
+        as_bytes = self.train.columns[0].kept.dtype == torch.uint8 and (self.maximum or 0) > 100
+        return self.kind == "counts" and (as_bytes or self.maximum == 255)
+
+    @property
     def range(self) -> str:
         """What a value is, in words: "counts 0..16"."""
         if self.columns is not None:

@@ -142,7 +142,77 @@ def test_build_gets_the_data_set(tmp_path):
     assert cli.main(["fit", str(tmp_path / "built.py"), "--epochs", "1", "--out", str(tmp_path / "run")]) == 0
 
 
+TABLE = """age;sex;colour;answer;weight;person
+""" + "".join(
+    f"{20 + (7 * i) % 41};{'fm'[i % 2]};{('red', 'blue', 'green')[i % 3]};{1 + i % 5 if i % 7 else ''};{60 + (i * i) % 17 / 4};{i // 4}\n"
+    for i in range(120)
+)
+COLUMNS = ["--columns", "answer:ordinal", "--covariates", "age, sex", "--group", "person"]
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    path = tmp_path_factory.mktemp("table") / "people.csv"
+    path.write_text(TABLE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def of_table(table):
+    run = table.parent / "run"
+    words = ["fit", "--data", str(table), *COLUMNS, "--latent", "2", "--hidden", "16", "--epochs", "2"]
+    assert cli.main([*words, "--out", str(run)]) == 0
+    return run
+
+
+def test_a_table_from_end_to_end(of_table, table, capsys):
+    words = [
+        "fit",
+        "--data",
+        str(table),
+        *COLUMNS,
+        "--latent",
+        "2",
+        "--epochs",
+        "1",
+        "--out",
+        str(table.parent / "one"),
+    ]
+    assert cli.main(words) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("Dataset(people.csv: columns 1 categorical, 1 ordinal, 1 real of shape (3,); ")
+    assert "1 < 2 < 3 < 4 < 5\n" in printed and "blue, green, red (found)" in printed
+    assert "likelihood mixed: mixed(categorical(3) x 1, ordinal(5) x 1, normal(scales learned) x 1)" in printed
+    assert cli.main(["evaluate", str(of_table), "--particles", "30", "--method", "importance"]) == 0
+    printed = capsys.readouterr().out
+    assert "x.categorical3: mass, x.ordinal5: mass, x.real: density" in printed and "log Jacobian" in printed
+    record = pv.runs.recorded(of_table)
+    assert (record["columns"], record["covariates"], record["group"]) == ("answer:ordinal", "age, sex", "person")
+
+
+def test_draws_of_a_table_have_its_labels_and_units(of_table, tmp_path, capsys):
+    assert cli.main(["sample", str(of_table), "--num", "40", "--out", str(tmp_path / "a.csv")]) == 0
+    head, *rows = (tmp_path / "a.csv").read_text().splitlines()
+    cells = [row.split(",") for row in rows]
+    assert head == "colour,answer,weight" and len(rows) == 40
+    assert {row[0] for row in cells} <= {"red", "blue", "green"} and {row[1] for row in cells} <= set("12345")
+    assert 55 < sum(float(row[2]) for row in cells) / 40 < 70
+    assert cli.main(["sample", str(of_table), "--num", "40", "--out", str(tmp_path / "a.npy")]) == 0
+    assert "draws of x" in capsys.readouterr().out
+
+
+def test_a_site_of_a_table_is_checked(of_table, capsys):
+    words = ["check", str(of_table), "--num", "8", "--draws", "20"]
+    assert "choose one with site=" in fails(capsys, 2, *words)
+    assert cli.main([*words, "--site", "x.real"]) == 0
+    assert "site 'x.real'" in capsys.readouterr().out
+
+
 BAD = {
+    "kind of a column": (["fit", "--columns", "a:ordnal", "--out", "{new}"], 'did you mean "ordinal"'),
+    "columns": (["fit", "--columns", "quality", "--out", "{new}"], "columns: expected name:kind"),
+    "columns of no table": (["fit", "--columns", "a:real", "--out", "{new}"], "expected columns= with a table alone"),
+    "rows of no table": (["sample", "{run}", "--out", "{new}.csv"], ".csv is for rows of a table"),
     "command": (["fitt"], 'did you mean "fit"'),
     "data set": (["fit", "--data", "mnits", "--out", "{new}"], 'did you mean "mnist"'),
     "prior": (["fit", "--prior", "mixtur", "--out", "{new}"], 'did you mean "mixture"'),
@@ -172,7 +242,7 @@ BAD = {
     "split": (["evaluate", "{run}", "--split", "tset"], 'did you mean "test"'),
     "device": (["evaluate", "{run}", "--device", "gpu"], "unknown device 'gpu'"),
     "one run": (["compare", "{run}"], "at least two"),
-    "picture": (["sample", "{run}", "--out", "x.gif"], "ends in .npy"),
+    "picture": (["sample", "{run}", "--out", "x.gif"], "ends in .npy or .csv"),
 }
 
 

@@ -39,4 +39,4 @@ def test_figures_that_have_no_place_are_left_out(run):
 def test_values_of_no_site_that_is_like_a_datum_are_refused(tmp_path):
     draws = pv.sample(pv.oracles.ppca(5, 3).model, torch.zeros(2, 5).double(), num_samples=4)
     with pytest.raises(pv.InputError, match="no site draws values of the shape of a datum"):
-        draw._write_values(draws, torch.Size([7]), tmp_path / "x.npy")
+        draw._values_like(draws.values, torch.Size([7]), tmp_path / "x.npy")

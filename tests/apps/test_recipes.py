@@ -21,6 +21,29 @@ BASE = {
 }
 
 
+OF_FRAME = {"columns": {"sugar": "positive", "answer": "ordinal", "part": "proportion"}, "covariates": ["age", "sex"]}
+
+
+def frame(num_rows=200, *, missing=True):
+    """A column of each kind, with two covariates."""
+    pandas = pytest.importorskip("pandas")
+    rng = np.random.RandomState(0)
+    columns = {
+        "real": 50 + 7 * rng.randn(num_rows),
+        "sugar": np.exp(2 + rng.randn(num_rows)),
+        "visits": rng.poisson(30.0, num_rows),
+        "colour": rng.choice(["red", "blue", "green"], num_rows),
+        "answer": rng.randint(1, 6, num_rows).astype(float),
+        "part": rng.uniform(0.05, 0.95, num_rows),
+        "smokes": rng.choice([0, 1], num_rows),
+        "age": rng.uniform(20, 60, num_rows),
+        "sex": rng.choice(["f", "m"], num_rows),
+    }
+    for name in ("real", "answer", "part") if missing else ():
+        columns[name][rng.rand(num_rows) < 0.2] = np.nan
+    return pandas.DataFrame(columns)
+
+
 REAL = ("normal", "low-rank", "laplace", "logistic", "student", "continuous")
 INSIDE = ("beta", "log-normal", "gamma")  # likelihoods of values away from an edge
 
@@ -50,6 +73,7 @@ def fitted_evidence(recipe, dataset):
 @pytest.mark.parametrize("likelihood", families.FAMILIES)
 def test_every_likelihood(likelihood, inside):
     data = inside if likelihood in INSIDE else digits_for(likelihood)
+    data = pv.data.load(frame(), **OF_FRAME) if families.FAMILIES[likelihood].of_columns else data
     assert fitted_evidence({**BASE, "likelihood": likelihood}, data).isfinite().all()
 
 
@@ -114,6 +138,57 @@ def test_a_seed_gives_the_weights():
     a, b, c = (recipes.build(recipes.complete({**BASE, "seed": seed}, digits), digits) for seed in (1, 1, 2))
     assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
     assert any(not torch.equal(x, y) for x, y in zip(a.parameters(), c.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("guide", ["full-normal", "iaf", "student-t"])
+@pytest.mark.parametrize("prior", ["vamp:20", "mixture"])
+def test_tables_go_with_priors_and_guides(prior, guide):
+    data = pv.data.load(frame(), **OF_FRAME)
+    assert fitted_evidence({**BASE, "prior": prior, "guide": guide}, data).isfinite().all()
+
+
+def test_a_table_takes_the_families_of_its_kinds():
+    data = pv.data.load(frame(), **OF_FRAME)
+    vae = recipes.build(recipes.complete(BASE, data), data)
+    assert recipes.likelihood_of(vae) == (
+        "mixed(normal(scales learned) x 1, log_normal x 1, negative_binomial x 1, categorical(3) x 1, ordinal(5) x 1, "
+        "beta x 1, bernoulli x 1)"
+    )
+    y = vae.decoder(torch.zeros(1, vae.read_covariates.size + 2))
+    assert y.names == list(data.columns.groups())
+    assert y.columns == list(data.columns.groups().values())
+    counts = y.parts[2].mean.detach()
+    assert 15 < float(counts) < 60  # they begin about their mean of 30
+
+
+def test_a_table_without_gaps_or_covariates_has_one_argument():
+    source = frame(missing=False)[["real", "sugar"]]
+    data = pv.data.load(source)
+    vae = recipes.build(recipes.complete({**BASE, "likelihood": "student-t"}, data), data)
+    assert not vae.has_missing and vae.read_covariates is None and recipes.likelihood_of(vae) == "student_t(5)"
+
+
+def test_rows_that_a_likelihood_excludes_are_named():
+    data = pv.data.load(frame()[["real", "sugar"]], columns={"sugar": "positive"})
+    with pytest.raises(
+        pv.InputError, match=r"'gamma': values of the frame train are outside .* in \"real\" \(\d+ rows, "
+    ):
+        recipes.build(recipes.complete({**BASE, "likelihood": "gamma"}, data), data)
+    with pytest.raises(
+        pv.InputError, match="likelihood 'mixed' is made of the columns of a table, and digits holds counts"
+    ):
+        recipes.build(recipes.complete({**BASE, "likelihood": "mixed"}, digits_for("poisson")), digits_for("poisson"))
+    with pytest.raises(pv.InputError, match="network 'conv' is for images"):
+        recipes.build(recipes.complete({**BASE, "network": "conv"}, data), data)
+
+
+def test_images_of_bytes_take_a_likelihood_of_levels(tmp_path):
+    grey = np.random.RandomState(0).randint(8, 239, (30, 4, 4))
+    for dtype, name in ((np.uint8, "discretised-logistic"), (np.int64, "binomial")):
+        np.save(tmp_path / "grey.npy", grey.astype(dtype))
+        assert recipes.complete(BASE, pv.data.load(tmp_path / "grey.npy"))["likelihood"] == name
+    np.save(tmp_path / "grey.npy", (grey // 16).astype(np.uint8))
+    assert recipes.complete(BASE, pv.data.load(tmp_path / "grey.npy"))["likelihood"] == "binomial"
 
 
 def test_unknown_names_offer_the_nearest():

@@ -15,7 +15,8 @@ from pyrovae.data.protocol import describe
 from pyrovae.data.split import Dataset, Split
 from pyrovae.data.tables import parts as dividing
 from pyrovae.data.tables.coding import coded, with_labels
-from pyrovae.data.tables.kinds import IGNORED, MASSES, Columns, Declared, declared_of, kind_of, parse_columns
+from pyrovae.data.tables.kinds import Columns, declared_of, kind_of
+from pyrovae.data.tables.names import IGNORED, MASSES, Declared, parse_columns
 from pyrovae.data.tables.reading import Table, read_table
 from pyrovae.data.tables.scaling import scaled, served
 

@@ -7,7 +7,8 @@ import numpy as np
 
 from pyrovae.base.errors import InputError, nearest
 from pyrovae.data.memmap import Array
-from pyrovae.data.tables.kinds import CODED, KINDS, Kind
+from pyrovae.data.tables.kinds import Kind
+from pyrovae.data.tables.names import CODED, KINDS
 from pyrovae.data.tables.reading import Raw, Table
 
 _ALLOWED: dict[str, Callable[[Array], Array]] = {

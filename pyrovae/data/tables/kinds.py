@@ -1,11 +1,10 @@
 """What a column of a table is: its kind, and the labels and the scale by which its values are numbers.
 
-To add a kind: its line in ``KINDS``, its check in :mod:`pyrovae.data.tables.coding`, and its likelihood in
-:mod:`pyrovae.programs.families.columns`.
+What kinds there are says :mod:`pyrovae.data.tables.names`.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -15,21 +14,9 @@ from torch import Tensor
 
 from pyrovae.base.errors import InputError, nearest
 from pyrovae.base.tables import TextTable
+from pyrovae.data.tables.names import IGNORED, Declared, check_kinds
 from pyrovae.data.tables.reading import Raw, Table
 
-KINDS = {
-    "real": "a number",
-    "positive": "a number above 0",
-    "count": "a whole number from 0",
-    "binary": "one of two values",
-    "ordinal": "one of several levels that have an order",
-    "categorical": "one of several classes",
-    "proportion": "a number between 0 and 1, both excluded",
-}
-CODED = ("binary", "ordinal", "categorical")  # kinds whose values are places among labels
-MASSES = ("count", *CODED)  # kinds whose values are whole numbers
-IGNORED = "ignored"  # said of a column that is to be left out
-Declared = str | Sequence[str]  # a kind; or the levels of an ordinal column, the lowest first
 MANY_LABELS = 20
 
 
@@ -39,7 +26,7 @@ class Kind:
 
     Attributes:
         name: of the column.
-        kind: a key of ``KINDS``.
+        kind: a key of :data:`~pyrovae.data.tables.names.KINDS`.
         labels: of a binary, ordinal or categorical column: the value k stands for ``labels[k]``.
         shift, scale: the value is (source - shift) / scale; 0 and 1 but for real and positive columns.
         is_found: whether the kind was found from the data, not declared.
@@ -116,6 +103,28 @@ class Columns:
         """How many there are of each kind: "11 real, 1 ordinal"."""
         return ", ".join(f"{count} {kind}" for kind, count in Counter(one.kind for one in self).items())
 
+    def groups(self) -> dict[str, list[int]]:
+        """The columns that a mixed likelihood scores together: what it calls them -> their places."""
+        found: dict[str, list[int]] = {}
+        for place, one in enumerate(self):
+            several = one.kind in ("ordinal", "categorical")
+            found.setdefault(f"{one.kind}{len(one.labels)}" if several else one.kind, []).append(place)
+        return found
+
+    def joined(self, values: Mapping[str, Tensor], site: str = "x") -> Tensor:
+        """Rows (..., D) of values drawn at the sites of a mixed likelihood, or at one site of all columns.
+
+        Args:
+            values: site -> (..., D_k); sites of other names are passed over.
+            site: what the name of each begins with.
+        """
+        if site in values:
+            return values[site]
+        groups = self.groups()
+        order = torch.tensor([place for places in groups.values() for place in places]).argsort()
+        found = [values[f"{site}.{name}"].to(torch.get_default_dtype()) for name in groups]
+        return torch.cat(found, -1)[..., order]
+
     def decoded(self, rows: Tensor) -> dict[str, list[Any]]:
         """Rows (N, D) as served -> the values of each column in the unit of the source, labels by their names.
 
@@ -134,33 +143,6 @@ def _decoded(kind: Kind, value: float) -> Any:
     if value != value:
         return None
     return kind.labels[round(value)] if kind.labels else value
-
-
-def parse_columns(text: str) -> dict[str, Declared]:
-    """What the command line says of columns: name:kind, or name:low<middle<high for levels, set apart by commas.
-
-    Raises:
-        InputError: for a part without a name or a kind.
-
-    Example:
-        >>> parse_columns("quality:ordinal,size:small<large")
-        {'quality': 'ordinal', 'size': ['small', 'large']}
-    """
-    declared: dict[str, Declared] = {}
-    for part in text.split(","):
-        name, colon, kind = part.strip().rpartition(":")
-        if not (colon and name and kind):
-            raise InputError(f"columns: expected name:kind, set apart by commas, got '{part}'; e.g. quality:ordinal")
-        declared[name] = kind.split("<") if "<" in kind else kind
-    return declared
-
-
-def check_kinds(declared: Mapping[str, Declared]) -> None:
-    """Raises InputError for a kind that is none, offering the nearest."""
-    for name, kind in declared.items():
-        if isinstance(kind, str) and kind not in (*KINDS, IGNORED):
-            hint = nearest(kind, (*KINDS, IGNORED))
-            raise InputError(f"column \"{name}\": unknown kind '{kind}';{hint} there are {', '.join(KINDS)}, {IGNORED}")
 
 
 def declared_of(table: Table, declared: Mapping[str, Declared]) -> dict[str, Declared]:

@@ -160,6 +160,7 @@ class MixedColumns(dist.TorchDistribution):
     Args:
         parts: one for each run of columns, events of one dimension.
         columns: of each part, the places of its columns in a row.
+        names: of the parts.
     """
 
     arg_constraints: ClassVar = {}
@@ -168,9 +169,11 @@ class MixedColumns(dist.TorchDistribution):
         self,
         parts: Sequence[dist.TorchDistribution],
         columns: Sequence[Sequence[int]],
+        names: Sequence[str] = (),
         validate_args: bool | None = None,
     ) -> None:
         self.parts, self.columns = list(parts), [list(each) for each in columns]
+        self.names = list(names) or [str(number) for number in range(len(self.parts))]
         size = sum(len(each) for each in columns)
         super().__init__(self.parts[0].batch_shape, Size([size]), validate_args=validate_args)
 
@@ -182,6 +185,7 @@ class MixedColumns(dist.TorchDistribution):
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         new = self._get_checked_instance(type(self), _instance)
         new.parts, new.columns = [part.expand(batch_shape) for part in self.parts], self.columns
+        new.names = self.names
         super(MixedColumns, new).__init__(Size(batch_shape), self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new

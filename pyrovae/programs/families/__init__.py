@@ -22,10 +22,12 @@ class Likelihood:
     Args:
         about: one line on its data.
         path: of its constructor.
-        natural_for: the kind of data that take it where none is named: "counts", "bytes", "binary", "unit" or "real".
+        natural_for: the kind of data that take it where none is named: "counts", "bytes", "binary", "unit", "real" or
+            "table".
         sizes: largest value of the data -> the constructor's arguments.
         source: where it comes from: authors and year.
         takes: the keyword arguments that numbers behind its name are, in this order: ``student-t:5``.
+        of_columns: whether it is made of the columns of a table: its constructor takes ``kinds`` and ``means``.
     """
 
     about: str
@@ -34,6 +36,7 @@ class Likelihood:
     sizes: Callable[[int], tuple[int, ...]] = lambda maximum: ()
     source: str = ""
     takes: tuple[str, ...] = ()
+    of_columns: bool = False
 
     def __call__(self, maximum: int | None, **options: Any) -> Any:
         """The family for data whose largest value is ``maximum``, None where they have none."""
@@ -94,6 +97,13 @@ FAMILIES = {
     ),
     "log-normal": Likelihood("positive values", f"{_SPREAD}:log_normal"),
     "gamma": Likelihood("positive values, less skewed", f"{_SPREAD}:gamma"),
+    "mixed": Likelihood(
+        "a table, each column by its kind",
+        f"{_MIXED}:of_kinds",
+        "table",
+        source="Nazabal et al. (2020)",
+        of_columns=True,
+    ),
 }
 
 _PATHS = {
@@ -104,7 +114,7 @@ _PATHS = {
     **{name: f"{_LEVELS}:{name}" for name in ("discretised_logistic", "ordinal")},
     **{name: f"{_SPREAD}:{name}" for name in ("beta", "gamma", "laplace", "log_normal", "logistic")},
     **{name: f"{_SPREAD}:{name}" for name in ("low_rank_normal", "student_t")},
-    "mixed": f"{_MIXED}:mixed",
+    **{name: f"{_MIXED}:{name}" for name in ("mixed", "of_kinds")},
     **{name: f"{__name__}.latents:{name}" for name in ("dirichlet", "one_hot", "power_spherical", "unimodal_beta")},
     **{name: f"{_FAMILY}:{name}" for name in ("Family", "Learned", "learned", "positive", "positive_inverse")},
 }

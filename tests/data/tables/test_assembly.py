@@ -118,11 +118,10 @@ def test_a_part_of_a_split_keeps_scales_and_has_its_own_jacobian():
 def test_the_protocol_survives_json_and_reads_as_one_line():
     protocol = load(frame(), **OPTIONS).test.protocol
     assert Protocol.from_dict(json.loads(json.dumps(protocol.to_dict()))) == protocol
-    assert str(protocol) == f"the frame test: 20 data, 2 of 6 columns rescaled, seed 0, sha256 {protocol.sha256[:8]}"
-    old = {
-        name: value for name, value in load("digits").test.protocol.to_dict().items() if name not in ("shift", "scale")
-    }
-    assert Protocol.from_dict(old) == load("digits").test.protocol
+    rescaled = f"2 of 6 columns rescaled (log Jacobian {protocol.log_jacobian:.3f})"
+    assert str(protocol) == f"the frame test: 20 data, {rescaled}, seed 0, sha256 {protocol.sha256[:8]}"
+    plain = load("digits").test.protocol
+    assert not {"shift", "scale"} & set(plain.to_dict()) and Protocol.from_dict(plain.to_dict()) == plain
 
 
 def test_masses_alone_have_a_maximum_and_nothing_to_rescale():

@@ -80,17 +80,6 @@ def test_bad_declarations(declared, message):
         kinds.declared_of(table(A1=[1], A2=[2], age=[4]), declared)
 
 
-def test_columns_on_the_command_line():
-    assert kinds.parse_columns("fixed acidity:real, a:b:count,s:low<mid<high") == {
-        "fixed acidity": "real",
-        "a:b": "count",
-        "s": ["low", "mid", "high"],
-    }
-    for text in ("quality", ":real", "a:", "a:real,"):
-        with pytest.raises(InputError, match="columns: expected name:kind, set apart by commas"):
-            kinds.parse_columns(text)
-
-
 COLUMNS = Columns(
     (
         Kind("alcohol", "real", shift=10.0, scale=2.0),

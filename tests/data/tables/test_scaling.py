@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from pyrovae.base.errors import InputError
-from pyrovae.data.tables.kinds import KINDS, Columns, Kind
+from pyrovae.data.tables.kinds import Columns, Kind
+from pyrovae.data.tables.names import KINDS
 from pyrovae.data.tables.scaling import scaled, served
 
 

@@ -50,6 +50,7 @@ class ReweightedWakeSleep(ParticleObjective):
     """
 
     needs_gradients = False
+    moves_draws = False
 
     def __init__(self, num_particles: int = 10, *, vectorize_particles: bool = True, plate: str | None = None) -> None:
         super().__init__(num_particles, vectorize_particles=vectorize_particles, plate=plate)

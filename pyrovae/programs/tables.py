@@ -1,0 +1,140 @@
+r"""A variational autoencoder of a table: unlike columns, missing entries left out, conditioned on covariates.
+
+.. math:: p(x_{obs} \mid c) = \int \prod_{d \text{ observed}} p(x_d \mid z, c)\, p(z)\, dz, \qquad q(z \mid x_{obs}, c)
+
+Columns are independent given z, so that to leave the missing ones out is to integrate over them, where what is missing
+is missing at random (Little and Rubin 2002).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor, nn
+
+from pyrovae.base.errors import InputError
+from pyrovae.programs.distributions.events import MixedColumns
+
+
+class TableVAE(nn.Module):
+    """A pair of programs over the rows of a table.
+
+    Columns of unlike kinds are sites of their own, ``x.real``, ``x.ordinal5`` and so on, each with its own base
+    measure; where all columns are of one family there is one site ``x``.
+
+    Args:
+        prior: ``() -> Distribution`` over one latent z, p(z).
+        decoder: ``(z, covariates) -> Distribution`` over one row, their features side by side.
+        encoder: ``(N, F) -> Distribution`` over one latent, from the features of rows and of covariates.
+        read: rows (N, D) -> features (N, F_x), :class:`~pyrovae.programs.guides.inputs.TableRows`.
+        read_covariates: covariates (N, C) -> features (N, F_c); None where there are none.
+        latent_dim: how many dimensions one latent has.
+        has_missing: whether entries of rows may be missing (NaN).
+
+    References:
+        Nazabal, Olmos, Ghahramani and Valera (2020), Handling incomplete heterogeneous data using VAEs,
+        arXiv:1807.03653.
+        Sohn, Lee and Yan (2015), Learning structured output representation using deep conditional generative models.
+    """
+
+    def __init__(
+        self,
+        prior: Callable[[], TorchDistribution],
+        decoder: Callable[[Tensor], TorchDistribution],
+        encoder: Callable[[Tensor], TorchDistribution],
+        *,
+        read: nn.Module,
+        read_covariates: nn.Module | None = None,
+        latent_dim: int = 1,
+        has_missing: bool = False,
+    ) -> None:
+        super().__init__()
+        self.prior, self.decoder, self.encoder = prior, decoder, encoder
+        self.read, self.read_covariates = read, read_covariates
+        self.latent_dim, self.has_missing = latent_dim, has_missing
+
+    def model(self, x: Tensor, covariates: Tensor | None = None) -> None:
+        """The generative process, for rows x (N, D) and covariates (N, C)."""
+        pyro.module("vae", self)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", self.prior())  # z ~ p(z)
+            y = self.decoder(self.beside(z, covariates))
+            for name, part, values in sites_of("x", y, x):  # x ~ p(x | z, c), the columns of each kind
+                seen = _seen(part, values) if self.has_missing else part
+                pyro.sample(name, seen, obs=_filled(part, values) if self.has_missing else values)
+
+    def guide(self, x: Tensor, covariates: Tensor | None = None) -> None:
+        """The amortized approximate posterior, for rows x (N, D) and covariates (N, C)."""
+        pyro.module("vae", self)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", self.encoder(self.features(x, covariates)))  # z ~ q(z | x, c)
+
+    def features(self, x: Tensor, covariates: Tensor | None = None) -> Tensor:
+        """What the encoder reads: (N, F)."""
+        read = self.read(x)
+        if self.read_covariates is None or covariates is None:
+            return read
+        return torch.cat([read, self.read_covariates(covariates)], -1)
+
+    def beside(self, z: Tensor, covariates: Tensor | None = None) -> Tensor:
+        """What the decoder reads: latents (..., N, *latent), and the features of covariates beside them."""
+        if self.read_covariates is None or covariates is None:
+            return z
+        flat = z.flatten(z.dim() - self.latent_dim)
+        read = self.read_covariates(covariates)
+        lead = torch.broadcast_shapes(flat.shape[:-1], read.shape[:-1])
+        return torch.cat([flat.expand(*lead, -1), read.expand(*lead, -1)], -1)
+
+
+def sites_of(name: str, y: TorchDistribution, x: Tensor) -> Iterator[tuple[str, TorchDistribution, Tensor]]:
+    """The columns that one family scores together: their site, their distribution and their values (..., D_k)."""
+    if not isinstance(y, MixedColumns):
+        yield name, y, x
+        return
+    for label, part, places in zip(y.names, y.parts, y.columns, strict=True):
+        yield name if len(y.parts) == 1 else f"{name}.{label}", part, columns_of(x, places)
+
+
+def columns_of(x: Tensor, places: Sequence[int]) -> Tensor:
+    """Some columns of rows, without an index that a graph on a device would have to fetch."""
+    if list(places) == list(range(places[0], places[0] + len(places))):
+        return x.narrow(-1, places[0], len(places))
+    return torch.stack([x.select(-1, place) for place in places], -1)
+
+
+def outside(y: TorchDistribution, x: Tensor) -> Tensor:
+    """Which entries of rows (N, D) are outside of the support of a distribution of rows: (N, D) booleans.
+
+    Missing entries are not; where a support is of whole rows, all of a row is.
+    """
+    found = torch.zeros_like(x, dtype=torch.bool)
+    is_mixed = isinstance(y, MixedColumns)
+    parts, columns = (y.parts, y.columns) if is_mixed else ([y], [list(range(x.shape[-1]))])
+    for part, places in zip(parts, columns, strict=True):
+        values = columns_of(x, places)
+        seen = ~values.isnan()
+        base: Any = part.base_dist if isinstance(part, dist.Independent) else part
+        inside = base.support.check(values.where(seen, 1.0))
+        found[:, places] = ~(inside[:, None] if inside.dim() < 2 else inside) & seen
+    return found
+
+
+def _seen(part: TorchDistribution, values: Tensor) -> TorchDistribution:
+    """The distribution of rows in which missing entries do not count."""
+    if not isinstance(part, dist.Independent):
+        raise InputError(
+            f"{type(part).__name__} is of whole rows, and cannot leave missing entries out; take a likelihood of each "
+            "column by itself, or fill the entries in"
+        )
+    event_dim = part.reinterpreted_batch_ndims
+    return part.base_dist.mask(~values.isnan()).to_event(event_dim)
+
+
+def _filled(part: TorchDistribution, values: Tensor) -> Tensor:
+    """Values with a harmless one where they are missing: under a mask, a NaN would still make the gradient NaN."""
+    support = part.base_dist.support
+    inside = 0.5 if support is dist.constraints.unit_interval else 1.0
+    return values.where(~values.isnan(), inside)
