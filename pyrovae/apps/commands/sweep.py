@@ -9,7 +9,7 @@ import pyrovae as pv
 from pyrovae.apps.arguments import Action, check_parent, check_picture
 from pyrovae.apps.fit import SETTINGS
 from pyrovae.apps.recipes import CHOICES
-from pyrovae.apps.sweeps.grid import FIXED, grid, listed
+from pyrovae.apps.sweeps.grid import FIXED, OF_THE_DATA, grid, listed
 from pyrovae.base.errors import InputError, Interrupted
 from pyrovae.data.named import DATASETS, existing
 
@@ -26,7 +26,7 @@ def sweep(p: ArgumentParser) -> Action:
     Lists are set apart by commas. Stopped, the same command goes on where it was; each fit is a run of its own.
     """
     p.add_argument("--data", default="digits", help=f"{', '.join(DATASETS)}, or a path [digits]")
-    for name in ("binarization", "divisor"):
+    for name in OF_THE_DATA:
         p.add_argument(f"--{name}", help=SETTINGS[name].about, **SETTINGS[name].argument)
     for name in _NAMES:
         names = CHOICES.get(name, ())
@@ -50,7 +50,7 @@ def _sweep(given: Namespace) -> int:
     if given.data not in DATASETS:
         existing(given.data)
     settings = {name: swapped(name, getattr(given, name)) for name in _NAMES if getattr(given, name) is not None}
-    settings |= {n: getattr(given, n) for n in ("binarization", "divisor") if getattr(given, n) is not None}
+    settings |= {name: getattr(given, name) for name in OF_THE_DATA if getattr(given, name) is not None}
     grid(settings)  # names, before torch is imported
     try:
         table = pv.sweep(

@@ -8,7 +8,8 @@ from pyrovae.apps import fit
 from pyrovae.apps.recipes import CHOICES, check_support
 from pyrovae.base.errors import InputError, nearest
 
-FIXED = ("data", "binarization", "divisor", "labels", "from", "only", "seed")  # of the sweep, not of a combination
+OF_THE_DATA = ("binarization", "divisor", *fit.OF_THE_TABLE)
+FIXED = ("data", *OF_THE_DATA, "labels", "from", "only", "seed")  # of the sweep, not of a combination
 
 
 class Combination(NamedTuple):

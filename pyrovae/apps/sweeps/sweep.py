@@ -15,6 +15,7 @@ from pyrovae.base import storage
 from pyrovae.base.arguments import checked
 from pyrovae.base.errors import InputError, Interrupted, UntrustedEvidence, check_at_least_one
 from pyrovae.data.split import Dataset
+from pyrovae.evidence.comparisons.paired import source_evidence
 from pyrovae.evidence.comparisons.seeds import OverSeeds, compare_seeds
 from pyrovae.evidence.report import Report
 from pyrovae.pairs.traces import Program
@@ -135,8 +136,8 @@ class _Sweep:
         self.measured.setdefault(combination.name, []).append(found)
         report = found.report
         self.say(
-            f"[{place}] {combination.name}, seed {seed}: log p(x) {report.log_evidence.mean():.3f}, ELBO "
-            f"{report.elbo.mean():.3f}, {report.fraction_unreliable:.1%} unreliable; "
+            f"[{place}] {combination.name}, seed {seed}: log p(x) {source_evidence(report).mean():.3f}, "
+            f"{report.fraction_unreliable:.1%} unreliable; "
             f"{time.perf_counter() - begun:.0f} s"
         )
 

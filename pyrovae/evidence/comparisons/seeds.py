@@ -13,7 +13,7 @@ from pyrovae.base.errors import InputError
 from pyrovae.base.records import Record
 from pyrovae.base.tables import TextTable
 from pyrovae.evidence import estimators
-from pyrovae.evidence.comparisons.paired import Evidence, check_alike, data_of, source_evidence
+from pyrovae.evidence.comparisons.paired import Evidence, check_alike, data_of, log_jacobian, source_evidence
 from pyrovae.evidence.comparisons.stacking import stacking_weights
 
 MEANS = ("elbo", "kl_prior", "kl_posterior")  # of a report, shown beside its evidence
@@ -190,7 +190,7 @@ def _row(
         table.mean().item(),
         estimators.mean_se(table.mean(0)).item(),
         spreads,
-        _mean(reports[name], "elbo"),
+        _mean(reports[name], "elbo") + log_jacobian(reports[name][0]),
         _mean(reports[name], "kl_prior"),
         _mean(reports[name], "kl_posterior"),
         sum(report.fraction_unreliable for report in reports[name]) / len(table),

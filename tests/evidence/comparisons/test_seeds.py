@@ -1,6 +1,7 @@
 """Both errors of a difference by hand, of the data and of the fits; and what each verdict takes."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -47,6 +48,19 @@ def test_differences_by_hand(reports, table):
     assert table.by_seed["others"] == pytest.approx(evidence["others"].mean(1).tolist())
     assert table.beside["minutes"] == (2.0, 6.0)
     assert best.stacking + row.stacking == pytest.approx(1) and best.stacking > row.stacking
+
+
+def test_rescaled_rows_are_brought_back_with_their_bounds(reports):
+    """Rows that are source / 10 have log p(source) = log p(x) - 8 log 10, the ELBO too."""
+    rescaled = {
+        name: [replace(one, protocol=replace(one.protocol, log_jacobian=-8 * math.log(10))) for one in found]
+        for name, found in reports.items()
+    }
+    before, after = compare_seeds(reports), compare_seeds(rescaled)
+    for old, new in zip(before.rows, after.rows, strict=True):
+        assert new.log_evidence - old.log_evidence == pytest.approx(-8 * math.log(10))
+        assert new.elbo - old.elbo == pytest.approx(-8 * math.log(10))
+        assert new.difference == pytest.approx(old.difference) and new.kl_posterior == old.kl_posterior
 
 
 def test_the_text_says_what_an_error_is_of(table):
