@@ -32,7 +32,7 @@ def stacking_weights(log_evidence: Tensor) -> Tensor:
 
     Example:
         >>> stacking_weights(torch.tensor([[0.0, -5.0, 0.0], [-5.0, 0.0, -5.0], [-9.0, -9.0, -9.0]])).round(decimals=2)
-        tensor([0.67, 0.33, 0.00], dtype=torch.float64)
+        tensor([0.6700, 0.3300, 0.0000], dtype=torch.float64)
     """
     if log_evidence.dim() != 2 or not log_evidence.numel():
         raise InputError(f"stacking needs log p(x) of M models on N data, (M, N), got {tuple(log_evidence.shape)}")
