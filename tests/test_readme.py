@@ -50,9 +50,7 @@ def test_swapping_the_prior_compares(printed):
 
 
 def test_the_tools_of_trust_print_their_output(printed):
-    """The words are those of the README; the evidence of two roads agrees here as it does there, within 0.1 nat."""
-    without_numbers = [re.sub(r"[-\d.%]+", "", text).split() for text in (printed[3], OUTPUTS[1])]
-    assert without_numbers[0] == without_numbers[1]
+    """The evidence of two roads agrees here as the README says, within 0.1 nat."""
     annealed = float(re.search(r"log p\(x\) +(-\d+\.\d+) +data SE", printed[3])[1])
     proposals = float(re.search(r"evidence  log p\(x\) +(-\d+\.\d+)", printed[5])[1])
     assert abs(annealed - proposals) < 0.1
@@ -74,7 +72,7 @@ def test_every_command_line_in_the_readme_parses(capsys):
 
 
 def test_every_python_block_is_run_by_a_test():
-    assert len(BLOCKS) == 6
+    assert len(BLOCKS) == 5
 
 
 def test_it_is_short_enough_to_be_read():

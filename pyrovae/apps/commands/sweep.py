@@ -32,6 +32,8 @@ def sweep(p: ArgumentParser) -> Action:
         names = CHOICES.get(name, ())
         about = SETTINGS[name].about.partition(" [")[0].format(names=", ".join(names), default="", of_data="")
         p.add_argument(f"--{name.replace('_', '-')}", metavar="A,B,...", help=about)
+    help = "the first of each list together, and each other value in place of its first alone [every combination]"
+    p.add_argument("--one-at-a-time", action="store_true", help=help)
     p.add_argument("--seeds", type=int, default=5, help="fits of each combination [5]")
     p.add_argument("--particles", type=int, default=1000, metavar="K", help="draws of z for each datum [1000]")
     p.add_argument("--method", default="auto", help="of the evaluation: auto, importance, ... [auto]")
@@ -51,7 +53,7 @@ def _sweep(given: Namespace) -> int:
         existing(given.data)
     settings = {name: swapped(name, getattr(given, name)) for name in _NAMES if getattr(given, name) is not None}
     settings |= {name: getattr(given, name) for name in OF_THE_DATA if getattr(given, name) is not None}
-    grid(settings)  # names, before torch is imported
+    grid(settings, one_at_a_time=given.one_at_a_time)  # names, before torch is imported
     try:
         table = pv.sweep(
             given.data,
@@ -59,6 +61,7 @@ def _sweep(given: Namespace) -> int:
             out=given.out,
             num_particles=given.particles,
             method=given.method,
+            one_at_a_time=given.one_at_a_time,
             data_dir=given.data_dir,
             device=given.device,
             **settings,

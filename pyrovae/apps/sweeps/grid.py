@@ -26,12 +26,13 @@ class Grid(NamedTuple):
     left_out: dict[str, str]
 
 
-def grid(settings: Mapping[str, Any]) -> Grid:
+def grid(settings: Mapping[str, Any], *, one_at_a_time: bool = False) -> Grid:
     """Every combination of the settings that hold a list.
 
     Args:
         settings: of :data:`~pyrovae.apps.fit.SETTINGS`, each a value or a list of them; ``hidden``, a list already, is
             swapped as a list of lists.
+        one_at_a_time: the first values together, and each other value in the place of the first of its own list alone.
 
     Returns:
         The :class:`Grid`, in the order of the lists, the last setting changing first.
@@ -43,8 +44,7 @@ def grid(settings: Mapping[str, Any]) -> Grid:
     swapped = {name: value for name, value in settings.items() if _is_swapped(name, value)}
     _check(settings, swapped)
     found, left_out = list[Combination](), dict[str, str]()
-    for values in itertools.product(*swapped.values()):
-        combination = dict(zip(swapped, values, strict=True))
+    for combination in _around_the_first(swapped) if one_at_a_time else _products(swapped):
         name = ", ".join(itertools.starmap(_label, combination.items())) or settings.get("prior") or "normal"
         chosen = {**settings, **combination}
         try:
@@ -56,6 +56,17 @@ def grid(settings: Mapping[str, Any]) -> Grid:
     if not found:
         raise InputError(f"no combination can be fitted: {next(iter(left_out.values()))}")
     return Grid(tuple(found), left_out)
+
+
+def _products(swapped: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    return (dict(zip(swapped, values, strict=True)) for values in itertools.product(*swapped.values()))
+
+
+def _around_the_first(swapped: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    first = {name: values[0] for name, values in swapped.items()}
+    yield first
+    for name, values in swapped.items():
+        yield from ({**first, name: value} for value in values[1:])
 
 
 def listed(text: str) -> list[str]:
@@ -115,8 +126,5 @@ def _check(settings: Mapping[str, Any], swapped: Mapping[str, Sequence[Any]]) ->
 
 def _every_choice(settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Settings such that each value stands in one of them."""
-    first = {name: value[0] if _is_swapped(name, value) else value for name, value in settings.items()}
-    yield first
-    for name, values in settings.items():
-        if _is_swapped(name, values):
-            yield from ({**first, name: value} for value in values[1:])
+    swapped = {name: value for name, value in settings.items() if _is_swapped(name, value)}
+    return ({**settings, **combination} for combination in _around_the_first(swapped))

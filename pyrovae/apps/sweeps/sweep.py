@@ -40,6 +40,7 @@ def sweep(
     out: str | Path | None = None,
     num_particles: int = 1000,
     method: str = "auto",
+    one_at_a_time: bool = False,
     data_dir: str | Path | None = None,
     device: str = "auto",
     progress: bool = True,
@@ -54,6 +55,8 @@ def sweep(
             and what is in there already is not done again. None keeps nothing but the table.
         num_particles: K of the evaluation.
         method: of the evaluation.
+        one_at_a_time: instead of every combination, the first of each list together, and each other value in the place
+            of the first of its own list alone.
         data_dir: where the files of named data sets lie; PYROVAE_DATA when None.
         device: "auto" is CUDA when there is one.
         progress: a line to stderr for each fit.
@@ -78,7 +81,7 @@ def sweep(
         >>> sorted(table.row_names()), table.rows[0].num_seeds
         (['mixture:5', 'normal'], 2)
     """
-    plan, numbers = grid(settings), _numbers(seeds)
+    plan, numbers = grid(settings, one_at_a_time=one_at_a_time), _numbers(seeds)
     if len(plan.combinations) < 2:
         raise InputError("a sweep compares at least two combinations: give a list, as in prior=['normal', 'mixture']")
     run = _Sweep(data, out, {"num_particles": num_particles, "method": method}, data_dir, device, progress)

@@ -18,6 +18,12 @@ def test_every_value_meets_every_other():
     assert found.left_out == {}
 
 
+def test_one_at_a_time_each_value_meets_the_first_of_the_others():
+    found = grid({"prior": ["normal", "mixture:20"], "latent": [4, 8, 16]}, one_at_a_time=True)
+    names = ["normal, latent 4", "mixture:20, latent 4", "normal, latent 8", "normal, latent 16"]
+    assert [one.name for one in found.combinations] == names
+
+
 def test_widths_are_one_value_unless_there_are_lists_of_them():
     assert len(grid({"hidden": [300, 100]}).combinations) == 1
     assert [one.name for one in grid({"hidden": [[300, 100], [200]]}).combinations] == ["hidden 300-100", "hidden 200"]
