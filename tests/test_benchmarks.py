@@ -96,3 +96,14 @@ def test_adam_by_hand_is_adam():
         (theirs - goal).square().sum().backward()
         optimizer.step()
     assert torch.allclose(own, theirs, rtol=1e-6, atol=1e-7) and not torch.equal(own, start)
+
+
+def test_signal_to_noise_of_gradients_over_particles(tmp_path):
+    sizes = ["--particles", "1", "4", "--rows", "20", "--batches", "2"]
+    command = [sys.executable, "gradient_snr.py", *sizes, "--out", tmp_path]
+    subprocess.run(command, cwd=FOLDER, check=True, timeout=300)
+    results = json.loads((tmp_path / "gradient_snr.json").read_text())
+    assert results["num_estimates"] == 40
+    for name in ("IWAE", "DReG", "StickingTheLanding"):
+        found = results["signal_to_noise"][name]
+        assert all(len(found[which]) == 2 and min(found[which]) > 0 for which in ("loc", "log_scale"))

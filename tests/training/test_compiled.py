@@ -75,6 +75,19 @@ CASES = {
         {"kl_warmup": 3, "schedule": lambda fraction: 1 - 0.8 * fraction},
     ),
     "mixture prior, IWAE": (mixture_vae, make_data(150), {"objective": pv.objectives.IWAE(4)}),
+    **{
+        name: (make_vae, make_data(150), {"objective": make()})
+        for name, make in {
+            "sticking the landing": pv.objectives.StickingTheLanding,
+            "DReG": lambda: pv.objectives.DReG(4),
+            "PIWAE": lambda: pv.objectives.PIWAE(2, 2),
+            "VIMCO": lambda: pv.objectives.VIMCO(4),
+            "wake-sleep": lambda: pv.objectives.ReweightedWakeSleep(4),
+            "free bits": pv.objectives.FreeBits,
+            "beta-TC": lambda: pv.objectives.BetaTC(4.0),
+            "MMD": lambda: pv.objectives.MMD(10.0, beta=0.5),
+        }.items()
+    },
     "by hand, Pyro's Adam": (ByHand, real_data(), {"optimizer": pyro.optim.Adam({"lr": 1e-2})}),
     "AdamW, Trace_ELBO": (
         make_vae,

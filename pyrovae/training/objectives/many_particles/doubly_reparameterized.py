@@ -61,11 +61,9 @@ class DReG(ParticleObjective):
         return bound._replace(loss=bounds.as_gradient(bound.loss, bound.loss + by_paths(weighed.runs, of_guide)))
 
     def _power(self, weighed: Weighed) -> Any:
-        """Of log q within the weight: 1 but for handlers."""
-        if self._scales_all_alike:
-            return 1.0
-        site = next(iter(weighed.runs[0].drawn.values()))
-        return scale_of(site, weighed.table) / weighed.scale
+        """Of log q within the weight, a number or (N,): 1 but for handlers, which may change it from step to step."""
+        site = next(iter(weighed.runs[0].drawn.values()), None)
+        return 1.0 if site is None else scale_of(site, weighed.table) / weighed.scale
 
     def _require_condition(self, structure: Structure, run: TracePair) -> None:
         super()._require_condition(structure, run)

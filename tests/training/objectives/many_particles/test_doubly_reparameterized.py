@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from examples.bounds import CONTINUOUS, NO_GRADIENT, built, evaluated, tolerance_of
+from examples.bounds import CONTINUOUS, NO_GRADIENT, assert_same, built, evaluated, tolerance_of, trained
 from examples.gradients import PAIRS, SCALE, assert_unbiased, estimates, exact, on_a_part, one_latent
 from examples.zoo import K, X
 from pyro.poutine.messenger import Messenger
 
 from pyrovae.base.errors import InputError
 from pyrovae.pairs.context import own_scope
+from pyrovae.pairs.handlers import tempered
 from pyrovae.training.objectives.many_particles.doubly_reparameterized import DReG
 from pyrovae.training.objectives.many_particles.importance_weighted import IWAE
 from pyrovae.training.objectives.many_particles.weighing import log_mean_exp
@@ -59,6 +60,16 @@ def test_its_signal_rises_with_particles_where_that_of_iwae_falls():
     """By the square root of K at least and at most, a factor of four each; half of it is asked for."""
     assert signal_to_noise(DReG(64)) > 2 * signal_to_noise(DReG(4))
     assert signal_to_noise(IWAE(64)) < signal_to_noise(IWAE(4)) / 2
+
+
+def test_the_power_is_that_of_the_step():
+    """A KL warm-up that began at one: its gradients are those of the weight that it has now."""
+    beta = torch.ones((), dtype=torch.float64)
+    case, objective = trained(lambda program: tempered(program, beta)), DReG(K)
+    with own_scope(case.model, case.guide):
+        objective.prepare(case.model, case.guide, X)
+    beta.fill_(0.3)
+    assert_same(evaluated(objective, case), evaluated(DReG(K), built("trained-tempered")))
 
 
 @pytest.mark.parametrize("name", sorted(NO_GRADIENT))
