@@ -183,18 +183,20 @@ class Kernels(dist.TorchDistribution):
         """Log density in nats, of the broadcast batch shape."""
         if self._validate_args:
             self._validate_sample(value)
-        middle = self.centres.mean(0).detach()  # about which squares are small, and lose no digits
-        each = -_squared_distances(value - middle, self.centres - middle) / (2 * self.scale.square())
-        total = self._of_those_there(each).logsumexp(-1)
+        middle, unit = self.centres.mean(0).detach(), math.sqrt(2) * self.scale  # about it squares lose no digits
+        each = -_squared_distances((value - middle) / unit, (self.centres - middle) / unit)
+        if self.left_out is not None:
+            each = each.masked_fill(self.left_out, -math.inf)
         constant = value.shape[-1] * (self.scale.log() + 0.5 * math.log(2 * math.pi))
-        return (total - constant).expand(torch.broadcast_shapes(value.shape[:-1], self.batch_shape))
+        log_prob = each.logsumexp(-1) - self._log_number - constant
+        return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
 
-    def _of_those_there(self, each: Tensor) -> Tensor:
-        """Log weights of the centres, beside numbers of each, (..., M)."""
+    @property
+    def _log_number(self) -> Tensor | float:
+        """Of the centres that a datum has, (n,) or one number."""
         if self.left_out is None:
-            return each - math.log(len(self.centres))
-        number = (~self.left_out).sum(-1, keepdim=True).to(each.dtype)
-        return torch.where(self.left_out, -math.inf, each - number.log())
+            return math.log(len(self.centres))
+        return (~self.left_out).sum(-1).to(self.scale.dtype).log()
 
     @torch.no_grad()
     def sample(self, sample_shape: Any = ()) -> Tensor:
@@ -223,4 +225,4 @@ def _real(rows: Tensor) -> Tensor:
 def _squared_distances(value: Tensor, centres: Tensor) -> Tensor:
     """(..., D), (M, D) -> (..., M), by one matrix product."""
     squares = value.square().sum(-1, keepdim=True) + centres.square().sum(-1)
-    return (squares - 2 * value @ centres.T).clamp_min(0.0)
+    return squares - 2 * value @ centres.T
