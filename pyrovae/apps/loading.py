@@ -21,8 +21,7 @@ def dataset_of(record: dict[str, Any], data_dir: str | Path | None) -> Dataset:
     """The data set that a record names, prepared as it says."""
     names = ("binarization", "divisor", "columns", "standardize", "group", "time")  # a run of long ago lacks the last
     options: dict[str, Any] = {name: record.get(name) for name in names}
-    covariates = tuple(filter(None, map(str.strip, (record.get("covariates") or "").split(","))))
-    return load(record["data"], **options, covariates=covariates, data_dir=data_dir)
+    return load(record["data"], **options, covariates=record.get("covariates") or (), data_dir=data_dir)
 
 
 def split_of(dataset: Dataset, name: str, record: dict[str, Any]) -> Split:

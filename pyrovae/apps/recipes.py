@@ -161,18 +161,23 @@ def _check_rows(likelihood: str, decoder: Any, into: tuple[int, ...], dataset: "
         bad = outside(y, split.x)
         if not bad.any():
             continue
-        told = []
-        for place in bad.any(0).nonzero().flatten().tolist():
-            first = int(bad[:, place].nonzero()[0])
-            told.append(
-                f'"{dataset.columns[place].name}" ({int(bad[:, place].sum())} rows, the first is row {first}: '  # type: ignore[index]
-                f"{split.x[first, place]:.4g})"
-            )
         raise InputError(
-            f"likelihood '{likelihood}': values of {dataset.name} {split.protocol.split} are outside of its support in "
-            f"{', '.join(told[:3])}{', ...' * (len(told) > 3)}; real columns are standard scores: declare what is "
-            "above 0 positive, or take 'mixed', which follows the kinds"
+            f"likelihood '{likelihood}': values of {dataset.name} {split.protocol.split} are outside of its support: "
+            f"{_told(bad, split.x, dataset)}. Take 'mixed', which follows the kinds of columns, or declare others: "
+            "real columns are standard scores, positive ones are not"
         )
+
+
+def _told(bad: Any, x: Any, dataset: "Dataset") -> str:
+    """The first columns that hold bad values, with the first row of each."""
+    places = bad.any(0).nonzero().flatten().tolist()
+    firsts = {place: int(bad[:, place].nonzero()[0]) for place in places[:3]}
+    found = [
+        f'"{dataset.columns.names[place]}" in {int(bad[:, place].sum())} rows, the first is row {row} '  # type: ignore[union-attr]
+        f"({x[row, place]:.4g})"
+        for place, row in firsts.items()
+    ]
+    return ", ".join(found) + f", and {len(places) - 3} more columns" * (len(places) > 3)
 
 
 def likelihood_of(vae: Any) -> str:

@@ -19,7 +19,7 @@ def load(
     source: str | Path | Any,
     *,
     columns: Mapping[str, Declared] | str | None = None,
-    covariates: Sequence[str] = (),
+    covariates: Sequence[str] | str = (),
     standardize: bool | None = None,
     group: str | None = None,
     time: str | None = None,
@@ -73,10 +73,10 @@ def load(
         (1197, 300, 300, 'counts 0..16')
     """
     options = Options(binarization, divisor, seed, data_dir, download, splits, mmap)
-    of_table = TableOptions(columns, tuple(covariates), standardize, group, time)
-    if mmap and is_frame(source):
-        raise InputError("expected no mmap of a frame, which is in memory; leave it out")
+    given = tuple(covariates) if isinstance(covariates, list) else covariates
+    of_table = TableOptions(columns, given, standardize, group, time)
     if is_frame(source) or _is_table_file(source, options):
+        _check_frame(source, options)
         return table_dataset(source if is_frame(source) else existing(source), of_table, splits, seed)
     if of_table.given():
         what = f"a frame, .csv or .parquet, neither binarized nor divided; got {source}"
@@ -93,9 +93,27 @@ def load(
 
 
 def _is_table_file(source: str | Path, options: Options) -> bool:
-    """Whether a path is read as a table, not as a matrix of numbers to binarize or to divide."""
+    """Whether a path is read as a table, not as a matrix of numbers to binarize or to divide.
+
+    Raises:
+        InputError: for what is neither path nor name.
+    """
+    if not isinstance(source, (str, Path)):
+        raise InputError(
+            f"expected a name, a path or a frame with named columns, got {type(source).__name__}; fit and evaluate "
+            "take tensors and arrays as they are"
+        )
     as_numbers = options.mmap or options.binarization is not None or options.divisor is not None
     return source not in DATASETS and is_table(source) and not as_numbers
+
+
+def _check_frame(source: Any, options: Options) -> None:
+    """Raises InputError for what is asked of matrices alone."""
+    for name in ("mmap", "divisor", "binarization"):
+        if is_frame(source) and (value := getattr(options, name)):
+            raise InputError(
+                f"expected no {name} of a frame, got {value!r}; leave it out, or load its values as a .npy"
+            )
 
 
 def _recipe(entry: NamedSet, options: Options) -> Recipe:

@@ -106,9 +106,10 @@ def columns_of(x: Tensor, places: Sequence[int]) -> Tensor:
 
 
 def outside(y: TorchDistribution, x: Tensor) -> Tensor:
-    """Which entries of rows (N, D) are outside of the support of a distribution of rows: (N, D) booleans.
+    """Which entries of rows (N, D) have no finite log density under a distribution of rows: (N, D) booleans.
 
-    Missing entries are not; where a support is of whole rows, all of a row is.
+    They are outside of the support, or on an end of it. Missing entries are not; where a support is of whole rows, all
+    of a row is.
     """
     found = torch.zeros_like(x, dtype=torch.bool)
     is_mixed = isinstance(y, MixedColumns)
@@ -118,6 +119,9 @@ def outside(y: TorchDistribution, x: Tensor) -> Tensor:
         seen = ~values.isnan()
         base: Any = part.base_dist if isinstance(part, dist.Independent) else part
         inside = base.support.check(values.where(seen, 1.0))
+        if base is not part and not base.support.is_discrete:
+            harmless = values.where(seen & inside, 0.5)
+            inside = inside & base.log_prob(harmless).isfinite()
         found[:, places] = ~(inside[:, None] if inside.dim() < 2 else inside) & seen
     return found
 

@@ -171,7 +171,7 @@ def test_a_table_without_gaps_or_covariates_has_one_argument():
 def test_rows_that_a_likelihood_excludes_are_named():
     data = pv.data.load(frame()[["real", "sugar"]], columns={"sugar": "positive"})
     with pytest.raises(
-        pv.InputError, match=r"'gamma': values of the frame train are outside .* in \"real\" \(\d+ rows, "
+        pv.InputError, match=r"'gamma': values of the frame train are outside .*: \"real\" in \d+ rows, the first"
     ):
         recipes.build(recipes.complete({**BASE, "likelihood": "gamma"}, data), data)
     with pytest.raises(

@@ -145,5 +145,6 @@ def test_entries_outside_of_a_support_are_found():
     gamma = Conditional(families.gamma(), 3, mlp(2, seed=0))(torch.zeros(1, 2))
     x = torch.tensor([[1.0, -1.0, math.nan], [1.0, 1.0, 1.0]])
     assert outside(gamma, x).nonzero().tolist() == [[0, 1]]
+    assert outside(gamma, torch.tensor([[0.0, 1.0, math.nan]])).nonzero().tolist() == [[0, 0]]  # an end
     rank = Conditional(families.low_rank_normal(1), 3, mlp(2, seed=0))(torch.zeros(1, 2))
     assert not outside(rank, x).any()

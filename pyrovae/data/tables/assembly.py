@@ -23,17 +23,41 @@ from pyrovae.data.tables.scaling import scaled, served
 
 @dataclass(frozen=True)
 class TableOptions:
-    """What may be asked of a table; :func:`~pyrovae.data.load` says what each means."""
+    """What may be asked of a table; :func:`~pyrovae.data.load` says what each means.
+
+    Raises:
+        InputError: for what no table could be asked.
+    """
 
     columns: Mapping[str, Declared] | str | None = None
-    covariates: Sequence[str] = ()
+    covariates: Sequence[str] | str = ()
     standardize: bool | None = None
     group: str | None = None
     time: str | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.columns, (Mapping, str, type(None))):
+            raise InputError(f'expected columns as a dict, {{"age": "count"}}, or text, got {self.columns!r}')
+        if not (isinstance(self.covariates, (Sequence)) and all(isinstance(name, str) for name in self.covariates)):
+            raise InputError(f'expected covariates as a list of names, ["age"], got {self.covariates!r}')
+        if self.standardize not in (None, True, False):
+            raise InputError(f"expected standardize True or False, got {self.standardize!r}")
+
+    @property
+    def declared(self) -> Mapping[str, Declared]:
+        """What is said of columns."""
+        return parse_columns(self.columns) if isinstance(self.columns, str) else self.columns or {}
+
+    @property
+    def beside(self) -> list[str]:
+        """The covariates."""
+        if isinstance(self.covariates, str):
+            return [name for name in map(str.strip, self.covariates.split(",")) if name]
+        return list(self.covariates)
+
     def given(self) -> list[str]:
         """The names of those that were."""
-        return [name for name, value in vars(self).items() if value is not None and value != ()]
+        return [name for name, value in vars(self).items() if value is not None and value != () and value != ""]
 
 
 def table_dataset(source: Any, options: TableOptions, splits: dividing.Fractions, seed: int) -> Dataset:
@@ -83,20 +107,25 @@ def load_like(source: Any, dataset: Dataset) -> Split:
 
 def _chosen(table: Table, options: TableOptions) -> tuple[Columns, Columns]:
     """The observed columns and the covariates, labelled."""
-    given = options.columns or {}
-    declared = declared_of(table, parse_columns(given) if isinstance(given, str) else given)
-    covariates = [table.column(name, "covariate").name for name in options.covariates]
+    declared = declared_of(table, options.declared)
+    covariates = [table.column(name, "covariate").name for name in options.beside]
+    _check_covariates(table, covariates, declared)
     aside = {*covariates, options.group, options.time}
     aside |= {name for name, kind in declared.items() if kind == IGNORED}
     names = [name for name in table.names if name not in aside]
     if not names:
         raise InputError(f"{table.name}: expected at least one column that is observed, got none; keep one")
-    ignored = [name for name in covariates if declared.get(name) == IGNORED]
-    if ignored:
-        raise InputError(f'{table.name}: column "{ignored[0]}" is both a covariate and {IGNORED}; drop one of them')
     x, beside = (_labelled(table, some, declared) for some in (names, covariates))
     _check_complete(table, covariates)
     return x, beside
+
+
+def _check_covariates(table: Table, covariates: Sequence[str], declared: Mapping[str, Declared]) -> None:
+    for name in covariates:
+        if covariates.count(name) > 1:
+            raise InputError(f'{table.name}: the covariate "{name}" is named twice; drop one of them')
+        if declared.get(name) == IGNORED:
+            raise InputError(f'{table.name}: column "{name}" is both a covariate and {IGNORED}; drop one of them')
 
 
 def _labelled(table: Table, names: Sequence[str], declared: Mapping[str, Declared]) -> Columns:

@@ -45,6 +45,8 @@ def parse_columns(text: str) -> dict[str, Declared]:
 def check_kinds(declared: Mapping[str, Declared]) -> None:
     """Raises InputError for a kind that is none, offering the nearest."""
     for name, kind in declared.items():
+        if not isinstance(kind, (str, Sequence)):
+            raise InputError(f'column "{name}": expected a kind or a list of levels, got {kind!r}')
         if isinstance(kind, str) and kind not in (*KINDS, IGNORED):
             hint = nearest(kind, (*KINDS, IGNORED))
             raise InputError(f"column \"{name}\": unknown kind '{kind}';{hint} there are {', '.join(KINDS)}, {IGNORED}")

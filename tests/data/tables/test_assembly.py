@@ -180,6 +180,13 @@ BAD = {
     "text as real": ({"columns": {"colour": "real"}}, '"colour" was declared real, but is text'),
     "constant": ({"columns": {"one": "real"}}, '"one" is constant: it holds 1 alone'),
     "mmap": ({"mmap": True}, "expected no mmap of a frame"),
+    "divided": ({"divisor": 2.0}, "expected no divisor of a frame, got 2.0"),
+    "binarized": ({"binarization": "static"}, "expected no binarization of a frame"),
+    "list": ({"columns": ["age"]}, "expected columns as a dict"),
+    "number": ({"columns": {"age": 3}}, 'column "age": expected a kind or a list of levels, got 3'),
+    "covariates": ({"covariates": 3}, "expected covariates as a list of names"),
+    "twice": ({"covariates": ["age", "age"]}, 'the covariate "age" is named twice'),
+    "standardize": ({"standardize": "no"}, "expected standardize True or False, got 'no'"),
 }
 
 
@@ -188,6 +195,18 @@ def test_bad_input(options, message):
     source = frame().assign(one=1.0) if "constant" in message else frame()
     with pytest.raises(InputError, match=message):
         load(source, **options)
+
+
+def test_covariates_may_be_named_as_on_the_command_line():
+    source, columns = frame(), {"answer": "ordinal"}
+    ours, theirs = (load(source, columns=columns, covariates=some) for some in ("age, smokes", ["age", "smokes"]))
+    assert ours.covariates == theirs.covariates and ours.train.protocol == theirs.train.protocol
+
+
+def test_what_is_no_table_is_refused():
+    for source, name in ((frame().age, "Series"), (np.zeros((9, 2)), "ndarray"), (torch.zeros(9, 2), "Tensor")):
+        with pytest.raises(InputError, match=f"expected a name, a path or a frame with named columns, got {name}"):
+            load(source)
 
 
 def test_options_of_tables_are_for_tables(tmp_path, rows_file):
