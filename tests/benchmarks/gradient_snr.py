@@ -1,6 +1,8 @@
 """Signal and noise of the guide's gradients over K: of IWAE, DReG and sticking the landing, on a linear-Gaussian oracle.
 
-    python tests/benchmarks/gradient_snr.py --out tests/benchmarks/results
+    python tests/benchmarks/gradient_snr.py
+
+Writes gradient_snr.json and .png.
 
 The model is ``pv.oracles.ppca``, the guide a factorised normal of known error. Each row of a batch is the same datum with
 parameters of its own, so that one backward pass gives as many estimates as rows; the signal-to-noise ratio of a parameter
@@ -21,6 +23,8 @@ import torch
 
 import pyrovae as pv
 from pyrovae.pairs.context import own_scope
+from pyrovae.reports import figures
+from pyrovae.reports.figures.style import HUES, QUIET, new_figure, styled
 
 ESTIMATORS = {
     "IWAE": pv.objectives.IWAE,
@@ -86,6 +90,21 @@ def measured(num_particles, features, latents, rows, batches):
     return results
 
 
+@styled
+def drawn(results):
+    """The ratios over K, a line for each estimator, of the guide's means (left) and of its log scales (right)."""
+    figure, axes = new_figure(8.2, 3.4, columns=2)
+    labels = {"loc": "means of the guide", "log_scale": "log scales of the guide"}
+    for one, (which, label) in zip(axes, labels.items(), strict=True):
+        for color, (name, found) in zip(HUES, results["signal_to_noise"].items(), strict=False):
+            slope = found[f"slope_{which}"]
+            one.plot(results["num_particles"], found[which], "o-", color=color, label=f"{name}: K to the {slope:.2f}")
+        one.axhline(results["not_told_from_zero_below"], color=QUIET, linestyle="--", linewidth=0.8)
+        one.set(xscale="log", yscale="log", xlabel="particles K", ylabel="signal to noise of the gradient", title=label)
+        one.legend(loc="center right")
+    return figure
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--particles", type=int, nargs="+", default=[1, 4, 16, 64, 256, 1024])
@@ -106,6 +125,7 @@ def main():
     }
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "gradient_snr.json").write_text(json.dumps(results, indent=1) + "\n")
+    figures.save(drawn(results), given.out / "gradient_snr.png")
 
 
 if __name__ == "__main__":
