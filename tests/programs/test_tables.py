@@ -8,7 +8,7 @@ import torch
 
 from pyrovae.base.errors import InputError
 from pyrovae.evidence.evaluate import evaluate
-from pyrovae.pairs.particles import log_terms
+from pyrovae.pairs.table import log_terms
 from pyrovae.programs import families
 from pyrovae.programs.conditional import Conditional
 from pyrovae.programs.guides.inputs import TableRows
