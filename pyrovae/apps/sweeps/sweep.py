@@ -137,7 +137,7 @@ class _Sweep:
             self.say(f"[{place}] {self.failed[-1]}")
             return
         self.measured.setdefault(combination.name, []).append(found)
-        report = found.report
+        report: Any = found.report
         self.say(
             f"[{place}] {combination.name}, seed {seed}: log p(x) {source_evidence(report).mean():.3f}, "
             f"{report.fraction_unreliable:.1%} unreliable; "
