@@ -37,6 +37,7 @@ def sweep(p: ArgumentParser) -> Action:
     p.add_argument("--seeds", type=int, default=5, help="fits of each combination [5]")
     p.add_argument("--particles", type=int, default=1000, metavar="K", help="draws of z for each datum [1000]")
     p.add_argument("--method", default="auto", help="of the evaluation: auto, importance, ... [auto]")
+    p.add_argument("--workers", type=int, default=1, metavar="N", help="fits side by side, one thread each [1]")
     p.add_argument("--data-dir", help="where the files of named data sets lie [PYROVAE_DATA]")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N [auto: cuda where there is one]")
     p.add_argument("--out", required=True, metavar="FOLDER", help="of the sweep; a run for each fit")
@@ -62,6 +63,7 @@ def _sweep(given: Namespace) -> int:
             num_particles=given.particles,
             method=given.method,
             one_at_a_time=given.one_at_a_time,
+            workers=given.workers,
             data_dir=given.data_dir,
             device=given.device,
             **settings,

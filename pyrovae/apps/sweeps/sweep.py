@@ -1,35 +1,19 @@
 """sweep(): what a prior, a likelihood, a guide, or anything else that can be swapped does to log p(x), in one table."""
 
-import math
 import sys
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import pyrovae as pv
-from pyrovae.apps import fit, loading, runs
+from pyrovae.apps.sweeps.fits import Fits, Measured
 from pyrovae.apps.sweeps.grid import Combination, grid
-from pyrovae.base import storage
+from pyrovae.apps.sweeps.workers import in_processes
 from pyrovae.base.arguments import checked
-from pyrovae.base.errors import InputError, Interrupted, UntrustedEvidence, check_at_least_one
+from pyrovae.base.errors import InputError, Interrupted, check_at_least_one
 from pyrovae.data.split import Dataset
 from pyrovae.evidence.comparisons.paired import source_evidence
 from pyrovae.evidence.comparisons.seeds import OverSeeds, compare_seeds
-from pyrovae.evidence.report import Report
-from pyrovae.pairs.traces import Program
-
-QUERIES = 500  # data by which active units are told
-RESUMABLE = ("epochs",)  # settings that may differ from those a run was begun with
-
-
-class Measured(NamedTuple):
-    """One fit of a sweep."""
-
-    report: Report
-    active_units: float  # NaN where latents have no mean, such as classes
-    seconds: float  # of its training
 
 
 @checked
@@ -41,6 +25,7 @@ def sweep(
     num_particles: int = 1000,
     method: str = "auto",
     one_at_a_time: bool = False,
+    workers: int = 1,
     data_dir: str | Path | None = None,
     device: str = "auto",
     progress: bool = True,
@@ -57,6 +42,7 @@ def sweep(
         method: of the evaluation.
         one_at_a_time: instead of every combination, the first of each list together, and each other value in the place
             of the first of its own list alone.
+        workers: processes that fit side by side, with one thread each; more than one keep their fits in ``out``.
         data_dir: where the files of named data sets lie; PYROVAE_DATA when None.
         device: "auto" is CUDA when there is one.
         progress: a line to stderr for each fit.
@@ -82,17 +68,25 @@ def sweep(
         (['mixture:5', 'normal'], 2)
     """
     plan, numbers = grid(settings, one_at_a_time=one_at_a_time), _numbers(seeds)
+    check_at_least_one(workers=workers)
+    if workers > 1 and out is None:
+        raise InputError("several workers keep their fits as runs: give out, a folder for them")
     if len(plan.combinations) < 2:
         raise InputError("a sweep compares at least two combinations: give a list, as in prior=['normal', 'mixture']")
-    run = _Sweep(data, out, {"num_particles": num_particles, "method": method}, data_dir, device, progress)
+    fits = Fits(data, out, {"num_particles": num_particles, "method": method}, data_dir, device)
+    tally = _Tally(fits, _to_stderr if progress else lambda line: None)
     todo = [(combination, seed) for combination in plan.combinations for seed in numbers]
     try:
+        if workers > 1:
+            in_processes(fits, todo, workers, tally.say)
         for place, (combination, seed) in enumerate(todo):
-            run.one(combination, seed, f"{place + 1}/{len(todo)}")
+            tally.add(combination, seed, f"{place + 1}/{len(todo)}")
     except KeyboardInterrupt as stop:
-        done = run.table(plan.left_out) if len(run.measured) > 1 else None
-        raise Interrupted(done) from stop
-    return run.table(plan.left_out)
+        if workers > 1:
+            for combination, seed in (each for each in todo if fits.is_done(*each)):
+                tally.add(combination, seed, "kept")
+        raise Interrupted(tally.table(plan.left_out) if len(tally.measured) > 1 else None) from stop
+    return tally.table(plan.left_out)
 
 
 def _numbers(seeds: int | Sequence[int]) -> list[int]:
@@ -104,139 +98,40 @@ def _numbers(seeds: int | Sequence[int]) -> list[int]:
     return list(seeds)
 
 
-class _Sweep:
-    """A sweep while it is made."""
+class _Tally:
+    """The fits of a sweep that were measured, and those that diverged."""
 
-    def __init__(
-        self,
-        data: str | Path | Dataset,
-        out: str | Path | None,
-        evaluation: dict[str, Any],
-        data_dir: str | Path | None,
-        device: str,
-        progress: bool,
-    ) -> None:
-        if isinstance(data, Dataset) and out is not None:
-            raise InputError("out keeps runs that can be brought back with their data: give the data's name or path")
-        self.data, self.evaluation, self.data_dir, self.device = data, evaluation, data_dir, device
-        self.out = None if out is None else Path(out)
-        self.say: Callable[[str], None] = _to_stderr if progress else lambda line: None
+    def __init__(self, fits: Fits, say: Callable[[str], None]) -> None:
+        self.fits, self.say = fits, say
         self.measured: dict[str, list[Measured]] = {}
         self.failed: list[str] = []
-        self._dataset = data if isinstance(data, Dataset) else None
 
-    def one(self, combination: Combination, seed: int, place: str) -> None:
-        """Fits and measures one combination from one seed; what diverges is noted."""
-        source = {} if isinstance(self.data, Dataset) else {"data": str(self.data)}
-        record = fit.record(**{**combination.settings, **source, "seed": seed})
-        begun = time.perf_counter()
+    def add(self, combination: Combination, seed: int, place: str) -> None:
+        """Fits and measures one combination from one seed, or reads what is kept of it; what diverges is noted."""
+        begun, label = time.perf_counter(), f"{combination.name}, seed {seed}"
         try:
-            found = self._measure(record, combination.name, seed)
+            found = self.fits.measure(combination, seed)
         except FloatingPointError as error:
-            self.failed.append(f"{combination.name}, seed {seed}: {error}")
+            self.failed.append(f"{label}: {error}")
             self.say(f"[{place}] {self.failed[-1]}")
             return
         self.measured.setdefault(combination.name, []).append(found)
         report: Any = found.report
-        self.say(
-            f"[{place}] {combination.name}, seed {seed}: log p(x) {source_evidence(report).mean():.3f}, "
-            f"{report.fraction_unreliable:.1%} unreliable; "
-            f"{time.perf_counter() - begun:.0f} s"
-        )
+        evidence = f"log p(x) {source_evidence(report).mean():.3f}, {report.fraction_unreliable:.1%} unreliable"
+        self.say(f"[{place}] {label}: {evidence}; {time.perf_counter() - begun:.0f} s")
 
     def table(self, left_out: Mapping[str, str]) -> OverSeeds:
         """What was measured so far."""
         notes = [f"left out: {name}: {reason}" for name, reason in left_out.items()]
         notes += [f"diverged: {line}" for line in self.failed]
+        if len(self.measured) < 2:
+            raise InputError("fewer than two combinations were fitted to the end: " + "; ".join(notes))
         beside = {
             "active units": {name: [one.active_units for one in found] for name, found in self.measured.items()},
             "fit, s": {name: [one.seconds for one in found] for name, found in self.measured.items()},
         }
-        if len(self.measured) < 2:
-            raise InputError("fewer than two combinations were fitted to the end: " + "; ".join(notes))
         reports: dict[str, list[Any]] = {name: [one.report for one in found] for name, found in self.measured.items()}
         return compare_seeds(reports, beside=beside, notes=notes)
-
-    def _dataset_of(self, record: dict[str, Any]) -> Dataset:
-        if self._dataset is None:  # one for all: what decides on it cannot be swapped
-            self._dataset = loading.dataset_of(record, self.data_dir)
-        return self._dataset
-
-    def _measure(self, record: dict[str, Any], name: str, seed: int) -> Measured:
-        dataset = self._dataset_of(record)
-        model, guide, record = loading.pair_of(record, dataset, None)
-        folder = None if self.out is None else self.out / folder_of(name) / f"seed-{seed}"
-        _check_same(folder, record)
-        fitted, test = self._fitted(model, guide, record, folder), loading.split_of(dataset, "test", record)
-        report = self._report(fitted, test, folder)
-        return Measured(report, _active_units(fitted, test), sum(row["seconds"] for row in fitted.history))
-
-    def _fitted(self, model: Program, guide: Program, record: dict[str, Any], folder: Path | None) -> pv.Fit:
-        if folder is not None and storage.holds_run(folder):
-            progress = runs.describe(folder)["progress"]
-            if progress["stopped"] or progress["epoch"] >= record["epochs"]:
-                return runs.load(folder, model, guide)  # a resumed fit would forget its reports
-        train, valid = (loading.split_of(self._dataset_of(record), part, record) for part in ("train", "valid"))
-        fitted = pv.fit(
-            model,
-            guide,
-            train,
-            valid=valid,
-            **fit.training(record),
-            device=self.device,
-            out=folder,
-            resume=folder is not None,
-            record=None if isinstance(self.data, Dataset) else record,
-            progress=False,
-        )
-        if fitted.interrupted:
-            raise KeyboardInterrupt
-        return fitted
-
-    def _report(self, fitted: pv.Fit, test: Any, folder: Path | None) -> Report:
-        wanted = self.evaluation["method"], self.evaluation["num_particles"]
-        if folder is not None:
-            for kept in runs.reports(folder).values():
-                if (kept.method, kept.num_particles) == wanted:
-                    return kept
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UntrustedEvidence)  # the table has a column for it
-            report = pv.evaluate(fitted.model, fitted.guide, test, **self.evaluation, progress=False)
-        if folder is not None:
-            runs.save_report(folder, report)
-        return report
-
-
-def folder_of(name: str) -> str:
-    """A folder for a combination.
-
-    Example:
-        >>> folder_of("mixture:20, beta-binomial")
-        'mixture-20+beta-binomial'
-    """
-    return name.replace(", ", "+").replace(":", "-").replace(",", "-").replace(" ", "-")
-
-
-def _check_same(folder: Path | None, record: Mapping[str, Any]) -> None:
-    """Raises InputError where a folder holds a fit with other settings."""
-    if folder is None or not storage.holds_run(folder):
-        return
-    stored = runs.recorded(folder)
-    for name, value in record.items():
-        if name not in RESUMABLE and stored.get(name) != value:
-            raise InputError(
-                f"{folder}: was begun with {name} {stored.get(name)}, not {value}; use another out, or the same "
-                "settings"
-            )
-
-
-def _active_units(fitted: pv.Fit, test: Any) -> float:
-    """Dimensions that the code uses (Burda et al. 2016); NaN where latents have no mean, or it cannot be told."""
-    try:
-        anatomy = pv.surgery(fitted.model, fitted.guide, test, num_queries=min(QUERIES, len(test)), progress=False)
-    except (InputError, FloatingPointError):
-        return math.nan
-    return math.nan if all(math.isnan(one.mean_variance) for one in anatomy.dimensions) else anatomy.active_units
 
 
 def _to_stderr(line: str) -> None:

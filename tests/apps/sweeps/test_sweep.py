@@ -1,14 +1,12 @@
 """A sweep is fits and evaluations as one would make them by hand; stopped, it goes on; what diverges is told."""
 
-import math
-
 import pytest
 import torch
 
 import pyrovae as pv
 from pyrovae.apps import fit, loading
-from pyrovae.apps.sweeps import sweep as module
-from pyrovae.apps.sweeps.sweep import folder_of, sweep
+from pyrovae.apps.sweeps.fits import Fits
+from pyrovae.apps.sweeps.sweep import sweep
 from pyrovae.base.errors import InputError, Interrupted
 
 QUICK = {"epochs": 1, "num_particles": 30, "method": "importance", "latent": 2, "hidden": [20]}
@@ -71,14 +69,14 @@ def test_stopped_it_goes_on_where_it_was(table, tmp_path, monkeypatch):
 
 
 def test_a_fit_that_diverges_is_counted_out_and_told(monkeypatch):
-    original = module._Sweep._measure
+    original = Fits.measure
 
-    def diverging(self, record, name, seed):
-        if (name, seed) == ("mixture:3", 1):
+    def diverging(self, combination, seed):
+        if (combination.name, seed) == ("mixture:3", 1):
             raise FloatingPointError("site 'z': loss is NaN in epoch 1")
-        return original(self, record, name, seed)
+        return original(self, combination, seed)
 
-    monkeypatch.setattr(module._Sweep, "_measure", diverging)
+    monkeypatch.setattr(Fits, "measure", diverging)
     table = sweep("digits", prior=["normal", "mixture:3"], seeds=2, progress=False, **QUICK)
     assert {row.name: row.num_seeds for row in table.rows} == {"normal": 2, "mixture:3": 1}
     assert "diverged: mixture:3, seed 1: site 'z': loss is NaN" in str(table)
@@ -90,19 +88,10 @@ def test_data_of_ones_own_need_no_name(capsys):
     assert "[2/2] latent 2, seed 3: log p(x)" in capsys.readouterr().err
 
 
-def test_a_code_that_cannot_be_taken_apart_has_no_active_units(monkeypatch):
-    def refusing(*args, **options):
-        raise InputError("site 'z' of the guide is auxiliary")
-
-    monkeypatch.setattr(pv, "surgery", refusing)
-    table = sweep("digits", seeds=1, progress=False, **{**QUICK, "latent": [1, 2]})
-    assert all(math.isnan(units) for units in table.beside["active units"])
-    assert "active units" in str(table)
-
-
 REFUSED = {
     "one combination": ({"prior": "normal"}, "at least two combinations"),
     "no seed": ({"prior": ["normal", "laplace"], "seeds": 0}, "seeds must be at least 1"),
+    "workers without a folder": ({"prior": ["normal", "laplace"], "workers": 2}, "give out, a folder"),
     "a seed twice": ({"prior": ["normal", "laplace"], "seeds": [1, 1]}, "each once"),
     "an unknown name": ({"prior": ["normal", "laplas"]}, 'did you mean "laplace"'),
 }
@@ -115,15 +104,6 @@ def test_what_cannot_be_swept_is_refused_before_anything_is_fitted(settings, wor
         sweep("digits", **settings)
 
 
-def test_another_sweep_in_the_same_folder_is_refused(table, folder):
-    with pytest.raises(InputError, match=r"was begun with lr 0.002, not 0.01; use another out"):
-        sweep("digits", prior=["normal", "mixture:3"], seeds=2, out=folder, lr=0.01, progress=False, **QUICK)
-
-
 def test_data_without_a_name_are_not_kept(tmp_path):
     with pytest.raises(InputError, match="give the data's name or path"):
         sweep(pv.data.load("digits"), latent=[1, 2], out=tmp_path)
-
-
-def test_folders_have_plain_names():
-    assert folder_of("vamp:500, gated:300,300, latent 4") == "vamp-500+gated-300-300+latent-4"

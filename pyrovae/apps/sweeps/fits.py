@@ -1,0 +1,155 @@
+"""One fit of a sweep: made, measured and kept as a run; one that is there already is read."""
+
+import math
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyrovae as pv
+from pyrovae.apps import fit, loading, runs
+from pyrovae.apps.sweeps.grid import Combination
+from pyrovae.base import storage
+from pyrovae.base.errors import InputError, UntrustedEvidence
+from pyrovae.data.split import Dataset, Split
+from pyrovae.evidence.report import Report
+from pyrovae.pairs.traces import Program
+
+QUERIES = 500  # data by which active units are told
+RESUMABLE = ("epochs",)  # settings that may differ from those a run was begun with
+
+
+class Measured(NamedTuple):
+    """What a fit is worth."""
+
+    report: Report
+    active_units: float  # NaN where latents have no mean, such as classes
+    seconds: float  # of its training
+
+
+class Fits:
+    """How the fits of a sweep are made.
+
+    Args:
+        data: name of a set, a path, or what ``data.load`` gave.
+        out: folder of the sweep, or None.
+        evaluation: ``num_particles`` and ``method`` of :func:`pyrovae.evaluate`.
+        data_dir: where the files of named data sets lie.
+        device: of the fits.
+
+    Raises:
+        InputError: if runs are to be kept of data that no name or path brings back.
+    """
+
+    def __init__(
+        self,
+        data: str | Path | Dataset,
+        out: str | Path | None,
+        evaluation: dict[str, Any],
+        data_dir: str | Path | None,
+        device: str,
+    ) -> None:
+        if isinstance(data, Dataset) and out is not None:
+            raise InputError("out keeps runs that can be brought back with their data: give the data's name or path")
+        self.data, self.evaluation, self.data_dir, self.device = data, evaluation, data_dir, device
+        self.out = None if out is None else Path(out)
+        self._dataset = data if isinstance(data, Dataset) else None
+
+    def measure(self, combination: Combination, seed: int) -> Measured:
+        """Fits a combination from a seed and measures it on the test split.
+
+        Raises:
+            InputError: if its folder holds a run with other settings.
+            FloatingPointError: if it diverges.
+            KeyboardInterrupt: after Ctrl-C; the run is kept.
+        """
+        source = {} if isinstance(self.data, Dataset) else {"data": str(self.data)}
+        record = fit.record(**{**combination.settings, **source, "seed": seed})
+        dataset, folder = self._dataset_of(record), self.folder(combination, seed)
+        model, guide, record = loading.pair_of(record, dataset, None)
+        _check_same(folder, record)
+        fitted, test = self._fitted(model, guide, record, folder), loading.split_of(dataset, "test", record)
+        report = self._report(fitted, test, folder)
+        return Measured(report, _active_units(fitted, test), sum(row["seconds"] for row in fitted.history))
+
+    def folder(self, combination: Combination, seed: int) -> Path | None:
+        """Where a fit is kept."""
+        return None if self.out is None else self.out / folder_of(combination.name) / f"seed-{seed}"
+
+    def is_done(self, combination: Combination, seed: int) -> bool:
+        """Whether a fit is kept to its end, with the report that is wanted."""
+        folder = self.folder(combination, seed)
+        return folder is not None and storage.holds_run(folder) and self._kept(folder) is not None
+
+    def _dataset_of(self, record: dict[str, Any]) -> Dataset:
+        if self._dataset is None:  # one for all: what decides on it cannot be swapped
+            self._dataset = loading.dataset_of(record, self.data_dir)
+        return self._dataset
+
+    def _fitted(self, model: Program, guide: Program, record: dict[str, Any], folder: Path | None) -> pv.Fit:
+        if folder is not None and storage.holds_run(folder):
+            progress = runs.describe(folder)["progress"]
+            if progress["stopped"] or progress["epoch"] >= record["epochs"]:
+                return runs.load(folder, model, guide)  # a resumed fit would forget its reports
+        train, valid = (loading.split_of(self._dataset_of(record), part, record) for part in ("train", "valid"))
+        fitted = pv.fit(
+            model,
+            guide,
+            train,
+            valid=valid,
+            **fit.training(record),
+            device=self.device,
+            out=folder,
+            resume=folder is not None,
+            record=None if isinstance(self.data, Dataset) else record,
+            progress=False,
+        )
+        if fitted.interrupted:
+            raise KeyboardInterrupt
+        return fitted
+
+    def _report(self, fitted: pv.Fit, test: Split, folder: Path | None) -> Report:
+        if folder is not None and (kept := self._kept(folder)) is not None:
+            return kept
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UntrustedEvidence)  # the table has a column for it
+            report = pv.evaluate(fitted.model, fitted.guide, test, **self.evaluation, progress=False)
+        if folder is not None:
+            runs.save_report(folder, report)
+        return report
+
+    def _kept(self, folder: Path) -> Report | None:
+        """The report in a run, if it was made as this sweep makes it."""
+        wanted = self.evaluation["method"], self.evaluation["num_particles"]
+        kept = runs.reports(folder).values()
+        return next((report for report in kept if (report.method, report.num_particles) == wanted), None)
+
+
+def folder_of(name: str) -> str:
+    """A folder for a combination.
+
+    Example:
+        >>> folder_of("mixture:20, beta-binomial")
+        'mixture-20+beta-binomial'
+    """
+    return name.replace(", ", "+").replace(":", "-").replace(",", "-").replace(" ", "-")
+
+
+def _check_same(folder: Path | None, record: Mapping[str, Any]) -> None:
+    """Raises InputError where a folder holds a fit with other settings."""
+    if folder is None or not storage.holds_run(folder):
+        return
+    stored = runs.recorded(folder)
+    for name, value in record.items():
+        if name not in RESUMABLE and stored.get(name) != value:
+            was = f"was begun with {name} {stored.get(name)}, not {value}"
+            raise InputError(f"{folder}: {was}; use another out, or the same settings")
+
+
+def _active_units(fitted: pv.Fit, test: Split) -> float:
+    """Dimensions that the code uses (Burda et al. 2016); NaN where latents have no mean, or it cannot be told."""
+    try:
+        anatomy = pv.surgery(fitted.model, fitted.guide, test, num_queries=min(QUERIES, len(test)), progress=False)
+    except (InputError, FloatingPointError):
+        return math.nan
+    return math.nan if all(math.isnan(one.mean_variance) for one in anatomy.dimensions) else anatomy.active_units

@@ -1,0 +1,36 @@
+"""Fits in processes of their own are the fits made one after the other, at one thread."""
+
+import pytest
+import torch
+
+from pyrovae.apps.sweeps.fits import Fits
+from pyrovae.apps.sweeps.grid import Combination
+from pyrovae.apps.sweeps.sweep import sweep
+from pyrovae.apps.sweeps.workers import in_processes
+from pyrovae.base.errors import InputError
+
+EVALUATION = {"num_particles": 30, "method": "importance"}
+QUICK = {"epochs": 1, "latent": 2, "hidden": [20]}
+
+
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_they_leave_what_one_process_leaves(tmp_path, one_thread):
+    arguments = {"prior": ["normal", "laplace"], "seeds": 1, "progress": False, **EVALUATION, **QUICK}
+    side_by_side = sweep("digits", out=tmp_path, workers=2, **arguments)
+    assert side_by_side.by_seed == sweep("digits", **arguments).by_seed
+    said = []
+    in_processes(Fits("digits", tmp_path, EVALUATION, None, "auto"), [], 2, said.append)
+    assert said == []
+
+
+def test_what_a_fit_refuses_is_raised_here(tmp_path):
+    broken = Combination("conv", {"prior": "normal", "likelihood": "mixed", **QUICK})
+    with pytest.raises(InputError, match="made of the columns of a table"):
+        in_processes(Fits("digits", tmp_path, EVALUATION, None, "cpu"), [(broken, 0)], 1, print)
