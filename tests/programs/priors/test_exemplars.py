@@ -132,9 +132,9 @@ def test_digits_are_left_out_in_a_fit():
     vae.prior.num_exemplars = len(digits.train)
     seen, forward = [], vae.prior.forward
     vae.prior.forward = lambda: seen.append(forward()) or seen[-1]
-    fitted = pv.fit(vae.model, vae.guide, digits.train, epochs=1)
+    fitted = pv.fit(vae.model, vae.guide, digits.train[:300], epochs=1)
     left_out = [p.left_out for p in seen if p.left_out is not None]
-    assert len(left_out) >= 9 and all(each.sum(-1).eq(1).all() for each in left_out)  # 1,197 rows by 128
+    assert len(left_out) >= 3 and all(each.sum(-1).eq(1).all() for each in left_out)  # 300 rows by 128
     assert fitted.history[0]["elbo"] > -900
 
 
