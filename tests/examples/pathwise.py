@@ -26,7 +26,7 @@ def by_draws(make, parameters, f, num_batches=100, num_draws=1000):
 
 
 def assert_draws_move_as_the_density_does(make, parameters, f, points, weight, **options):
-    """Within five standard errors; gradients that are no smaller than a third of the error that they are checked by."""
+    """Within five standard errors, of which some gradient is twenty large: a wrong one would show."""
     exact = by_density(make, parameters, f, points, weight)
     found = by_draws(make, parameters, f, **options)
     for expected, (mean, error) in zip(exact, found, strict=True):
