@@ -157,7 +157,7 @@ def without_synchronisation(objective: ELBO, plate: str | None) -> Objective:
     if isinstance(objective, Objective):
         return objective
     if type(objective) not in _OURS:
-        ours = "SampledELBO, AnalyticKLELBO and IWAE do not"
+        ours = "those in pyrovae.objectives do not"
         raise Untraceable(f"{type(objective).__name__} looks at values inside a step; {ours}")
     num_particles, vectorize = objective.num_particles, objective.vectorize_particles
     return _OURS[type(objective)](num_particles, vectorize_particles=vectorize, plate=plate)

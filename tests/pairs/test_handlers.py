@@ -15,7 +15,7 @@ from torch import nn
 import pyrovae as pv
 from pyrovae.base.errors import InputError
 from pyrovae.pairs.graphs.graph import compiler_missing
-from pyrovae.pairs.handlers import Placed, in_precision, scorable, tempered, with_prior
+from pyrovae.pairs.handlers import Placed, Redrawn, in_precision, scorable, tempered, with_prior
 from pyrovae.pairs.traces import TracePair, site_log_prob
 from pyrovae.training.objectives.bounds import terms
 
@@ -304,3 +304,28 @@ def test_a_prior_that_has_no_place_is_refused(priors, words):
     vae, x = make_vae(), make_data(8)
     with pyro.get_param_store().scope(), pytest.raises(InputError, match=words):
         with_prior(vae.model, **priors)(x)
+
+
+def test_draws_are_made_anew_for_all_that_comes_after_them():
+    """Those that are recorded, and those that a later site reads; what is observed stays, as do rows and named values."""
+
+    def program(x):
+        with pyro.plate("data", len(x)):
+            a = pyro.sample("a", dist.Normal(torch.zeros(len(x), requires_grad=True), 1.0))
+            b = pyro.sample("b", dist.Normal(a, 1.0))
+            pyro.deterministic("twice", 2 * b)
+            pyro.sample("x", dist.Normal(b, 1.0), obs=x)
+
+    x = torch.randn(3).requires_grad_()
+    seen = []
+
+    def held(value, fn):
+        seen.append(type(fn).__name__)
+        return value.detach()
+
+    with Redrawn(held):
+        trace = poutine.trace(program).get_trace(x)
+    assert seen == ["Normal", "Normal"]
+    assert not any(trace.nodes[name]["value"].requires_grad for name in ("a", "b", "twice"))
+    assert not trace.nodes["b"]["fn"].loc.requires_grad
+    assert trace.nodes["x"]["value"] is x

@@ -101,7 +101,7 @@ def require_gradients(bound: str, run: TracePair) -> None:
         if not is_identically_zero(site["score_parts"].score_function):
             raise InputError(
                 f"site '{name}' of the guide cannot be reparameterized: the gradient of {bound} would be wrong. "
-                "Use SampledELBO, or a guide family that can (a continuous one)"
+                "Use SampledELBO, VIMCO or ReweightedWakeSleep, or a guide family that can (a continuous one)"
             )
 
 

@@ -3,6 +3,7 @@
 import pyro
 import pyro.distributions as dist
 import torch
+from examples.bounds import built
 from examples.zoo import doubles
 
 from pyrovae.pairs.context import own_scope
@@ -92,6 +93,24 @@ def test_of_log_p_by_a_factor_of_each_datum():
             return (factor * (prior + dist.Normal(z["z1"] * z["z2"] + z["z3"].sin(), 1.0).log_prob(X))).sum()
 
         assert_same(found, by_hand(noise_of(run), value))
+
+
+def test_of_a_draw_that_an_autoguide_moves():
+    """AutoNormal draws u, and z = exp(u) is its latent: log q is that of z at parameters that are held."""
+    torch.manual_seed(0)
+    case = built("auto-normal")
+    with own_scope(case.model, case.guide, fresh=True):
+        particles = Particles(case.model, case.guide, case.args, strategy="looped")
+        run = Paths(particles).traces(particles.model, particles.guide, case.args).score()
+        assert len(run.draws) == 2
+        found = gradients(by_paths([run], bounds.total_log_guide(run)))
+        loc, scale = case.guide.locs.z, case.guide.scales.z
+        u = run.drawn["z"]["value"].log().detach()
+        moved = loc + scale * ((u - loc) / scale).detach()
+        log_q = dist.Normal(loc.detach(), scale.detach()).log_prob(moved).sum() - moved.sum()
+        expected = gradients(log_q)
+    assert_same(found, expected)
+    assert all(value.abs().max() > 1e-3 for value in expected.values())
 
 
 def test_values_are_those_of_a_plain_run():

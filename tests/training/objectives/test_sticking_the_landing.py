@@ -5,14 +5,17 @@ import pyro.distributions as dist
 import pytest
 import torch
 from examples.bounds import CONTINUOUS, NO_GRADIENT, built, evaluated, tolerance_of
-from examples.gradients import PAIRS, SCALE, assert_unbiased, estimates, exact, on_a_part
+from examples.gradients import PAIRS, SCALE, assert_unbiased, estimates, exact, on_a_part, one_latent, parameter
 from examples.learned_guides import PAIRS as LEARNED
 from examples.zoo import ONE, ZERO, K, W, X
-from pyro.distributions.transforms import Planar
+from pyro.distributions.transforms import AffineTransform, Planar
 
 from pyrovae.base.errors import InputError
 from pyrovae.pairs.context import own_scope
 from pyrovae.training.objectives.elbo import SampledELBO
+from pyrovae.training.objectives.many_particles.doubly_reparameterized import DReG
+from pyrovae.training.objectives.many_particles.reweighted_wake_sleep import ReweightedWakeSleep
+from pyrovae.training.objectives.many_particles.vimco import VIMCO
 from pyrovae.training.objectives.sticking_the_landing import StickingTheLanding
 
 
@@ -99,6 +102,29 @@ def test_draws_without_gradients_are_refused(name):
     case = built(name)
     with own_scope(case.model, case.guide), pytest.raises(InputError, match=r"cannot be reparameterized.*Sticking"):
         StickingTheLanding().bound(case.model, case.guide, *case.args)
+
+
+def flowing(pair):
+    """The same guide as a flow, which remembers where it drew its last value from."""
+
+    def guide(x):
+        loc, raw = (parameter(name, pair.start[name], len(x)) for name in ("loc", "raw"))
+        base = dist.Normal(torch.zeros_like(x), 1.0)
+        with pyro.plate("data", len(x)):
+            flow = AffineTransform(loc, raw.exp(), cache_size=1)
+            pyro.sample("z", dist.TransformedDistribution(base, [flow]))
+
+    return pair._replace(guide=guide)
+
+
+@pytest.mark.parametrize(
+    "make", [StickingTheLanding, lambda: DReG(K), lambda: VIMCO(K), lambda: ReweightedWakeSleep(K)]
+)
+def test_what_a_flow_remembers_changes_nothing(make):
+    pair = one_latent()
+    found, expected = (estimates(make(), each, rows=50) for each in (flowing(pair), pair))
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, msg=name)
 
 
 def test_a_flow_without_an_inverse_is_refused():
