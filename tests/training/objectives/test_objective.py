@@ -62,6 +62,7 @@ class NoLook(TorchDispatchMode):
 
 OBJECTIVES = {
     **{name: choice() for name, choice in objectives.OBJECTIVES.items()},
+    "piwae": objectives.PIWAE(2, 2),  # not as many particles as by its name
     "elbo, 3 particles": SampledELBO(K),
 }
 TRACED = ["trained", "trained-on-a-part", "trained-weighted", "trained-masked", "trained-tempered", "chain"]

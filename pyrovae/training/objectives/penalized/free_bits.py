@@ -30,9 +30,9 @@ class FreeBits(Objective):
 
     over the N data of a batch and groups g of latents: with ``per="coordinate"`` each coordinate of each latent, with
     ``"site"`` each latent site. With ``per="datum"`` there is one group, and the floor is that of each datum:
-    the sum over n of max(lambda, KL(x_n)). A group below its floor gives no gradient. KL is in closed form; where two
-    families have none, log q - log p at the draw stands for it, and its mean over K particles meets the floor. Handlers
-    of scale (a KL warm-up) multiply what is left.
+    the sum over n of max(lambda, KL(x_n)). A group below its floor gives no gradient. Data that are masked out count
+    with a KL of zero. KL is in closed form; where two families have none, log q - log p at the draw stands for it, and
+    its mean over K particles meets the floor. Handlers of scale (a KL warm-up) multiply what is left.
 
     Args:
         nats: lambda, at least 0.

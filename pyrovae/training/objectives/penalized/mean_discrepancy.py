@@ -48,6 +48,14 @@ class MMD(Objective):
         Zhao, Song & Ermon (2019), InfoVAE: balancing learning and inference in variational autoencoders, AAAI,
         arXiv:1706.02262.
         Gretton, Borgwardt, Rasch, Schölkopf & Smola (2012), A kernel two-sample test, JMLR 13.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> oracle = pv.oracles.ppca(5, 2)
+        >>> x, _ = oracle.draw(3, seed=0)
+        >>> bound = MMD(0, beta=2).bound(oracle.model, oracle.guide, x)  # no penalty, and twice the KL
+        >>> bool(abs(bound.loss - (2 * bound.kl_prior - bound.reconstruction)) < 1e-10)
+        True
     """
 
     def __init__(

@@ -43,6 +43,14 @@ class BetaTC(Objective):
 
     References:
         Chen, Li, Grosse & Duvenaud (2018), Isolating sources of disentanglement in VAEs, arXiv:1802.04942.
+
+    Example:
+        >>> import pyrovae as pv
+        >>> oracle = pv.oracles.ppca(5, 2)
+        >>> x, _ = oracle.draw(3, seed=0)
+        >>> bound = BetaTC(1).bound(oracle.model, oracle.mean_field_guide(), x)  # the ELBO
+        >>> bool(abs(bound.loss - (bound.kl_prior - bound.reconstruction)) < 1e-10)
+        True
     """
 
     def __init__(
