@@ -107,3 +107,50 @@ def test_signal_to_noise_of_gradients_over_particles(tmp_path):
     for name in ("IWAE", "DReG", "StickingTheLanding"):
         found = results["signal_to_noise"][name]
         assert all(len(found[which]) == 2 and min(found[which]) > 0 for which in ("loc", "log_scale"))
+
+
+@pytest.fixture
+def answers():
+    """Rows of answers on a scale of six under two pairs of programs, ordinal and normal."""
+    import numpy as np
+    import torch
+    from real_tables import fitted
+
+    import pyrovae as pv
+
+    pandas = pytest.importorskip("pandas")
+    rng = np.random.RandomState(0)
+    z = rng.randn(150, 1) + np.zeros((150, 4)) + 0.7 * rng.randn(150, 4)
+    frame = pandas.DataFrame(np.clip(np.round(3.5 + 1.2 * z), 1, 6), columns=list("abcd")).assign(age=rng.randn(150))
+    frame.iloc[:6, :4] = np.arange(1.0, 7.0)[:, None].repeat(4, 1)  # every level occurs
+    frame.iloc[::9, 1] = np.nan
+    data = {kind: pv.data.load(frame, columns={"[a-d]": kind}, covariates="age") for kind in ("ordinal", "real")}
+    torch.manual_seed(0)
+    sizes = {"latent": 2, "hidden": [8], "epochs": 3}
+    return data, {kind: fitted(one, "mixed", 0, **sizes) for kind, one in data.items()}
+
+
+def test_masses_of_the_levels_of_an_answer_sum_to_one(answers):
+    import torch
+    from real_tables import log_mass
+
+    for kind, vae in answers[1].items():
+        columns, total = answers[0][kind].columns, 0.0
+        y = vae.decoder(vae.beside(torch.zeros(1, 2), torch.zeros(1, 1)))
+        for level in range(6):
+            value = level if kind == "ordinal" else level + 1
+            x = (torch.full((1, 4), float(value)) - torch.tensor(columns.shift)) / torch.tensor(columns.scale)
+            total = total + log_mass(y, x, columns).exp()
+        torch.testing.assert_close(total, torch.ones_like(total), rtol=1e-5, atol=1e-5)
+
+
+def test_hidden_answers_are_scored_by_every_model(answers):
+    from real_tables import hidden_answers, of_factors, of_frequencies, of_people, of_vae
+
+    data, vaes = answers
+    hidden = hidden_answers(data["ordinal"].test.x)
+    assert hidden.any() and not (hidden & data["ordinal"].test.x.isnan()).any()
+    found = [of_vae(vaes[kind], data[kind].test, hidden, data[kind].columns)[0] for kind in data]
+    found += [of_factors(data["real"], hidden)[0], of_frequencies(data["ordinal"], hidden)]
+    for scores in found:
+        assert (scores.isfinite() == hidden).all() and -5 < of_people(scores)[0] < 0

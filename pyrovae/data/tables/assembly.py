@@ -14,7 +14,7 @@ from pyrovae.data.named import PARTS
 from pyrovae.data.protocol import describe
 from pyrovae.data.split import Dataset, Split
 from pyrovae.data.tables import parts as dividing
-from pyrovae.data.tables.coding import coded, with_labels
+from pyrovae.data.tables.coding import as_found, coded, with_labels
 from pyrovae.data.tables.kinds import Columns, declared_of, kind_of
 from pyrovae.data.tables.names import IGNORED, MASSES, Declared, parse_columns
 from pyrovae.data.tables.reading import Table, read_table
@@ -166,13 +166,14 @@ def _scaled(table: Table, columns: Columns, train: Array) -> Columns:
 
 def _split(table: Table, x: Columns, covariates: Columns, rows: Array, part: str, seed: int | None) -> Split:
     _check_complete(table, covariates.names)
-    found = _values(table, x, rows)
-    kept = [_tensor(served(x, found))]
+    values = _values(table, x, rows)
+    kept = [_tensor(served(x, values))]
     if len(covariates):
         kept.append(_tensor(served(covariates, _values(table, covariates, rows))))
-    changed = any(scale != 1.0 or shift != 0.0 for shift, scale in zip(x.shift, x.scale, strict=True))
-    source = _tensor(found) if changed else None
-    shift, scale = (x.shift, x.scale) if changed else ((), ())
+    found = _tensor(as_found(x, values))
+    source = None if torch.equal(found.nan_to_num(-1.0), kept[0].nan_to_num(-1.0)) else found
+    rescaled = any(scale != 1.0 or shift != 0.0 for shift, scale in zip(x.shift, x.scale, strict=True))
+    shift, scale = (x.shift, x.scale) if rescaled else ((), ())
     columns = tuple(Column(one, one.dtype) for one in kept)
     protocol = describe(columns, source=source, dataset=table.name, split=part, seed=seed, shift=shift, scale=scale)
     return Split(columns, protocol, None, source)

@@ -7,7 +7,7 @@ import numpy as np
 
 from pyrovae.base.errors import InputError, nearest
 from pyrovae.data.memmap import Array
-from pyrovae.data.tables.kinds import Kind
+from pyrovae.data.tables.kinds import Columns, Kind
 from pyrovae.data.tables.names import CODED, KINDS
 from pyrovae.data.tables.reading import Raw, Table
 
@@ -85,6 +85,19 @@ def coded(table: Table, raw: Raw, kind: Kind) -> Array:
             f"{raw.cells[bad][0]:g} in {table.place(bad)}; declare it otherwise, or correct it"
         )
     return raw.cells
+
+
+def as_found(columns: Columns, values: Array) -> Array:
+    """Values (n, D) with labels as their places -> with labels that are numbers as these numbers, as in the source.
+
+    A column then has the same source rows whatever its kind, so that likelihoods of its kinds can be compared.
+    """
+    found = values.copy()
+    for place, one in enumerate(columns):
+        if one.labels and all(map(_is_number, one.labels)):
+            seen = ~np.isnan(values[:, place])
+            found[seen, place] = np.array([float(label) for label in one.labels])[values[seen, place].astype(int)]
+    return found
 
 
 def _places(table: Table, raw: Raw, kind: Kind) -> Array:

@@ -185,6 +185,14 @@ def data_of(reports: Mapping[str, Evidence]) -> str:
     return f"{_split_of(next(iter(reports.values())))}{unit}"
 
 
+def _measures(report: Evidence) -> list[str]:
+    """The base measures of what is observed; parts of one observation, x.real and x.ordinal5, count together."""
+    found: dict[str, set[str]] = {}
+    for site, measure in report.measure.items():
+        found.setdefault(site.partition(".")[0], set()).add(measure)
+    return sorted(" and a ".join(sorted(each)) for each in found.values())
+
+
 def check_alike(name: str, report: Evidence, other_name: str, other: Evidence) -> None:
     """Raises InputError, naming both, unless their evidence is of the same rows and of one kind of measure."""
     pair = f"'{name}' and '{other_name}' cannot be compared"
@@ -194,7 +202,7 @@ def check_alike(name: str, report: Evidence, other_name: str, other: Evidence) -
             f"{pair}: they were evaluated on {sizes[0]} and {sizes[1]} data "
             f"({_split_of(report)}; {_split_of(other)}); evaluate both on the same split"
         )
-    measures = sorted(report.measure.values()), sorted(other.measure.values())
+    measures = _measures(report), _measures(other)
     if measures[0] != measures[1]:
         raise InputError(
             f"{pair}: the likelihood of one is a {' and a '.join(measures[0])}, of the other a "

@@ -125,8 +125,18 @@ def test_the_protocol_survives_json_and_reads_as_one_line():
 
 
 def test_masses_alone_have_a_maximum_and_nothing_to_rescale():
-    data = load(frame()[["visits", "answer"]], columns={"answer": "ordinal"})
+    data = load(frame()[["visits", "colour"]])
     assert (data.maximum, data.train.source, data.train.protocol.scale) == (int(frame().visits.max()), None, ())
+
+
+def test_a_column_has_the_same_source_whatever_its_kind():
+    source, kinds = frame()[["answer", "visits"]], ("ordinal", "categorical", "count", "real")
+    found = [load(source, columns={"answer": kind}).test for kind in kinds]
+    assert len({split.protocol.source_sha256 for split in found}) == 1
+    assert len({split.protocol.sha256 for split in found}) == 3  # ordinal and categorical are coded alike
+    assert found[0].protocol.log_jacobian == found[2].protocol.log_jacobian == 0.0
+    answers = found[0].source[:, 0]
+    assert sorted(set(answers[~answers.isnan()].tolist())) == [1, 2, 3, 4, 5] and found[0].x.nan_to_num().max() >= 4
 
 
 def test_groups_and_times():

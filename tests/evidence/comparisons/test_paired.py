@@ -166,6 +166,11 @@ def test_masses_get_no_jacobian(reports):
     assert torch.equal(source_evidence(shifted), report.log_evidence)
 
 
+def test_parts_of_one_observation_are_one_measure(reports):
+    parts = replace(reports["exact"], measure={"x.real": "density", "x.positive": "density"})
+    assert compare({"one site": reports["exact"], "two": parts}).rows[-1].difference == 0
+
+
 # ----------------------------------------------------------------------------------------- refusals
 
 
@@ -181,6 +186,10 @@ REFUSED = {  # name: (changes of two reports on the same rows, message)
     "joint-and-conditional": (
         lambda a: (replace(a, measure={"x": "mass", "y": "mass"}), replace(a, measure={"x": "mass"})),
         "likelihood of one is a mass and a mass, of the other a mass",
+    ),
+    "parts-of-a-row": (
+        lambda a: (a, replace(a, measure={"x.real": "density", "x.ordinal5": "mass"})),
+        "of one is a density, of the other a density and a mass",
     ),
     "factor": (
         lambda a: (a, replace(a, measure={"x": "density", "penalty": "factor"})),
