@@ -7,7 +7,7 @@ import numpy as np
 
 from pyrovae.base.errors import InputError, nearest
 from pyrovae.data.memmap import Array
-from pyrovae.data.tables.kinds import Columns, Kind
+from pyrovae.data.tables.kinds import Columns, Kind, is_number
 from pyrovae.data.tables.names import CODED, KINDS
 from pyrovae.data.tables.reading import Raw, Table
 
@@ -26,7 +26,7 @@ def with_labels(table: Table, raw: Raw, kind: Kind) -> Kind:
         InputError: for a column of one value or of none; a binary one of more than two; an ordinal one of text whose
             order is not known, or with a level that never occurs.
     """
-    distinct = sorted(set(raw.cells[~raw.missing].tolist()))
+    distinct = sorted(set(raw.cells[~raw.missing].tolist()), key=_by_number)
     if len(distinct) < 2:
         holds = f"holds {_label(distinct[0])} alone" if distinct else "has no values"
         raise InputError(f'{table.name}: column "{raw.name}" is constant: it {holds}; leave it out (kind ignored)')
@@ -73,7 +73,7 @@ def coded(table: Table, raw: Raw, kind: Kind) -> Array:
     if kind.labels:
         return _places(table, raw, kind)
     if raw.is_text:
-        bad = np.array([cell is not None and not _is_number(cell) for cell in raw.cells])
+        bad = np.array([cell is not None and not is_number(cell) for cell in raw.cells])
         raise InputError(
             f'{table.name}: column "{raw.name}" was declared {kind.kind}, but is text: "{raw.cells[bad][0]}" in '
             f"{table.place(bad)}; declare it categorical, or correct it"
@@ -94,7 +94,7 @@ def as_found(columns: Columns, values: Array) -> Array:
     """
     found = values.copy()
     for place, one in enumerate(columns):
-        if one.labels and all(map(_is_number, one.labels)):
+        if one.labels and all(map(is_number, one.labels)):
             seen = ~np.isnan(values[:, place])
             found[seen, place] = np.array([float(label) for label in one.labels])[values[seen, place].astype(int)]
     return found
@@ -116,12 +116,10 @@ def _label(cell: object) -> str:
     return f"{cell:.15g}" if isinstance(cell, (float, np.floating)) else str(cell)
 
 
-def _is_number(cell: object) -> bool:
-    try:
-        float(str(cell))
-    except ValueError:
-        return False
-    return True
+def _by_number(cell: object) -> tuple[bool, float, str]:
+    """What labels are sorted by: numbers first, as numbers, then text."""
+    text = str(cell)
+    return (False, float(text), text) if is_number(text) else (True, 0.0, text)
 
 
 def _some(values: list) -> str:

@@ -16,6 +16,7 @@ from pyrovae.base.errors import InputError, nearest
 from pyrovae.base.tables import TextTable
 from pyrovae.data.tables.names import IGNORED, Declared, check_kinds
 from pyrovae.data.tables.reading import Raw, Table
+from pyrovae.data.user_files import number
 
 MANY_LABELS = 20
 
@@ -196,9 +197,9 @@ def _found(table: Table, raw: Raw) -> Kind:
 
 
 def _check_text(table: Table, raw: Raw, num_distinct: int) -> None:
-    numbers = [cell is not None and is_number(cell) for cell in raw.cells]
-    if any(numbers):
-        odd = next(i for i, cell in enumerate(raw.cells) if cell is not None and not numbers[i])
+    texts = [(i, cell) for i, cell in enumerate(raw.cells) if cell is not None and not is_number(cell)]
+    if texts and len(texts) < int((~raw.missing).sum()):
+        odd = texts[0][0]
         raise InputError(
             f'{table.name}: expected numbers, or text alone, in column "{raw.name}", got "{raw.cells[odd]}" in row '
             f"{table.rows[odd]} among numbers; correct the cell, or declare the column categorical"
@@ -210,10 +211,6 @@ def _check_text(table: Table, raw: Raw, num_distinct: int) -> None:
         )
 
 
-def is_number(cell: Any) -> bool:
+def is_number(cell: str) -> bool:
     """Whether text is a number."""
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
+    return number(cell) is not None

@@ -180,7 +180,7 @@ def from_frame(frame: Any, name: str) -> Table:
 
 
 def _from_series(table: str, name: str, series: Any) -> Raw:
-    """A column of a frame: numbers and times as numbers, all else as text."""
+    """A column of a frame: numbers and times as numbers, all else as text, and categories as text whatever they are."""
     if getattr(series, "ndim", 1) != 1:
         raise InputError(f'{table}: expected each column once, got "{name}" twice; rename one of them')
     kind, levels = str(series.dtype), _levels(series)
@@ -188,7 +188,7 @@ def _from_series(table: str, name: str, series: Any) -> Raw:
         values = np.asarray(series.to_numpy(), "datetime64[us]")
         return Raw(name, np.where(np.isnat(values), np.nan, values.astype(np.int64) / 1e6))
     cells = [_cell(cell) for cell in series.to_list()]
-    if levels or any(isinstance(cell, str) for cell in cells):
+    if hasattr(series.dtype, "categories") or any(isinstance(cell, str) for cell in cells):
         text = [cell if cell is None or isinstance(cell, str) else _label(cell) for cell in cells]
         return Raw(name, _objects(text), levels)
     try:

@@ -25,6 +25,7 @@ nan = np.nan
 CODED = {
     "classes": (["b", None, "a", "b"], Kind("a", "categorical"), ("a", "b"), [1, nan, 0, 1]),
     "numbers as classes": ([10, 9, 10], Kind("a", "categorical"), ("9", "10"), [1, 0, 1]),
+    "numbers as text": (["10", "9", "x"], Kind("a", "categorical"), ("9", "10", "x"), [1, 0, 2]),
     "two": (["no", "yes", "no"], Kind("a", "binary"), ("no", "yes"), [0, 1, 0]),
     "levels": ([3, 5, 4, nan], Kind("a", "ordinal"), ("3", "4", "5"), [0, 2, 1, nan]),
     "half levels": ([0.5, 1.5, 1.0], Kind("a", "ordinal"), ("0.5", "1", "1.5"), [0, 2, 1]),

@@ -23,6 +23,7 @@ def table(**columns):
 PLAIN = {
     "text": (["red", "blue", "green", None], "categorical"),
     "two words": (["no", "yes", None], "binary"),
+    "numbers as text": (["1", "2", "10"], "categorical"),
     "zeros and ones": ([0, 1, 1, np.nan], "binary"),
     "one and two": ([1, 2, 1], "binary"),
     "whole numbers": ([0, 3, 7, np.nan], "count"),
