@@ -82,7 +82,7 @@ def _said(**options: Any) -> dict[str, Any]:
 
 
 def _importance_sampling(given: Namespace) -> int:
-    whole_test = given.split == "test" and not given.num and not given.defensive
+    whole_test = given.split == "test" and not (given.num or given.defensive or given.later)
 
     def measure(*pair_and_data: Any, **options: Any) -> Any:
         report = pv.evaluate(*pair_and_data, **options)
@@ -94,7 +94,7 @@ def _importance_sampling(given: Namespace) -> int:
     options |= {"vectorize": not given.no_vectorize, "method": given.method}
     status = measured(given, measure, **options)
     if given.json != "-" and status == 0:
-        kept = "only a report on the whole test split, without --num and --defensive, is"
+        kept = "only a report on the whole test split, without --num, --defensive and --later, is"
         print(f"kept in {given.run}" if whole_test else f"not kept in the run: {kept}")
     return status
 
@@ -185,6 +185,7 @@ def data_arguments(p: ArgumentParser, num: str = "only the first so many data") 
     """Of every command that measures a run on data; ``num`` is the help of --num."""
     run_arguments(p)
     p.add_argument("--split", default="test", help="train, valid or test [test]")
+    p.add_argument("--later", metavar="TABLE", help="rows of a later .csv or .parquet, coded as those of the run")
     p.add_argument("--num", type=int, help=num)
     p.add_argument("--seed", type=int, default=0, help="of the draws [0]")
     p.add_argument("--batch-size", type=int, metavar="N", help="data at once; Ctrl-C keeps whole batches [chosen]")
@@ -214,8 +215,10 @@ def measured(given: Namespace, measure: Callable[..., Any], *, at_once: int | No
         raise InputError(f"--num must be at least 1, got {given.num}")
     check_parent(given.json)
     check_picture(given.figure)
+    from pyrovae.data import load_like
+
     loaded = bring_back(given)
-    data = loaded.split(given.split)
+    data = load_like(given.later, loaded.dataset) if given.later else loaded.split(given.split)
     data = data[: given.num] if given.num else data
     options |= {"seed": given.seed, "batch_size": at_once if given.batch_size is None else given.batch_size}
     try:

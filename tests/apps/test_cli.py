@@ -208,6 +208,19 @@ def test_a_site_of_a_table_is_checked(of_table, capsys):
     assert "site 'x.real'" in capsys.readouterr().out
 
 
+def test_later_rows_are_measured_as_those_of_the_run(of_table, table, tmp_path, capsys):
+    later = tmp_path / "later.csv"
+    head, *rows = TABLE.splitlines()
+    later.write_text("\n".join([head, *rows[:9]]))
+    words = ["evaluate", str(of_table), "--particles", "20", "--method", "importance", "--later"]
+    assert cli.main([*words, str(later)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("later.csv all: 9 data, 1 of 3 columns rescaled") and "not kept in the run" in printed
+    later.write_text("\n".join([head, "30;f;pink;1;60;0"]))
+    assert 'unknown label "pink" of the categorical column "colour" in row 2' in fails(capsys, 2, *words, later)
+    assert "expected a .csv, a .parquet or a frame, got 'x.npy'" in fails(capsys, 2, *words, "x.npy")
+
+
 BAD = {
     "kind of a column": (["fit", "--columns", "a:ordnal", "--out", "{new}"], 'did you mean "ordinal"'),
     "columns": (["fit", "--columns", "quality", "--out", "{new}"], "columns: expected name:kind"),

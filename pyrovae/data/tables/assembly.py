@@ -17,7 +17,7 @@ from pyrovae.data.tables import parts as dividing
 from pyrovae.data.tables.coding import as_found, coded, with_labels
 from pyrovae.data.tables.kinds import Columns, declared_of, kind_of
 from pyrovae.data.tables.names import IGNORED, MASSES, Declared, parse_columns
-from pyrovae.data.tables.reading import Table, read_table
+from pyrovae.data.tables.reading import Table, is_table, read_table
 from pyrovae.data.tables.scaling import scaled, served
 
 
@@ -100,6 +100,8 @@ def load_like(source: Any, dataset: Dataset) -> Split:
     """
     if dataset.columns is None:
         raise InputError(f"{dataset.name}: expected a data set from a table, got {dataset.range}; load its rows again")
+    if not is_table(source):
+        raise InputError(f"expected a .csv, a .parquet or a frame, got {source!r}")
     table = read_table(source)
     covariates = dataset.covariates or Columns(())
     return _split(table, dataset.columns, covariates, np.arange(len(table.rows)), "all", None)
