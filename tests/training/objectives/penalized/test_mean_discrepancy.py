@@ -88,7 +88,7 @@ def test_a_guide_beside_the_prior_costs_more():
     """On data of the model, the exact posterior's q(z) is the prior."""
     oracle = ppca(6, 2)
     x, _ = oracle.draw(300, seed=0)
-    torch.manual_seed(0)
+    torch.manual_seed(1)
     penalties = []
     for guide in (oracle.guide, widened(oracle.guide, 1.0, shift=3.0)):
         bound = MMD(1.0, num_particles=4).bound(oracle.model, guide, x)
