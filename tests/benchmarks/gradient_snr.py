@@ -98,7 +98,8 @@ def drawn(results):
     for one, (which, label) in zip(axes, labels.items(), strict=True):
         for color, (name, found) in zip(HUES, results["signal_to_noise"].items(), strict=False):
             slope = found[f"slope_{which}"]
-            one.plot(results["num_particles"], found[which], "o-", color=color, label=f"{name}: K to the {slope:.2f}")
+            told = name if slope is None else f"{name}: K to the {slope:.2f}"
+            one.plot(results["num_particles"], found[which], "o-", color=color, label=told)
         one.axhline(results["not_told_from_zero_below"], color=QUIET, linestyle="--", linewidth=0.8)
         one.set(xscale="log", yscale="log", xlabel="particles K", ylabel="signal to noise of the gradient", title=label)
         one.legend(loc="center right")

@@ -43,4 +43,9 @@ def every_record():
         "posterior resampled": lambda: exact(pair, x[:1], method="resampled", num_particles=20),
         "draws": lambda: pv.posterior(*pair, x, num_draws=2),
         "comparison": lambda: pv.compare({"wide": report(), "exact, <b>": report(20, oracle.guide)}),
+        "over seeds": lambda: pv.compare_seeds(
+            {"wide, <b>": [report(), report(20)], "exact": [report(20, oracle.guide)]},
+            beside={"fit, s": {"wide, <b>": [1.0, 2.0], "exact": [3.0]}},
+            notes=["left out: a <b>"],
+        ),
     }
