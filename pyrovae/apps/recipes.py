@@ -8,6 +8,7 @@ import pyrovae as pv
 from pyrovae.base.choices import Choice, parsed
 from pyrovae.base.errors import InputError, nearest
 from pyrovae.data.named import DATASETS
+from pyrovae.data.tables.names import MASSES
 from pyrovae.programs.families import FAMILIES
 from pyrovae.programs.guides import GUIDES
 from pyrovae.programs.priors import PRIORS
@@ -157,6 +158,13 @@ def _check_rows(likelihood: str, decoder: Any, into: tuple[int, ...], dataset: "
 
     with torch.no_grad():
         y = decoder(torch.zeros(1, *into))
+    whole = [one for one in dataset.columns or () if one.kind in MASSES]
+    if whole and not parsed(likelihood, FAMILIES)[0].of_columns and not y.support.is_discrete:
+        raise InputError(
+            f"likelihood '{likelihood}' is a density, and {whole[0].kind} columns of {dataset.name} are whole numbers "
+            f"in their own unit ({', '.join(one.name for one in whole[:3])}{', ...' * (len(whole) > 3)}): declare them "
+            "real, which makes them standard scores, or take 'mixed', which follows the kinds"
+        )
     for split in (dataset.train, dataset.valid, dataset.test):
         bad = outside(y, split.x)
         if not bad.any():

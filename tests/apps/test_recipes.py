@@ -178,6 +178,11 @@ def test_rows_that_a_likelihood_excludes_are_named():
         pv.InputError, match="likelihood 'mixed' is made of the columns of a table, and digits holds counts"
     ):
         recipes.build(recipes.complete({**BASE, "likelihood": "mixed"}, digits_for("poisson")), digits_for("poisson"))
+    whole = pv.data.load(frame()[["real", "visits", "smokes"]])
+    with pytest.raises(
+        pv.InputError, match=r"'student-t' is a density, and count columns .* \(visits, smokes\): declare"
+    ):
+        recipes.build(recipes.complete({**BASE, "likelihood": "student-t"}, whole), whole)
     with pytest.raises(pv.InputError, match="network 'conv' is for images"):
         recipes.build(recipes.complete({**BASE, "network": "conv"}, data), data)
 
