@@ -10,6 +10,10 @@ from pyrovae.programs.families.family import Family, positive
 def mixture(num_components: int = 5) -> Family:
     """Real vectors from one of several diagonal normals; draws carry gradients, of the logits too. A density.
 
+    Where modes stand so far apart that hardly a draw falls between them, the gradients of the logits have heavy tails,
+    and a fit may give all weight to one of the modes: what the ELBO then lacks, up to the log of their number, shows in
+    KL(q || posterior).
+
     Args:
         num_components: of them.
 
