@@ -115,6 +115,8 @@ def record(**given: Any) -> dict[str, Any]:
     of_data = DATASETS[source].fit if source in DATASETS else FitDefaults()
     settings = _filled({**of_data.to_dict(), **given})
     _check_names(settings)
+    if "kl_warmup" not in given and not parsed(settings["objective"], CHOICES["objective"])[0].takes_warmup:
+        settings["kl_warmup"] = 0.0
     if not settings["lr"] > 0:
         raise InputError(f"--lr must be positive, got {settings['lr']}")
     if settings["kl_warmup"] < 0:

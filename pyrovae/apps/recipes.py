@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import pyrovae as pv
-from pyrovae.base.choices import Choice, parsed
+from pyrovae.base.choices import Choice, parsed, resolve
 from pyrovae.base.errors import InputError, nearest
 from pyrovae.data.named import DATASETS
 from pyrovae.data.tables.names import MASSES
@@ -202,7 +203,8 @@ def _prior(recipe: Mapping[str, Any], encoder: Any, rows: Any) -> Any:
     """The prior, made of the encoder and of rows as that reads them where it needs them."""
     prior, options = parsed(recipe["prior"], PRIORS)
     made_from = {"encoder": encoder, "rows": rows}
-    return prior(recipe["latent"], **options, **{name: made_from[name] for name in prior.needs})
+    own = {**options, **_own_seed(resolve(prior.path), recipe), **{name: made_from[name] for name in prior.needs}}
+    return prior(recipe["latent"], **own)
 
 
 def _likelihood(recipe: Mapping[str, Any], dataset: "Dataset") -> Any:
@@ -266,7 +268,14 @@ def _encoder(recipe: Mapping[str, Any], shape: tuple[int, ...], network: Callabl
 
     choice, options = parsed(recipe["guide"], GUIDES)
     guide = choice(**options)
-    return pv.Conditional(guide, shape, network) if isinstance(guide, Family) else guide(shape, network)
+    if isinstance(guide, Family):
+        return pv.Conditional(guide, shape, network)
+    return guide(shape, network, **_own_seed(guide, recipe))
+
+
+def _own_seed(build: Callable[..., Any], recipe: Mapping[str, Any]) -> dict[str, int]:
+    """The recipe's seed, for what draws weights of its own."""
+    return {"seed": recipe["seed"]} if "seed" in signature(build).parameters else {}
 
 
 def perceptrons(

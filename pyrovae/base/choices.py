@@ -42,6 +42,8 @@ class Choice:
         of_images: of networks: whether they read and draw images alone.
         has_mean: of guides: whether their distributions have a mean.
         needs_mean: of priors: whether the guide's distributions must have one.
+        takes_warmup: of objectives: whether the weight of their KL may rise to 1.
+        for_guide_alone: of objectives: whether they leave the model as it is.
         options: its keyword arguments.
 
     Example:
@@ -62,11 +64,14 @@ class Choice:
         of_images: bool = False,
         has_mean: bool = True,
         needs_mean: bool = False,
+        takes_warmup: bool = True,
+        for_guide_alone: bool = False,
         **options: Any,
     ) -> None:
         self.about, self.path, self.options = about, path, options
         self.source, self.takes, self.support, self.shape, self.needs = source, takes, support, shape, needs
         self.of_images, self.has_mean, self.needs_mean = of_images, has_mean, needs_mean
+        self.takes_warmup, self.for_guide_alone = takes_warmup, for_guide_alone
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         return resolve(self.path)(*arguments, **{**self.options, **options})

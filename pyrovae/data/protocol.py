@@ -103,6 +103,7 @@ def describe(
     seed: int | None = None,
     shift: tuple[float, ...] = (),
     scale: tuple[float, ...] = (),
+    beside: Sequence[Column] | None = None,
 ) -> Protocol:
     """The protocol of columns, whose observations are read once, block after block.
 
@@ -111,6 +112,7 @@ def describe(
         blocks: of observations as they are served, and as they were found where that is something else.
         source: the observations as they were found, where there are no ``blocks`` and that is something else.
         dataset, split, binarization, divisor, seed, shift, scale: as in the :class:`Protocol`.
+        beside: the further columns as they were found, where they are served otherwise.
     """
     check_rows(columns)
     x, *others = columns
@@ -130,6 +132,7 @@ def describe(
     found = served.copy() if as_found else found
     for part in (part for other in others for part in _content(other)):
         served.update(part)
+    for part in (part for other in (others if beside is None else beside) for part in _content(other)):
         found.update(part)
     jacobian = -float(observed.double() @ divisors.log()) / len(x) if rescaled else 0.0
     hashes = served.hexdigest(), found.hexdigest()

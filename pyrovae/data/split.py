@@ -139,6 +139,18 @@ class Split:
         ]
         return torch.cat(blocks)
 
+    def log_jacobians(self) -> Tensor | None:
+        """The log Jacobian of each row where values are missing, (N,) nats, float64; None where that of all is one.
+
+        It counts the values that a row has; the protocol holds the mean.
+        """
+        protocol, x = self.protocol, self.columns[0]
+        if protocol.log_jacobian == 0 or not len(self.missing()):
+            return None
+        log_scale = torch.tensor(protocol.scale or (protocol.divisor,), dtype=torch.float64).log()
+        blocks = [(~x[rows].isnan()).flatten(1).double().cpu() for rows in in_blocks(x)]
+        return torch.cat([-(seen * log_scale).sum(1) for seen in blocks])
+
     def drawn(self, seed: int) -> "Split":
         """The split with its rows fixed: where they would be drawn anew at each use, one draw of them all.
 

@@ -92,9 +92,14 @@ def evaluate(
     of_draws = num_particles, seed, batch_size, particle_batch, plate, vectorize, defensive, compile, _name(dtype)
     plan = Plan(*of_draws, method, budget)
 
+    data = as_split(data)
+    jacobians = data.log_jacobians()
+
     def build(columns: dict[str, Tensor], run: Evaluation, protocol: Protocol) -> Report:
         for climbed in run.repair.late:
             _put(columns, climbed, plan.num_particles)
+        if jacobians is not None:
+            columns["log_jacobian"] = jacobians[: len(columns["log_evidence"])]
         lost = digits(run.compared, columns["mc_se_log_evidence"])
         how, num_particles = run.pair, plan.num_particles
         account = columns, num_particles, plan.seed, how.strategy, how.measure, protocol, defensive, lost

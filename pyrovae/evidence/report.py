@@ -207,7 +207,9 @@ class Report(Record):
             rows.insert(1, f"    jackknife-corrected {jackknife}, Pareto-smoothed {psis}")
         if (self._route > 0).any():
             by_guide = text(account[BY_GUIDE]["mean"], ".3f")
-            rows.insert(1, f"    by the guide's own draws {by_guide}, too low")
+            short = float((self.log_evidence - self.columns[BY_GUIDE]).mean())
+            is_short = not short <= 2 * (account["log_evidence"]["mc_se"] or 0.0)
+            rows.insert(1, f"    by the guide's own draws {by_guide}{', too low' if is_short else ''}")
         others = [name for name in self.columns if "data_se" in account.get(name, ()) and name not in labels]
         return rows + [(name, account[name], "") for name in others if name not in (*CORRECTED, BY_GUIDE)]
 

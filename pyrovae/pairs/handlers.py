@@ -175,7 +175,8 @@ def with_prior(model: Program, **priors: Any) -> Program:
             module of ``pyrovae.priors`` is one).
 
     Raises:
-        InputError: when the program is run, for a site that it does not draw, or a prior of another event shape.
+        InputError: for what is no prior; when the program is run, for a site that it does not draw, or a prior of
+            another event shape.
 
     Example:
         >>> import pyrovae as pv
@@ -184,6 +185,10 @@ def with_prior(model: Program, **priors: Any) -> Program:
         >>> wide = pv.with_prior(oracle.model, z=lambda: dist.Normal(torch.zeros(2).double(), 3.0).to_event(1))
         >>> report = pv.evaluate(wide, oracle.guide, x)  # report.log_evidence is that under the wide prior
     """
+
+    for name, prior in priors.items():
+        if not (isinstance(prior, dist.Distribution) or callable(prior)):
+            raise InputError(f"{name}: give a distribution, or a function that returns one, got {prior!r}")
 
     @functools.wraps(model, updated=())
     def other(*args: Any, **kwargs: Any) -> Any:

@@ -63,6 +63,9 @@ def check_parts(objective: Any, optimizer: Any, schedule: Any, only: str | None,
             raise InputError(f"{kind} trains a guide for the model as it is, and no model: give only='guide'")
         if kl_warmup:
             raise InputError(f"{kind} has no KL to warm up: leave kl_warmup out, or use SampledELBO")
+    if kl_warmup and not getattr(objective, "takes_warmup", True):
+        kind = type(objective).__name__
+        raise InputError(f"{kind} would fit the guide to another posterior while a KL warms up: leave kl_warmup out")
     if isinstance(optimizer, torch.optim.Optimizer):
         raise InputError(
             f"optimizer must be a PyroOptim or a function parameters -> optimizer, not a {type(optimizer).__name__}: "

@@ -212,3 +212,13 @@ def test_all_that_can_be_chosen_is_listed(capsys):
             source = getattr(choice, "source", "")
             about = re.escape(choice.about + (f" [{source}]" if source else ""))
             assert re.search(rf"^  {name} +{about}$", section, re.M), (kind, name)
+
+
+@pytest.mark.parametrize("name", ["mixture:3", "vamp:20", "two-levels", "autoregressive-bernoulli"])
+def test_the_seed_reaches_the_weights_of_a_prior(name):
+    digits = pv.data.load("digits")
+    guide = "bernoulli" if name.endswith("bernoulli") else "normal"
+    recipe = {"prior": name, "guide": guide, "likelihood": None, "network": "mlp", "latent": 4, "hidden": [8]}
+    built = [recipes.build(recipes.complete({**recipe, "seed": seed}, digits), digits) for seed in (0, 1, 1)]
+    first, second, again = (torch.cat([p.detach().flatten() for p in vae.prior.parameters()]) for vae in built)
+    assert not torch.equal(first, second) and torch.equal(second, again)

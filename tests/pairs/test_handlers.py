@@ -329,3 +329,8 @@ def test_draws_are_made_anew_for_all_that_comes_after_them():
     assert not any(trace.nodes[name]["value"].requires_grad for name in ("a", "b", "twice"))
     assert not trace.nodes["b"]["fn"].loc.requires_grad
     assert trace.nodes["x"]["value"] is x
+
+
+def test_a_name_is_no_prior():
+    with pytest.raises(InputError, match="z: give a distribution, or a function that returns one, got 'laplace'"):
+        with_prior(make_vae().model, z="laplace")

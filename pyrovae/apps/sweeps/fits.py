@@ -16,7 +16,6 @@ from pyrovae.evidence.report import Report
 from pyrovae.pairs.traces import Program
 
 QUERIES = 500  # data by which active units are told
-RESUMABLE = ("epochs",)  # settings that may differ from those a run was begun with
 
 
 class Measured(NamedTuple):
@@ -67,7 +66,7 @@ class Fits:
         record = fit.record(**{**combination.settings, **source, "seed": seed})
         dataset, folder = self._dataset_of(record), self.folder(combination, seed)
         model, guide, record = loading.pair_of(record, dataset, None)
-        _check_same(folder, record)
+        _check_same(folder, record, loading.split_of(dataset, "train", record))
         fitted, test = self._fitted(model, guide, record, folder), loading.split_of(dataset, "test", record)
         report = self._report(fitted, test, folder)
         return Measured(report, _active_units(fitted, test), sum(row["seconds"] for row in fitted.history))
@@ -135,15 +134,17 @@ def folder_of(name: str) -> str:
     return name.replace(", ", "+").replace(":", "-").replace(",", "-").replace(" ", "-")
 
 
-def _check_same(folder: Path | None, record: Mapping[str, Any]) -> None:
-    """Raises InputError where a folder holds a fit with other settings."""
+def _check_same(folder: Path | None, record: Mapping[str, Any], train: Split) -> None:
+    """Raises InputError where a folder holds a fit with other settings, or to other rows."""
     if folder is None or not storage.holds_run(folder):
         return
     stored = runs.recorded(folder)
     for name, value in record.items():
-        if name not in RESUMABLE and stored.get(name) != value:
+        if stored.get(name) != value:
             was = f"was begun with {name} {stored.get(name)}, not {value}"
             raise InputError(f"{folder}: {was}; use another out, or the same settings")
+    if runs.describe(folder)["settings"]["protocol"]["sha256"] != train.protocol.sha256:
+        raise InputError(f"{folder}: was fitted to other rows of {train.protocol.dataset}; use another out")
 
 
 def _active_units(fitted: pv.Fit, test: Split) -> float:

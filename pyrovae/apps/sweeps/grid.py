@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 
 from pyrovae.apps import fit
 from pyrovae.apps.recipes import CHOICES, check_support
+from pyrovae.base.choices import parsed
 from pyrovae.base.errors import InputError, nearest
+from pyrovae.training.objectives import OBJECTIVES
 
 OF_THE_DATA = ("binarization", "divisor", *fit.OF_THE_TABLE)
 FIXED = ("data", *OF_THE_DATA, "labels", "from", "only", "seed")  # of the sweep, not of a combination
@@ -49,6 +51,7 @@ def grid(settings: Mapping[str, Any], *, one_at_a_time: bool = False) -> Grid:
         chosen = {**settings, **combination}
         try:
             check_support(chosen.get("prior") or "normal", chosen.get("guide") or "normal")
+            _check_objective(chosen.get("objective") or "elbo")
         except InputError as error:
             left_out[name] = str(error)
             continue
@@ -56,6 +59,11 @@ def grid(settings: Mapping[str, Any], *, one_at_a_time: bool = False) -> Grid:
     if not found:
         raise InputError(f"no combination can be fitted: {next(iter(left_out.values()))}")
     return Grid(tuple(found), left_out)
+
+
+def _check_objective(name: str) -> None:
+    if parsed(name, OBJECTIVES)[0].for_guide_alone:
+        raise InputError(f"objective '{name}' trains a guide for a model as it is, and a sweep fits both")
 
 
 def _products(swapped: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
@@ -120,8 +128,22 @@ def _check(settings: Mapping[str, Any], swapped: Mapping[str, Sequence[Any]]) ->
             raise InputError(f"{name} is an empty list: leave it out, or give its values")
         if twice := [value for place, value in enumerate(values) if value in values[:place]]:
             raise InputError(f"{name} holds {twice[0]} twice")
+    for name, value in settings.items():
+        _check_type(name, value if _is_swapped(name, value) else [value])
     for choices in _every_choice(settings):
         fit.record(**choices)  # names and numbers, before anything is fitted
+
+
+def _check_type(name: str, values: Sequence[Any]) -> None:
+    """Raises InputError for text where numbers are asked for, and for one number where a list of widths is."""
+    kind = fit.SETTINGS[name].argument.get("type")
+    if name == "hidden":
+        wrong = [value for value in values if value is not None and not isinstance(value, list | tuple)]
+    else:
+        wrong = [value for value in values if kind in (int, float) and isinstance(value, str)]
+    if wrong:
+        asked = "the widths of the layers, a list: [300, 100]" if name == "hidden" else "a number"
+        raise InputError(f"{name} is {asked}, got {wrong[0]!r}")
 
 
 def _every_choice(settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -72,7 +72,8 @@ def sweep(
     if workers > 1 and out is None:
         raise InputError("several workers keep their fits as runs: give out, a folder for them")
     if len(plan.combinations) < 2:
-        raise InputError("a sweep compares at least two combinations: give a list, as in prior=['normal', 'mixture']")
+        why = "".join(f"; left out: {name}: {reason}" for name, reason in plan.left_out.items())
+        raise InputError(f"a sweep compares at least two combinations, of two priors for one{why}")
     fits = Fits(data, out, {"num_particles": num_particles, "method": method}, data_dir, device)
     tally = _Tally(fits, _to_stderr if progress else lambda line: None)
     todo = [(combination, seed) for combination in plan.combinations for seed in numbers]

@@ -170,14 +170,19 @@ def _split(table: Table, x: Columns, covariates: Columns, rows: Array, part: str
     _check_complete(table, covariates.names)
     values = _values(table, x, rows)
     kept = [_tensor(served(x, values))]
+    beside = None
     if len(covariates):
-        kept.append(_tensor(served(covariates, _values(table, covariates, rows))))
+        given = _values(table, covariates, rows)
+        kept.append(_tensor(served(covariates, given)))
+        beside = [Column(_tensor(as_found(covariates, given)), kept[-1].dtype)]
     found = _tensor(as_found(x, values))
     source = None if torch.equal(found.nan_to_num(-1.0), kept[0].nan_to_num(-1.0)) else found
     rescaled = any(scale != 1.0 or shift != 0.0 for shift, scale in zip(x.shift, x.scale, strict=True))
     shift, scale = (x.shift, x.scale) if rescaled else ((), ())
     columns = tuple(Column(one, one.dtype) for one in kept)
-    protocol = describe(columns, source=source, dataset=table.name, split=part, seed=seed, shift=shift, scale=scale)
+    protocol = describe(
+        columns, source=source, dataset=table.name, split=part, seed=seed, shift=shift, scale=scale, beside=beside
+    )
     return Split(columns, protocol, None, source)
 
 

@@ -88,15 +88,17 @@ def coded(table: Table, raw: Raw, kind: Kind) -> Array:
 
 
 def as_found(columns: Columns, values: Array) -> Array:
-    """Values (n, D) with labels as their places -> with labels that are numbers as these numbers, as in the source.
+    """Values (n, D) with labels as their places -> with labels that are numbers as these numbers, text as it sorts.
 
     A column then has the same source rows whatever its kind, so that likelihoods of its kinds can be compared.
     """
     found = values.copy()
     for place, one in enumerate(columns):
-        if one.labels and all(map(is_number, one.labels)):
+        if one.labels:
+            numeric = all(map(is_number, one.labels))
+            order = [float(label) if numeric else float(sorted(one.labels).index(label)) for label in one.labels]
             seen = ~np.isnan(values[:, place])
-            found[seen, place] = np.array([float(label) for label in one.labels])[values[seen, place].astype(int)]
+            found[seen, place] = np.array(order)[values[seen, place].astype(int)]
     return found
 
 

@@ -18,6 +18,7 @@ from pyrovae.data.tables.names import IGNORED, Declared, check_kinds
 from pyrovae.data.tables.reading import Raw, Table
 from pyrovae.data.user_files import number
 
+FEWEST_NAMES = 100  # rows of which no two have one number, so that it may be the name of each
 MANY_LABELS = 20
 
 
@@ -191,8 +192,18 @@ def _found(table: Table, raw: Raw) -> Kind:
     if raw.is_text:
         _check_text(table, raw, len(distinct))
         return Kind(raw.name, "binary" if len(distinct) == 2 else "categorical")
+    if raw.is_time:
+        raise InputError(
+            f'{table.name}: column "{raw.name}" holds times; split the rows by it (time="{raw.name}"), leave it out '
+            f"(kind {IGNORED}), or declare it real: seconds"
+        )
     if not all(value >= 0 and value.is_integer() for value in distinct):
         return Kind(raw.name, "real")
+    if len(distinct) == int((~raw.missing).sum()) >= FEWEST_NAMES:
+        raise InputError(
+            f'{table.name}: column "{raw.name}" holds another whole number in each row: are they numbers of the rows? '
+            f"Leave it out (kind {IGNORED}), or declare it count or real"
+        )
     return Kind(raw.name, "binary" if len(distinct) == 2 else "count")
 
 

@@ -1,5 +1,7 @@
 """The rows of a table in three parts: by a seeded permutation, by groups that stay whole, or by time."""
 
+from datetime import datetime
+
 import numpy as np
 
 from pyrovae.base.errors import InputError
@@ -42,12 +44,29 @@ def by_time(table: Table, time: str, splits: Fractions) -> Parts:
     Raises:
         InputError: for a row without a time, and for times too few.
     """
-    raw = _complete(table, time, "time")
-    order = np.argsort(raw.cells, kind="stable")
-    sorted_times, num_rows = raw.cells[order], len(order)
+    times = _times(table, _complete(table, time, "time"))
+    order = np.argsort(times, kind="stable")
+    sorted_times, num_rows = times[order], len(order)
     ends = [round(num_rows * sum(splits[: part + 1])) for part in range(2)]
     first, second = (int((sorted_times < sorted_times[min(end, num_rows - 1)]).sum()) for end in ends)
     return _cut(table, order, (first, second), f'different times in "{time}"', splits)
+
+
+def _times(table: Table, raw: Raw) -> Array:
+    """Times that sort as time goes: numbers as they are, text by what it says.
+
+    Raises:
+        InputError: for text that is not a date or a time as ISO 8601 writes it: sorted as text it would go astray.
+    """
+    if not raw.is_text:
+        return raw.cells
+    try:
+        return np.array([datetime.fromisoformat(str(cell)).timestamp() for cell in raw.cells])
+    except ValueError as error:
+        raise InputError(
+            f'{table.name}: expected times in column "{raw.name}" as numbers or as ISO 8601 writes them, 2020-01-31, '
+            f"got text that says something else ({error}); write them so, or number them"
+        ) from error
 
 
 def _complete(table: Table, name: str, role: str) -> Raw:

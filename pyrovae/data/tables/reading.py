@@ -25,11 +25,13 @@ class Raw(NamedTuple):
         name: of the column.
         cells: (N,): float64, NaN where missing; or text, None where missing.
         levels: of text whose source knows their order (an ordered category of a frame), the lowest first.
+        is_time: whether the numbers are times, in seconds.
     """
 
     name: str
     cells: Array
     levels: tuple[str, ...] = ()
+    is_time: bool = False
 
     @property
     def is_text(self) -> bool:
@@ -186,7 +188,7 @@ def _from_series(table: str, name: str, series: Any) -> Raw:
     kind, levels = str(series.dtype), _levels(series)
     if kind.lower().startswith(("datetime", "date")):
         values = np.asarray(series.to_numpy(), "datetime64[us]")
-        return Raw(name, np.where(np.isnat(values), np.nan, values.astype(np.int64) / 1e6))
+        return Raw(name, np.where(np.isnat(values), np.nan, values.astype(np.int64) / 1e6), is_time=True)
     cells = [_cell(cell) for cell in series.to_list()]
     if hasattr(series.dtype, "categories") or any(isinstance(cell, str) for cell in cells):
         text = [cell if cell is None or isinstance(cell, str) else _label(cell) for cell in cells]
@@ -205,12 +207,12 @@ def _cell(cell: Any) -> Any:
 
 
 def _label(cell: Any) -> str:
-    return f"{cell:g}" if isinstance(cell, float) else str(cell)
+    return f"{cell:.15g}" if isinstance(cell, float) else str(cell)
 
 
 def _levels(series: Any) -> tuple[str, ...]:
     """The levels of an ordered category of pandas, or of an Enum of polars."""
     dtype = series.dtype
     if getattr(dtype, "ordered", False):
-        return tuple(map(str, dtype.categories))
-    return tuple(map(str, dtype.categories)) if type(dtype).__name__ == "Enum" else ()
+        return tuple(map(_label, dtype.categories))
+    return tuple(map(_label, dtype.categories)) if type(dtype).__name__ == "Enum" else ()

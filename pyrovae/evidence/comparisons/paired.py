@@ -149,12 +149,15 @@ def _by_guides(reports: Mapping[str, Evidence]) -> tuple[str, ...]:
 
 
 def source_evidence(report: Evidence) -> Tensor:
-    """log p(x) in the unit of the source rows, (N,) nats: rescaled densities get their log Jacobian."""
+    """log p(x) in the unit of the source rows, (N,) nats: rescaled densities get their log Jacobian, row by row."""
+    of_rows = getattr(report, "columns", {}).get("log_jacobian")
+    if of_rows is not None and "density" in report.measure.values():
+        return report.log_evidence + of_rows
     return report.log_evidence + log_jacobian(report)
 
 
 def log_jacobian(report: Evidence) -> float:
-    """What is added to log p(x) of a density to have it in the unit of the source rows, nats per datum."""
+    """What is added to log p(x) of a density to have it in the unit of the source rows: the mean, nats per datum."""
     return report.protocol.log_jacobian if report.protocol and "density" in report.measure.values() else 0.0
 
 
@@ -185,12 +188,22 @@ def data_of(reports: Mapping[str, Evidence]) -> str:
     return f"{_split_of(next(iter(reports.values())))}{unit}"
 
 
+def _rescaled(protocol: data_protocol.Protocol) -> list[bool] | None:
+    """Which columns of a table are rescaled, and so densities; None where none is."""
+    found = [scale != 1.0 for scale in protocol.scale]
+    return found if any(found) else None
+
+
 def _measures(report: Evidence) -> list[str]:
-    """The base measures of what is observed; parts of one observation, x.real and x.ordinal5, count together."""
-    found: dict[str, set[str]] = {}
+    """The base measures of what is observed; parts of one observation, x.real and x.ordinal5, count together.
+
+    Where these parts are masses and densities, how many there are of each counts too.
+    """
+    found: dict[str, list[str]] = {}
     for site, measure in report.measure.items():
-        found.setdefault(site.partition(".")[0], set()).add(measure)
-    return sorted(" and a ".join(sorted(each)) for each in found.values())
+        found.setdefault(site.partition(".")[0], []).append(measure)
+    parts = [sorted(each if len(set(each)) > 1 else set(each)) for each in found.values()]
+    return sorted(" and a ".join(each) for each in parts)
 
 
 def check_alike(name: str, report: Evidence, other_name: str, other: Evidence) -> None:
@@ -211,6 +224,11 @@ def check_alike(name: str, report: Evidence, other_name: str, other: Evidence) -
     a, b = report.protocol, other.protocol
     if a is None or b is None:
         raise InputError(f"{pair}: a report without a data protocol says nothing of its rows")
+    if len(set(report.measure.values())) > 1 and _rescaled(a) != _rescaled(b):
+        raise InputError(
+            f"{pair}: other columns are rescaled in one than in the other, so that a column may be a mass in one and a "
+            "density in the other; declare the kinds of both alike"
+        )
     if a.binarization != b.binarization:
         raise InputError(f"{pair}: binarization is '{a.binarization}' in one and '{b.binarization}' in the other")
     same = a.source_sha256 == b.source_sha256 if a.binarization == "none" else a.sha256 == b.sha256

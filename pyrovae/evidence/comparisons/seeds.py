@@ -15,6 +15,7 @@ from pyrovae.base.tables import TextTable
 from pyrovae.evidence import estimators
 from pyrovae.evidence.comparisons.paired import Evidence, check_alike, data_of, log_jacobian, source_evidence
 from pyrovae.evidence.comparisons.stacking import stacking_weights
+from pyrovae.evidence.reliability import UNRELIABLE_FRACTION
 
 MEANS = ("elbo", "kl_prior", "kl_posterior")  # of a report, shown beside its evidence
 
@@ -33,20 +34,26 @@ class Row(NamedTuple):
     fraction_unreliable: float
     difference: float  # of the mean from that of the best
     difference_se: float  # sd of the paired differences / sqrt(N)
-    difference_mc_error: float
+    difference_mc_error: float  # its Monte-Carlo error: standard error and bias together
     difference_spread: float  # sd over seeds of the difference between one fit of each; NaN for one seed
     stacking: float  # weight in the mixture of all rows
+    is_reliable: bool  # whether the evidence of at least 95 % of the data is vouched for, its own and the best one's
 
     @property
     def is_clear(self) -> bool:
-        """Whether the difference is more than 3 of its standard errors and more than twice its spread over seeds."""
-        distance, error = abs(self.difference), math.hypot(self.difference_se, self.difference_mc_error)
-        return distance > 3 * error and distance > 2 * self.difference_spread
+        """Whether the difference is above 3 of its standard errors, of either kind, and twice its spread over seeds.
+
+        Between reliable evidence alone: where nothing vouches for more than 5 % of the data of either, it is not.
+        """
+        error = max(self.difference_se, self.difference_mc_error)
+        distance = abs(self.difference)
+        return self.is_reliable and distance > 3 * error and distance > 2 * self.difference_spread
 
     @property
     def is_noise(self) -> bool:
-        """Whether the difference is within twice its standard error or within its spread over seeds."""
-        return abs(self.difference) <= 2 * self.difference_se or abs(self.difference) <= self.difference_spread
+        """Whether the difference is within two of its standard errors, of either kind, or within its spread."""
+        error = max(self.difference_se, self.difference_mc_error)
+        return abs(self.difference) <= 2 * error or abs(self.difference) <= self.difference_spread
 
     @property
     def verdict(self) -> str:
@@ -85,7 +92,13 @@ class OverSeeds(Record):
         return {"unit": "nats per datum", "verdicts": {row.name: row.verdict for row in self.rows[1:]}}
 
     def lines(self) -> list[str | TextTable]:
-        return [self._account(), "", self._differences(), *self._explained(), *self.notes]
+        return [self._account(), "", self._differences(), *self._explained(), *self.warnings(), *self.notes]
+
+    def warnings(self) -> list[str]:
+        """What keeps the differences from being differences between models, a line each."""
+        if any(row.fraction_unreliable > UNRELIABLE_FRACTION for row in self.rows):
+            return ["unreliable: fraction of data whose evidence may be too low by more than the error says"]
+        return []
 
     def _account(self) -> TextTable:
         width = max(map(len, self.row_names())) + 2
@@ -110,7 +123,7 @@ class OverSeeds(Record):
         if all(math.isnan(row.seed_sd) for row in self.rows):
             return [*lines, "one fit of each: how far a fit from another seed would move these numbers is not known"]
         lines += ["spread: sd over seeds of the difference between one fit of each"]
-        lines += ["clear: above 3 SE and twice the spread; noise: within 2 SE, or within the spread"]
+        lines += ["clear: above 3 SE, 3 MC errors and twice the spread; noise: within 2 of either error, or the spread"]
         return lines
 
 
@@ -144,8 +157,8 @@ def compare_seeds(
         Bouthillier et al. (2021), Accounting for variance in machine learning benchmarks, arXiv:2103.03098 (seeds).
         Yao, Vehtari, Simpson and Gelman (2018), Using stacking to average Bayesian predictive distributions.
     """
+    _check(reports)
     kept = {name: list(found) for name, found in reports.items()}
-    _check(kept)
     evidence = {name: torch.stack([source_evidence(report) for report in found]) for name, found in kept.items()}
     best = max(evidence, key=lambda name: evidence[name].mean().item())
     pooled = torch.stack([table.logsumexp(0) - math.log(len(table)) for table in evidence.values()])
@@ -166,7 +179,11 @@ def _check(reports: Mapping[str, Sequence[Evidence]]) -> None:
     if len(reports) < 2:
         raise InputError(f"a comparison needs at least two kinds of fits, got {len(reports)}")
     for name, found in reports.items():
-        if not found or not all(isinstance(report, Evidence) for report in found):
+        if (
+            not isinstance(found, list | tuple)
+            or not found
+            or not all(isinstance(report, Evidence) for report in found)
+        ):
             raise InputError(f"'{name}': give a list of reports, one for each fit, got {found!r:.60}")
     (first_name, (first, *_)), *_ = reports.items()
     for name, found in reports.items():
@@ -193,12 +210,13 @@ def _row(
         _mean(reports[name], "elbo") + log_jacobian(reports[name][0]),
         _mean(reports[name], "kl_prior"),
         _mean(reports[name], "kl_posterior"),
-        sum(report.fraction_unreliable for report in reports[name]) / len(table),
+        _unreliable(reports[name]),
         paired.mean().item(),
         estimators.mean_se(paired).item(),
-        math.hypot(_mc_se(reports[name]), _mc_se(reports[best])) if name != best else 0.0,
+        _mc_error(reports[name], reports[best]) if name != best else 0.0,
         math.hypot(spreads, others) if name != best else 0.0,
         stacking,
+        all(_unreliable(reports[each]) <= UNRELIABLE_FRACTION for each in (name, best)),
     )
 
 
@@ -213,7 +231,21 @@ def _mean(reports: Sequence[Evidence], column: str) -> float:
     return sum(known) / len(known) if known else math.nan
 
 
+def _unreliable(reports: Sequence[Evidence]) -> float:
+    return sum(report.fraction_unreliable for report in reports) / len(reports)
+
+
+def _mc_error(reports: Sequence[Evidence], others: Sequence[Evidence]) -> float:
+    """Monte-Carlo error of a difference of means over data and fits: standard error and bias together."""
+    return math.hypot(_mc_se(reports), _mc_se(others), _bias(reports) - _bias(others))
+
+
+def _bias(reports: Sequence[Evidence]) -> float:
+    errors = torch.stack([report.mc_se_log_evidence for report in reports])
+    return float(estimators.log_evidence_bias(errors).mean())
+
+
 def _mc_se(reports: Sequence[Evidence]) -> float:
-    """Monte-Carlo error of the mean over data and fits."""
+    """Monte-Carlo standard error of the mean over data and fits."""
     squares = sum(float(report.mc_se_log_evidence.square().sum()) for report in reports)
     return math.sqrt(squares) / (len(reports) * len(reports[0].log_evidence))

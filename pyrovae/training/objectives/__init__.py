@@ -90,6 +90,7 @@ OBJECTIVES = {
         _PATHS["ReweightedWakeSleep"],
         source="Bornschein and Bengio (2015), Le et al. (2019)",
         takes=["num_particles"],
+        takes_warmup=False,
         num_particles=10,
     ),
     "beta": Choice(
@@ -125,13 +126,20 @@ OBJECTIVES = {
     "forward-kl": Choice(
         "for the guide alone: log q at what the model simulates (sleep)",
         _PATHS["ForwardKL"],
+        for_guide_alone=True,
         source="Hinton et al. (1995)",
     ),
     "half-asleep": Choice(
-        "for the guide alone: forward KL and ELBO, half and half", _PATHS["HalfAsleep"], takes=["fraction"]
+        "for the guide alone: forward KL and ELBO, half and half",
+        _PATHS["HalfAsleep"],
+        for_guide_alone=True,
+        takes=["fraction"],
     ),
     "self-consistency": Choice(
-        "for the guide alone: the variance of log w", _PATHS["SelfConsistency"], source="Schmitt et al. (2024)"
+        "for the guide alone: the variance of log w",
+        _PATHS["SelfConsistency"],
+        for_guide_alone=True,
+        source="Schmitt et al. (2024)",
     ),
 }
 __all__ = ["OBJECTIVES", *_PATHS]

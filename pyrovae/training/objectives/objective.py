@@ -56,6 +56,7 @@ class Objective(ELBO):
 
     Attributes:
         for_guide_alone: whether it is an objective for the guide alone, whose gradients leave the model as it is.
+        takes_warmup: whether the weight of its KL may rise to 1 while it trains.
         moves_draws: whether its gradient goes through draws of the guide, where these carry one.
 
     Example:
@@ -76,6 +77,7 @@ class Objective(ELBO):
     """
 
     for_guide_alone = False
+    takes_warmup = True
     moves_draws = True
 
     def __init__(self, num_particles: int = 1, *, vectorize_particles: bool = True, plate: str | None = None) -> None:

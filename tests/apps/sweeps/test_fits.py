@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 
 import pyrovae as pv
@@ -41,6 +42,24 @@ def test_other_settings_in_the_same_folder_are_refused(measured, folder):
     faster = NORMAL._replace(settings={**NORMAL.settings, "lr": 0.01})
     with pytest.raises(InputError, match=r"was begun with lr 0.002, not 0.01; use another out"):
         Fits("digits", folder, EVALUATION, None, "cpu").measure(faster, 0)
+
+
+def test_a_fit_of_another_length_is_refused(measured, folder):
+    longer = NORMAL._replace(settings={**NORMAL.settings, "epochs": 2})
+    with pytest.raises(InputError, match="was begun with epochs 1, not 2; use another out"):
+        Fits("digits", folder, EVALUATION, None, "cpu").measure(longer, 0)
+
+
+def test_other_rows_under_the_same_name_are_refused(tmp_path):
+    rows = tmp_path / "rows.npy"
+    for scale in (1.0, 2.0):
+        np.save(rows, scale * np.random.RandomState(0).randn(60, 3).astype("float32"))
+        fits = Fits(rows, tmp_path / "out", EVALUATION, None, "cpu")
+        if scale == 1.0:
+            fits.measure(NORMAL, 0)
+            continue
+        with pytest.raises(InputError, match=r"was fitted to other rows of rows\.npy"):
+            fits.measure(NORMAL, 0)
 
 
 def test_a_code_that_cannot_be_taken_apart_has_no_active_units(monkeypatch):

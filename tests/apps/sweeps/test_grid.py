@@ -36,6 +36,12 @@ def test_unlike_supports_are_left_out_with_the_reason():
     assert "over positive latents" in found.left_out["gamma, normal"]
 
 
+def test_objectives_for_a_guide_alone_are_left_out():
+    found = grid({"objective": ["elbo", "forward-kl", "iwae:5"]})
+    assert [one.name for one in found.combinations] == ["elbo", "iwae:5"]
+    assert "trains a guide for a model as it is" in found.left_out["forward-kl"]
+
+
 REFUSED = {
     "a setting": ({"priors": ["normal"]}, r"""no setting 'priors': did you mean "prior"\?"""),
     "a name": ({"prior": ["normal", "vmap"]}, r"""unknown prior 'vmap': did you mean "vamp"\?"""),
@@ -43,6 +49,8 @@ REFUSED = {
     "no value": ({"prior": []}, "prior is an empty list"),
     "a value twice": ({"latent": [8, 4, 8]}, "latent holds 8 twice"),
     "two data sets": ({"data": ["digits", "mnist"]}, "data is one for a whole sweep"),
+    "one width": ({"hidden": 32}, r"hidden is the widths of the layers, a list: \[300, 100\], got 32"),
+    "text for numbers": ({"latent": ["2", "3"]}, "latent is a number, got '2'"),
     "a seed": ({"seed": 3}, "no setting 'seed'"),
     "nothing that fits": ({"prior": "sphere", "guide": ["normal", "gamma"]}, "no combination can be fitted"),
 }

@@ -90,6 +90,7 @@ def test_data_of_ones_own_need_no_name(capsys):
 
 REFUSED = {
     "one combination": ({"prior": "normal"}, "at least two combinations"),
+    "one that can be": ({"prior": ["normal", "gamma"]}, "left out: gamma: prior 'gamma' is over positive latents"),
     "no seed": ({"prior": ["normal", "laplace"], "seeds": 0}, "seeds must be at least 1"),
     "workers without a folder": ({"prior": ["normal", "laplace"], "workers": 2}, "give out, a folder"),
     "a seed twice": ({"prior": ["normal", "laplace"], "seeds": [1, 1]}, "each once"),

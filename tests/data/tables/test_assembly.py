@@ -4,11 +4,15 @@ import json
 import math
 
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 
 from pyrovae.base.errors import InputError
 from pyrovae.data import Protocol, as_split, load, load_like
+from pyrovae.evidence.comparisons.paired import compare
+from pyrovae.evidence.evaluate import evaluate
 
 pandas = pytest.importorskip("pandas")
 
@@ -105,6 +109,36 @@ def test_the_jacobian_takes_densities_back_where_values_are_missing():
         assert protocol.log_jacobian == pytest.approx(float(jacobian), rel=1e-5)
 
 
+def test_units_make_no_difference_where_values_are_missing():
+    """One density, of standard scores and of values as found: no datum's evidence differs, and no error is left."""
+    rng = np.random.RandomState(1)
+    frame = pandas.DataFrame(rng.randn(400, 3) * [0.1, 1.0, 50.0] + [3.0, 0.0, -20.0], columns=list("abc"))
+    frame = frame.mask(rng.rand(400, 3) < 0.3)
+    reports = {}
+    for standardize in (True, False):
+        test = load(frame, standardize=standardize).test
+        shift, scale = (torch.tensor(each) for each in (test.protocol.shift, test.protocol.scale))
+        loc, sd = torch.tensor([3.0, 0.0, -20.0]), torch.tensor([0.1, 1.0, 50.0])
+        if standardize:
+            loc, sd = (loc - shift) / scale, sd / scale
+
+        def model(x, loc=loc, sd=sd):
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+                seen = ~x.isnan()
+                pyro.sample("x", dist.Normal(loc, sd).expand([len(x), 3]).mask(seen).to_event(1), obs=x.nan_to_num())
+
+        def guide(x):
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+
+        reports[f"standardize={standardize}"] = evaluate(model, guide, test, num_particles=30, progress=False)
+    row = compare(reports).rows[1]
+    assert abs(row.difference) < 1e-4 and row.difference_se < 1e-5
+    errors = [row.data_se for row in compare(reports).rows]
+    assert errors[0] == pytest.approx(errors[1], rel=1e-5)
+
+
 def test_a_part_of_a_split_keeps_scales_and_has_its_own_jacobian():
     train = load(frame(), **OPTIONS).train
     some = train[:40]
@@ -142,10 +176,10 @@ def test_a_column_has_the_same_source_whatever_its_kind():
 def test_groups_and_times():
     source = frame()
     source["day"] = np.arange(200.0)[::-1]
-    data = load(source, columns={**KINDS, "person": "count"}, group="person", covariates=["day"])
+    data = load(source, columns={**KINDS, "person": "count", "day": "count"}, group="person", covariates=["day"])
     people = [{round(day) // 5 for day in data.covariates.decoded(s.tensors[1])["day"]} for s in splits(data).values()]
     assert sum(map(len, people)) == 40 and "person" not in data.columns.names
-    data = load(source, columns=KINDS, time="day", covariates=["day"])
+    data = load(source, columns={**KINDS, "day": "count"}, time="day", covariates=["day"])
     days = [data.covariates.decoded(split.tensors[1])["day"] for split in splits(data).values()]
     assert max(days[0]) < min(days[1]) and max(days[1]) < min(days[2])
     assert data.train.protocol.seed is None and "day" not in data.columns.names

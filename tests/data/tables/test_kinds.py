@@ -59,6 +59,16 @@ def test_text_among_numbers_and_names_of_rows_are_no_kind():
     assert kinds.kind_of(found, found.columns[0], "categorical").kind == "categorical"
 
 
+def test_numbers_of_rows_and_times_are_no_counts():
+    cells = np.random.RandomState(0).permutation(200).astype(float)
+    with pytest.raises(InputError, match=r"another whole number in each row: are they numbers of the rows\?"):
+        kinds.kind_of(Table("t", (), np.arange(200)), Raw("id", cells), None)
+    assert kinds.kind_of(Table("t", (), np.arange(200)), Raw("id", cells), "count").kind == "count"
+    assert kinds.kind_of(Table("t", (), np.arange(200)), Raw("n", cells // 2), None).kind == "count"
+    with pytest.raises(InputError, match='column "when" holds times; split the rows by it'):
+        kinds.kind_of(Table("t", (), np.arange(200)), Raw("when", cells, is_time=True), None)
+
+
 def test_names_come_before_patterns_and_patterns_in_their_order():
     found = table(A1=[1], A2=[2], B1=[3], age=[4])
     said = kinds.declared_of(found, {"[AB][12]": "ordinal", "B*": "count", "A2": "real"})

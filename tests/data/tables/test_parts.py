@@ -65,6 +65,15 @@ def test_rows_of_one_time_stay_together_and_text_is_sorted():
     ]
 
 
+def test_text_that_does_not_sort_as_time_goes_is_refused():
+    days = [f"{day:02}/{month:02}/2021" for month in (1, 2, 3) for day in range(1, 11)]
+    with pytest.raises(InputError, match=r'times in column "g" as numbers or as ISO 8601 writes them'):
+        parts.by_time(table(days), "g", SPLITS)
+    hours = [f"2021-01-01T{hour:02}:00" for hour in range(20)]
+    found = parts.by_time(table(hours[::-1]), "g", SPLITS)
+    assert sorted(found["test"].tolist()) == [0, 1, 2, 3]  # the latest stand first
+
+
 def test_bad_groups_and_times():
     with pytest.raises(InputError, match='t: the group column "g" is missing in row 1'):
         parts.by_group(table(["a", None, "b"]), "g", SPLITS, 0)

@@ -43,7 +43,12 @@ def test_differences_by_hand(reports, table):
     assert best.seed_sd == 0  # two fits of one seed
     assert row.difference_spread == pytest.approx(row.seed_sd, rel=1e-12)
     squares = [sum(float(one.mc_se_log_evidence.square().sum()) for one in found) for found in reports.values()]
-    assert row.difference_mc_error == pytest.approx(math.hypot(squares[0] ** 0.5 / 120, squares[1] ** 0.5 / 180))
+    bias = [
+        -sum(float(one.mc_se_log_evidence.square().mean()) for one in found) / 2 / len(found)
+        for found in reports.values()
+    ]
+    expected = math.hypot(squares[0] ** 0.5 / 120, squares[1] ** 0.5 / 180, bias[0] - bias[1])
+    assert row.difference_mc_error == pytest.approx(expected)
     assert row.elbo == pytest.approx(sum(float(one.elbo.mean()) for one in reports["others"]) / 3)
     assert table.by_seed["others"] == pytest.approx(evidence["others"].mean(1).tolist())
     assert table.beside["minutes"] == (2.0, 6.0)
@@ -81,23 +86,41 @@ def test_one_fit_of_each_leaves_the_spread_unknown(reports):
     assert "is not known" in str(table)
 
 
-VERDICTS = {  # difference, its SE, its spread over seeds
-    (-10.0, 1.0, 1.0): "clear",
-    (-10.0, 1.0, 6.0): "",
-    (-10.0, 1.0, 11.0): "noise",
-    (-10.0, 6.0, 1.0): "noise",
-    (-10.0, 4.0, 1.0): "",
-    (-10.0, 1.0, math.nan): "",
+VERDICTS = {  # difference, its SE, its MC error, its spread over seeds, whether the evidence is reliable
+    (-10.0, 1.0, 0.0, 1.0, True): "clear",
+    (-10.0, 1.0, 0.0, 1.0, False): "",
+    (-10.0, 1.0, 4.0, 1.0, True): "",
+    (-10.0, 1.0, 6.0, 1.0, True): "noise",
+    (-10.0, 1.0, 0.0, 6.0, True): "",
+    (-10.0, 1.0, 0.0, 11.0, True): "noise",
+    (-10.0, 6.0, 0.0, 1.0, True): "noise",
+    (-10.0, 4.0, 0.0, 1.0, True): "",
+    (-10.0, 1.0, 0.0, math.nan, True): "",
 }
 
 
 @pytest.mark.parametrize(("numbers", "verdict"), VERDICTS.items(), ids=str)
-def test_a_verdict_takes_both_errors(table, numbers, verdict):
-    difference, se, spread = numbers
-    row = table.rows[1]._replace(
-        difference=difference, difference_se=se, difference_mc_error=0.0, difference_spread=spread
-    )
-    assert row.verdict == verdict
+def test_a_verdict_takes_every_error(table, numbers, verdict):
+    names = ("difference", "difference_se", "difference_mc_error", "difference_spread", "is_reliable")
+    assert table.rows[1]._replace(**dict(zip(names, numbers, strict=True))).verdict == verdict
+
+
+def test_the_bias_of_few_draws_is_no_difference_between_models():
+    """One model, an exact guide and a poor one: what the poor one lacks is Monte-Carlo error, and said to be."""
+    oracle = ppca(8, 2)
+    poor = widened(oracle.guide, 2.5)
+    x, _ = oracle.draw(2000, seed=3)
+    reports = {
+        name: [
+            evaluate(oracle.model, g, x, num_particles=30, seed=seed, method="importance", progress=False)
+            for seed in range(3)
+        ]
+        for name, g in {"exact": oracle.guide, "poor": poor}.items()
+    }
+    table = compare_seeds(reports)
+    poorer = table.rows[1]
+    assert poorer.name == "poor" and poorer.difference < -3 * poorer.difference_se
+    assert poorer.verdict != "clear" and "unreliable: fraction of data" in str(table)
 
 
 def test_what_cannot_be_compared_is_refused(reports):
@@ -105,5 +128,7 @@ def test_what_cannot_be_compared_is_refused(reports):
         compare_seeds({"own": reports["own"]})
     with pytest.raises(InputError, match="'none': give a list of reports"):
         compare_seeds({**reports, "none": []})
+    with pytest.raises(InputError, match="'own': give a list of reports"):
+        compare_seeds({"own": reports["own"][0], "others": reports["others"][0]})
     with pytest.raises(InputError, match="60 and 30 data"):
         compare_seeds({**reports, "fewer": [account(0, X[:30])]})

@@ -124,7 +124,7 @@ def _remembering(move: Transform) -> Transform:
     if isinstance(move, ComposeTransform) and isinstance(move.parts[0], SigmoidTransform):
         return ComposeTransform([Sigmoid(), *(_affine(part) for part in move.parts[1:])])
     if isinstance(move, IndependentTransform):
-        return IndependentTransform(_remembering(move.base_transform), move.reinterpreted_batch_ndims, cache_size=1)
+        return IndependentTransform(_remembering(move.base_transform), move.reinterpreted_batch_ndims)
     return move
 
 

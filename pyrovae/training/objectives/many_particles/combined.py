@@ -9,7 +9,7 @@ from pyrovae.base.errors import InputError, check_at_least_one
 from pyrovae.pairs.traces import Program, traces_apart
 from pyrovae.training.objectives import bounds
 from pyrovae.training.objectives.bounds import Bound
-from pyrovae.training.objectives.many_particles.weighing import ParticleObjective, log_mean_exp
+from pyrovae.training.objectives.many_particles.weighing import ParticleObjective, log_mean_exp, weighted
 
 
 class PIWAE(ParticleObjective):
@@ -60,8 +60,8 @@ class PIWAE(ParticleObjective):
         log_joint, log_guide = weighed.log_joint, weighed.log_guide
         log_weight = (log_joint - log_guide).detach()
         of_model, of_guide = log_weight.softmax(0), self._guides_own(log_weight)
-        bound = weighed.bound(bounds.as_gradient(log_mean_exp(log_weight), (of_model * log_joint).sum(0)))
-        moved, scored = ((weighed.scale * (of_guide * each).sum(0)).sum() for each in (log_joint, log_guide))
+        bound = weighed.bound(bounds.as_gradient(log_mean_exp(log_weight), weighted(of_model, log_joint)))
+        moved, scored = ((weighed.scale * weighted(of_guide, each)).sum() for each in (log_joint, log_guide))
         by_guide = bounds.by_draws(weighed.runs, moved, retain=True) - scored
         return bound._replace(loss=bounds.as_gradient(bound.loss, bound.loss - by_guide))
 
@@ -114,4 +114,5 @@ class CIWAE(ParticleObjective):
     def bound(self, model: Program, guide: Program, *args: Any) -> Bound:
         weighed = self.weighed(model, guide, args)
         log_weight = weighed.log_weight
-        return weighed.bound(self.beta * log_weight.mean(0) + (1 - self.beta) * log_mean_exp(log_weight))
+        tight = (1 - self.beta) * log_mean_exp(log_weight)
+        return weighed.bound(self.beta * log_weight.mean(0) + tight if self.beta else tight)

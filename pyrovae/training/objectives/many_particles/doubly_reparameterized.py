@@ -8,7 +8,7 @@ from pyrovae.pairs.structure import Structure
 from pyrovae.pairs.traces import Program, TracePair
 from pyrovae.training.objectives import bounds
 from pyrovae.training.objectives.bounds import Bound
-from pyrovae.training.objectives.many_particles.weighing import ParticleObjective, Weighed, log_mean_exp
+from pyrovae.training.objectives.many_particles.weighing import ParticleObjective, Weighed, log_mean_exp, weighted
 from pyrovae.training.objectives.paths import Paths, by_paths
 from pyrovae.training.objectives.scales import require_density, require_one_scale, scale_of
 
@@ -56,8 +56,8 @@ class DReG(ParticleObjective):
         log_weight = (log_joint - log_guide).detach()
         weight, power = log_weight.softmax(0), self._power(weighed)
         paths.factor = 1 - power + power * weight
-        bound = weighed.bound(bounds.as_gradient(log_mean_exp(log_weight), (weight * log_joint).sum(0)))
-        of_guide = (weighed.scale * (paths.factor * weight * log_guide).sum(0)).sum()
+        bound = weighed.bound(bounds.as_gradient(log_mean_exp(log_weight), weighted(weight, log_joint)))
+        of_guide = (weighed.scale * weighted(paths.factor * weight, log_guide)).sum()
         return bound._replace(loss=bounds.as_gradient(bound.loss, bound.loss + by_paths(weighed.runs, of_guide)))
 
     def _power(self, weighed: Weighed) -> Any:

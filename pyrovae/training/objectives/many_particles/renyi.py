@@ -18,7 +18,7 @@ class Renyi(ParticleObjective):
 
     alpha = 0 is :class:`~pyrovae.objectives.IWAE`, alpha = 1, a limit, the ELBO. As K grows the bound rises with
     1 - alpha: it covers more of the posterior for small alpha, and finds one mode for large; below zero it is, for K
-    without end, above the evidence. At finite K its expectation is no bound unless alpha is in [0, 1].
+    without end, above the evidence. At finite K its expectation is no bound on log p(x) unless alpha is 0 or more.
 
     Args:
         alpha: any finite number.

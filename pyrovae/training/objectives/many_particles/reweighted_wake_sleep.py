@@ -9,7 +9,7 @@ from pyrovae.pairs.structure import Structure
 from pyrovae.pairs.traces import Program, TracePair
 from pyrovae.training.objectives import bounds
 from pyrovae.training.objectives.bounds import Bound
-from pyrovae.training.objectives.many_particles.weighing import ParticleObjective, log_mean_exp
+from pyrovae.training.objectives.many_particles.weighing import ParticleObjective, log_mean_exp, weighted
 from pyrovae.training.objectives.paths import held_traces
 from pyrovae.training.objectives.scales import require_density
 
@@ -51,6 +51,7 @@ class ReweightedWakeSleep(ParticleObjective):
 
     needs_gradients = False
     moves_draws = False
+    takes_warmup = False
 
     def __init__(self, num_particles: int = 10, *, vectorize_particles: bool = True, plate: str | None = None) -> None:
         super().__init__(num_particles, vectorize_particles=vectorize_particles, plate=plate)
@@ -62,7 +63,7 @@ class ReweightedWakeSleep(ParticleObjective):
         weighed = self.weighed(model, guide, args, held_traces)
         log_joint, log_guide = weighed.log_joint, weighed.log_guide
         log_weight = (log_joint - log_guide).detach()
-        wake = (log_weight.softmax(0) * (log_joint + log_guide)).sum(0)
+        wake = weighted(log_weight.softmax(0), log_joint + log_guide)
         return weighed.bound(bounds.as_gradient(log_mean_exp(log_weight), wake))
 
     def _require_condition(self, structure: Structure, run: TracePair) -> None:

@@ -16,6 +16,8 @@ from pyrovae.training.objectives.many_particles.weighing import ParticleObjectiv
 from pyrovae.training.objectives.paths import held_traces
 from pyrovae.training.objectives.scales import require_density
 
+LARGEST = 100.0  # nats of a signal: that of a particle all of whose others are impossible has no end
+
 
 class VIMCO(ParticleObjective):
     r"""The importance-weighted bound over draws of any kind, discrete ones too; none is reparameterized.
@@ -60,7 +62,7 @@ class VIMCO(ParticleObjective):
         weighed = self.weighed(model, guide, args, held_traces)
         log_weight = weighed.log_weight
         bound = log_mean_exp(log_weight)
-        signal = bound.detach() - log_mean_without(log_weight.detach())
+        signal = (bound.detach() - log_mean_without(log_weight.detach())).clamp(max=LARGEST)
         return weighed.bound(bounds.as_gradient(bound, bound + (signal * weighed.log_density).sum(0)))
 
     def _require_condition(self, structure: Structure, run: TracePair) -> None:
@@ -80,5 +82,8 @@ def log_mean_without(log_weight: Tensor) -> Tensor:
     after = log_weight.flip(0).logcumsumexp(0)[:-1].flip(0)
     nothing = torch.full_like(log_weight[:1], -torch.inf)
     others = torch.logaddexp(torch.cat([nothing, before]), torch.cat([after, nothing]))
-    typical = (log_weight.sum(0) - log_weight) / (num_particles - 1)
+    finite = log_weight.isfinite()
+    seen = torch.where(finite, log_weight, 0.0)
+    impossible = (~finite).sum(0) - (~finite).int()  # of the others
+    typical = torch.where(impossible > 0, -torch.inf, (seen.sum(0) - seen) / (num_particles - 1))
     return torch.stack([others, typical]).logsumexp(0) - math.log(num_particles)

@@ -91,6 +91,11 @@ class ParticleObjective(Objective):
         self._scales_all_alike = scales_all_alike(structure, run)
 
 
+def weighted(weight: Tensor, log_density: Tensor) -> Tensor:
+    """The mean of log densities by weights that sum to one: (K, N) -> (N,); what weighs nothing adds nothing."""
+    return torch.where(weight > 0, weight * log_density, 0.0).sum(0)
+
+
 def log_mean_exp(log_weight: Tensor, dim: int = 0) -> Tensor:
     """The log of the mean weight of each datum: (K, N) -> (N,)."""
     return log_weight.logsumexp(dim) - math.log(log_weight.shape[dim])

@@ -28,10 +28,10 @@ class MMD(Objective):
 
     with z from the guide, one for each of the N data of a batch, y from the prior, as many, and
     k(z, y) = exp(-|z - y|^2 / h), h the mean of |y - y'|^2; pairs of unlike draws alone count, so that the estimate
-    has no bias and may be negative. beta = 1 is a penalty beside the ELBO, beta = 0 the MMD-VAE; in InfoVAE's words
-    alpha = 1 - beta, and its lambda is this one plus beta. Draws of the prior are held: the
-    penalty moves the guide. All latents of a datum make one z. Handlers
-    of scale, and a plate whose rows stand for others, multiply the penalty as they do the KL.
+    may be negative; given the width h it has no bias (from the draws' own h a little, in batches below ten). beta = 1
+    is a penalty beside the ELBO, beta = 0 the MMD-VAE; in InfoVAE's words alpha = 1 - beta, and its lambda is this one
+    plus beta. Draws of the prior are held: the penalty moves the guide. All latents of a datum make one z. Handlers of
+    scale, and a plate whose rows stand for others, multiply the penalty as they do the KL.
 
     Args:
         weight: lambda, at least 0.

@@ -9,8 +9,10 @@ from examples.learned_guides import PAIRS as LEARNED
 from examples.zoo import K
 
 import pyrovae as pv
+from pyrovae.apps import fit
 from pyrovae.base.errors import InputError
 from pyrovae.pairs.context import own_scope
+from pyrovae.programs.oracles import ppca
 from pyrovae.training.objectives.many_particles.importance_weighted import IWAE
 from pyrovae.training.objectives.many_particles.reweighted_wake_sleep import ReweightedWakeSleep
 from pyrovae.training.optimizers import adam
@@ -91,3 +93,12 @@ def test_another_scale_is_refused():
 def test_one_particle_weighs_nothing():
     with pytest.raises(InputError, match="weighs draws against each other"):
         ReweightedWakeSleep(1)
+
+
+def test_a_warm_up_is_refused_by_fit_and_not_asked_for_by_recipes():
+    oracle = ppca(4, 2)
+    x, _ = oracle.draw(20, seed=0)
+    with pytest.raises(InputError, match="ReweightedWakeSleep would fit the guide to another posterior"):
+        pv.fit(oracle.model, oracle.guide, x, objective=ReweightedWakeSleep(5), kl_warmup=3, epochs=1)
+    assert fit.record(data="digits", objective="reweighted-wake-sleep")["kl_warmup"] == 0
+    assert fit.record(data="digits")["kl_warmup"] > 0

@@ -99,7 +99,7 @@ def population(correlation, num=4000):
 
 @pytest.mark.parametrize("correlation", [0.0, 0.8])
 def test_of_a_normal_population_it_is_known(correlation):
-    """q(z) = N(0, C + 0.09 I), its total correlation -log(1 - r^2) / 2 + log(N M): to 0.03 nats a datum."""
+    """q(z) = N(0, C + 0.09 I), its total correlation -log(1 - r^2) / 2 - log N: to 0.03 nats a datum."""
     model, guide, x = population(correlation)
     torch.manual_seed(0)
     with own_scope(model, guide), torch.no_grad():
