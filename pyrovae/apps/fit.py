@@ -115,13 +115,20 @@ def record(**given: Any) -> dict[str, Any]:
     of_data = DATASETS[source].fit if source in DATASETS else FitDefaults()
     settings = _filled({**of_data.to_dict(), **given})
     _check_names(settings)
-    if "kl_warmup" not in given and not parsed(settings["objective"], CHOICES["objective"])[0].takes_warmup:
-        settings["kl_warmup"] = 0.0
+    if "kl_warmup" not in given:
+        settings["kl_warmup"] = _warmup(settings, of_data.epochs)
     if not settings["lr"] > 0:
         raise InputError(f"--lr must be positive, got {settings['lr']}")
     if settings["kl_warmup"] < 0:
         raise InputError(f"--kl-warmup must not be negative, got {settings['kl_warmup']}")
     return settings
+
+
+def _warmup(settings: Mapping[str, Any], usual: int) -> float:
+    """That of the data set; in a shorter fit it is shorter, so that it ends at the same fraction of the training."""
+    if not parsed(settings["objective"], CHOICES["objective"])[0].takes_warmup:
+        return 0.0
+    return settings["kl_warmup"] * min(1.0, settings["epochs"] / usual)
 
 
 def _check_names(settings: Mapping[str, Any]) -> None:

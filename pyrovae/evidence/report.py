@@ -210,6 +210,9 @@ class Report(Record):
             short = float((self.log_evidence - self.columns[BY_GUIDE]).mean())
             is_short = not short <= 2 * (account["log_evidence"]["mc_se"] or 0.0)
             rows.insert(1, f"    by the guide's own draws {by_guide}{', too low' if is_short else ''}")
+        if self.protocol and self.protocol.log_jacobian and "density" in self.measure.values():
+            of_source = text((account["log_evidence"]["mean"] or math.nan) + self.protocol.log_jacobian, ".3f")
+            rows.insert(1, f"    in the unit of the source rows {of_source}")
         others = [name for name in self.columns if "data_se" in account.get(name, ()) and name not in labels]
         return rows + [(name, account[name], "") for name in others if name not in (*CORRECTED, BY_GUIDE)]
 

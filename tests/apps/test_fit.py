@@ -44,3 +44,10 @@ def test_what_decides_a_fit_can_be_named():
     for kind in ("objective", "guide"):
         with pytest.raises(pv.InputError, match=f"unknown {kind} 'ibae'"):
             fit.record(**{kind: "ibae"})
+
+
+def test_a_shorter_fit_warms_up_for_as_large_a_part_of_it():
+    usual = fit.record(data="digits")
+    assert fit.record(data="digits", epochs=usual["epochs"] // 10)["kl_warmup"] == usual["kl_warmup"] / 10
+    assert fit.record(data="digits", epochs=10 * usual["epochs"])["kl_warmup"] == usual["kl_warmup"]
+    assert fit.record(data="digits", epochs=1, kl_warmup=5.0)["kl_warmup"] == 5.0

@@ -16,7 +16,7 @@ from pyro.infer import ELBO
 from pyro.util import warn_if_nan
 from torch import Tensor
 
-from pyrovae.base.errors import check_at_least_one
+from pyrovae.base.errors import InputError, check_at_least_one
 from pyrovae.base.random import preserve_rng_state
 from pyrovae.pairs.context import evaluation_mode, modules_of
 from pyrovae.pairs.latents import Latents
@@ -162,6 +162,9 @@ class Objective(ELBO):
     def bound_and_grads(self, model: Program, guide: Program, *args: Any) -> Bound:
         """The bound without gradients; those of its loss are added to those of the parameters."""
         bound = self.bound(model, guide, *args)
+        if not isinstance(bound, Bound):
+            kind, given = type(self).__name__, type(bound).__name__
+            raise InputError(f"{kind}.bound gives a {given}: return pyrovae.objectives.Bound(loss, reconstruction, kl)")
         if bound.loss.requires_grad:
             bound.loss.backward(retain_graph=self.retain_graph)
         return bound._replace(loss=bound.loss.detach())

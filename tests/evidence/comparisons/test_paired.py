@@ -158,12 +158,30 @@ def test_rescaled_digits_of_the_loader():
         "scaled": evaluate(*pair(16), scaled, num_particles=50, progress=False),
     }
     assert abs(compare(reports).rows[-1].difference) < 1e-3  # float32; uncorrected it would be 177 nats
+    of_source = float(source_evidence(reports["scaled"]).mean())
+    assert f"in the unit of the source rows {of_source:.3f}" in str(reports["scaled"])
+    assert "source rows" not in str(reports["found"])
 
 
 def test_masses_get_no_jacobian(reports):
     report = replace(reports["exact"], measure={"x": "mass"})
     shifted = replace(report, protocol=replace(report.protocol, log_jacobian=-5.0))
     assert torch.equal(source_evidence(shifted), report.log_evidence)
+
+
+def test_a_column_that_is_a_mass_in_one_and_a_density_in_the_other_is_refused(reports):
+    """Age as a count or as a real number, beside a binary and a real column; and two columns that change roles."""
+    kinds = [
+        {"x.count": "mass", "x.binary": "mass", "x.real": "density"},
+        {"x.binary": "mass", "x.real": "density"},
+    ]
+    counted, real = (replace(reports["exact"], measure=measure) for measure in kinds)
+    with pytest.raises(InputError, match="unlike base measures"):
+        compare({"age a count": counted, "age real": real})
+    rescaled = [replace(counted.protocol, scale=scale) for scale in ((1.0, 2.0, 1.0), (2.0, 1.0, 1.0))]
+    swapped = [replace(counted, protocol=protocol) for protocol in rescaled]
+    with pytest.raises(InputError, match="other columns are rescaled in one than in the other"):
+        compare(dict(zip("ab", swapped, strict=True)))
 
 
 def test_parts_of_one_observation_are_one_measure(reports):

@@ -37,6 +37,7 @@ from pyro.infer import SVI, Trace_ELBO
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import pyrovae as pv
 from pyrovae.base.errors import InputError
 from pyrovae.pairs.context import own_scope
 from pyrovae.pairs.handlers import tempered
@@ -326,3 +327,14 @@ def test_a_loss_that_is_not_a_number_warns():
     case = linear_model, linear_guide
     with pytest.warns(UserWarning, match="NaN"):
         assert math.isnan(SampledELBO().loss(*(tempered(p, torch.tensor(math.nan)) for p in case), X))
+
+
+def test_a_bound_that_is_a_tensor_is_refused_with_what_it_should_be():
+    class Tensors(pv.objectives.Objective):
+        def bound(self, model, guide, *args):
+            return self.log_terms(model, guide, *args)[0].log_weight.sum()
+
+    oracle = pv.oracles.ppca(4, 2)
+    x, _ = oracle.draw(5, seed=0)
+    with pytest.raises(InputError, match=r"Tensors.bound gives a Tensor: return pyrovae.objectives.Bound\(loss"):
+        Tensors().loss_and_grads(oracle.model, oracle.guide, x)
