@@ -18,6 +18,10 @@ from pyrovae.pairs.traces import Program
 QUERIES = 500  # data by which active units are told
 
 
+class StaleRun(InputError):
+    """A folder of a sweep holds another fit."""
+
+
 class Measured(NamedTuple):
     """What a fit is worth."""
 
@@ -58,7 +62,8 @@ class Fits:
         """Fits a combination from a seed and measures it on the test split.
 
         Raises:
-            InputError: if its folder holds a run with other settings.
+            StaleRun: if its folder holds a run with other settings or of other rows.
+            InputError: if the pair, or the objective with it, cannot be fitted.
             FloatingPointError: if it diverges.
             KeyboardInterrupt: after Ctrl-C; the run is kept.
         """
@@ -135,16 +140,16 @@ def folder_of(name: str) -> str:
 
 
 def _check_same(folder: Path | None, record: Mapping[str, Any], train: Split) -> None:
-    """Raises InputError where a folder holds a fit with other settings, or to other rows."""
+    """Raises StaleRun where a folder holds a fit with other settings, or to other rows."""
     if folder is None or not storage.holds_run(folder):
         return
     stored = runs.recorded(folder)
     for name, value in record.items():
         if stored.get(name) != value:
             was = f"was begun with {name} {stored.get(name)}, not {value}"
-            raise InputError(f"{folder}: {was}; use another out, or the same settings")
+            raise StaleRun(f"{folder}: {was}; use another out, or the same settings")
     if runs.describe(folder)["settings"]["protocol"]["sha256"] != train.protocol.sha256:
-        raise InputError(f"{folder}: was fitted to other rows of {train.protocol.dataset}; use another out")
+        raise StaleRun(f"{folder}: was fitted to other rows of {train.protocol.dataset}; use another out")
 
 
 def _active_units(fitted: pv.Fit, test: Split) -> float:

@@ -4,15 +4,15 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from pyrovae.apps.sweeps.fits import Fits, Measured
+from pyrovae.apps.sweeps.fits import Fits, Measured, StaleRun
 from pyrovae.apps.sweeps.grid import Combination, grid
 from pyrovae.apps.sweeps.workers import in_processes
 from pyrovae.base.arguments import checked
 from pyrovae.base.errors import InputError, Interrupted, check_at_least_one
 from pyrovae.data.split import Dataset
-from pyrovae.evidence.comparisons.paired import source_evidence
+from pyrovae.evidence.comparisons.paired import check_alike, source_evidence
 from pyrovae.evidence.comparisons.seeds import OverSeeds, compare_seeds
 
 
@@ -52,12 +52,12 @@ def sweep(
     Returns:
         An :class:`OverSeeds`: log p(x) of the test split, ELBO, both KLs, active units, unreliable data and seconds of
         each combination, paired differences with their standard errors over data and their spread over seeds.
-        Combinations whose prior and guide are over unlike latents are left out, and said to be; a fit that diverges is
-        counted out, and said so.
+        What cannot be fitted (a prior and a guide over unlike latents, a guide that an objective refuses) is left out,
+        and a fit that diverges is counted out; both are said below the table.
 
     Raises:
         InputError: before anything is fitted, for a setting or a name that is not there; if ``out`` holds a run with
-            other settings; if fewer than two combinations are left.
+            other settings or of other rows; if fewer than two combinations are left.
         Interrupted: after Ctrl-C, with the table of what was done as ``partial`` if it has two rows.
 
     Example:
@@ -81,7 +81,8 @@ def sweep(
         if workers > 1:
             in_processes(fits, todo, workers, tally.say)
         for place, (combination, seed) in enumerate(todo):
-            tally.add(combination, seed, f"{place + 1}/{len(todo)}")
+            if combination.name not in tally.refused:
+                tally.add(combination, seed, f"{place + 1}/{len(todo)}")
     except KeyboardInterrupt as stop:
         if workers > 1:
             for combination, seed in (each for each in todo if fits.is_done(*each)):
@@ -106,24 +107,33 @@ class _Tally:
         self.fits, self.say = fits, say
         self.measured: dict[str, list[Measured]] = {}
         self.failed: list[str] = []
+        self.refused: dict[str, str] = {}  # combination -> why
 
     def add(self, combination: Combination, seed: int, place: str) -> None:
         """Fits and measures one combination from one seed, or reads what is kept of it; what diverges is noted."""
         begun, label = time.perf_counter(), f"{combination.name}, seed {seed}"
         try:
             found = self.fits.measure(combination, seed)
+        except StaleRun:
+            raise
+        except InputError as error:
+            self.refused[combination.name] = str(error)
+            self.say(f"[{place}] {combination.name} is left out: {error}")
+            return
         except FloatingPointError as error:
             self.failed.append(f"{label}: {error}")
             self.say(f"[{place}] {self.failed[-1]}")
             return
-        self.measured.setdefault(combination.name, []).append(found)
         report: Any = found.report
+        for name, (first, *_) in list(self.measured.items())[:1]:
+            check_alike(name, cast(Any, first.report), combination.name, report)  # before more is fitted in vain
+        self.measured.setdefault(combination.name, []).append(found)
         evidence = f"log p(x) {source_evidence(report).mean():.3f}, {report.fraction_unreliable:.1%} unreliable"
         self.say(f"[{place}] {label}: {evidence}; {time.perf_counter() - begun:.0f} s")
 
     def table(self, left_out: Mapping[str, str]) -> OverSeeds:
         """What was measured so far."""
-        notes = [f"left out: {name}: {reason}" for name, reason in left_out.items()]
+        notes = [f"left out: {name}: {reason}" for name, reason in {**left_out, **self.refused}.items()]
         notes += [f"diverged: {line}" for line in self.failed]
         if len(self.measured) < 2:
             raise InputError("fewer than two combinations were fitted to the end: " + "; ".join(notes))

@@ -5,8 +5,9 @@ import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
-from pyrovae.apps.sweeps.fits import Fits
+from pyrovae.apps.sweeps.fits import Fits, StaleRun
 from pyrovae.apps.sweeps.grid import Combination
+from pyrovae.base.errors import InputError
 
 
 def in_processes(
@@ -21,7 +22,7 @@ def in_processes(
         say: is told of each that ended.
 
     Raises:
-        InputError: as a fit raises it.
+        StaleRun: if a folder holds another fit.
         KeyboardInterrupt: after Ctrl-C, once the fits that ran are kept.
     """
     left = [(combination, seed) for combination, seed in todo if not fits.is_done(combination, seed)]
@@ -45,9 +46,11 @@ def _begin() -> None:
 
 
 def _one(fits: Fits, combination: Combination, seed: int) -> str:
-    """Makes a fit, and says how it ended; the sweep meets what diverged again, as it reads the runs."""
+    """Makes a fit, and says how it ended; the sweep meets what failed again, as it reads the runs."""
     try:
         found = fits.measure(combination, seed)
-    except FloatingPointError as error:
+    except StaleRun:
+        raise
+    except (InputError, FloatingPointError) as error:
         return str(error)
     return f"fitted in {found.seconds:.0f} s"

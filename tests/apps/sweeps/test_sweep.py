@@ -82,6 +82,21 @@ def test_a_fit_that_diverges_is_counted_out_and_told(monkeypatch):
     assert "diverged: mixture:3, seed 1: site 'z': loss is NaN" in str(table)
 
 
+def test_what_an_objective_refuses_is_left_out_and_told():
+    guides = ["normal", "low-rank-normal", "student-t"]
+    table = sweep("digits", guide=guides, objective="free-bits", seeds=2, progress=False, **QUICK)
+    assert {row.name: row.num_seeds for row in table.rows} == {"normal": 2, "student-t": 2}
+    assert "left out: low-rank-normal: site 'z'" in str(table)
+
+
+def test_a_mass_beside_a_density_is_refused_before_more_is_fitted(monkeypatch):
+    fitted, measure = [], Fits.measure
+    monkeypatch.setattr(Fits, "measure", lambda self, one, seed: fitted.append(one.name) or measure(self, one, seed))
+    with pytest.raises(InputError, match="'binomial' and 'normal' cannot be compared: the likelihood of one is a mass"):
+        sweep("digits", likelihood=["binomial", "normal", "poisson"], seeds=1, progress=False, **QUICK)
+    assert fitted == ["binomial", "normal"]
+
+
 def test_data_of_ones_own_need_no_name(capsys):
     table = sweep(pv.data.load("digits"), seeds=[3], **{**QUICK, "latent": [1, 2]})
     assert sorted(table.row_names()) == ["latent 1", "latent 2"]
