@@ -115,20 +115,13 @@ def record(**given: Any) -> dict[str, Any]:
     of_data = DATASETS[source].fit if source in DATASETS else FitDefaults()
     settings = _filled({**of_data.to_dict(), **given})
     _check_names(settings)
-    if "kl_warmup" not in given:
-        settings["kl_warmup"] = _warmup(settings, of_data.epochs)
+    if "kl_warmup" not in given and not parsed(settings["objective"], CHOICES["objective"])[0].takes_warmup:
+        settings["kl_warmup"] = 0.0
     if not settings["lr"] > 0:
         raise InputError(f"--lr must be positive, got {settings['lr']}")
     if settings["kl_warmup"] < 0:
         raise InputError(f"--kl-warmup must not be negative, got {settings['kl_warmup']}")
     return settings
-
-
-def _warmup(settings: Mapping[str, Any], usual: int) -> float:
-    """That of the data set; in a shorter fit it is shorter, so that it ends at the same fraction of the training."""
-    if not parsed(settings["objective"], CHOICES["objective"])[0].takes_warmup:
-        return 0.0
-    return settings["kl_warmup"] * min(1.0, settings["epochs"] / usual)
 
 
 def _check_names(settings: Mapping[str, Any]) -> None:
@@ -185,9 +178,12 @@ def _fit(given: Namespace) -> int:
 
 def _about(dataset: Any, model: Any, record: Mapping[str, Any]) -> str:
     """What is fitted: the data, and the likelihood that was chosen by name or by the kind of data."""
-    if record["program"] is not None:
-        return str(dataset)
-    return f"{dataset}\nlikelihood {record['likelihood']}: {likelihood_of(model.__self__)}"
+    lines = [str(dataset)]
+    if record["program"] is None:
+        lines.append(f"likelihood {record['likelihood']}: {likelihood_of(model.__self__)}")
+    if record["kl_warmup"] > record["epochs"]:
+        lines.append(f"the KL warms up for {record['kl_warmup']:g} epochs, which this fit does not reach")
+    return "\n".join(lines)
 
 
 def _check_before_all(given: Namespace) -> None:

@@ -46,8 +46,9 @@ def test_what_decides_a_fit_can_be_named():
             fit.record(**{kind: "ibae"})
 
 
-def test_a_shorter_fit_warms_up_for_as_large_a_part_of_it():
-    usual = fit.record(data="digits")
-    assert fit.record(data="digits", epochs=usual["epochs"] // 10)["kl_warmup"] == usual["kl_warmup"] / 10
-    assert fit.record(data="digits", epochs=10 * usual["epochs"])["kl_warmup"] == usual["kl_warmup"]
-    assert fit.record(data="digits", epochs=1, kl_warmup=5.0)["kl_warmup"] == 5.0
+def test_a_warm_up_longer_than_the_fit_is_told(tmp_path, capsys):
+    fitted = ["fit", "--data", "digits", "--latent", "2", "--hidden", "8", "--epochs", "1"]
+    assert cli.main([*fitted, "--out", str(tmp_path / "short")]) == 0
+    assert "the KL warms up for 30 epochs, which this fit does not reach" in capsys.readouterr().out
+    assert cli.main([*fitted, "--kl-warmup", "0", "--out", str(tmp_path / "none")]) == 0
+    assert "warms up" not in capsys.readouterr().out

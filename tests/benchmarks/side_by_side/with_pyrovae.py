@@ -127,9 +127,9 @@ def _of_torch_families(problem: Problem, device: str) -> Pair:
 
 
 def plan(num_particles: int, compile: bool) -> Plan:
-    """The plan that evaluate makes of its own defaults."""
+    """The plan that evaluate makes of its own defaults, but from the guide alone, as the others draw."""
     defaults = {name: one.default for name, one in inspect.signature(pv.evaluate).parameters.items()}
-    given = {"num_particles": num_particles, "compile": compile}
+    given = {"method": "importance", "num_particles": num_particles, "compile": compile}
     return Plan(**{one.name: defaults[one.name] for one in fields(Plan)} | given)
 
 
