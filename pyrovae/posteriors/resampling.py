@@ -27,6 +27,7 @@ class Weights(NamedTuple):
     pareto_k: float  # -inf where the guide is exact, NaN where undefined, see estimators.pareto_k
     num_particles: int  # K
     is_one_point: bool = False  # whether all K draws are one and the same value
+    is_rounded: bool = False  # whether the weights differ by less than rounding can make of equal ones
 
     @property
     def threshold(self) -> float:
@@ -48,6 +49,11 @@ class Weights(NamedTuple):
             return [
                 f"all {self.num_particles} draws of the guide are one and the same value: nothing tells what it "
                 "misses. Raise num_particles, or widen the guide"
+            ]
+        if self.is_rounded:
+            return [
+                f"the digits of the programs' dtype do not tell the weights of {self.num_particles} particles apart: "
+                "log p(x) may be off by more than its error; run the programs in double precision"
             ]
         if not self.pareto_k > self.threshold:
             return []
@@ -84,7 +90,9 @@ def by_resampling(latents: Latents, plan: Plan) -> Answer:
     is_one_point = all(bool((value == value[:1]).all()) for value in values.values())
     resolution = math.nan if is_one_point else terms.resolution  # equal draws have equal weights
     shape = estimators.pareto_k(log_weight, resolution).item()
-    weights = Weights(estimators.ess(log_weight).item(), shape, plan.num_particles, is_one_point)
+    enough = plan.num_particles >= estimators.FEWEST_WEIGHTS and not latents.structure.has_discrete
+    is_rounded = enough and math.isnan(shape) and not is_one_point
+    weights = Weights(estimators.ess(log_weight).item(), shape, plan.num_particles, is_one_point, is_rounded)
     return Answer({name: value[rows][None] for name, value in values.items()}, moments, error, evidence, weights)
 
 
