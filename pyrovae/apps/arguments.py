@@ -3,6 +3,7 @@
 Its docstring is its help: a sentence, and below it an example. What it needs is imported when it is carried out.
 """
 
+import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -39,3 +40,24 @@ def check_picture(path: str | None) -> None:
     """Raises InputError where a name is not that of a picture."""
     if path is not None and Path(path).suffix.lower() not in PICTURES:
         raise InputError(f"{path}: give a name that ends in {', '.join(PICTURES)}")
+
+
+def deliver(path: str | None, record: Any, *, interrupted: bool = False) -> None:
+    """Prints the account of a record and writes it as JSON where that is asked for; "-" prints the JSON instead."""
+    from pyrovae.base import storage
+    from pyrovae.base.records import as_json
+
+    account = {**record.to_dict(), "interrupted": True} if interrupted else record.to_dict()
+    if path == "-":
+        print(as_json(account), end="")
+        return
+    print(record.summary())
+    if path:
+        storage.write_whole(Path(path), as_json(account).encode())
+
+
+def draw_record(path: str | None, record: Any) -> None:
+    """Draws a record where that is asked for."""
+    if path is not None:
+        pv.figures.save(pv.figures.draw(record), path)
+        print(path, file=sys.stderr)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pyrovae as pv
-from pyrovae.apps.arguments import Action, bring_back, check_parent, check_picture, run_arguments
+from pyrovae.apps.arguments import Action, bring_back, check_parent, check_picture, deliver, draw_record, run_arguments
 from pyrovae.apps.recipes import choose
 from pyrovae.base.errors import InputError, Interrupted
 from pyrovae.data.named import PARTS
@@ -169,7 +169,7 @@ def compare(p: ArgumentParser) -> Action:
         labels = names if len(set(names)) == len(names) else given.runs
         table = pv.compare({label: pv.runs.load_report(run) for label, run in zip(labels, given.runs, strict=True)})
         print(table)
-        _draw(given.figure, table)
+        draw_record(given.figure, table)
         return 0
 
     return run
@@ -226,25 +226,6 @@ def measured(given: Namespace, measure: Callable[..., Any], *, at_once: int | No
     except Interrupted as interrupt:
         record, status = interrupt.partial, 130
         print(f"interrupted: this is the account of the {len(record)} data that were done", file=sys.stderr)
-    _deliver(given.json, record, interrupted=status == 130)
-    _draw(given.figure, record)
+    deliver(given.json, record, interrupted=status == 130)
+    draw_record(given.figure, record)
     return status
-
-
-def _deliver(path: str | None, record: Any, *, interrupted: bool) -> None:
-    from pyrovae.base import storage
-    from pyrovae.base.records import as_json
-
-    account = {**record.to_dict(), "interrupted": True} if interrupted else record.to_dict()
-    if path == "-":
-        print(as_json(account), end="")
-        return
-    print(record.summary())
-    if path:
-        storage.write_whole(Path(path), as_json(account).encode())
-
-
-def _draw(path: str | None, record: Any) -> None:
-    if path is not None:
-        pv.figures.save(pv.figures.draw(record), path)
-        print(path, file=sys.stderr)

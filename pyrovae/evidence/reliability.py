@@ -13,6 +13,8 @@ from pyrovae.evidence import estimators
 ERRORS_GIVEN_FIT = "all errors are given this one fit; data SE holds the Monte-Carlo noise already"
 UNRELIABLE_FRACTION = 0.05  # of data whose k-hat is too high or undefined, above which their mean is not to be trusted
 
+UNRELIABLE = "unreliable: fraction of data whose evidence may be too low by more than the error says"
+
 WHERE_DRAWN = (  # said under diagnostics that find nothing
     "k-hat and ESS see only where draws fall: a mode the guide misses shows in defensive=, calibrate, bidirectional"
 )

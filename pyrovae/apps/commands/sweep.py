@@ -2,11 +2,10 @@
 
 import sys
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 from typing import Any
 
 import pyrovae as pv
-from pyrovae.apps.arguments import Action, check_parent, check_picture
+from pyrovae.apps.arguments import Action, check_parent, check_picture, deliver, draw_record
 from pyrovae.apps.fit import SETTINGS
 from pyrovae.apps.recipes import CHOICES
 from pyrovae.apps.sweeps.grid import FIXED, OF_THE_DATA, grid, listed
@@ -56,37 +55,29 @@ def _sweep(given: Namespace) -> int:
     settings |= {name: getattr(given, name) for name in OF_THE_DATA if getattr(given, name) is not None}
     grid(settings, one_at_a_time=given.one_at_a_time)  # names, before torch is imported
     try:
-        table = pv.sweep(
-            given.data,
-            seeds=given.seeds,
-            out=given.out,
-            num_particles=given.particles,
-            method=given.method,
-            one_at_a_time=given.one_at_a_time,
-            workers=given.workers,
-            data_dir=given.data_dir,
-            device=given.device,
-            **settings,
-        )
+        table, status = _swept(given, settings), 0
     except Interrupted as stop:
-        if stop.partial is not None:
-            _tell(stop.partial, given)
+        table, status = stop.partial, 130
         print(f"interrupted; what was fitted is in {given.out}: the same command goes on", file=sys.stderr)
-        return 130
-    _tell(table, given)
-    return 0
+    if table is not None:
+        deliver(given.json, table, interrupted=status == 130)
+        draw_record(given.figure, table)
+    return status
 
 
-def _tell(table: Any, given: Namespace) -> None:
-    if given.json == "-":
-        print(table.to_json(), end="")
-        return
-    print(table)
-    if given.json:
-        Path(given.json).write_text(table.to_json())
-    if given.figure:
-        pv.figures.save(pv.figures.draw(table), given.figure)
-        print(f"figure    {given.figure}")
+def _swept(given: Namespace, settings: dict[str, Any]) -> Any:
+    return pv.sweep(
+        given.data,
+        seeds=given.seeds,
+        out=given.out,
+        num_particles=given.particles,
+        method=given.method,
+        one_at_a_time=given.one_at_a_time,
+        workers=given.workers,
+        data_dir=given.data_dir,
+        device=given.device,
+        **settings,
+    )
 
 
 def swapped(name: str, text: str) -> Any:

@@ -10,8 +10,9 @@ from pyrovae.base.choices import parsed
 from pyrovae.base.errors import InputError, nearest
 from pyrovae.training.objectives import OBJECTIVES
 
+NOT_OF_A_SWEEP = ("from", "only", "seed")
 OF_THE_DATA = ("binarization", "divisor", *fit.OF_THE_TABLE)
-FIXED = ("data", *OF_THE_DATA, "labels", "from", "only", "seed")  # of the sweep, not of a combination
+FIXED = ("data", *OF_THE_DATA, "labels", *NOT_OF_A_SWEEP)  # of the sweep, not of a combination
 
 
 class Combination(NamedTuple):
@@ -118,8 +119,8 @@ def _written(value: Any) -> str:
 
 def _check(settings: Mapping[str, Any], swapped: Mapping[str, Sequence[Any]]) -> None:
     for name in settings:
-        if name not in fit.SETTINGS or name in ("from", "only", "seed"):
-            there = [known for known in fit.SETTINGS if known not in ("from", "only", "seed")]
+        there = [known for known in fit.SETTINGS if known not in NOT_OF_A_SWEEP]
+        if name not in there:
             raise InputError(f"a sweep has no setting '{name}':{nearest(name, there)} there are {', '.join(there)}")
     for name, values in swapped.items():
         if name in FIXED:

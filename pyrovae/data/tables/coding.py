@@ -9,7 +9,7 @@ from pyrovae.base.errors import InputError, nearest
 from pyrovae.data.memmap import Array
 from pyrovae.data.tables.kinds import Columns, Kind, is_number
 from pyrovae.data.tables.names import CODED, KINDS
-from pyrovae.data.tables.reading import Raw, Table
+from pyrovae.data.tables.reading import Raw, Table, label_of
 
 _ALLOWED: dict[str, Callable[[Array], Array]] = {
     "real": lambda x: np.isfinite(x),
@@ -28,7 +28,7 @@ def with_labels(table: Table, raw: Raw, kind: Kind) -> Kind:
     """
     distinct = sorted(set(raw.cells[~raw.missing].tolist()), key=_by_number)
     if len(distinct) < 2:
-        holds = f"holds {_label(distinct[0])} alone" if distinct else "has no values"
+        holds = f"holds {label_of(distinct[0])} alone" if distinct else "has no values"
         raise InputError(f'{table.name}: column "{raw.name}" is constant: it {holds}; leave it out (kind ignored)')
     if kind.kind not in CODED:
         return kind
@@ -39,7 +39,7 @@ def with_labels(table: Table, raw: Raw, kind: Kind) -> Kind:
         )
     if kind.kind == "ordinal":
         return _ordered(table, raw, kind, distinct)
-    return replace(kind, labels=tuple(map(_label, distinct)))
+    return replace(kind, labels=tuple(map(label_of, distinct)))
 
 
 def _ordered(table: Table, raw: Raw, kind: Kind, distinct: list) -> Kind:
@@ -52,9 +52,9 @@ def _ordered(table: Table, raw: Raw, kind: Kind, distinct: list) -> Kind:
         )
     labels = kind.labels
     if not labels and all(float(value).is_integer() for value in distinct) and distinct[-1] - distinct[0] < 1000:
-        labels = tuple(map(_label, np.arange(distinct[0], distinct[-1] + 1)))
-    labels = labels or tuple(map(_label, distinct))
-    unused = [label for label in labels if label not in set(map(_label, distinct))]
+        labels = tuple(map(label_of, np.arange(distinct[0], distinct[-1] + 1)))
+    labels = labels or tuple(map(label_of, distinct))
+    unused = [label for label in labels if label not in set(map(label_of, distinct))]
     if unused:
         raise InputError(
             f'{table.name}: ordinal column "{raw.name}" has a gap: level {", ".join(unused)} never occurs, so that '
@@ -104,7 +104,7 @@ def as_found(columns: Columns, values: Array) -> Array:
 
 def _places(table: Table, raw: Raw, kind: Kind) -> Array:
     place = {label: float(number) for number, label in enumerate(kind.labels)}
-    texts = [None if gone else _label(cell) for cell, gone in zip(raw.cells, raw.missing, strict=True)]
+    texts = [None if gone else label_of(cell) for cell, gone in zip(raw.cells, raw.missing, strict=True)]
     bad = np.array([text is not None and text not in place for text in texts])
     if bad.any():
         unknown = texts[bad.nonzero()[0][0]]
@@ -114,10 +114,6 @@ def _places(table: Table, raw: Raw, kind: Kind) -> Array:
     return np.array([np.nan if text is None else place[text] for text in texts])
 
 
-def _label(cell: object) -> str:
-    return f"{cell:.15g}" if isinstance(cell, (float, np.floating)) else str(cell)
-
-
 def _by_number(cell: object) -> tuple[bool, float, str]:
     """What labels are sorted by: numbers first, as numbers, then text."""
     text = str(cell)
@@ -125,4 +121,4 @@ def _by_number(cell: object) -> tuple[bool, float, str]:
 
 
 def _some(values: list) -> str:
-    return ", ".join(map(_label, values[:5])) + (", ..." if len(values) > 5 else "")
+    return ", ".join(map(label_of, values[:5])) + (", ..." if len(values) > 5 else "")

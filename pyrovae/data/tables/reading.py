@@ -191,7 +191,7 @@ def _from_series(table: str, name: str, series: Any) -> Raw:
         return Raw(name, np.where(np.isnat(values), np.nan, values.astype(np.int64) / 1e6), is_time=True)
     cells = [_cell(cell) for cell in series.to_list()]
     if hasattr(series.dtype, "categories") or any(isinstance(cell, str) for cell in cells):
-        text = [cell if cell is None or isinstance(cell, str) else _label(cell) for cell in cells]
+        text = [cell if cell is None or isinstance(cell, str) else label_of(cell) for cell in cells]
         return Raw(name, _objects(text), levels)
     try:
         return Raw(name, np.array([math.nan if cell is None else float(cell) for cell in cells], np.float64))
@@ -206,13 +206,14 @@ def _cell(cell: Any) -> Any:
     return None if type(cell).__name__ in ("NAType", "NaTType") or cell != cell else cell
 
 
-def _label(cell: Any) -> str:
-    return f"{cell:.15g}" if isinstance(cell, float) else str(cell)
+def label_of(cell: Any) -> str:
+    """A cell as a label: numbers with all their digits."""
+    return f"{cell:.15g}" if isinstance(cell, (float, np.floating)) else str(cell)
 
 
 def _levels(series: Any) -> tuple[str, ...]:
     """The levels of an ordered category of pandas, or of an Enum of polars."""
     dtype = series.dtype
     if getattr(dtype, "ordered", False):
-        return tuple(map(_label, dtype.categories))
-    return tuple(map(_label, dtype.categories)) if type(dtype).__name__ == "Enum" else ()
+        return tuple(map(label_of, dtype.categories))
+    return tuple(map(label_of, dtype.categories)) if type(dtype).__name__ == "Enum" else ()

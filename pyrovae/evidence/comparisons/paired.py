@@ -1,7 +1,7 @@
 """compare(): which pair gives the same data more evidence, by paired differences datum by datum."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -14,7 +14,7 @@ from pyrovae.base.records import Record
 from pyrovae.base.tables import TextTable
 from pyrovae.data import protocol as data_protocol
 from pyrovae.evidence import estimators
-from pyrovae.evidence.reliability import UNRELIABLE_FRACTION
+from pyrovae.evidence.reliability import UNRELIABLE, UNRELIABLE_FRACTION
 from pyrovae.evidence.report import BY_GUIDE
 
 
@@ -106,7 +106,7 @@ class Comparison(Record):
         if len({row.found_by for row in self.rows}) > 1 and any(row.fraction_unreliable > 0 for row in self.rows):
             lines += ["unreliable evidence rises with what was spent on it: find all of it by the same means"]
         if any(row.fraction_unreliable > UNRELIABLE_FRACTION for row in self.rows):
-            lines += ["unreliable: fraction of data whose evidence may be too low by more than the error says"]
+            lines += [UNRELIABLE]
         return lines
 
 
@@ -163,19 +163,32 @@ def log_jacobian(report: Evidence) -> float:
 
 def _row(name: str, evidence: dict[str, Tensor], best: str, reports: Mapping[str, Evidence]) -> Row:
     values, difference = evidence[name], evidence[name] - evidence[best]
-    errors = [reports[n].mc_se_log_evidence for n in (name, best)]
-    mc_se = torch.cat(errors).square().sum().sqrt().item() / len(values)
-    bias = [estimators.log_evidence_bias(error).mean().item() for error in errors]
     return Row(
         name,
         values.mean().item(),
         estimators.mean_se(values).item(),
         difference.mean().item(),
         estimators.mean_se(difference).item(),
-        math.hypot(mc_se, bias[0] - bias[1]) if name != best else 0.0,
+        difference_mc_error([reports[name]], [reports[best]]) if name != best else 0.0,
         reports[name].found_by,
         reports[name].fraction_unreliable,
     )
+
+
+def difference_mc_error(reports: Sequence[Evidence], others: Sequence[Evidence]) -> float:
+    """Monte-Carlo error of a difference of means over data and fits: standard error and bias together."""
+    return math.hypot(_mc_se(reports), _mc_se(others), _bias(reports) - _bias(others))
+
+
+def _mc_se(reports: Sequence[Evidence]) -> float:
+    """Monte-Carlo standard error of the mean over data and fits."""
+    squares = sum(float(report.mc_se_log_evidence.square().sum()) for report in reports)
+    return math.sqrt(squares) / (len(reports) * len(reports[0].log_evidence))
+
+
+def _bias(reports: Sequence[Evidence]) -> float:
+    errors = torch.stack([report.mc_se_log_evidence for report in reports])
+    return float(estimators.log_evidence_bias(errors).mean())
 
 
 def _split_of(report: Evidence) -> str:

@@ -13,9 +13,16 @@ from pyrovae.base.errors import InputError
 from pyrovae.base.records import Record
 from pyrovae.base.tables import TextTable
 from pyrovae.evidence import estimators
-from pyrovae.evidence.comparisons.paired import Evidence, check_alike, data_of, log_jacobian, source_evidence
+from pyrovae.evidence.comparisons.paired import (
+    Evidence,
+    check_alike,
+    data_of,
+    difference_mc_error,
+    log_jacobian,
+    source_evidence,
+)
 from pyrovae.evidence.comparisons.stacking import stacking_weights
-from pyrovae.evidence.reliability import UNRELIABLE_FRACTION
+from pyrovae.evidence.reliability import UNRELIABLE, UNRELIABLE_FRACTION
 
 MEANS = ("elbo", "kl_prior", "kl_posterior")  # of a report, shown beside its evidence
 
@@ -97,7 +104,7 @@ class OverSeeds(Record):
     def warnings(self) -> list[str]:
         """What keeps the differences from being differences between models, a line each."""
         if any(row.fraction_unreliable > UNRELIABLE_FRACTION for row in self.rows):
-            return ["unreliable: fraction of data whose evidence may be too low by more than the error says"]
+            return [UNRELIABLE]
         return []
 
     def _account(self) -> TextTable:
@@ -213,7 +220,7 @@ def _row(
         _unreliable(reports[name]),
         paired.mean().item(),
         estimators.mean_se(paired).item(),
-        _mc_error(reports[name], reports[best]) if name != best else 0.0,
+        difference_mc_error(reports[name], reports[best]) if name != best else 0.0,
         math.hypot(spreads, others) if name != best else 0.0,
         stacking,
         all(_unreliable(reports[each]) <= UNRELIABLE_FRACTION for each in (name, best)),
@@ -233,19 +240,3 @@ def _mean(reports: Sequence[Evidence], column: str) -> float:
 
 def _unreliable(reports: Sequence[Evidence]) -> float:
     return sum(report.fraction_unreliable for report in reports) / len(reports)
-
-
-def _mc_error(reports: Sequence[Evidence], others: Sequence[Evidence]) -> float:
-    """Monte-Carlo error of a difference of means over data and fits: standard error and bias together."""
-    return math.hypot(_mc_se(reports), _mc_se(others), _bias(reports) - _bias(others))
-
-
-def _bias(reports: Sequence[Evidence]) -> float:
-    errors = torch.stack([report.mc_se_log_evidence for report in reports])
-    return float(estimators.log_evidence_bias(errors).mean())
-
-
-def _mc_se(reports: Sequence[Evidence]) -> float:
-    """Monte-Carlo standard error of the mean over data and fits."""
-    squares = sum(float(report.mc_se_log_evidence.square().sum()) for report in reports)
-    return math.sqrt(squares) / (len(reports) * len(reports[0].log_evidence))

@@ -169,6 +169,11 @@ def terms(run: TracePair) -> Tensor:
     return torch.stack([_total(observed), _total(kl)])
 
 
+def mean_terms(runs: Sequence[TracePair], num_particles: int) -> Tensor:
+    """Reconstruction and KL of scored runs, (2,): sums over data, means over all their particles."""
+    return torch.stack([terms(run) for run in runs]).sum(0) / num_particles
+
+
 def _unscaled(values: Tensor, site: Any) -> Tensor:
     """What a site adds to the terms: the sum of ``values``, of its batch shape, where it is not masked."""
     return scale_and_mask(values.detach(), mask=site["mask"]).sum(dtype=torch.float64)

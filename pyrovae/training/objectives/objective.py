@@ -139,7 +139,7 @@ class Objective(ELBO):
         particles = self.prepare(model, guide, *args)
         runs = [run.score() for run in self.runs(model, guide, *args)]
         tables = [bounds.tables(run, partial(particles.table, num_particles=self.num_particles)) for run in runs]
-        terms = torch.stack([bounds.terms(run) for run in runs]).sum(0) / self.num_particles
+        terms = bounds.mean_terms(runs, self.num_particles)
         return LogTerms(*(torch.cat(parts) for parts in zip(*tables, strict=True))), terms
 
     @final

@@ -53,7 +53,7 @@ class StickingTheLanding(Objective):
         log_joint = torch.stack([bounds.total_log_joint(run) for run in runs]).sum()
         log_guide = torch.stack([bounds.total_log_guide(run) for run in runs]).sum()
         elbo = bounds.as_gradient(log_joint - log_guide, log_joint - by_paths(runs, log_guide))
-        terms = torch.stack([bounds.terms(run) for run in runs]).sum(0) / self.num_particles
+        terms = bounds.mean_terms(runs, self.num_particles)
         return Bound(-elbo / self.num_particles, *terms)
 
     def _require_condition(self, structure: Structure, run: TracePair) -> None:

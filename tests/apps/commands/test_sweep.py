@@ -1,6 +1,7 @@
 """The command sweep: lists by commas, the same sweep as in Python, files, and words for what is wrong with them."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -32,7 +33,7 @@ def test_a_sweep_prints_its_table_and_writes_it(folder, capsys):
 
 def test_interrupted_it_prints_what_there_is_and_says_how_to_go_on(monkeypatch, tmp_path, capsys):
     def stopped(*args, **options):
-        raise Interrupted("half of the table")
+        raise Interrupted(SimpleNamespace(to_dict=dict, summary=lambda: "half of the table"))
 
     monkeypatch.setattr(pv, "sweep", stopped)
     assert main(["sweep", "--prior", "normal,laplace", "--out", str(tmp_path)]) == 130

@@ -38,6 +38,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import pyrovae as pv
+from pyrovae.base.choices import resolve
 from pyrovae.base.errors import InputError
 from pyrovae.pairs.context import own_scope
 from pyrovae.pairs.handlers import tempered
@@ -338,3 +339,9 @@ def test_a_bound_that_is_a_tensor_is_refused_with_what_it_should_be():
     x, _ = oracle.draw(5, seed=0)
     with pytest.raises(InputError, match=r"Tensors.bound gives a Tensor: return pyrovae.objectives.Bound\(loss"):
         Tensors().loss_and_grads(oracle.model, oracle.guide, x)
+
+
+@pytest.mark.parametrize("choice", objectives.OBJECTIVES.values(), ids=objectives.OBJECTIVES)
+def test_what_is_listed_without_torch_is_what_the_class_says(choice):
+    made = resolve(choice.path)
+    assert (choice.for_guide_alone, choice.takes_warmup) == (made.for_guide_alone, made.takes_warmup)

@@ -57,7 +57,7 @@ class Weighed:
 
     def bound(self, per_datum: Tensor) -> Bound:
         """The bound of a batch from that of each datum, (N,), beside the ELBO's terms of the same runs."""
-        terms = torch.stack([bounds.terms(run) for run in self.runs]).sum(0) / self.num_particles
+        terms = bounds.mean_terms(self.runs, self.num_particles)
         return Bound(-(self.scale * per_datum).sum(), *terms)
 
 
