@@ -38,7 +38,6 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import pyrovae as pv
-from pyrovae.base.choices import resolve
 from pyrovae.base.errors import InputError
 from pyrovae.pairs.context import own_scope
 from pyrovae.pairs.handlers import tempered
@@ -342,6 +341,6 @@ def test_a_bound_that_is_a_tensor_is_refused_with_what_it_should_be():
 
 
 @pytest.mark.parametrize("choice", objectives.OBJECTIVES.values(), ids=objectives.OBJECTIVES)
-def test_what_is_listed_without_torch_is_what_the_class_says(choice):
-    made = resolve(choice.path)
+def test_what_is_listed_without_torch_is_what_the_objective_says(choice):
+    made = choice()
     assert (choice.for_guide_alone, choice.takes_warmup) == (made.for_guide_alone, made.takes_warmup)
