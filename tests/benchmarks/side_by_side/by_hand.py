@@ -96,11 +96,8 @@ def train(problem: Problem, device: str, clock: Clock, step: Callable[[Tensor], 
         clock(total.item() / problem.num_data, problem.steps)
 
 
-def eager(problem: Problem, device: str, clock: Clock, wrap: Callable = lambda function: function) -> None:
-    """PyTorch as it comes, with the fused Adam."""
-    encoder, decoder = (network.to(device) for network in networks(problem))
-    loss = wrap(partial(negative_elbo, encoder, decoder))
-    parameters = [*encoder.parameters(), *decoder.parameters()]
+def stepped(loss: Callable[[Tensor], Tensor], parameters: list[Tensor]) -> Callable[[Tensor], Tensor]:
+    """A step of a loss with the fused Adam: a batch -> its summed loss."""
     optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE, fused=True)
 
     def step(x: Tensor) -> Tensor:
@@ -110,7 +107,18 @@ def eager(problem: Problem, device: str, clock: Clock, wrap: Callable = lambda f
         optimizer.step()
         return value.detach()
 
-    train(problem, device, clock, step)
+    return step
+
+
+def eager(problem: Problem, device: str, clock: Clock, wrap: Callable = lambda function: function) -> None:
+    """PyTorch as it comes, with the fused Adam."""
+    loss, parameters = _elbo(problem, device)
+    train(problem, device, clock, stepped(wrap(loss), parameters))
+
+
+def _elbo(problem: Problem, device: str) -> tuple[Callable[[Tensor], Tensor], list[Tensor]]:
+    encoder, decoder = (network.to(device) for network in networks(problem))
+    return partial(negative_elbo, encoder, decoder), [*encoder.parameters(), *decoder.parameters()]
 
 
 def compiled_loss(problem: Problem, device: str, clock: Clock) -> None:
@@ -120,14 +128,19 @@ def compiled_loss(problem: Problem, device: str, clock: Clock) -> None:
 
 def whole(problem: Problem, device: str, clock: Clock) -> None:
     """Loss, backward and Adam as one graph, compiled; on CUDA captured too. What a skilled person can do by hand."""
-    encoder, decoder = (network.to(device) for network in networks(problem))
-    update = adam([*encoder.parameters(), *decoder.parameters()])
-    total = torch.zeros((), device=device)
+    train_whole(problem, device, clock, *_elbo(problem, device))
+
+
+def train_whole(
+    problem: Problem, device: str, clock: Clock, loss: Callable[[Tensor], Tensor], parameters: list[Tensor]
+) -> None:
+    """Epochs of a loss whose step is one graph."""
+    update, total = adam(parameters), torch.zeros((), device=device)
 
     def step(x: Tensor) -> tuple[()]:
-        loss = negative_elbo(encoder, decoder, x)
-        update(loss)
-        total.add_(loss.detach())
+        value = loss(x)
+        update(value)
+        total.add_(value.detach())
         return ()
 
     data = resident(problem, device)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from pyrovae.reports.figures.style import BLUE, INK, QUIET, new_figure, styled
+from pyrovae.reports.figures.style import BLUE, INK, QUIET, RED, new_figure, styled
 from side_by_side.alternating import Middle, Outcome
 from side_by_side.results import Unit, number, seconds_text
 from side_by_side.series import Series
@@ -35,6 +35,24 @@ def _bar(axes: Any, y: int, outcome: Outcome, unit: Unit, color: str) -> None:
     axes.barh(y, median, height=0.65, color=color, alpha=0.75)
     axes.plot([low, high], [y, y], color=INK, linewidth=1.2)
     axes.annotate(number(median), (high, y), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7)
+
+
+@styled
+def ratios(rows: Mapping[str, Mapping[str, Outcome]], own: str, others: Sequence[str]) -> Any:
+    """A row for each problem: the time of ``own`` over that of each of the others, medians and the middle half."""
+    figure, (axes,) = new_figure(6.0, 1.2 + 0.24 * len(rows))
+    for place, (other, color) in enumerate(zip(others, (BLUE, RED), strict=False)):
+        for y, outcomes in enumerate(rows.values()):
+            if ratio := outcomes[own].over(outcomes[other]):
+                height = y + 0.25 * (place - 0.5)
+                axes.plot([ratio.low, ratio.high], [height, height], color=color, linewidth=1.2)
+                axes.plot(ratio.median, height, "o", color=color, markersize=4, label=other if y == 0 else None)
+    axes.axvline(1, color=QUIET, linewidth=0.9, zorder=0)
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlabel(f"time of a step: {own} over by hand")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=7)
+    return figure
 
 
 @styled

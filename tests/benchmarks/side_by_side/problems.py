@@ -18,11 +18,13 @@ class Problem:
     title: str
     num_data: int
     batch_size: int = 128  # of a training step; a round is one epoch
-    num_particles: int = 1000  # of an evaluation; a round is one evaluation
+    num_particles: int = 1000  # of an evaluation, of which a round is one; or of an objective
     hidden: tuple[int, ...] = (400,)
     activation: str = "ReLU"
     network: str = "mlp"
     latent: int = 50
+    objective: str = "elbo"
+    prior: str = ""  # "" is N(0, I)
 
     @property
     def steps(self) -> int:
