@@ -40,22 +40,33 @@ def room(elements: int | None = None) -> int:
     return (elements or ELEMENTS_AT_ONCE) * BYTES_FOR_EACH
 
 
-def growth(run: Callable[[int], object], enough: int = -1, two: "Storages | None" = None) -> int:
-    """Bytes by which the memory that a run of this size needs grows with its size: by runs of size 1 and 2.
+class Growth:
+    """Bytes by which the memory that a run of some size needs grows with its size: by runs of size 1 and 2.
 
     Storages are matched by the order in which they arise, so that what is as large in both does not count. Random
-    state is kept.
+    state is kept, and no run is made twice.
 
     Args:
         run: of a size.
-        enough: bytes; where all that a run of size 2 needs is no more, that is given back, and no other run made.
         two: what a run of size 2 allocated, where one was made already.
     """
-    with preserve_rng_state(), torch.no_grad():
-        two = two or Storages.of(run, 2)
-        if (most := two.peak(two.sizes)) <= enough:
-            return most
-        one = Storages.of(run, 1)
+
+    def __init__(self, run: Callable[[int], object], two: "Storages | None" = None) -> None:
+        self.run, self.two = run, two
+        self.exact: int | None = None
+
+    def __call__(self, enough: int = -1) -> int:
+        """Bytes; where all that a run of size 2 needs is no more than ``enough``, that, and no other run is made."""
+        with preserve_rng_state(), torch.no_grad():
+            self.two = two = self.two or Storages.of(self.run, 2)
+            if (most := two.peak(two.sizes)) <= enough:
+                return most
+            if self.exact is None:
+                self.exact = _growth(Storages.of(self.run, 1), two)
+        return self.exact
+
+
+def _growth(one: "Storages", two: "Storages") -> int:
     more = len(two.sizes) - len(one.sizes)
     if more < 0 or 0 < more < len(one.sizes):  # other operations, neither one run nor two of the first
         return two.peak(two.sizes) // 2

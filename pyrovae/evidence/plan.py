@@ -14,7 +14,7 @@ from pyrovae.pairs.graphs.graph import compiler_missing
 
 REPAID = 10**7  # decoder passes, N K, after which compiling has cost less than it saved, on two cores
 ON_CUDA = 2**28  # numbers scored at once there, where memory allows: more keep the device no busier
-DATA_AT_ONCE = {"cpu": 100, "cuda": 1000}  # at most, where the caller does not say
+DATA_AT_ONCE = {"cpu": 250, "cuda": 1000}  # at most, where the caller does not say
 WEIGHTS_AT_ONCE = {"cpu": 2**18, "cuda": 2**23}  # in one table, float64: 2 MB and 64 MB
 
 
@@ -100,11 +100,11 @@ class Plan:
 
 
 def data_at_once(num_particles: int, device: torch.device) -> int:
-    """How many data share a block: a part of 100 (on CUDA of 1000) such that their weights fit into one small table.
+    """How many data share a block: a part of 250 (on CUDA of 1000) such that their weights fit into one small table.
 
     Example:
         >>> [data_at_once(k, torch.device("cpu")) for k in (1000, 5000, 100_000, 10**7)]
-        [100, 50, 2, 1]
+        [250, 50, 2, 1]
     """
     most, fits = of_device(DATA_AT_ONCE, device), of_device(WEIGHTS_AT_ONCE, device) // num_particles
     return max(size for size in range(1, most + 1) if most % size == 0 and size <= max(1, fits))

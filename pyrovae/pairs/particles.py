@@ -85,7 +85,7 @@ class Particles:
         self.placed: str | None = None  # a site that goes with the place of a row in its batch, once looked at
         self.most: int | None = None  # particles at once, where more were too many for the memory there is
         self._two: memory.Storages | None = None  # what a run of two of them allocated, where one was weighed
-        self._growth: dict[int, int] = {}  # bytes that are enough -> those of one more particle, or fewer than enough
+        self._growth: tuple[memory.Growth, int] | None = None  # of memory with particles of so many data
         self.structure: Structure = describe(self.example, num_rows(looked_at), plate=plate)
         of_guide, of_prior = partial(plain_traces, model, guide, looked_at), partial(sites_of, model, *looked_at)
         data.check_data(self.example, [lambda: of_guide().joint, of_prior])
@@ -121,7 +121,7 @@ class Particles:
         """
         args = each_batched(self.args, lambda arg: arg[rows.to(arg.device)])
         alone = Particles(self.model, self.guide, args, plate=self.structure.plate, strategy=self.strategy)
-        alone.moves, alone.most = self.moves, self.most
+        alone.moves, alone.most, alone._growth = self.moves, self.most, self._weighed
         return alone
 
     @property
@@ -140,15 +140,20 @@ class Particles:
         most = min(most, self.most or most)
         if most == 1 or self.strategy == ONE_BY_ONE:
             return most
-        enough = memory.room(elements) // most
-        if enough not in self._growth:
-            try:
-                self._growth[enough] = memory.growth(self.log_terms, enough, self._two)
-            except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error):
-                    raise
-                return most  # whoever runs them halves a block that is too large, or says what to lower
-        return memory.fitting(most, self._growth[enough], elements)
+        growth, num_data = self._weighed  # of one more particle, in proportion to the data that it is of
+        try:
+            weighed = growth(memory.room(elements) * num_data // (most * self.num_data))
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            return most  # whoever runs them halves a block that is too large, or says what to lower
+        return memory.fitting(most, -(-weighed * self.num_data // num_data), elements)
+
+    @property
+    def _weighed(self) -> tuple[memory.Growth, int]:
+        if self._growth is None:
+            self._growth = memory.Growth(self.log_terms, self._two), self.num_data
+        return self._growth
 
     # --------------------------------------------------------------------------------------------------- what is run
 
@@ -212,7 +217,7 @@ class Particles:
 
     def _with(self, **changed: Any) -> "Particles":
         other = copy.copy(self)
-        vars(other).update(changed, _growth={}, _two=None)
+        vars(other).update(changed, _growth=None, _two=None)
         return other
 
     def _widened(self, program: Program, num_particles: int) -> Program:
@@ -316,7 +321,7 @@ def row_growth(model: Program, guide: Program, args: Sequence[Any], enough: int 
 
     try:
         with pyro.validation_enabled(False):
-            return memory.growth(run, enough)
+            return memory.Growth(run)(enough)
     except Exception as error:  # the look at the whole batch says what is wrong
         if out_of_memory(error):
             raise

@@ -63,14 +63,14 @@ def test_growth_counts_what_is_alive_at_one_time():
             first = first * 2  # two at a time
         return first.sum() + constant.sum() + kept.view(10, 100).t().sum()
 
-    assert memory.growth(run) == 800
+    assert memory.Growth(run)() == 800
 
 
 def test_growth_of_runs_in_a_loop():
     def run(size):
         return torch.stack([torch.ones(100) * 2 for _ in range(size)])
 
-    assert 400 <= memory.growth(run) <= 1600
+    assert 400 <= memory.Growth(run)() <= 1600
 
 
 def test_growth_is_not_looked_at_closely_where_a_bound_of_it_is_enough():
@@ -80,14 +80,14 @@ def test_growth_is_not_looked_at_closely_where_a_bound_of_it_is_enough():
         sizes.append(size)
         return torch.ones(250).sum() + torch.ones(size, 100)
 
-    found = [memory.growth(run, enough) for enough in (10**6, 10, -1)]
+    found = [memory.Growth(run)(enough) for enough in (10**6, 10, -1)]
     assert found[0] >= found[1] == found[2] and sizes == [2, 2, 1, 2, 1]
     two = memory.Storages.of(run, 2)
     sizes.clear()
-    assert [memory.growth(run, enough, two) for enough in (10**6, 10)] == found[:2] and sizes == [1]
+    assert [memory.Growth(run, two)(enough) for enough in (10**6, 10)] == found[:2] and sizes == [1]
 
 
 def test_growth_leaves_random_numbers_alone():
     before = torch.random.get_rng_state()
-    memory.growth(lambda size: torch.randn(size, 3))
+    memory.Growth(lambda size: torch.randn(size, 3))()
     assert torch.equal(before, torch.random.get_rng_state())
