@@ -58,7 +58,7 @@ class VampPrior(nn.Module):
                 f"the VampPrior is over {self.num_latents} latents, but its encoder gives a distribution of event "
                 f"shape {tuple(components.event_shape)}"
             )
-        equal = components.sample().new_zeros(len(self.pseudo_inputs))
+        equal = torch.zeros_like(self.pseudo_inputs.flatten(1)[:, 0])
         return dist.MixtureSameFamily(dist.Categorical(logits=equal), components)
 
 
