@@ -21,6 +21,7 @@ _NAMES = {
     "compare": "evidence.comparisons.paired",
     "compare_seeds": "evidence.comparisons.seeds",
     "sweep": "apps.sweeps.sweep",
+    "baseline": "apps.sweeps.baselines",
     "convergence": "evidence.convergence",
     "widened": "evidence.proposals.widened",
     "annealed_evidence": "evidence.annealing.ais",

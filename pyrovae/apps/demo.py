@@ -12,7 +12,7 @@ from pyrovae.apps.draw import run_figures
 from pyrovae.base.errors import InputError
 from pyrovae.data.split import Dataset
 from pyrovae.evidence.report import Report
-from pyrovae.programs.baselines import fit_mixture
+from pyrovae.programs.baselines.em import fit_mixture
 from pyrovae.programs.oracles.mixtures import FiniteMixture
 from pyrovae.reports import figures
 from pyrovae.training.fit import Fit

@@ -10,6 +10,7 @@ from pyrovae.base.choices import Choice, parsed, resolve
 from pyrovae.base.errors import InputError, nearest
 from pyrovae.data.named import DATASETS
 from pyrovae.data.tables.names import MASSES
+from pyrovae.programs.baselines import BASELINES
 from pyrovae.programs.families import FAMILIES
 from pyrovae.programs.guides import GUIDES
 from pyrovae.programs.priors import PRIORS
@@ -60,6 +61,7 @@ CHOICES: dict[str, Mapping[str, Any]] = {
     "guide": GUIDES,
     "network": NETWORKS,
     "objective": OBJECTIVES,
+    "baseline": BASELINES,
     "data set": DATASETS,
 }
 

@@ -27,6 +27,7 @@ from pyrovae.evidence.reliability import (
 
 QUANTITIES = ("log_evidence", "elbo", "reconstruction", "kl_prior", "kl_posterior")
 NOT_AVERAGED = ("ess", "pareto_k", "resolution", "num_weights", "route", "cost")
+EXACT = "exact"  # found so: all weights of each datum are one and the same
 BY_GUIDE = "log_evidence_importance"  # by the guide's own draws, whatever the route
 CORRECTED = ("log_evidence_jackknife", "log_evidence_psis")  # beside the raw evidence, never in its place
 
@@ -79,7 +80,9 @@ class Report(Record):
 
     @property
     def found_by(self) -> str:
-        """By what the evidence was found, and by how many draws."""
+        """By what the evidence was found, and by how many draws; "exact" where the guide is the posterior."""
+        if (self.pareto_k == -math.inf).all() and not (self._route > 0).any():
+            return EXACT
         how = "importance" if self.staying and not (self._route > 0).any() else self.method
         how = f"defensive {self.defensive:g}" if self.defensive else how
         within = f", budget {self.budget:,}" if self.budget is not None and how != "importance" else ""

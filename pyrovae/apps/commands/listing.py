@@ -9,7 +9,7 @@ from pyrovae.base.choices import usage
 
 
 def listing(p: ArgumentParser) -> Action:
-    """List what can be chosen by name: priors, likelihoods, guides, networks, objectives, data sets.
+    """List what can be chosen by name: priors, likelihoods, guides, networks, objectives, baselines, data sets.
 
     example:
       pyrovae list

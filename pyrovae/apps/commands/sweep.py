@@ -7,10 +7,11 @@ from typing import Any
 import pyrovae as pv
 from pyrovae.apps.arguments import Action, check_parent, check_picture, deliver, draw_record
 from pyrovae.apps.fit import SETTINGS
-from pyrovae.apps.recipes import CHOICES
+from pyrovae.apps.recipes import CHOICES, choose
 from pyrovae.apps.sweeps.grid import FIXED, OF_THE_DATA, grid, listed
 from pyrovae.base.errors import InputError, Interrupted
 from pyrovae.data.named import DATASETS, existing
+from pyrovae.programs.baselines import BASELINES
 
 _NAMES = [name for name in SETTINGS if name not in FIXED]
 
@@ -22,6 +23,7 @@ def sweep(p: ArgumentParser) -> Action:
       pyrovae sweep --data digits --prior normal,mixture:20,vamp --likelihood binomial,beta-binomial --out runs/sweep
       pyrovae sweep --data mnist --prior normal,vamp:500 --network gated:300,300 --seeds 3 --out runs/priors
       pyrovae sweep --data digits --latent 4,8,16 --seeds 3 --out runs/latents --figure latents.png
+      pyrovae sweep --data wine.csv --columns '*:real' --baselines normal,factor-analysis,mixture --out runs/wine
     Lists are set apart by commas. Stopped, the same command goes on where it was; each fit is a run of its own.
     """
     p.add_argument("--data", default="digits", help=f"{', '.join(DATASETS)}, or a path [digits]")
@@ -33,6 +35,8 @@ def sweep(p: ArgumentParser) -> Action:
         p.add_argument(f"--{name.replace('_', '-')}", metavar="A,B,...", help=about)
     help = "the first of each list together, and each other value in place of its first alone [every combination]"
     p.add_argument("--one-at-a-time", action="store_true", help=help)
+    help = "models without a network beside them: " + ", ".join(BASELINES)
+    p.add_argument("--baselines", metavar="A,B,...", help=help)
     p.add_argument("--seeds", type=int, default=5, help="fits of each combination [5]")
     p.add_argument("--particles", type=int, default=1000, metavar="K", help="draws of z for each datum [1000]")
     p.add_argument("--method", default="auto", help="of the evaluation: auto, importance, ... [auto]")
@@ -54,6 +58,8 @@ def _sweep(given: Namespace) -> int:
     settings = {name: swapped(name, getattr(given, name)) for name in _NAMES if getattr(given, name) is not None}
     settings |= {name: getattr(given, name) for name in OF_THE_DATA if getattr(given, name) is not None}
     grid(settings, one_at_a_time=given.one_at_a_time)  # names, before torch is imported
+    for name in _baselines(given):
+        choose("baseline", name)
     try:
         table, status = _swept(given, settings), 0
     except Interrupted as stop:
@@ -73,11 +79,16 @@ def _swept(given: Namespace, settings: dict[str, Any]) -> Any:
         num_particles=given.particles,
         method=given.method,
         one_at_a_time=given.one_at_a_time,
+        baselines=_baselines(given),
         workers=given.workers,
         data_dir=given.data_dir,
         device=given.device,
         **settings,
     )
+
+
+def _baselines(given: Namespace) -> list[str]:
+    return listed(given.baselines) if given.baselines else []
 
 
 def swapped(name: str, text: str) -> Any:

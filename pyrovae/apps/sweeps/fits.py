@@ -1,13 +1,15 @@
 """One fit of a sweep: made, measured and kept as a run; one that is there already is read."""
 
 import math
+import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyrovae as pv
 from pyrovae.apps import fit, loading, runs
+from pyrovae.apps.sweeps.baselines import baseline, is_seeded
 from pyrovae.apps.sweeps.grid import Combination
 from pyrovae.base import storage
 from pyrovae.base.errors import InputError, UntrustedEvidence
@@ -16,6 +18,7 @@ from pyrovae.evidence.report import Report
 from pyrovae.pairs.traces import Program
 
 QUERIES = 500  # data by which active units are told
+EQUAL = 25  # particles of a baseline, whose weights are one and the same
 
 
 class StaleRun(InputError):
@@ -28,6 +31,7 @@ class Measured(NamedTuple):
     report: Report
     active_units: float  # NaN where latents have no mean, such as classes
     seconds: float  # of its training
+    about: str = ""  # of a baseline, what it is
 
 
 class Fits:
@@ -67,14 +71,37 @@ class Fits:
             FloatingPointError: if it diverges.
             KeyboardInterrupt: after Ctrl-C; the run is kept.
         """
-        source = {} if isinstance(self.data, Dataset) else {"data": str(self.data)}
-        record = fit.record(**{**combination.settings, **source, "seed": seed})
+        record = self._record(combination, seed)
         dataset, folder = self._dataset_of(record), self.folder(combination, seed)
         model, guide, record = loading.pair_of(record, dataset, None)
         _check_same(folder, record, loading.split_of(dataset, "train", record))
         fitted, test = self._fitted(model, guide, record, folder), loading.split_of(dataset, "test", record)
         report = self._report(fitted, test, folder)
         return Measured(report, _active_units(fitted, test), sum(row["seconds"] for row in fitted.history))
+
+    def baseline(self, name: str, beside: Combination, seeds: Sequence[int]) -> list[Measured]:
+        """A baseline from every seed, measured as the fits are: one fit stands for all where seeds change nothing.
+
+        Args:
+            name: a key of ``BASELINES``, alone or with its size.
+            beside: a combination of the sweep, whose data set it is fitted to.
+            seeds: of the sweep.
+
+        Raises:
+            InputError: for data that it cannot serve.
+        """
+        record = self._record(beside, seeds[0])
+        dataset = self._dataset_of(record)
+        test, untold = loading.split_of(dataset, "test", record), "; not told the covariates" * bool(dataset.covariates)
+
+        def measured(seed: int) -> Measured:
+            begun = time.perf_counter()
+            pair = baseline(name, dataset, seed=seed)
+            seconds, options = time.perf_counter() - begun, {"num_particles": EQUAL, "method": "importance"}
+            report = pv.evaluate(pair.model, pair.guide, test, **options, progress=False)
+            return Measured(report, math.nan, seconds, pair.about + untold)
+
+        return [measured(seed) for seed in seeds] if is_seeded(name) else [measured(seeds[0])] * len(seeds)
 
     def folder(self, combination: Combination, seed: int) -> Path | None:
         """Where a fit is kept."""
@@ -84,6 +111,10 @@ class Fits:
         """Whether a fit is kept to its end, with the report that is wanted."""
         folder = self.folder(combination, seed)
         return folder is not None and storage.holds_run(folder) and self._kept(folder) is not None
+
+    def _record(self, combination: Combination, seed: int) -> dict[str, Any]:
+        source = {} if isinstance(self.data, Dataset) else {"data": str(self.data)}
+        return fit.record(**{**combination.settings, **source, "seed": seed})
 
     def _dataset_of(self, record: dict[str, Any]) -> Dataset:
         if self._dataset is None:  # one for all: what decides on it cannot be swapped

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from pyrovae.apps.recipes import choose
 from pyrovae.apps.sweeps.fits import Fits, Measured, StaleRun
 from pyrovae.apps.sweeps.grid import Combination, grid
 from pyrovae.apps.sweeps.workers import in_processes
@@ -25,6 +26,7 @@ def sweep(
     num_particles: int = 1000,
     method: str = "auto",
     one_at_a_time: bool = False,
+    baselines: Sequence[str] | str = (),
     workers: int = 1,
     data_dir: str | Path | None = None,
     device: str = "auto",
@@ -42,6 +44,8 @@ def sweep(
         method: of the evaluation.
         one_at_a_time: instead of every combination, the first of each list together, and each other value in the place
             of the first of its own list alone.
+        baselines: models without a network beside them, fitted to the same rows: names of ``BASELINES``, alone or with
+            their sizes, such as "mixture:20" (see :func:`pyrovae.baseline`).
         workers: processes that fit side by side, with one thread each; more than one keep their fits in ``out``.
         data_dir: where the files of named data sets lie; PYROVAE_DATA when None.
         device: "auto" is CUDA when there is one.
@@ -51,13 +55,15 @@ def sweep(
 
     Returns:
         An :class:`OverSeeds`: log p(x) of the test split, ELBO, both KLs, active units, unreliable data and seconds of
-        each combination, paired differences with their standard errors over data and their spread over seeds.
+        each combination, paired differences with their standard errors over data and their spread over seeds; and of
+        each baseline, whose evidence is exact, what it has of these.
         What cannot be fitted (a prior and a guide over unlike latents, a guide that an objective refuses) is left out,
-        and a fit that diverges is counted out; both are said below the table.
+        a fit that diverges is counted out, and a baseline that the data or the likelihoods are not for is left out;
+        all of this is said below the table.
 
     Raises:
         InputError: before anything is fitted, for a setting or a name that is not there; if ``out`` holds a run with
-            other settings or of other rows; if fewer than two combinations are left.
+            other settings or of other rows; if fewer than two combinations and baselines are left.
         Interrupted: after Ctrl-C, with the table of what was done as ``partial`` if it has two rows.
 
     Example:
@@ -71,13 +77,16 @@ def sweep(
     check_at_least_one(workers=workers)
     if workers > 1 and out is None:
         raise InputError("several workers keep their fits as runs: give out, a folder for them")
-    if len(plan.combinations) < 2:
+    names = [choose("baseline", name) for name in ([baselines] if isinstance(baselines, str) else baselines)]
+    if len(plan.combinations) + len(names) < 2:
         why = "".join(f"; left out: {name}: {reason}" for name, reason in plan.left_out.items())
         raise InputError(f"a sweep compares at least two combinations, of two priors for one{why}")
     fits = Fits(data, out, {"num_particles": num_particles, "method": method}, data_dir, device)
     tally = _Tally(fits, _to_stderr if progress else lambda line: None)
     todo = [(combination, seed) for combination in plan.combinations for seed in numbers]
     try:
+        for name in names:
+            tally.add_baseline(name, plan.combinations[0], numbers)
         if workers > 1:
             in_processes(fits, todo, workers, tally.say)
         for place, (combination, seed) in enumerate(todo):
@@ -87,7 +96,7 @@ def sweep(
         if workers > 1:
             for combination, seed in (each for each in todo if fits.is_done(*each)):
                 tally.add(combination, seed, "kept")
-        raise Interrupted(tally.table(plan.left_out) if len(tally.measured) > 1 else None) from stop
+        raise Interrupted(tally.table(plan.left_out) if len(tally.alike()) > 1 else None) from stop
     return tally.table(plan.left_out)
 
 
@@ -106,6 +115,7 @@ class _Tally:
     def __init__(self, fits: Fits, say: Callable[[str], None]) -> None:
         self.fits, self.say = fits, say
         self.measured: dict[str, list[Measured]] = {}
+        self.baselines: dict[str, list[Measured]] = {}
         self.failed: list[str] = []
         self.refused: dict[str, str] = {}  # combination -> why
 
@@ -131,17 +141,45 @@ class _Tally:
         evidence = f"log p(x) {source_evidence(report).mean():.3f}, {report.fraction_unreliable:.1%} unreliable"
         self.say(f"[{place}] {label}: {evidence}; {time.perf_counter() - begun:.0f} s")
 
+    def add_baseline(self, name: str, beside: Combination, seeds: Sequence[int]) -> None:
+        """Fits and measures a baseline on the data of a combination; what it is not for is noted."""
+        label = f"baseline {name}"
+        try:
+            found = self.fits.baseline(name, beside, seeds)
+        except InputError as error:
+            self.refused[label] = str(error)
+            self.say(f"{label} is left out: {error}")
+            return
+        self.baselines[label] = found
+        evidence = sum(float(source_evidence(cast(Any, one.report)).mean()) for one in found) / len(found)
+        self.say(f"{label}: log p(x) {evidence:.3f}, exact; {found[0].about}")
+
+    def alike(self) -> dict[str, list[Measured]]:
+        """What was measured so far: the fits, and the baselines that can be compared with them."""
+        kept = dict(self.measured)
+        for name, found in self.baselines.items():
+            try:
+                for first_name, (first, *_) in list(kept.items())[:1]:
+                    check_alike(first_name, cast(Any, first.report), name, cast(Any, found[0].report))
+                kept[name] = found
+            except InputError as error:
+                self.refused[name] = str(error)
+        return kept
+
     def table(self, left_out: Mapping[str, str]) -> OverSeeds:
         """What was measured so far."""
+        kept = self.alike()
         notes = [f"left out: {name}: {reason}" for name, reason in {**left_out, **self.refused}.items()]
         notes += [f"diverged: {line}" for line in self.failed]
-        if len(self.measured) < 2:
+        for name in (name for name in self.baselines if name in kept):
+            notes.append(f"{name}: exact; {' / '.join(dict.fromkeys(one.about for one in kept[name]))}")
+        if len(kept) < 2:
             raise InputError("fewer than two combinations were fitted to the end: " + "; ".join(notes))
         beside = {
-            "active units": {name: [one.active_units for one in found] for name, found in self.measured.items()},
-            "fit, s": {name: [one.seconds for one in found] for name, found in self.measured.items()},
+            "active units": {name: [one.active_units for one in found] for name, found in kept.items()},
+            "fit, s": {name: [one.seconds for one in found] for name, found in kept.items()},
         }
-        reports: dict[str, list[Any]] = {name: [one.report for one in found] for name, found in self.measured.items()}
+        reports: dict[str, list[Any]] = {name: [one.report for one in found] for name, found in kept.items()}
         return compare_seeds(reports, beside=beside, notes=notes)
 
 

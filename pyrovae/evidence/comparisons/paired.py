@@ -15,7 +15,7 @@ from pyrovae.base.tables import TextTable
 from pyrovae.data import protocol as data_protocol
 from pyrovae.evidence import estimators
 from pyrovae.evidence.reliability import UNRELIABLE, UNRELIABLE_FRACTION
-from pyrovae.evidence.report import BY_GUIDE
+from pyrovae.evidence.report import BY_GUIDE, EXACT
 
 
 @runtime_checkable
@@ -103,7 +103,9 @@ class Comparison(Record):
         lines = []
         if self.by_guides and list(self.by_guides) != self.row_names():
             lines += [f"by the guides' own draws alone the order would be {', '.join(self.by_guides)}"]
-        if len({row.found_by for row in self.rows}) > 1 and any(row.fraction_unreliable > 0 for row in self.rows):
+        if len({row.found_by for row in self.rows} - {EXACT}) > 1 and any(
+            row.fraction_unreliable > 0 for row in self.rows
+        ):
             lines += ["unreliable evidence rises with what was spent on it: find all of it by the same means"]
         if any(row.fraction_unreliable > UNRELIABLE_FRACTION for row in self.rows):
             lines += [UNRELIABLE]

@@ -32,7 +32,8 @@ def test_one_axis_shows_the_numbers_behind_its_names(capsys):
 
 
 def test_the_command_line_calls_an_axis_by_its_option():
-    assert {option(kind) for kind in CHOICES} == {"prior", "likelihood", "guide", "network", "objective", "data"}
+    axes = {"prior", "likelihood", "guide", "network", "objective", "baseline", "data"}
+    assert {option(kind) for kind in CHOICES} == axes
 
 
 def test_an_axis_that_is_not_there_has_a_neighbour(capsys):

@@ -45,6 +45,7 @@ WRONG = {
     "a name": (["--prior", "normal,vmap"], 'did you mean "vamp"?'),
     "a number": (["--latent", "4,x"], "--latent takes numbers set apart by commas, got 'x'"),
     "nothing to compare": (["--prior", "normal"], "a sweep compares at least two combinations"),
+    "a baseline": (["--baselines", "mixtur:3"], "unknown baseline 'mixtur': did you mean \"mixture\"?"),
     "a picture": (["--prior", "normal,laplace", "--figure", "a.doc"], "give a name that ends in .png"),
     "data": (["--data", "no/file.csv", "--prior", "normal,laplace"], "no/file.csv"),
 }
@@ -64,3 +65,12 @@ def test_values_of_an_option():
         "cosine",
         "constant",
     ]
+
+
+def test_baselines_stand_beside_the_fits(tmp_path, capsys):
+    command = ["sweep", "--data", "digits", "--baselines", "independent,mixture:3", "--seeds", "1", *QUICK]
+    assert main([*command, "--out", str(tmp_path), "--json", "-"]) == 0
+    told = capsys.readouterr()
+    account = json.loads(told.out)
+    assert sorted(row["name"] for row in account["rows"]) == ["baseline independent", "baseline mixture:3", "normal"]
+    assert "baseline independent: log p(x) -107.901, exact; independent values" in told.err

@@ -10,7 +10,7 @@ from examples.exact import close
 from examples.mixtures import FAMILIES, mixture_of
 
 from pyrovae.base.errors import InputError
-from pyrovae.programs.baselines import fit_mixture
+from pyrovae.programs.baselines.em import fit_mixture
 from pyrovae.programs.oracles.mixtures import FiniteMixture
 
 
