@@ -31,6 +31,7 @@ SETTINGS = {
     "data": Setting("digits", "{names}, or a path [{default}]"),
     "binarization": Setting(None, "none, dynamic, static or threshold [the set's own]"),
     "divisor": Setting(None, "divide the data by this; the protocol keeps the Jacobian", {"type": float}),
+    "dequantize": Setting(None, "add uniform noise to whole numbers, for a density of them", {"action": "store_true"}),
     "columns": Setting(
         None,
         f"of a table: name:kind,...; kinds are {', '.join(KINDS)}, {IGNORED}; a name may be a pattern; name:low<high "
@@ -64,7 +65,7 @@ SETTINGS = {
 OF_THE_VAE = ("prior", "likelihood", "guide", "network", "latent", "hidden")  # which a user's own file replaces
 OF_THE_TABLE = ("columns", "covariates", "standardize", "group", "time")
 # What a fit that begins with a run takes over from it.
-OF_THE_RUN = ("data", "binarization", "divisor", "labels", *OF_THE_TABLE, *OF_THE_VAE)
+OF_THE_RUN = ("data", "binarization", "divisor", "dequantize", "labels", *OF_THE_TABLE, *OF_THE_VAE)
 COMPILE: dict[str, bool | str] = {"auto": "auto", "yes": True, "no": False}
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda fraction: 1.0,

@@ -21,6 +21,7 @@ def dataset_of(record: dict[str, Any], data_dir: str | Path | None) -> Dataset:
     """The data set that a record names, prepared as it says."""
     names = ("binarization", "divisor", "columns", "standardize", "group", "time")  # a run of long ago lacks the last
     options: dict[str, Any] = {name: record.get(name) for name in names}
+    options["dequantize"] = bool(record.get("dequantize"))
     return load(record["data"], **options, covariates=record.get("covariates") or (), data_dir=data_dir)
 
 

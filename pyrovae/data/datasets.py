@@ -25,6 +25,7 @@ def load(
     time: str | None = None,
     binarization: str | None = None,
     divisor: float | None = None,
+    dequantize: bool = False,
     seed: int = 0,
     data_dir: str | Path | None = None,
     download: bool = True,
@@ -38,7 +39,7 @@ def load(
     Text, whole numbers from 0 and values of two sorts are told by themselves, all else is real; ``print(dataset)``
     says what was found. Real columns become standard scores and positive ones are divided by their geometric mean, by
     the training rows alone; ``protocol.log_jacobian`` takes densities back. Labels become places among them, missing
-    cells NaN. With ``binarization`` or ``divisor``, a .csv is a matrix of numbers as a .npy is.
+    cells NaN. With ``binarization``, ``divisor`` or ``dequantize``, a .csv is a matrix of numbers as a .npy is.
 
     Rows of .npy files can stay there, mapped: the same rows with the same protocols, read when they are used. In
     memory is then what tells which rows make up each split (8 bytes a row), labels, and a byte a value where rows
@@ -55,7 +56,11 @@ def load(
         time: column of a table by which the earliest rows train and the latest test. It is not observed.
         binarization: "none", "dynamic", "static" or "threshold"; the set's usual one when None.
         divisor: values are divided by it; the set's usual one when None.
-        seed: of the fixed binarization draws, and of the permutation that splits the user's rows.
+        dequantize: whether whole numbers get uniform noise on [0, 1) before they are divided: training rows at each
+            use, the others once. The density of what comes is, in expectation and in the source's unit, at most the log
+            mass of the whole numbers (Theis et al. 2016), and ``compare`` takes it as such a bound. With divisor 256,
+            bytes become values in [0, 1).
+        seed: of the fixed draws, and of the permutation that splits the user's rows.
         data_dir: where files of named sets are looked for, in torchvision's layout; PYROVAE_DATA when None.
         download: whether MNIST and Fashion-MNIST may be downloaded to the cache folder.
         splits: fractions of train, valid and test for the user's rows.
@@ -72,7 +77,7 @@ def load(
         >>> len(digits.train), len(digits.valid), len(digits.test), digits.range
         (1197, 300, 300, 'counts 0..16')
     """
-    options = Options(binarization, divisor, seed, data_dir, download, splits, mmap)
+    options = Options(binarization, divisor, seed, data_dir, download, splits, mmap, dequantize)
     given = tuple(covariates) if isinstance(covariates, list) else covariates
     of_table = TableOptions(columns, given, standardize, group, time)
     if is_frame(source) or _is_table_file(source, options):
@@ -104,12 +109,13 @@ def _is_table_file(source: str | Path, options: Options) -> bool:
             "take tensors and arrays as they are"
         )
     as_numbers = options.mmap or options.binarization is not None or options.divisor is not None
+    as_numbers = as_numbers or options.dequantize
     return source not in DATASETS and is_table(source) and not as_numbers
 
 
 def _check_frame(source: Any, options: Options) -> None:
     """Raises InputError for what is asked of matrices alone."""
-    for name in ("mmap", "divisor", "binarization"):
+    for name in ("mmap", "divisor", "binarization", "dequantize"):
         if is_frame(source) and (value := getattr(options, name)):
             raise InputError(
                 f"expected no {name} of a frame, got {value!r}; leave it out, or load its values as a .npy"
@@ -118,7 +124,9 @@ def _check_frame(source: Any, options: Options) -> None:
 
 def _recipe(entry: NamedSet, options: Options) -> Recipe:
     """What is done to the rows of a set."""
-    kind, divisor = options.binarization or entry.binarization, options.divisor
+    kind, divisor = options.binarization or ("none" if options.dequantize else entry.binarization), options.divisor
+    if options.dequantize and not entry.fixed:
+        return Recipe(kind, float(divisor or entry.divisor + (entry.divisor > 1)), options.seed, dequantize=True)
     if entry.fixed:
         return Recipe(entry.binarization, 1.0, None)
     if kind == "none":
@@ -136,13 +144,13 @@ def _own(path: Path, options: Options) -> Dataset:
     mapped = user_files.outgrows_memory(path) if options.mmap is None else options.mmap
     name, parts = path.resolve().name, user_files.read_path(path, mapped=mapped)
     kind = options.binarization or "none"
-    seed = options.seed if "all" in parts or kind in ("dynamic", "static") else None
+    seed = options.seed if "all" in parts or kind in ("dynamic", "static") or options.dequantize else None
     if "all" in parts:
         rows = parts["all"]
         parts = rows.permuted(_sizes(len(rows.x), options.splits), seed=options.seed)
     elif tuple(options.splits) != SPLITS:
         raise InputError(f"{name}: expected no splits, for the file has its own, got {options.splits}; leave them out")
-    return dataset(name, parts, Recipe(kind, float(options.divisor or 1.0), seed))
+    return dataset(name, parts, Recipe(kind, float(options.divisor or 1.0), seed, options.dequantize))
 
 
 def _sizes(num_data: int, splits: tuple[float, float, float]) -> tuple[int, int, int]:

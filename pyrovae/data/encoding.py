@@ -100,12 +100,22 @@ def binarized(probabilities: Tensor, generator: torch.Generator | None = None) -
     return (uniform < probabilities).to(dtype)
 
 
-def require_room(name: str, column: Column) -> None:
-    """Raises InputError where rows of a file, binarized once and held as bytes, would take too much memory."""
-    needed, memory = math.prod(column.shape), machine_memory()
+def dequantized(values: Tensor, divisor: float, generator: torch.Generator | None = None) -> Tensor:
+    """Whole numbers k over a divisor c, with uniform noise of one of their steps: (k + u) / c, u in [0, 1).
+
+    References:
+        Theis, van den Oord and Bethge (2016), A note on the evaluation of generative models, arXiv:1511.01844.
+    """
+    noise = torch.rand(values.shape, generator=generator, dtype=values.dtype, device=values.device)
+    return values + noise / divisor
+
+
+def require_room(name: str, column: Column, *, size: int = 1) -> None:
+    """Raises InputError where rows of a file, drawn once and held (at so many bytes a value), take too much memory."""
+    needed, memory = math.prod(column.shape) * size, machine_memory()
     if column.mapped and needed > memory // 4:
+        drawn, undrawn = ("binarize", 'with binarization="none"') if size == 1 else ("dequantize", "as they are")
         raise InputError(
-            f"{name}: expected binarized rows of a quarter of the memory at most ({memory / 4e9:.3g} GB), got "
-            f"{needed / 1e9:.3g} GB, a byte a value; binarize the rows in the file itself and load them with "
-            'binarization="none"'
+            f"{name}: expected {drawn}d rows of a quarter of the memory at most ({memory / 4e9:.3g} GB), got "
+            f"{needed / 1e9:.3g} GB, {size} bytes a value; {drawn} the rows in the file itself and load them {undrawn}"
         )

@@ -38,7 +38,7 @@ class NamedSet:
         path: of the function that reads it, (name, options) -> source rows of the parts "train", "valid" and "test".
         fit: what a fit of it is like where nothing else is said.
         binarization: the usual one.
-        divisor: the usual one of rows that are not binarized.
+        divisor: the usual one of rows that are not binarized; one more of those that are dequantized, unless it is 1.
         probability: the value that means probability 1, by which rows to binarize are divided.
         fixed: whether the rows come binarized, so that nothing is divided or drawn.
     """
@@ -67,12 +67,15 @@ class Options:
     download: bool
     splits: tuple[float, float, float]
     mmap: bool | None
+    dequantize: bool = False
 
     def __post_init__(self) -> None:
         given, divisor, seed, splits = self.binarization, self.divisor, self.seed, self.splits
         if given is not None and given not in BINARIZATIONS:
             hint = nearest(str(given), BINARIZATIONS) or " choose one of them"
             raise InputError(f"expected binarization one of {', '.join(BINARIZATIONS)}, got {given!r};{hint}")
+        if self.dequantize and given not in (None, "none"):
+            raise InputError(f'expected no binarization of what is dequantized, got "{given}"; leave out one of them')
         if divisor is not None and not 0 < divisor < math.inf:
             raise InputError(f"expected a finite divisor > 0, got {divisor}; give the value that becomes 1")
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:

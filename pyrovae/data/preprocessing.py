@@ -1,8 +1,9 @@
-r"""Source rows become the rows of a data set: rescaled or binarized, looked at and hashed, in one pass by blocks.
+r"""Source rows become the rows of a data set: rescaled, binarized or dequantized, and hashed, in one pass by blocks.
 
-.. math:: x = s / c, \qquad x \sim \mathrm{Bernoulli}(s / c), \qquad x = [s / c > 1/2]
+.. math:: x = s / c, \quad x \sim \mathrm{Bernoulli}(s / c), \quad x = [s / c > 1/2], \quad x \sim U[s, s + 1) / c
 
-What is rescaled is kept as it was found, in memory or in its file; what is binarized once is kept as bytes.
+What is rescaled is kept as it was found, in memory or in its file; what is binarized once is kept as bytes. Of whole
+numbers s the density of (s + u) / c is, in expectation over u, at most the log mass of s, by Jensen's inequality.
 """
 
 import math
@@ -17,7 +18,7 @@ from torch import Tensor
 from pyrovae.base.errors import InputError
 from pyrovae.base.progress import bar
 from pyrovae.base.random import stream
-from pyrovae.data.encoding import Column, require_room
+from pyrovae.data.encoding import Column, dequantized, require_room
 from pyrovae.data.memmap import Mapped, in_file
 from pyrovae.data.named import PARTS
 from pyrovae.data.protocol import describe, in_blocks, num_missing
@@ -32,23 +33,30 @@ class Recipe:
     binarization: str
     divisor: float
     seed: int | None
+    dequantize: bool = False
 
     @property
     def changes(self) -> bool:
         """Whether the rows served are others than those found."""
-        return self.binarization != "none" or self.divisor != 1.0
+        return self.binarization != "none" or self.divisor != 1.0 or self.dequantize
 
     def once(self, part: str) -> bool:
-        """Whether the rows of a part are binarized here and now."""
-        return self.binarization in ("static", "threshold") or (self.binarization == "dynamic" and part != "train")
+        """Whether the rows of a part are binarized or dequantized here and now."""
+        dynamic = self.binarization == "dynamic" or self.dequantize
+        return self.binarization in ("static", "threshold") or (dynamic and part != "train")
+
+    def protocol(self, part: str) -> dict[str, Any]:
+        """What the protocol of a part says of it."""
+        noise = ("anew" if part == "train" else "once") if self.dequantize else "none"
+        return {**{n: v for n, v in asdict(self).items() if n != "dequantize"}, "dequantized": noise}
 
 
 def dataset(name: str, parts: Parts, recipe: Recipe) -> Dataset:
-    """Three splits of source rows, rescaled or binarized.
+    """Three splits of source rows, rescaled, binarized or dequantized.
 
     Raises:
-        InputError: for infinite values; for values to binarize that are no probabilities; for draws that memory
-            does not hold.
+        InputError: for infinite values; for values to binarize that are no probabilities, or to dequantize that are no
+            whole numbers; for draws that memory does not hold.
     """
     values, total = _Values(), sum(len(rows.x) for rows in parts.values())
     with bar(shown=True, total=total, desc=f"reading {name}", unit="row", delay=2) as shown:
@@ -59,11 +67,12 @@ def dataset(name: str, parts: Parts, recipe: Recipe) -> Dataset:
 
 
 def _split(name: str, part: str, rows: Rows, recipe: Recipe, values: "_Values", shown: Any) -> Split:
-    source, once, binary = _kept(rows), recipe.once(part), []
+    source, once, drawn = _kept(rows), recipe.once(part), []
+    held = torch.float32 if recipe.dequantize else torch.uint8
     column = Column(source, torch.float32, recipe.divisor)
     noise = stream(part, recipe.seed) if once and recipe.seed is not None else None
     if once:
-        require_room(name, column)
+        require_room(name, column, size=held.itemsize)
 
     def blocks() -> Iterator[tuple[Tensor, Tensor | None]]:
         for block in in_blocks(column):
@@ -72,12 +81,12 @@ def _split(name: str, part: str, rows: Rows, recipe: Recipe, values: "_Values", 
             values.add(x)
             shown.update(len(x))
             if once:
-                binary.append(x.to(torch.uint8))
+                drawn.append(x.to(held))
             yield x, found if recipe.changes else None
 
-    protocol = describe([column], blocks=blocks(), dataset=name, split=part, **asdict(recipe))
+    protocol = describe([column], blocks=blocks(), dataset=name, split=part, **recipe.protocol(part))
     labels = None if rows.labels is None else torch.from_numpy(rows.labels.astype(np.int64))
-    served = Column(torch.cat(binary), column.dtype) if once else column
+    served = Column(torch.cat(drawn), column.dtype) if once else column
     return Split((served,), protocol, labels, source if recipe.changes else None)
 
 
@@ -95,6 +104,9 @@ def _serve(name: str, found: Tensor, column: Column, recipe: Recipe, noise: torc
     if found.isinf().any():
         raise InputError(f"{name}: expected finite values (NaN where missing), got infinite ones; correct or drop them")
     values = column.decode(found)
+    if recipe.dequantize:
+        _check_whole(name, found)
+        return values if noise is None else dequantized(values, recipe.divisor, noise)
     if recipe.binarization == "none":
         return values
     if values.isnan().any():
@@ -110,6 +122,15 @@ def _serve(name: str, found: Tensor, column: Column, recipe: Recipe, noise: torc
     if recipe.binarization == "threshold":
         return (values > 0.5).float()
     return values if noise is None else torch.bernoulli(values, generator=noise)
+
+
+def _check_whole(name: str, found: Tensor) -> None:
+    odd = found[(found != found.floor()) & ~found.isnan()]
+    if len(odd):
+        raise InputError(
+            f"{name}: expected whole numbers to dequantize, got {odd[0]:g}; noise between them means nothing for other "
+            "values: leave dequantize out"
+        )
 
 
 class _Values:

@@ -20,6 +20,7 @@ from pyrovae.data.encoding import Column
 from pyrovae.data.memmap import Mapped
 
 VALUES_AT_ONCE = 2**23  # in a block: 32 MB of float32
+_AS_FOUND = ("dequantized", "none")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Protocol:
         seed: of the split's permutation and the fixed draws; None where nothing depended on it.
         sha256: of the rows as served (dtype, shape and bytes of each tensor; if dynamic, the probabilities).
         source_sha256: of the same rows before rescaling or binarization, in the same dtype.
+        dequantized: "none"; "anew" or "once": the rows are (whole number + u) / divisor with u uniform on [0, 1), drawn
+            at each use or once. log p(source) is then in expectation at most the log mass of the whole numbers.
         shift, scale: of a table some of whose columns were rescaled: column d is (source - shift[d]) / scale[d].
     """
 
@@ -53,16 +56,17 @@ class Protocol:
     source_sha256: str
     shift: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
+    dequantized: str = "none"
 
     @property
     def drawn_anew(self) -> bool:
         """Whether each use of a row is a new draw of it."""
-        return self.binarization == "dynamic" and self.split == "train"
+        return (self.binarization == "dynamic" and self.split == "train") or self.dequantized == "anew"
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as plain values, fit for JSON; without shift and scale where there are none."""
+        """The fields as plain values, fit for JSON; without shift, scale and dequantized where there are none."""
         values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-        return {name: value for name, value in values.items() if value != []}
+        return {name: value for name, value in values.items() if value != [] and (name, value) != _AS_FOUND}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Protocol":
@@ -88,7 +92,10 @@ class Protocol:
         if self.scale:
             count = sum(each != 1.0 for each in self.scale)
             return f"{count} of {len(self.scale)} columns rescaled (log Jacobian {self.log_jacobian:.3f})"
-        return "values as found" if self.divisor == 1.0 else f"values divided by {self.divisor:g}"
+        noise = {"none": "", "anew": "dequantized anew at each use", "once": "dequantized once"}[self.dequantized]
+        if self.divisor == 1.0:
+            return noise or "values as found"
+        return f"{noise}, divided by {self.divisor:g}" if noise else f"values divided by {self.divisor:g}"
 
 
 def describe(
@@ -103,6 +110,7 @@ def describe(
     seed: int | None = None,
     shift: tuple[float, ...] = (),
     scale: tuple[float, ...] = (),
+    dequantized: str = "none",
     beside: Sequence[Column] | None = None,
 ) -> Protocol:
     """The protocol of columns, whose observations are read once, block after block.
@@ -111,7 +119,7 @@ def describe(
         columns: the observations first; of them shape and dtype are enough where ``blocks`` are given.
         blocks: of observations as they are served, and as they were found where that is something else.
         source: the observations as they were found, where there are no ``blocks`` and that is something else.
-        dataset, split, binarization, divisor, seed, shift, scale: as in the :class:`Protocol`.
+        dataset, split, binarization, divisor, seed, shift, scale, dequantized: as in the :class:`Protocol`.
         beside: the further columns as they were found, where they are served otherwise.
     """
     check_rows(columns)
@@ -136,7 +144,7 @@ def describe(
         found.update(part)
     jacobian = -float(observed.double() @ divisors.log()) / len(x) if rescaled else 0.0
     hashes = served.hexdigest(), found.hexdigest()
-    return Protocol(dataset, split, len(x), binarization, divisor, jacobian, seed, *hashes, shift, scale)
+    return Protocol(dataset, split, len(x), binarization, divisor, jacobian, seed, *hashes, shift, scale, dequantized)
 
 
 def _num_observed(rows: Tensor, *, each_column: bool) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyrovae.base.errors import InputError
 from pyrovae.base.random import stream
-from pyrovae.data.encoding import Column, binarized, require_room
+from pyrovae.data.encoding import Column, binarized, dequantized, require_room
 from pyrovae.data.memmap import Mapped, in_file
 from pyrovae.data.protocol import Protocol, check_rows, describe, in_blocks
 from pyrovae.data.tables.kinds import Columns
@@ -67,7 +67,7 @@ class Split:
 
     @property
     def x(self) -> Tensor:
-        """The observations, (N, *shape); under dynamic binarization the probabilities of the train split."""
+        """The observations, (N, *shape); where they are drawn anew at each use, what they are drawn from."""
         return self.columns[0].tensor()
 
     @property
@@ -128,7 +128,13 @@ class Split:
     def decode(self, kept: Sequence[Tensor], generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
         """The batch as served, on the device of its rows as they are kept."""
         rows = tuple(column.decode(part) for column, part in zip(self.columns, kept, strict=True))
-        return (binarized(rows[0], generator), *rows[1:]) if self.protocol.drawn_anew else rows
+        return (self._redrawn(rows[0], generator), *rows[1:]) if self.protocol.drawn_anew else rows
+
+    def _redrawn(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Observations of which each use is a new draw: bits of probabilities, or whole numbers with noise."""
+        if self.protocol.dequantized == "anew":
+            return dequantized(x, self.protocol.divisor, generator)
+        return binarized(x, generator)
 
     def missing(self) -> Tensor:
         """Numbers of the rows that hold missing values (NaN), ascending."""
@@ -155,25 +161,32 @@ class Split:
         """The split with its rows fixed: where they would be drawn anew at each use, one draw of them all.
 
         Args:
-            seed: of that draw, on the CPU; the protocol then says "static".
+            seed: of that draw, on the CPU; the protocol then says "static", or "once".
 
         Raises:
             InputError: where a draw of rows that stay in a file takes too much memory, at a byte a value.
         """
         if not self.protocol.drawn_anew:
             return self
-        x, noise = self.columns[0], stream("drawn", seed)
-        require_room(self.protocol.dataset, x)
-        blocks = [torch.bernoulli(x[rows].cpu(), generator=noise).to(torch.uint8) for rows in in_blocks(x)]
+        x, noise, whole = self.columns[0], stream("drawn", seed), self.protocol.dequantized == "anew"
+        require_room(self.protocol.dataset, x, size=4 if whole else 1)
+        blocks = [self._drawn_once(x[rows].cpu(), noise) for rows in in_blocks(x)]
         columns = (Column(torch.cat(blocks).to(x.device), x.dtype), *self.columns[1:])
         sha256 = describe(columns, dataset=self.protocol.dataset, split=self.protocol.split).sha256
-        protocol = replace(self.protocol, binarization="static", seed=seed, sha256=sha256)
+        kinds = ("none", "once") if whole else ("static", "none")
+        protocol = replace(self.protocol, binarization=kinds[0], dequantized=kinds[1], seed=seed, sha256=sha256)
         return Split(columns, protocol, self.labels, self.source)
+
+    def _drawn_once(self, x: Tensor, noise: torch.Generator) -> Tensor:
+        """One draw of some observations, in the least room."""
+        if self.protocol.dequantized == "anew":
+            return dequantized(x, self.protocol.divisor, noise)
+        return torch.bernoulli(x, generator=noise).to(torch.uint8)
 
     def _with(self, columns: tuple[Column, ...], labels: Tensor | None, source: Tensor | Mapped | None) -> "Split":
         metadata = {
             name: getattr(self.protocol, name)
-            for name in ("dataset", "split", "binarization", "divisor", "seed", "shift", "scale")
+            for name in ("dataset", "split", "binarization", "divisor", "seed", "shift", "scale", "dequantized")
         }
         return Split(columns, describe(columns, source=source, **metadata), labels, source)
 

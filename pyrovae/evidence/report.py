@@ -216,6 +216,8 @@ class Report(Record):
         if self.protocol and self.protocol.log_jacobian and "density" in self.measure.values():
             of_source = text((account["log_evidence"]["mean"] or math.nan) + self.protocol.log_jacobian, ".3f")
             rows.insert(1, f"    in the unit of the source rows {of_source}")
+        if self.protocol and self.protocol.dequantized != "none" and "density" in self.measure.values():
+            rows.insert(2, "    in expectation at most the log mass of the whole numbers (dequantized)")
         others = [name for name in self.columns if "data_se" in account.get(name, ()) and name not in labels]
         return rows + [(name, account[name], "") for name in others if name not in (*CORRECTED, BY_GUIDE)]
 

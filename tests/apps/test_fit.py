@@ -52,3 +52,14 @@ def test_a_warm_up_longer_than_the_fit_is_told(tmp_path, capsys):
     assert "the KL warms up for 30 epochs, which this fit does not reach" in capsys.readouterr().out
     assert cli.main([*fitted, "--kl-warmup", "0", "--out", str(tmp_path / "none")]) == 0
     assert "warms up" not in capsys.readouterr().out
+
+
+def test_dequantized_data_are_fitted_swept_and_come_back_with_their_run(tmp_path, capsys):
+    quick = ["--epochs", "1", "--latent", "2", "--hidden", "10", "--data", "digits", "--dequantize", "--divisor", "17"]
+    assert cli.main(["fit", *quick, "--out", str(tmp_path / "run")]) == 0
+    assert "likelihood continuous-bernoulli" in capsys.readouterr().out
+    assert pv.runs.dataset(tmp_path / "run").test.protocol.dequantized == "once"
+    sweep = ["sweep", *quick, "--seeds", "1", "--particles", "30", "--method", "importance", "--out", str(tmp_path)]
+    assert cli.main([*sweep, "--baselines", "normal,independent"]) == 0
+    told = capsys.readouterr().out
+    assert "baseline normal: exact; normal, full covariance" in told and "left out" not in told

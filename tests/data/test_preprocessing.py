@@ -29,6 +29,7 @@ KEPT = {  # source, recipe, how train and test rows are kept, whether train rows
     "dynamic": (X, Recipe("dynamic", 1.0, 0), torch.float32, torch.uint8, True),
     "static": (X, Recipe("static", 1.0, 0), torch.uint8, torch.uint8, False),
     "threshold": (X, Recipe("threshold", 1.0, None), torch.uint8, torch.uint8, False),
+    "dequantized": ((X * 255).astype(np.uint8), Recipe("none", 256.0, 0, True), torch.uint8, torch.float32, True),
 }
 
 
@@ -160,3 +161,68 @@ def test_no_probabilities(binarization, rows_file):
         load(rows_file(X * 255), binarization=binarization)
     with pytest.raises(InputError, match=r"expected values in \[0, 1\] to binarize, got missing ones"):
         load(rows_file(np.where(X > 0.5, np.nan, X)), binarization=binarization)
+
+
+@pytest.fixture(scope="module")
+def noisy_and_whole():
+    return load("digits", dequantize=True, divisor=17), load("digits")
+
+
+class TestDequantization:
+    """Whole numbers plus uniform noise: of training rows at each use, of the others once."""
+
+    def test_the_whole_numbers_are_those_that_were_there(self, noisy_and_whole):
+        noisy, whole = noisy_and_whole
+        assert noisy.range == "values in [0, 1]" and noisy.train.protocol.drawn_anew
+        torch.testing.assert_close(noisy.train.x * 17, whole.train.x)
+        (batch,) = noisy.train.batch(slice(0, 50))
+        for found, counts in ((batch, whole.train.x[:50]), (noisy.test.x, whole.test.x)):
+            noise = found * 17 - counts
+            assert (noise > -1e-5).all() and (noise < 1 + 1e-5).all()
+            # The mean of n uniforms within 4 of its standard errors.
+            assert abs(float(noise.mean()) - 0.5) < 4 / (12 * noise.numel()) ** 0.5
+
+    def test_each_use_of_a_training_row_has_its_own_noise_and_the_others_keep_theirs(self, noisy_and_whole):
+        noisy, _ = noisy_and_whole
+        generator = torch.Generator().manual_seed(0)
+        first, second = (noisy.train.batch(slice(0, 50), generator)[0] for _ in range(2))
+        assert not torch.equal(first, second)
+        assert torch.equal(noisy.test.batch(slice(0, 50))[0], noisy.test.x[:50])
+        again = load("digits", dequantize=True, divisor=17)
+        assert torch.equal(again.test.x, noisy.test.x) and again.test.protocol == noisy.test.protocol
+        other = load("digits", dequantize=True, divisor=17, seed=1)
+        assert not torch.equal(other.test.x, noisy.test.x)
+
+    def test_the_source_is_that_of_the_whole_numbers(self, noisy_and_whole):
+        noisy, whole = noisy_and_whole
+        for part in ("train", "test"):
+            ours, theirs = (getattr(data, part).protocol for data in noisy_and_whole)
+            assert ours.source_sha256 == theirs.source_sha256 and ours.sha256 != theirs.sha256
+            assert ours.log_jacobian == pytest.approx(-64 * np.log(17))
+        assert noisy.test[:20].protocol.source_sha256 == whole.test[:20].protocol.source_sha256
+
+    def test_one_draw_of_the_training_rows_is_fixed(self, noisy_and_whole):
+        drawn = noisy_and_whole[0].train.drawn(3)
+        assert drawn.protocol.dequantized == "once" and not drawn.protocol.drawn_anew
+        assert torch.equal(drawn.x, noisy_and_whole[0].train.drawn(3).x) and not torch.equal(
+            drawn.x, noisy_and_whole[0].train.x
+        )
+        assert torch.equal(drawn.batch(slice(0, 5))[0], drawn.x[:5])
+
+    def test_bytes_come_into_the_unit_interval(self, rows_file):
+        grey = np.random.RandomState(0).randint(0, 256, (30, 4)).astype(np.uint8)
+        data = load(rows_file(grey), dequantize=True, divisor=256)
+        assert data.range == "values in [0, 1]" and data.train.columns[0].kept.dtype == torch.uint8
+        assert load(rows_file(grey), dequantize=True).range == "reals"
+
+    def test_missing_values_stay_missing(self, rows_file):
+        rows = np.arange(60.0).reshape(30, 2)
+        rows[::3, 0] = np.nan
+        data = load(rows_file(rows), dequantize=True)
+        assert sum(int(split.x.isnan().sum()) for split in (data.train, data.valid, data.test)) == 10
+
+    def test_what_is_not_whole_is_refused(self, rows_file):
+        with pytest.raises(InputError, match=r"expected whole numbers to dequantize, got 0\.5; noise between them"):
+            load(rows_file(np.full((30, 2), 0.5)), dequantize=True)
+        with pytest.raises(InputError, match='expected no binarization of what is dequantized, got "dynamic"'):
+            load("digits", dequantize=True, binarization="dynamic")

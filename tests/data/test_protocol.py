@@ -18,8 +18,10 @@ def splits(dataset):
 
 
 def test_a_protocol_survives_json():
-    protocol = load("digits", divisor=16).test.protocol
-    assert Protocol.from_dict(json.loads(json.dumps(protocol.to_dict()))) == protocol
+    for options in ({"divisor": 16}, {"dequantize": True}):
+        protocol = load("digits", **options).test.protocol
+        assert Protocol.from_dict(json.loads(json.dumps(protocol.to_dict()))) == protocol
+    assert "dequantized" not in load("digits").test.protocol.to_dict()
 
 
 def test_an_incomplete_protocol():
@@ -44,6 +46,16 @@ LINES = {
         {"binarization": "static"},
         "valid",
         "digits valid: 300 data, binarized once, seed 0, sha256 ",
+    ),
+    "dequantized train": (
+        {"dequantize": True},
+        "train",
+        "digits train: 1197 data, dequantized anew at each use, seed 0, sha256 ",
+    ),
+    "dequantized test": (
+        {"dequantize": True, "divisor": 17},
+        "test",
+        "digits test: 300 data, dequantized once, divided by 17, seed 0, sha256 ",
     ),
     "threshold": ({"binarization": "threshold"}, "test", "digits test: 300 data, binarized at 0.5, sha256 "),
 }
@@ -88,6 +100,7 @@ BLOCKS = {
     "dynamic": {"binarization": "dynamic"},
     "static": {"binarization": "static", "seed": 4},
     "threshold": {"binarization": "threshold"},
+    "dequantized": {"dequantize": True, "divisor": 17, "seed": 4},
 }
 
 

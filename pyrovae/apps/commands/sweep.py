@@ -28,7 +28,7 @@ def sweep(p: ArgumentParser) -> Action:
     """
     p.add_argument("--data", default="digits", help=f"{', '.join(DATASETS)}, or a path [digits]")
     for name in OF_THE_DATA:
-        p.add_argument(f"--{name}", help=SETTINGS[name].about, **SETTINGS[name].argument)
+        p.add_argument(f"--{name}", default=None, help=SETTINGS[name].about, **SETTINGS[name].argument)
     for name in _NAMES:
         names = CHOICES.get(name, ())
         about = SETTINGS[name].about.partition(" [")[0].format(names=", ".join(names), default="", of_data="")

@@ -11,7 +11,7 @@ from pyrovae.base.errors import InputError, nearest
 from pyrovae.training.objectives import OBJECTIVES
 
 NOT_OF_A_SWEEP = ("from", "only", "seed")
-OF_THE_DATA = ("binarization", "divisor", *fit.OF_THE_TABLE)
+OF_THE_DATA = ("binarization", "divisor", "dequantize", *fit.OF_THE_TABLE)
 FIXED = ("data", *OF_THE_DATA, "labels", *NOT_OF_A_SWEEP)  # of the sweep, not of a combination
 
 

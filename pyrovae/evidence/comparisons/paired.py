@@ -62,6 +62,7 @@ class Comparison(Record):
     num_data: int
     data: str  # the set and split, and the unit of densities
     by_guides: tuple[str, ...] = ()  # the order by the guides' own draws, where that is known
+    bounds: tuple[str, ...] = ()  # those whose density of dequantized rows bounds a mass from below, beside masses
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -109,7 +110,7 @@ class Comparison(Record):
             lines += ["unreliable evidence rises with what was spent on it: find all of it by the same means"]
         if any(row.fraction_unreliable > UNRELIABLE_FRACTION for row in self.rows):
             lines += [UNRELIABLE]
-        return lines
+        return lines + ([bounds_told(self.bounds)] if self.bounds else [])
 
 
 @checked
@@ -121,10 +122,12 @@ def compare(reports: Mapping[str, Evidence]) -> Comparison:
             :class:`~pyrovae.Report`, :class:`~pyrovae.Annealed` or :class:`~pyrovae.Gaps`.
 
     Returns:
-        A :class:`Comparison`; where rows were rescaled, densities are brought back to the source's unit.
+        A :class:`Comparison`; where rows were rescaled, densities are brought back to the source's unit. Beside masses
+        stand densities of dequantized rows, and are told to be lower bounds.
 
     Raises:
-        InputError: if the reports are of unlike rows, or a density would be compared with a mass.
+        InputError: if the reports are of unlike rows, or a density of what was not dequantized would be compared
+            with a mass.
     """
     if not isinstance(reports, Mapping) or not all(isinstance(report, Evidence) for report in reports.values()):
         raise InputError(
@@ -140,7 +143,7 @@ def compare(reports: Mapping[str, Evidence]) -> Comparison:
     best = max(evidence, key=lambda name: evidence[name].mean().item())
     rows = [_row(name, evidence, best, reports) for name in reports]
     ranked = tuple(sorted(rows, key=lambda row: -row.log_evidence))
-    return Comparison(ranked, len(first.log_evidence), data_of(reports), _by_guides(reports))
+    return Comparison(ranked, len(first.log_evidence), data_of(reports), _by_guides(reports), bounds_of(reports))
 
 
 def _by_guides(reports: Mapping[str, Evidence]) -> tuple[str, ...]:
@@ -148,6 +151,24 @@ def _by_guides(reports: Mapping[str, Evidence]) -> tuple[str, ...]:
     of_each = {name: getattr(report, "columns", {}).get(BY_GUIDE) for name, report in reports.items()}
     means = {n: float(column.mean()) + log_jacobian(reports[n]) for n, column in of_each.items() if column is not None}
     return tuple(sorted(means, key=lambda name: -means[name])) if len(means) == len(reports) else ()
+
+
+def bounds_of(reports: Mapping[str, Evidence]) -> tuple[str, ...]:
+    """The names whose density of dequantized rows stands for a mass, where others are masses."""
+    bounds = tuple(name for name, report in reports.items() if _is_dequantized(report))
+    return bounds if len(bounds) < len(reports) else ()
+
+
+def bounds_told(names: Sequence[str]) -> str:
+    """What such a density is, in a line."""
+    return (
+        f"{', '.join(names)}: densities of dequantized rows, in expectation lower bounds on the log mass (Theis et al. "
+        "2016): a mass may be above them by the bound alone"
+    )
+
+
+def _is_dequantized(report: Evidence) -> bool:
+    return report.protocol is not None and report.protocol.dequantized != "none"
 
 
 def source_evidence(report: Evidence) -> Tensor:
@@ -221,6 +242,11 @@ def _measures(report: Evidence) -> list[str]:
     return sorted(" and a ".join(each) for each in parts)
 
 
+def _is_bounded(mass: Evidence, density: Evidence) -> bool:
+    """Whether one is of a mass, and the other a density of the same whole numbers with noise: a lower bound on one."""
+    return set(mass.measure.values()) == {"mass"} and _is_dequantized(density)
+
+
 def check_alike(name: str, report: Evidence, other_name: str, other: Evidence) -> None:
     """Raises InputError, naming both, unless their evidence is of the same rows and of one kind of measure."""
     pair = f"'{name}' and '{other_name}' cannot be compared"
@@ -231,7 +257,7 @@ def check_alike(name: str, report: Evidence, other_name: str, other: Evidence) -
             f"({_split_of(report)}; {_split_of(other)}); evaluate both on the same split"
         )
     measures = _measures(report), _measures(other)
-    if measures[0] != measures[1]:
+    if measures[0] != measures[1] and not _is_bounded(report, other) and not _is_bounded(other, report):
         raise InputError(
             f"{pair}: the likelihood of one is a {' and a '.join(measures[0])}, of the other a "
             f"{' and a '.join(measures[1])}; log densities of unlike base measures have no difference"
@@ -243,6 +269,11 @@ def check_alike(name: str, report: Evidence, other_name: str, other: Evidence) -
         raise InputError(
             f"{pair}: other columns are rescaled in one than in the other, so that a column may be a mass in one and a "
             "density in the other; declare the kinds of both alike"
+        )
+    if measures[0] == measures[1] and _is_dequantized(report) != _is_dequantized(other):
+        raise InputError(
+            f"{pair}: whole numbers are dequantized in one and as found in the other, where a density has no bound; "
+            "dequantize both, or neither"
         )
     if a.binarization != b.binarization:
         raise InputError(f"{pair}: binarization is '{a.binarization}' in one and '{b.binarization}' in the other")

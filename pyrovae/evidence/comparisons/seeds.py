@@ -15,6 +15,8 @@ from pyrovae.base.tables import TextTable
 from pyrovae.evidence import estimators
 from pyrovae.evidence.comparisons.paired import (
     Evidence,
+    bounds_of,
+    bounds_told,
     check_alike,
     data_of,
     difference_mc_error,
@@ -179,7 +181,8 @@ def compare_seeds(
     by_seed = {row.name: tuple(evidence[row.name].mean(1).tolist()) for row in rows}
     first = next(iter(kept.values()))[0]
     named = {name: found[0] for name, found in kept.items()}
-    return OverSeeds(tuple(rows), by_seed, means, len(first.log_evidence), data_of(named), tuple(notes))
+    told = [*notes, *([bounds_told(bounds)] if (bounds := bounds_of(named)) else [])]
+    return OverSeeds(tuple(rows), by_seed, means, len(first.log_evidence), data_of(named), tuple(told))
 
 
 def _check(reports: Mapping[str, Sequence[Evidence]]) -> None:

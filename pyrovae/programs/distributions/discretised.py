@@ -1,13 +1,16 @@
-r"""Logistic densities rounded to whole numbers 0..L - 1, as pixels are, the tails added to both ends; mixtures of them.
+r"""Densities rounded to whole numbers 0..L - 1, as pixels are, the tails added to both ends.
 
-.. math:: p(x) = \sigma(b) - \sigma(a) = \sigma(b) \, \sigma(-a) \, (1 - e^{a - b}), \qquad
-    a, b = (x \mp \tfrac12 - m) / s
+.. math:: p(x) = F(b) - F(a), \qquad a, b = (x \mp \tfrac12 - m) / s
 
-The product loses no digit in any tail, where the difference would be zero. (Kingma et al. 2016; Salimans et al. 2017.)
+Of logistics the difference is a product that loses no digit in any tail, where it would be zero (Kingma et al. 2016;
+Salimans et al. 2017): sigma(b) sigma(-a) (1 - exp(a - b)). Of others log F is taken on the side where it is small.
 """
 
+import math
+from collections.abc import Callable
 from typing import Any, ClassVar
 
+import pyro.distributions as dist
 import torch
 from torch import Size, Tensor
 from torch.distributions import Categorical, constraints
@@ -87,3 +90,73 @@ class DiscretisedLogistic(Elementwise):
         loc, scale = (each.expand(shape).gather(-1, chosen).squeeze(-1) for each in (self.loc, self.scale))
         drawn = loc + scale * torch.logit(torch.rand_like(loc), eps=torch.finfo(loc.dtype).eps)
         return drawn.round().clamp(0, self.num_levels - 1)
+
+
+def _log_cdf_of_laplace(x: Tensor) -> Tensor:
+    below = x.clamp_max(0.0) - math.log(2)
+    return torch.where(x < 0, below, torch.log1p(-(-x.clamp_min(0.0)).exp() / 2))
+
+
+# Densities symmetric about loc -> log F of the one with loc 0 and scale 1.
+LOG_CDF: dict[type, Callable[[Tensor], Tensor]] = {
+    dist.Normal: torch.special.log_ndtr,
+    dist.Logistic: logsigmoid,
+    dist.Laplace: _log_cdf_of_laplace,
+}
+
+
+class Binned(Elementwise):
+    """The mass of the unit bin about a whole number 0..L - 1 under a symmetric density; the ends take what lies beyond.
+
+    Args:
+        kind: the class of the density, a key of ``LOG_CDF``.
+        num_levels: L.
+        loc: m, in the unit of the levels.
+        scale: s > 0.
+
+    Example:
+        >>> Binned(dist.Normal, 3, torch.tensor(1.0), torch.tensor(0.5)).log_prob(torch.arange(3)).exp()
+        tensor([0.1587, 0.6827, 0.1587])
+    """
+
+    names: ClassVar = ("loc", "scale")
+
+    def __init__(
+        self, kind: type, num_levels: int, loc: Tensor, scale: Tensor, validate_args: bool | None = None
+    ) -> None:
+        self.kind, self.num_levels = kind, num_levels
+        super().__init__(loc, scale, validate_args=validate_args)
+
+    @constraints.dependent_property(is_discrete=True, event_dim=0)
+    def support(self) -> constraints.Constraint:
+        return constraints.integer_interval(0, self.num_levels - 1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log mass in nats, of the broadcast shape of ``value`` and the batch."""
+        x, log_cdf = self._checked(value), LOG_CDF[self.kind]
+        below, above = (x - 0.5 - self.loc) / self.scale, (x + 0.5 - self.loc) / self.scale
+        right = below + above > 0  # the mirrored bin has the same mass, and F is small there
+        low, high = torch.where(right, -above, below), torch.where(right, -below, above)
+        log_low, log_high = log_cdf(low), log_cdf(high)
+        within = log_high + torch.log(-torch.expm1(log_low - log_high))
+        ends = torch.where(x <= 0, log_cdf(above), log_cdf(-below))
+        return torch.where((x <= 0) | (x >= self.num_levels - 1), ends, within)
+
+    def _tails(self) -> Tensor:
+        """P(x >= level) of the levels 1..L - 1, (L - 1, ...)."""
+        level = torch.arange(1, self.num_levels, dtype=self.loc.dtype, device=self.loc.device)
+        return LOG_CDF[self.kind]((self.loc - level.reshape(-1, *[1] * self.loc.dim()) + 0.5) / self.scale).exp()
+
+    @property
+    def mean(self) -> Tensor:
+        return self._tails().sum(0)
+
+    @property
+    def variance(self) -> Tensor:
+        tails = self._tails()
+        level = torch.arange(1, self.num_levels, dtype=tails.dtype, device=tails.device)
+        return torch.tensordot(2 * level - 1, tails, 1) - tails.sum(0).square()
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        return self.kind(self.loc, self.scale).sample(Size(sample_shape)).round().clamp(0, self.num_levels - 1)

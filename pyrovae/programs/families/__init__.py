@@ -78,6 +78,9 @@ FAMILIES = {
         source="Salimans et al. (2017)",
         takes=("num_components",),
     ),
+    "binned-normal": Likelihood(
+        "counts up to their largest, by bins of a normal", f"{_LEVELS}:binned_normal", sizes=_largest
+    ),
     "continuous-bernoulli": Likelihood(
         "values from 0 to 1",
         f"{_CONTINUOUS}:continuous_bernoulli",
@@ -111,7 +114,7 @@ _PATHS = {
     **{name: f"{_CONTINUOUS}:{name}" for name in ("continuous_bernoulli", "normal", "normal_of_scales")},
     **{name: f"{_COUNTS}:{name}" for name in ("beta_binomial", "multinomial", "negative_binomial")},
     **{name: f"{_COUNTS}:{name}" for name in ("zero_inflated_negative_binomial", "zero_inflated_poisson")},
-    **{name: f"{_LEVELS}:{name}" for name in ("discretised_logistic", "ordinal")},
+    **{name: f"{_LEVELS}:{name}" for name in ("binned", "binned_normal", "discretised_logistic", "ordinal")},
     **{name: f"{_SPREAD}:{name}" for name in ("beta", "gamma", "laplace", "log_normal", "logistic")},
     **{name: f"{_SPREAD}:{name}" for name in ("low_rank_normal", "student_t")},
     **{name: f"{_MIXED}:{name}" for name in ("mixed", "of_kinds")},

@@ -1,6 +1,7 @@
-"""Families of ordered levels: answers on a scale, and pixels of 8 bits."""
+"""Families of ordered levels: answers on a scale, pixels of 8 bits, and densities by their bins."""
 
 import math
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -8,7 +9,8 @@ from torch import Size, Tensor
 from torch.nn.functional import logsigmoid
 
 from pyrovae.base.errors import InputError, check_at_least_one
-from pyrovae.programs.distributions.discretised import DiscretisedLogistic
+from pyrovae.programs.distributions.discretised import LOG_CDF, Binned, DiscretisedLogistic
+from pyrovae.programs.families.continuous import normal
 from pyrovae.programs.families.family import Family, positive, positive_inverse
 
 LEVELS = 256
@@ -76,3 +78,43 @@ def discretised_logistic(num_components: int = 1) -> Family:
 
     name = "discretised_logistic" + (f"({num_components})" if num_components > 1 else "")
     return Family(name, shapes, build)
+
+
+def binned(family: Family, highest: int) -> Family:
+    r"""Whole numbers 0..h from a density of reals: each takes the mass of its unit bin, the ends what lies beyond.
+
+    The bridge from a density to a mass: so a normal is compared with a binomial. The density is over (2 x - h) / h,
+    which is -1 at the least and 1 at the largest value, as networks have it.
+
+    .. math:: P(x = k) = F(k + \tfrac12) - F(k - \tfrac12)
+
+    Args:
+        family: normal, laplace or logistic, whatever its scale.
+        highest: h.
+
+    Raises:
+        InputError: if h is below 1; on building, for another family.
+
+    Example:
+        >>> from pyrovae.programs.families import laplace
+        >>> binned(laplace(), 16).name
+        'binned(laplace, 16)'
+    """
+    check_at_least_one(highest=highest)
+
+    def build(event_dim: int, *parameters: Tensor) -> dist.TorchDistribution:
+        y = family.build(event_dim, *parameters)
+        base: Any = y.base_dist if isinstance(y, torch.distributions.Independent) else y
+        kind = next((kind for kind in LOG_CDF if isinstance(base, kind)), None)
+        if kind is None:
+            names = ", ".join(kind.__name__ for kind in LOG_CDF)
+            raise InputError(f"binned takes families of independent values that are {names}, got {family.name}")
+        half = highest / 2
+        return Binned(kind, highest + 1, half * (1 + base.loc), half * base.scale).to_event(event_dim)
+
+    return Family(f"binned({family.name}, {highest})", family.shapes, build, family.free)
+
+
+def binned_normal(highest: int) -> Family:
+    """Whole numbers 0..highest by the bins of a normal, its mean and scale predicted. A mass."""
+    return binned(normal(), highest)

@@ -13,6 +13,7 @@ from pyrovae.data import as_split, load
 from pyrovae.diagnostics.gaps import gaps
 from pyrovae.evidence.annealing.ais import annealed_evidence
 from pyrovae.evidence.comparisons.paired import compare, source_evidence
+from pyrovae.evidence.comparisons.seeds import compare_seeds
 from pyrovae.evidence.evaluate import evaluate
 from pyrovae.evidence.proposals.widened import widened
 from pyrovae.programs.oracles import LinearGaussian, ppca
@@ -272,3 +273,61 @@ def test_an_order_that_the_guides_alone_would_not_give_is_told():
     assert compare(dict(reversed(reports.items()))).by_guides == tuple(reversed(result.row_names()))
     same = compare({"a": reports["wrong, exact guide"], "b": reports["wrong, exact guide"]})
     assert "own draws" not in same.summary()
+
+
+@pytest.fixture(scope="module")
+def mass_and_density():
+    """Independent pixels by their bins, and the density of which these are the bins, of digits with noise."""
+    whole, noisy = load("digits"), load("digits", dequantize=True, divisor=17)
+    loc, scale = whole.train.x.mean(0).double() + 0.5, whole.train.x.std(0).double() + 1
+
+    def density(x):  # of (k + u) / 17
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(loc / 17, scale / 17).to_event(2), obs=x.double())
+
+    def mass(x):  # the integral of that over u, from k to k + 1, over 17 levels
+        level = torch.arange(17.0, dtype=torch.float64)[:, None, None]
+        normal = dist.Normal(loc, scale)
+        logits = (normal.cdf(level + 1) - normal.cdf(level)).log().movedim(0, -1)
+        left = torch.cat([logits, (1 - logits.exp().sum(-1, keepdim=True)).log()], -1)  # beyond: one more level
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Categorical(logits=left).to_event(2), obs=x.double())
+
+    none = lambda x: None  # noqa: E731
+    return {
+        "mass": account(none, whole.test, model=mass),
+        "density": account(none, noisy.test, model=density),
+    }
+
+
+class TestDequantized:
+    """A density of whole numbers with noise: in expectation at most their log mass, and compared as such."""
+
+    def test_its_mean_over_noise_is_below_the_mass_of_each_datum(self, mass_and_density):
+        train, x = (getattr(load("digits"), part).x.double() for part in ("train", "test"))
+        loc, variance = train.mean(0) + 0.5, (train.std(0) + 1).square()
+        square = (x + 0.5 - loc).square() + 1 / 12  # E (x + u - loc)^2
+        mean = -0.5 * (square / variance + (2 * math.pi * variance).log()).sum((1, 2))
+        assert (mean < mass_and_density["mass"].log_evidence).all()  # Jensen's inequality
+        apart = source_evidence(mass_and_density["density"]) - mean
+        assert abs(float(apart.mean())) < 4 * float(apart.std()) / math.sqrt(len(x))  # 4 standard errors
+
+    def test_it_stands_beside_the_mass_and_what_it_is_is_told(self, mass_and_density):
+        found = compare(mass_and_density)
+        assert found.row_names() == ["mass", "density"] and found.bounds == ("density",)
+        assert "density: densities of dequantized rows, in expectation lower bounds on the log mass" in str(found)
+        told = compare_seeds({name: [report] for name, report in mass_and_density.items()}).notes
+        assert "lower bounds on the log mass" in told[-1]
+        assert "in expectation at most the log mass of the whole numbers" in str(mass_and_density["density"])
+
+    def test_densities_of_whole_numbers_as_found_are_kept_apart(self, mass_and_density):
+        def density(x):
+            with pyro.plate("data", len(x)):
+                pyro.sample("x", dist.Normal(0.0, 9.0).expand([8, 8]).to_event(2), obs=x)
+
+        found = account(lambda x: None, load("digits").test, model=density)
+        with pytest.raises(InputError, match="dequantized in one and as found in the other"):
+            compare({"found": found, "density": mass_and_density["density"]})
+        with pytest.raises(InputError, match="the likelihood of one is a density, of the other a mass"):
+            compare({"found": found, "mass": mass_and_density["mass"]})
+        assert compare({"density": mass_and_density["density"], "again": mass_and_density["density"]}).bounds == ()

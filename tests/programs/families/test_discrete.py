@@ -25,6 +25,9 @@ MASSES = {
     "beta-binomial": (lambda: families.beta_binomial(16), 17),
     "ordinal": (lambda: families.ordinal(7), 7),
     "discretised-logistic": (families.discretised_logistic, 256),
+    "binned-normal": (lambda: families.binned_normal(16), 17),
+    "binned-laplace": (lambda: families.binned(families.laplace(), 16), 17),
+    "binned-logistic": (lambda: families.binned(families.logistic(), 16), 17),
     "discretised-logistic-of-three": (lambda: families.discretised_logistic(3), 256),
 }
 

@@ -36,3 +36,30 @@ def test_pixels_lie_around_their_mean():
 def test_too_few_levels_are_refused():
     with pytest.raises(InputError, match="ordinal needs at least 2 levels, got 1"):
         families.ordinal(1)
+
+
+def test_bins_are_of_the_density_on_levels_from_minus_one_to_one():
+    y = families.binned(families.normal(scale=0.5), 4).build(1, torch.tensor([0.0, 0.5]))
+    expected = torch.distributions.Normal(torch.tensor([2.0, 3.0]), 1.0)
+    mass = expected.cdf(torch.tensor([2.5, 2.5])) - expected.cdf(torch.tensor([1.5, 1.5]))
+    torch.testing.assert_close(y.base_dist.log_prob(torch.tensor([2.0, 2.0])).exp(), mass)
+
+
+def test_fixed_and_learned_scales_are_those_of_the_density():
+    learned = families.binned(families.normal(scale=families.learned(0.5)), 16)
+    assert learned.name == "binned(normal(scale learned), 16)" and len(learned.free) == 1
+    fixed = families.binned(families.normal(scale=0.5), 16)
+    both = (family.build(1, torch.zeros(3), *family.free) for family in (learned, fixed))
+    torch.testing.assert_close(*(y.log_prob(torch.tensor([0.0, 8.0, 16.0])) for y in both))
+
+
+@pytest.mark.parametrize(
+    "family", [families.student_t(), families.low_rank_normal(), families.gamma()], ids=lambda f: f.name
+)
+def test_densities_without_a_distribution_function_are_refused(family):
+    binned = families.binned(family, 16)
+    parameters = [torch.zeros(shape) for shape in binned.shapes(torch.Size([3]))]
+    with pytest.raises(InputError, match="independent values that are Normal, Logistic, Laplace, got"):
+        binned.build(1, *parameters)
+    with pytest.raises(InputError, match="highest must be at least 1"):
+        families.binned(family, 0)
