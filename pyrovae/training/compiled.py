@@ -32,6 +32,7 @@ from pyrovae.training.objectives.objective import Objective
 from pyrovae.training.step import NonFiniteLoss, Step
 
 REPAID = 6_000  # steps after which compiling (10 to 14 s) has cost less than it saved (2 to 5 ms each), on two cores
+AGAIN = 800  # steps in whose time another fit takes what is compiled already from the cache
 FIRST_CHECKS = 3  # epochs before which the programs are checked; a check takes as long as some eight steps
 STEPS_UNCHECKED = 4_000  # after which they are checked again
 STEPS_UNSEEN = 100  # on the CPU, after which the sums are looked at: an epoch that went astray ends soon
@@ -39,15 +40,21 @@ _OURS: dict[type[ELBO], type[Objective]] = {Trace_ELBO: SampledELBO, TraceMeanFi
 Take = Callable[[Batch], None]
 
 
-def is_compiled(choice: bool | str, num_steps: int, device: torch.device, folder: str | Path | None) -> bool:
-    """Whether a step is compiled: as was said, as it was in the run that goes on, or as it is worth it."""
+def is_compiled(
+    choice: bool | str, num_steps: int, device: torch.device, folder: str | Path | None, num_fits: int = 1
+) -> bool:
+    """Whether a step is compiled: as was said, as it was in the run that goes on, or as it is worth it.
+
+    It is worth it where all of so many fits that take it are long enough together.
+    """
     if isinstance(choice, bool):
         return choice
     if choice != "auto":
         raise InputError(f'compile is True, False or "auto", got {choice!r}')
     if folder is not None and storage.holds_run(folder):
         return bool(storage.read(folder)[0]["settings"].get("compile"))
-    return device.type == "cuda" or (num_steps >= REPAID and compiler_missing(device) is None)
+    saving = num_steps * num_fits >= REPAID + AGAIN * (num_fits - 1)
+    return device.type == "cuda" or (saving and compiler_missing(device) is None)
 
 
 @dataclass(kw_only=True)

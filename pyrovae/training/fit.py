@@ -66,6 +66,7 @@ def fit(
     seed: int = 0,
     device: str = "auto",
     compile: bool | str = "auto",
+    num_fits: int = 1,
     precision: str = "float32",
     out: str | Path | None = None,
     resume: bool = False,
@@ -105,6 +106,8 @@ def fit(
             reads a value, its objective is not one of ours) is fitted eagerly by "auto", with a warning that says why.
             What was chosen is in ``settings``, and "auto" keeps it on resume: only then is the resumed fit the same bit
             for bit.
+        num_fits: how many fits take this step, from other seeds for one: what is compiled for the first of them serves
+            all, and "auto" counts their steps together.
         precision: "bfloat16" rounds the inputs of the networks' products, by :func:`in_precision`; weights, densities
             and what the fit returns stay in float32.
         out: folder in which the fit is kept, checkpoint by checkpoint.
@@ -150,7 +153,7 @@ def fit(
     parts = {"objective": describe_objective(objective), "only": only, "plate": plate}
     num_steps = -(-len(train) // batch_size) * epochs
     how: dict[str, Any] = {"device": str(target), "precision": precision}
-    how["compile"] = is_compiled(compile, num_steps, target, out if resume else None)
+    how["compile"] = is_compiled(compile, num_steps, target, out if resume else None, whole("num_fits", num_fits))
     settings = {**asked, **parts, **how, **describe_data(train, held_out)}
     first = _first(train, batch_size, sets_up_later(model, guide))
     with _trained_in_place(model, guide, first, target, seed, out) as pair:

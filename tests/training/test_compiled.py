@@ -509,6 +509,10 @@ def test_auto_compiles_where_it_is_repaid(monkeypatch):
         monkeypatch.setattr(compiling, "REPAID", steps)
         chosen.append(fit(make_vae(), x, "auto").settings["compile"])
     assert chosen == [True, False]
+    monkeypatch.setattr(compiling, "REPAID", 20)
+    monkeypatch.setattr(compiling, "AGAIN", 2)
+    device = torch.device("cpu")
+    assert [compiling.is_compiled("auto", 8, device, None, fits) for fits in (2, 3, 4)] == [False, True, True]
     with pytest.raises(pv.InputError, match="compile is True, False or"):
         fit(make_vae(), x, "always")
     assert math.isfinite(fit(make_vae(), x, True).history[-1]["elbo"])

@@ -43,6 +43,7 @@ class Fits:
         evaluation: ``num_particles`` and ``method`` of :func:`pyrovae.evaluate`.
         data_dir: where the files of named data sets lie.
         device: of the fits.
+        num_seeds: how many fits of each combination there are: they share what is compiled.
 
     Raises:
         InputError: if runs are to be kept of data that no name or path brings back.
@@ -55,10 +56,12 @@ class Fits:
         evaluation: dict[str, Any],
         data_dir: str | Path | None,
         device: str,
+        num_seeds: int = 1,
     ) -> None:
         if isinstance(data, Dataset) and out is not None:
             raise InputError("out keeps runs that can be brought back with their data: give the data's name or path")
         self.data, self.evaluation, self.data_dir, self.device = data, evaluation, data_dir, device
+        self.num_seeds = num_seeds
         self.out = None if out is None else Path(out)
         self._dataset = data if isinstance(data, Dataset) else None
 
@@ -134,6 +137,7 @@ class Fits:
             valid=valid,
             **fit.training(record),
             device=self.device,
+            num_fits=self.num_seeds,
             out=folder,
             resume=folder is not None,
             record=None if isinstance(self.data, Dataset) else record,

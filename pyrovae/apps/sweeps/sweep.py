@@ -81,7 +81,7 @@ def sweep(
     if len(plan.combinations) + len(names) < 2:
         why = "".join(f"; left out: {name}: {reason}" for name, reason in plan.left_out.items())
         raise InputError(f"a sweep compares at least two combinations, of two priors for one{why}")
-    fits = Fits(data, out, {"num_particles": num_particles, "method": method}, data_dir, device)
+    fits = Fits(data, out, {"num_particles": num_particles, "method": method}, data_dir, device, len(numbers))
     tally = _Tally(fits, _to_stderr if progress else lambda line: None)
     todo = [(combination, seed) for combination in plan.combinations for seed in numbers]
     try:

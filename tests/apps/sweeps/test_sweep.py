@@ -123,3 +123,12 @@ def test_what_cannot_be_swept_is_refused_before_anything_is_fitted(settings, wor
 def test_data_without_a_name_are_not_kept(tmp_path):
     with pytest.raises(InputError, match="give the data's name or path"):
         sweep(pv.data.load("digits"), latent=[1, 2], out=tmp_path)
+
+
+def test_all_seeds_count_where_a_step_is_to_be_compiled(monkeypatch):
+    original, told = pv.fit, []
+    monkeypatch.setattr(
+        pv, "fit", lambda *args, **options: told.append(options["num_fits"]) or original(*args, **options)
+    )
+    sweep("digits", prior=["normal", "laplace"], seeds=[0, 4, 7], progress=False, **QUICK)
+    assert told == [3] * 6
