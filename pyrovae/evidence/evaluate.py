@@ -86,8 +86,9 @@ def evaluate(
         UntrustedEvidence: if k-hat is above its threshold or undefined for more than 5 % of the data, or if all draws
             of a datum have weight zero.
         LostDigits: if a few draws of the first block, scored in double precision too, have another evidence there: by
-            more than its stated error and 0.01 nat, for a datum or in the mean. Programs that hold more than 64 MB, or
-            write down a dtype, are not compared (the report's ``digits`` is None).
+            more than its stated error and 0.01 nat for a datum, or by more than the stated error of the mean (and
+            0.01 / sqrt(n) nat) in the mean of the n data compared. Programs that hold more than 64 MB, or write down a
+            dtype, are not compared (the report's ``digits`` is None).
     """
     of_draws = num_particles, seed, batch_size, particle_batch, plate, vectorize, defensive, compile, _name(dtype)
     plan = Plan(*of_draws, method, budget)

@@ -20,7 +20,7 @@ from pyrovae.evidence.blocks import Block, Pair
 from pyrovae.evidence.ladder.climbed import Climbed
 from pyrovae.evidence.ladder.repair import Repair
 from pyrovae.evidence.numerics.compiled import Replay, Replayed
-from pyrovae.evidence.numerics.digits import NUM_DRAWS, Compared, check_double, compared
+from pyrovae.evidence.numerics.digits import FEW, NUM_DRAWS, Compared, check_double, compared
 from pyrovae.evidence.numerics.running_sums import Moments, Tally, Totals, tally
 from pyrovae.evidence.plan import Plan, elements_at_once
 from pyrovae.evidence.proposals.defensive import defended
@@ -85,7 +85,8 @@ class Evaluation:
         if not self.plan.dtype and resolution > 2 * self.coarsest:
             seed_everything("digits", self.plan.seed, block.index)
             self.coarsest = resolution
-            num_draws = min(NUM_DRAWS, self.plan.num_particles)
+            fits = max(FEW, self._size(particles) // 2)  # in double they take twice the memory
+            num_draws = min(NUM_DRAWS, self.plan.num_particles, fits)
             if (found := compared(particles, block.rows.start, num_draws)) is not None:
                 self.compared.append(found)
 

@@ -2,8 +2,13 @@ r"""Counts that spread more than Poisson's and the binomial's, and counts of whi
 
 .. math:: \log \frac{\Gamma(a + x)}{\Gamma(a) \, a^x} = (a + x - \tfrac12) \log(1 + x/a) - x + s(a + x) - s(a)
 
-with Stirling's remainder s(a) = log Gamma(a) - (a - 1/2) log a + a - log(2 pi) / 2. Differences of log Gamma at large
-a are lost in float32 (147 nats at a dispersion of 1e8); these terms are all as small as what they add up to.
+with Stirling's remainder s(a), :func:`~pyrovae.programs.distributions.exponential.stirling`. Differences of log Gamma
+at large a are lost in float32 (147 nats at a dispersion of 1e8); these terms are all as small as what they add up to.
+
+Of large counts x the mass is found from that about a mean c = x, which has terms as small, by what the mean does:
+
+.. math:: \log \frac{p(x \mid m)}{p(x \mid c)} = x t - (r + x) \log\Big(1 + \frac{c}{r + c} (e^t - 1)\Big), \quad
+    t = \log \frac mc
 """
 
 import math
@@ -15,26 +20,15 @@ from torch import Size, Tensor
 from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
-from pyrovae.programs.distributions.elementwise import Elementwise
+from pyrovae.programs.distributions.elementwise import Elementwise, unexpanded
+from pyrovae.programs.distributions.exponential import log_about, log_mixed, stirling
 
-LARGE = 8.0  # from which on Stirling's series holds to the last digit of float32, and 1e-9 in double
 LEAST = 1e-8  # a concentration, below which all of the mass is at an end
 
 
 def log_rising(a: Tensor, x: Tensor) -> Tensor:
     """log Gamma(a + x) - log Gamma(a) - x log a for a > 0 and x >= 0, to rounding: near zero where a is large."""
-    return (a + x - 0.5) * torch.log1p(x / a) - x + _stirling(a + x) - _stirling(a)
-
-
-def _stirling(a: Tensor) -> Tensor:
-    """Stirling's remainder, which tends to 1 / 12a."""
-    large = a > LARGE
-    inverse = 1 / torch.where(large, a, 1.0)
-    square = inverse.square()
-    series = 1 / 12 - square * (1 / 360 - square * (1 / 1260 - square * (1 / 1680 - square / 1188)))
-    small = torch.where(large, 1.0, a)
-    exact = torch.lgamma(small) - (small - 0.5) * small.log() + small - 0.5 * math.log(2 * math.pi)
-    return torch.where(large, inverse * series, exact)
+    return (a + x - 0.5) * torch.log1p(x / a) - x + stirling(a + x) - stirling(a)
 
 
 class NegativeBinomial(Elementwise):
@@ -56,8 +50,8 @@ class NegativeBinomial(Elementwise):
 
     @property
     def dispersion(self) -> Tensor:
-        """r, within what a float holds."""
-        return self.log_dispersion.clamp(-15.0, 30.0).exp()
+        """r, within what a float holds; of size 1 where it was broadcast."""
+        return unexpanded(self.log_dispersion).clamp(-15.0, 30.0).exp()
 
     @property
     def mean(self) -> Tensor:
@@ -70,8 +64,14 @@ class NegativeBinomial(Elementwise):
     def log_prob(self, value: Tensor) -> Tensor:
         """Log mass in nats, of the broadcast shape of ``value`` and the parameters."""
         x, r = self._checked(value), self.dispersion
-        within = x * self.log_mean - torch.lgamma(x + 1)
-        return log_rising(r, x) + within - (r + x) * torch.log1p(self.mean / r)
+        c = torch.where(x > 0, x, 1.0)
+        # The same from the side of r, by which r and c are exchanged: nothing cancels on that of the smaller.
+        few = r < c
+        rate, fraction = torch.where(few, r, x), torch.where(few, r, c) / (r + c)
+        away = (self.log_mean - c.log()) * torch.where(few, -1.0, 1.0)
+        about = log_about(c) + stirling(r + c) - stirling(r) - 0.5 * torch.log1p(c / r)
+        about = torch.where(x > 0, about, torch.where(x < 0, -math.inf, -r * torch.log1p(1 / r)))
+        return torch.addcmul(about, rate, away).addcmul_(r + x, log_mixed(fraction, away), value=-1)
 
     @torch.no_grad()
     def sample(self, sample_shape: Any = ()) -> Tensor:

@@ -39,3 +39,13 @@ class Elementwise(dist.TorchDistribution):
     def _expanded(self, sample_shape: Any) -> list[Tensor]:
         """The parameters, of the shape of draws."""
         return [getattr(self, name).expand(self._extended_shape(sample_shape)) for name in self.names]
+
+
+def unexpanded(parameter: Tensor) -> Tensor:
+    """Without the copies that broadcasting made: of size 1 in these dimensions.
+
+    Example:
+        >>> unexpanded(torch.zeros(4).expand(2, 3, 4)).shape
+        torch.Size([1, 1, 4])
+    """
+    return parameter[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in parameter.stride())]

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 IN_CACHE = 2**17  # logits scored at once by a core of the CPU: what they leave behind stays in its cache
+MANY = 1000  # trials, whose elements are scored one by one: there float32 loses digits in their sum
 LANES = 16  # numbers that a core works on at once
 
 
@@ -47,7 +48,8 @@ class Event(Trials, dist.Independent):  # type: ignore[override]
     def log_prob(self, value: Tensor) -> Tensor:
         """Log mass in nats, of the broadcast batch shape."""
         base = self.base_dist
-        if torch.is_grad_enabled() and (base.logits.requires_grad or value.requires_grad):
+        has_gradient = torch.is_grad_enabled() and (base.logits.requires_grad or value.requires_grad)
+        if has_gradient or base.total_count >= MANY:
             return super().log_prob(value)
         if base._validate_args:
             base._validate_sample(value)

@@ -125,7 +125,11 @@ class Multinomial(dist.TorchDistribution):
         if self._validate_args:
             self._validate_sample(value)
         x = _flat(value, len(self.event_shape)).to(self.log_pi.dtype)
-        return torch.lgamma(x.sum(-1) + 1) + (x * self.log_pi - torch.lgamma(x + 1)).sum(-1)
+        total, parts = x.double().sum(-1, keepdim=True), x.double()
+        # About the fractions that the event has itself: large counts would cancel, and float32 lose them.
+        log_fraction = torch.where(parts > 0, parts, 1.0).log() - total.clamp_min(1.0).log()
+        about = torch.lgamma(total[..., 0] + 1) + (parts * log_fraction - torch.lgamma(parts + 1)).sum(-1)
+        return about.to(x.dtype) + (x * (self.log_pi - log_fraction.to(x.dtype))).sum(-1)
 
     @torch.no_grad()
     def sample(self, sample_shape: Any = ()) -> Tensor:

@@ -4,6 +4,13 @@ r"""Distributions of single numbers from a natural parameter on the whole real l
 
 So written nothing saturates: a logit of 120 costs 120 nats, where a probability in float32 has long been rounded
 to 1. And h depends on the data alone, so that it is computed once for all particles.
+
+Of large counts these terms are 600,000 nats that cancel, of which float32 keeps some hundredths. There log p(x) is
+found from that about the parameter eta_0 under which x is expected, which data decide and has no large terms,
+
+.. math:: \log p(x) = \log p(x \mid \eta_0) + x t - [A(\eta_0 + t) - A(\eta_0)], \qquad t = \eta - \eta_0
+
+where the difference of A is found as one: it is as small as what is left of all.
 """
 
 import math
@@ -17,7 +24,10 @@ from torch import Size, Tensor
 from torch.distributions import constraints
 from torch.nn.functional import softplus
 
-from pyrovae.programs.distributions.event_sums import Trials
+from pyrovae.programs.distributions.event_sums import MANY, Trials
+
+STIELTJES = (1 / 12, 1 / 30, 53 / 210, 195 / 371, 22999 / 22737, 29944523 / 19733142)  # of a continued fraction
+MOST = 80.0  # whose exponential float32 holds
 
 
 class _NaturalFamily(dist.TorchDistribution):
@@ -111,8 +121,24 @@ class Binomial(Trials, _NaturalFamily):
         return self.total_count * _log_one_plus_exp(self.logits)
 
     def log_base(self, value: Tensor) -> Tensor:
-        n = self.total_count
-        return math.lgamma(n + 1) - torch.lgamma(value + 1) - torch.lgamma(n + 1 - value)
+        n, x = self.total_count, value.double()
+        return (math.lgamma(n + 1) - torch.lgamma(x + 1) - torch.lgamma(n + 1 - x)).to(value.dtype)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log mass in nats, of the broadcast shape of ``value`` and the logits."""
+        if self.total_count < MANY:
+            return super().log_prob(value)
+        if self._validate_args:
+            self._validate_sample(value)
+        n, x = self.total_count, value.to(self.logits.dtype)
+        c = x.double().clamp(0.5, n - 0.5)
+        log_odds = c.log() - (n - c).log()
+        about = self.log_base(x.double()) + x * log_odds - n * _log_one_plus_exp(log_odds)
+        # Failures take the place of successes where those are fewer.
+        few, away = c <= n / 2, self.logits - log_odds.to(x.dtype)
+        count, fraction = torch.where(few, x, n - x), (torch.minimum(c, n - c) / n).to(x.dtype)
+        away = torch.where(few, away, -away)
+        return about.to(x.dtype) + count * away - n * log_mixed(fraction, away)
 
     @torch.no_grad()
     def sample(self, sample_shape: Any = ()) -> Tensor:
@@ -147,6 +173,16 @@ class Poisson(_NaturalFamily):
 
     def log_base(self, value: Tensor) -> Tensor:
         return -torch.lgamma(value + 1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log mass in nats, of the broadcast shape of ``value`` and the log rates."""
+        if self._validate_args:
+            self._validate_sample(value)
+        x = value.to(self.natural.dtype)
+        c = torch.where(x > 0, x, 1.0)
+        away = self.natural - c.log()
+        about = torch.where(x < 0, -math.inf, log_about(c))
+        return torch.addcmul(about, x, away).addcmul_(c, torch.expm1(away), value=-1)  # passes over memory take longest
 
     @torch.no_grad()
     def sample(self, sample_shape: Any = ()) -> Tensor:
@@ -215,6 +251,36 @@ class ContinuousBernoulli(_NaturalFamily):
             far=lambda t: _truncated_exponential(uniform, t),
             threshold=0.01,
         ).clamp(0, 1)
+
+
+def stirling(a: Tensor) -> Tensor:
+    r"""Stirling's remainder of log Gamma, which tends to 1 / 12a, to the last digits for a > 0.
+
+    .. math:: s(a) = \log \Gamma(a) - (a - \tfrac12) \log a + a - \tfrac12 \log 2 \pi
+
+    By its continued fraction at a + 2 (in double at a + 7); the steps between have no large terms either.
+
+    References:
+        Stieltjes (1894), Recherches sur les fractions continues, Annales de la Faculté des Sciences de Toulouse 8.
+    """
+    steps = 7 if a.dtype == torch.float64 else 2
+    last = a + steps
+    found = STIELTJES[-1] / last
+    for numerator in reversed(STIELTJES[:-1]):
+        found = numerator / (last + found)
+    for step in range(steps):
+        found = found + ((a + (step + 0.5)) * torch.log1p(1 / (a + step)) - 1)
+    return found
+
+
+def log_about(count: Tensor) -> Tensor:
+    """Log mass of a count > 0 under a Poisson of that very mean; that of 1 is also the one of 0 under a mean of 1."""
+    return -0.5 * torch.log(2 * math.pi * count) - stirling(count)
+
+
+def log_mixed(fraction: Tensor, t: Tensor) -> Tensor:
+    """log(1 - f + f e^t), to rounding near t = 0."""
+    return torch.log1p(fraction * torch.expm1(t.clamp(max=MOST))) + (t - MOST).relu()
 
 
 def _log_one_plus_exp(t: Tensor) -> Tensor:

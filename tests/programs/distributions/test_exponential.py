@@ -6,7 +6,7 @@ import pyro
 import pytest
 import torch
 
-from pyrovae.programs.distributions.exponential import Bernoulli, Binomial, ContinuousBernoulli, Poisson
+from pyrovae.programs.distributions.exponential import Bernoulli, Binomial, ContinuousBernoulli, Poisson, stirling
 
 NATURAL = {
     "binomial": lambda parameter: Binomial(9, parameter),
@@ -140,3 +140,37 @@ class TestNaturalFamilies:
         blocks = [torch.autograd.grad(y.rsample((500,)).mean(0).sum(), logits)[0] for _ in range(100)]
         gradient, error = torch.stack(blocks).mean(0), torch.stack(blocks).std(0) / 10
         assert ((gradient - y.variance).abs() < 5 * error).all()  # 5 standard errors
+
+
+LARGE = torch.tensor([0.0, 1.0, 900.0, 59_000.0, 60_000.0])[:, None]
+
+
+@pytest.mark.parametrize("make", [Poisson, lambda eta: Binomial(60_000, eta - 10.0)], ids=["poisson", "binomial"])
+def test_large_counts_lose_no_digit_in_float32(make):
+    """600,000 nats cancel in it: written as x eta - A(eta) + h(x), 0.05 nats would be lost."""
+    eta = torch.tensor([-5.0, 0.0, 4.0, 9.9, 10.8, 11.0, 13.0])
+    found, expected = (make(eta.to(dtype)).log_prob(LARGE.to(dtype)) for dtype in (torch.float32, torch.float64))
+    torch.testing.assert_close(found.double(), expected, rtol=3e-5, atol=3e-4)
+    parted = make(eta.double())  # by natural parameter, normalizer and base, which is exact enough in double
+    whole = LARGE.double() * parted.natural - parted.log_normalizer() + parted.log_base(LARGE.double())
+    torch.testing.assert_close(expected, whole, rtol=1e-9, atol=1e-8)
+
+
+@pytest.mark.parametrize("make", [Poisson, lambda eta: Binomial(2000, eta)], ids=["poisson", "binomial"])
+def test_large_counts_have_right_gradients(make):
+    eta, x = torch.tensor([-1.0, 2.0, 6.0]).double().requires_grad_(), torch.tensor([0.0, 1.0, 7.0, 600.0]).double()
+    assert torch.autograd.gradcheck(lambda eta: make(eta).log_prob(x[:, None]), eta)
+    assert torch.autograd.gradgradcheck(lambda eta: make(eta).log_prob(x[:, None]), eta)
+
+
+def test_a_poisson_has_no_mass_below_zero():
+    assert Poisson(torch.zeros(2), validate_args=False).log_prob(torch.tensor([-1.0, -3.0])).eq(-math.inf).all()
+
+
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 5e-7), (torch.float64, 1e-13)], ids=str)
+def test_stirlings_remainder(dtype, error):
+    a = torch.logspace(-6, 3, 60, dtype=torch.float64).to(dtype)
+    wide = a.double()
+    expected = torch.lgamma(wide) - (wide - 0.5) * wide.log() + wide - 0.5 * math.log(2 * math.pi)
+    torch.testing.assert_close(stirling(a).double(), expected, rtol=error, atol=max(error, 2e-12))
+    assert stirling(torch.tensor(1e6).double()).item() == pytest.approx(1 / 12e6, rel=1e-4)
