@@ -72,6 +72,14 @@ class NormalMixture(dist.MixtureSameFamily):
         part = change(dist.Normal(self.locs, self.scales))
         return NormalMixture(part.loc, part.scale, self.logits)
 
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density in nats, of the broadcast batch shape; constants are summed once, not for each value."""
+        if self._validate_args:
+            self._validate_sample(value)
+        away = (value[..., None, :] - self.locs) * self.scales.reciprocal()
+        constant = self.scales.log().sum(-1) + 0.5 * self.locs.shape[-1] * math.log(2 * math.pi)
+        return (self.logits.log_softmax(-1) - constant - 0.5 * away.square().sum(-1)).logsumexp(-1)
+
     def sample(self, sample_shape: Any = ()) -> Tensor:
         with torch.no_grad():
             return self._drawn(Size(sample_shape))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pyrovae.base.errors import InputError, check_at_least_one
+from pyrovae.programs.distributions.mixtures import NormalMixture
 from pyrovae.programs.parameters import seeded
 
 
@@ -59,6 +60,9 @@ class VampPrior(nn.Module):
                 f"shape {tuple(components.event_shape)}"
             )
         equal = torch.zeros_like(self.pseudo_inputs.flatten(1)[:, 0])
+        base = components.base_dist if isinstance(components, dist.Independent) else None
+        if type(base) is dist.Normal:
+            return NormalMixture(base.loc, base.scale, equal)
         return dist.MixtureSameFamily(dist.Categorical(logits=equal), components)
 
 

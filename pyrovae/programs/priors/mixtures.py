@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from pyrovae.base.errors import InputError, check_at_least_one
+from pyrovae.programs.distributions.mixtures import NormalMixture
 from pyrovae.programs.families.family import positive, positive_inverse
 from pyrovae.programs.parameters import seeded
 
@@ -43,5 +44,4 @@ class GaussianMixture(nn.Module):
         self.logits = nn.Parameter(torch.full((num_components,), -math.log(num_components)))
 
     def forward(self) -> dist.TorchDistribution:
-        components = dist.Normal(self.loc, positive(self.raw_scale)).to_event(1)
-        return dist.MixtureSameFamily(dist.Categorical(logits=self.logits), components)
+        return NormalMixture(self.loc, positive(self.raw_scale), self.logits)
