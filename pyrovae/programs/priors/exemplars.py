@@ -14,6 +14,7 @@ import pyro.distributions as dist
 import torch
 from torch import Size, Tensor, nn
 from torch.distributions import constraints
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from pyrovae.base.errors import InputError, check_at_least_one
 from pyrovae.programs.families.family import positive, positive_inverse
@@ -25,7 +26,7 @@ class ExemplarPrior(nn.Module):
 
     While it trains, the encoder's last batch tells whose prior is asked for: what the encoder reads in one call is
     left out of the mixture in the next call of the prior, row by row, all its duplicates too. In eval mode all
-    exemplars count.
+    exemplars count, and their means are kept until the encoder's weights change: no gradient reaches these there.
 
     Args:
         num_latents: dimensions of z.
@@ -68,18 +69,29 @@ class ExemplarPrior(nn.Module):
         self._encoder = (encoder,)  # of the guide, which has its weights among its own
         self._seen: Tensor | None = None  # what the encoder read last, while the prior trains
         self._is_own_call = False
+        self._kept: tuple[list[Tensor], Tensor] | None = None  # the encoder's state, and the means of all exemplars
         encoder.register_forward_hook(self._keep)
 
     def forward(self) -> dist.TorchDistribution:
         batch, self._seen = self._seen, None
         if not self.training:
-            return Kernels(self._means(self.exemplars), positive(self.raw_scale))
+            return Kernels(self._kept_means(), positive(self.raw_scale))
         chosen = None
         if self.num_exemplars < len(self.exemplars):
             chosen = torch.randint(len(self.exemplars), (self.num_exemplars,), device=self.exemplars.device)
         exemplars = self.exemplars if chosen is None else self.exemplars[chosen]
         left_out = None if batch is None else self._own(batch, chosen)
         return Kernels(self._means(exemplars), positive(self.raw_scale), left_out)
+
+    def _kept_means(self) -> Tensor:
+        """Of all exemplars: found anew where the encoder has other weights than when they were found last."""
+        if self._kept is not None and get_proxy_mode() is not None:  # what is traced was run before
+            return self._kept[1]
+        state = [each.detach() for each in (*self._encoder[0].parameters(), *self._encoder[0].buffers())]
+        if self._kept is None or not all(map(_equal, self._kept[0], state)):
+            with torch.no_grad():
+                self._kept = [each.clone() for each in state], self._means(self.exemplars)
+        return self._kept[1]
 
     def _means(self, exemplars: Tensor) -> Tensor:
         self._is_own_call = True
@@ -107,6 +119,10 @@ class ExemplarPrior(nn.Module):
         own = self.own(batch)
         own = own if chosen is None else own[:, chosen]
         return own & ~own.all(-1, keepdim=True)
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and one.device == other.device and torch.equal(one, other)
 
 
 class Fingerprints(nn.Module):

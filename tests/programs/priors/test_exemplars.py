@@ -152,3 +152,16 @@ def test_bits_that_are_drawn_anew_leave_out_another_draw_of_their_row():
 def test_what_is_learned_is_kept_alone():
     prior, _ = made()
     assert [name for name, _ in prior.named_parameters()] == list(prior.state_dict()) == ["raw_scale"]
+
+
+def test_in_eval_mode_means_are_found_anew_where_weights_have_changed():
+    prior, encoder = made()
+    prior.eval()
+    read = []
+    encoder.register_forward_hook(lambda module, given, result: read.append(len(given[0])))
+    first = prior().centres
+    assert torch.equal(prior().centres, first) and read == [30]
+    with torch.no_grad():
+        encoder.network.bias.data += 1  # which no version of the parameter tells of
+    torch.testing.assert_close(prior().centres, first + 1)
+    assert read == [30, 30]
