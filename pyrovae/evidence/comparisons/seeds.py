@@ -112,7 +112,7 @@ class OverSeeds(Record):
     def _account(self) -> TextTable:
         width = max(map(len, self.row_names())) + 2
         columns = [("", f"<{width}", ""), ("fits", ">4", ""), ("log p(x)", ">11", ".3f"), ("sd of fits", ">12", ".3f")]
-        columns += [("ELBO", ">11", ".3f"), ("KL prior", ">10", ".3f"), ("KL post.", ">10", ".3f")]
+        columns += [("ELBO", ">11", ".3f"), ("KL prior", ">10", "z.3f"), ("KL post.", ">10", "z.3f")]
         columns += [("unreliable", ">12", ".1%"), *((name, f">{len(name) + 2}", ".1f") for name in self.beside)]
         shown = ("name", "num_seeds", "log_evidence", "seed_sd", *MEANS, "fraction_unreliable")
         beside = zip(*self.beside.values(), strict=True) if self.beside else [()] * len(self.rows)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pyrovae.base.errors import InputError
 
+ROWS_AT_ONCE = 100  # of which a mixture holds a number for each component and value
 DENSITIES = ("real", "positive", "proportion")  # kinds of columns whose likelihood is a density
 Sites = Mapping[str, tuple[TorchDistribution, Tensor]]  # site -> its distribution, and what it observes
 
@@ -88,8 +89,8 @@ class Baseline:
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log p(x) of rows (N, *shape), missing entries integrated out: (N,) nats, float64."""
-        sites = self.sites(x.flatten(1).double())
-        return sum((one.log_prob(values) for one, values in sites.values()), torch.zeros(len(x), dtype=torch.float64))
+        parts = [self.sites(rows).values() for rows in x.flatten(1).double().split(ROWS_AT_ONCE)]
+        return torch.cat([torch.stack([one.log_prob(values) for one, values in part]).sum(0) for part in parts])
 
 
 def check_density(rows: Rows, name: str) -> None:
@@ -104,7 +105,8 @@ def check_density(rows: Rows, name: str) -> None:
     if constant := int((train == train[0]).all(0).sum()):
         raise InputError(
             f"baseline '{name}': {constant} of {train.shape[1]} values are constant in the training rows of "
-            f"{rows.name}, where no density has a bound; leave them out, or take a mass: 'independent' or 'mixture'"
+            f"{rows.name}, where no density has a bound; leave them out, or of whole numbers dequantize them or take "
+            "'independent'"
         )
 
 

@@ -54,7 +54,7 @@ def test_sizes_rise_until_two_gain_nothing_for_the_validation_rows(best, most, e
     def fit(size):
         tried.append(size)
         gain = torch.tensor(-abs(math.log2(size / best)))
-        return Baseline(str(size), lambda x: {"x": (dist.Delta(torch.zeros(1), gain, event_dim=1), torch.zeros(1))})
+        return Baseline(str(size), lambda x: {"x": (dist.Delta(torch.zeros(1), gain, event_dim=1), x)})
 
     assert best_size(fit, torch.zeros(3, 1), most).about == str(expected)
     assert tried == sizes
