@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import pyrovae as pv
+from pyrovae.evidence.ladder.climbed import ROUTES
 from pyrovae.apps import cli
 
 README = Path(__file__).parents[1] / "README.md"
@@ -35,9 +36,17 @@ def printed():
     return lines
 
 
+def words(account):
+    """What an account says beside its numbers; which routes data take is one of these, and rounding moves a datum."""
+    lines = account.splitlines()
+    of_routes = [line for line in lines if line.startswith(ROUTES)]
+    assert sum(int(line.removeprefix(line.split()[0]).split()[0]) for line in of_routes) == 300
+    return re.sub(r"[-\d.%]+", "", "\n".join(line for line in lines if line not in of_routes)).split()
+
+
 def test_the_example_prints_its_output(printed):
     account, shown = printed[0], OUTPUTS[0]
-    assert re.sub(r"[-\d.%]+", "", account).split() == re.sub(r"[-\d.%]+", "", shown).split()
+    assert words(account) == words(shown)
     # The fit's rounding differs between machines: the means agree within two data standard errors.
     ours, theirs = rows_of(account), rows_of(shown)
     assert len(ours) == 6 and ours.keys() == theirs.keys()
