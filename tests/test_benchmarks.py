@@ -154,3 +154,32 @@ def test_hidden_answers_are_scored_by_every_model(answers):
     found += [of_factors(data["real"], hidden)[0], of_frequencies(data["ordinal"], hidden)]
     for scores in found:
         assert (scores.isfinite() == hidden).all() and -5 < of_people(scores)[0] < 0
+
+
+def test_objectives_by_hand_have_the_gradients_of_ours(subtests):
+    """On the same weights and noise: of the decoder's weights, and of the guide's locations."""
+    import pyro
+    import torch
+    from side_by_side import by_hand, objectives
+    from side_by_side.problems import Problem
+    from side_by_side.with_pyrovae import RAW_OF_ONE, built_in
+
+    for name in objectives.LOSSES:
+        problem = Problem("tiny", 20, 20, num_particles=10, hidden=(5,), latent=3, objective=name)
+        data, vae, objective = by_hand.resident(problem, "cpu"), built_in(problem), objectives._objective(problem)
+        loss, parameters = objectives._loss(problem, data)
+        own = [*vae.encoder.parameters(), *vae.decoder.parameters()]
+        with torch.no_grad():
+            for weight, bias, of_one in ((*parameters[2:4], 0.0), (*own[2:4], RAW_OF_ONE)):
+                weight[3:], bias[3:] = 0.0, of_one  # all scales are 1, by exp there and by softplus here
+        torch.manual_seed(1)
+        expected = torch.autograd.grad(loss(data), parameters)
+        with pyro.get_param_store().scope():
+            for _ in range(2):  # the first time it looks at the programs, which draws too
+                vae.zero_grad()
+                torch.manual_seed(1)
+                objective.loss_and_grads(vae.model, vae.guide, data)
+        with subtests.test(objective=name):
+            torch.testing.assert_close(own[3].grad[:3], expected[3][:3], rtol=1e-3, atol=1e-3)
+            for ours, theirs in zip(own[4:], expected[4:], strict=True):
+                torch.testing.assert_close(ours.grad, theirs, rtol=1e-3, atol=1e-3)
