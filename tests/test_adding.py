@@ -131,7 +131,7 @@ def python(tmp_path_factory):
     folder = tmp_path_factory.mktemp("toys")
     for name, text in FILES.items():
         (folder / name).write_text(text)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]), "COLUMNS": "400"}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]), "COLUMNS": "600"}
 
     def run(*words):
         done = subprocess.run(
