@@ -3,9 +3,10 @@
 Its docstring is its help: a sentence, and below it an example. What it needs is imported when it is carried out.
 """
 
+import re
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,49 @@ from pyrovae.base.errors import InputError
 Action = Callable[[Namespace], int]  # what was given -> exit status
 Command = Callable[[ArgumentParser], Action]
 PICTURES = (".png", ".svg", ".pdf")
+
+
+def options_of(p: ArgumentParser) -> dict[str, bool]:
+    """The options of a command, and whether a value stands behind each."""
+    return {name: one.nargs != 0 for one in p._actions for name in one.option_strings}
+
+
+_KEYWORD = re.compile(r"(?<![\w.-])([a-z]\w*)=(?!=)('[^']*'|\"[^\"]*\"|\[[^]]*\]|-?\w+(?:\.\w+)*)?")
+_WORD = re.compile(r"(?<![\w.-])[a-z]+_[a-z_]+(?![\w=(.-])")
+_VALUES = {"True": "yes", "False": "no"}
+
+
+def in_options(text: str, options: Mapping[str, bool]) -> str:
+    """What functions say of their keyword arguments, said of the options of a command; the others stay as they are.
+
+    Args:
+        text: of an error or a warning.
+        options: as :func:`options_of` gives them.
+
+    Example:
+        >>> options = {"--site": True, "--particles": True, "--resume": False, "--no-vectorize": False}
+        >>> in_options("give site= or vectorize=False; num_particles must be at least 1, got num_particles=0", options)
+        'give --site or --no-vectorize; --particles must be at least 1, got --particles 0'
+        >>> in_options("choose site='x.real', resume=True and plate='rows'", options)
+        "choose --site x.real, --resume and plate='rows'"
+    """
+    text = _KEYWORD.sub(lambda found: _as_option(found[1], found[2], options) or found[0], text)
+    return _WORD.sub(lambda found: _option(found[0], options) or found[0], text)
+
+
+def _option(name: str, options: Mapping[str, bool]) -> str | None:
+    """What a command calls a keyword argument, if it has it."""
+    named = (f"--{one.replace('_', '-')}" for one in (name, name.removeprefix("num_")))
+    return next((one for one in (*named, *(["--num"] if name == "num_data" else [])) if one in options), None)
+
+
+def _as_option(name: str, value: str | None, options: Mapping[str, bool]) -> str | None:
+    if value == "False" and f"--no-{name}" in options:
+        return f"--no-{name}"
+    option = _option(name, options)
+    if option is None or value is None or not options[option]:
+        return option
+    return f"{option} {_VALUES.get(value, value.strip('[]').strip(chr(39) + chr(34)).replace(',', ''))}"
 
 
 def run_arguments(p: ArgumentParser) -> None:

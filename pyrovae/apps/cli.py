@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from pyrovae import __version__
 from pyrovae.apps import draw, fit, measure
-from pyrovae.apps.arguments import Command
+from pyrovae.apps.arguments import Command, in_options, options_of
 from pyrovae.apps.commands import listing, new, sweep
 from pyrovae.base.errors import InputError, LostDigits, UntrustedEvidence, nearest
 
@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
             epilog=example,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        one.set_defaults(action=command(one))
+        one.set_defaults(action=command(one), options=options_of(one))
     return top
 
 
@@ -69,10 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             for said in (UntrustedEvidence, LostDigits):  # by the printed account
                 warnings.simplefilter("ignore", said)
-            warnings.showwarning = lambda message, *where: print(f"pyrovae: {message}", file=sys.stderr)
+            warnings.showwarning = lambda message, *where: _say(in_options(str(message), given.options))
             return given.action(given)
     except InputError as error:
-        return _fail(f"error: {error}", 2)
+        return _fail(f"error: {in_options(str(error), given.options)}", 2)
     except KeyboardInterrupt:
         return _fail("interrupted, with nothing finished to keep", 130)
     except BrokenPipeError:  # the reader of a pipe had enough
@@ -86,5 +86,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    print(f"pyrovae: {message}", file=sys.stderr)
+    _say(message)
     return status
+
+
+def _say(message: str) -> None:
+    print(f"pyrovae: {message}", file=sys.stderr)
