@@ -148,8 +148,30 @@ def check(p: ArgumentParser) -> Action:
     """
     data_arguments(p)
     p.add_argument("--draws", type=int, default=200, metavar="S", help="replications of each datum [200]")
-    p.add_argument("--site", help="which of several observed sites, as a table of unlike columns has")
-    return lambda given: measured(given, pv.predictive_check, at_once=50, num_draws=given.draws, site=given.site)
+    p.add_argument("--site", help="which of several observed sites, as a table of unlike columns has [the first]")
+    return lambda given: measured(given, _check_of(given.site), at_once=50, num_draws=given.draws)
+
+
+def _check_of(site: str | None) -> Callable[..., Any]:
+    """The check at a site; where none was given and there are several, at the first, which is said."""
+
+    def check(model: Any, guide: Any, data: Any, **options: Any) -> Any:
+        first, *others = [site] if site else _observed(model, guide, data[: options["batch_size"]])
+        if others:
+            told = f"checked at the first of {len(others) + 1} observed sites, {first}; --site takes another"
+            print(f"{told}: {', '.join(others)}", file=sys.stderr)
+        return pv.predictive_check(model, guide, data, site=first, **options)
+
+    return check
+
+
+def _observed(model: Any, guide: Any, data: Any) -> list[str]:
+    """The names of the sites that a model observes."""
+    from pyrovae.pairs.context import isolated
+    from pyrovae.pairs.particles import Particles
+
+    with isolated(model, guide) as (model, guide, device):
+        return list(Particles(model, guide, data.to(device).batch(slice(0, len(data)))).structure.observed)
 
 
 def compare(p: ArgumentParser) -> Action:
@@ -159,16 +181,18 @@ def compare(p: ArgumentParser) -> Action:
       pyrovae compare runs/normal runs/mixture --figure comparison.png
     """
     p.add_argument("runs", nargs="+", metavar="RUN", help="folders of evaluated runs, at least two")
+    p.add_argument("--json", metavar="FILE", help="write the table there too; - is standard output")
     p.add_argument("--figure", metavar="FILE", help="draw it there: .png, .svg or .pdf")
 
     def run(given: Namespace) -> int:
+        check_parent(given.json)
         check_picture(given.figure)
         if len(given.runs) < 2:
             raise InputError("a comparison needs at least two runs, got 1")
         names = [Path(run).name for run in given.runs]
         labels = names if len(set(names)) == len(names) else given.runs
         table = pv.compare({label: pv.runs.load_report(run) for label, run in zip(labels, given.runs, strict=True)})
-        print(table)
+        deliver(given.json, table)
         draw_record(given.figure, table)
         return 0
 

@@ -3,12 +3,14 @@
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 import warnings
 
+import numpy as np
 import pytest
 import torch
 
@@ -75,8 +77,11 @@ def test_fit_evaluate_compare(run, account, tmp_path, capsys):
     words = ["evaluate", str(other), "--particles", "50", "--method", "importance", "--json", str(tmp_path / "a.json")]
     assert cli.main(words) == 0
     capsys.readouterr()
-    assert cli.main(["compare", str(run), str(other)]) == 0
+    assert cli.main(["compare", str(run), str(other), "--json", str(tmp_path / "b.json")]) == 0
     assert "paired" in capsys.readouterr().out
+    assert cli.main(["compare", str(run), str(other), "--json", "-"]) == 0
+    account = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert account == json.loads((tmp_path / "b.json").read_text()) and len(account["rows"]) == 2
 
 
 def test_json_has_the_documented_form(run, capsys):
@@ -181,6 +186,7 @@ def test_a_table_from_end_to_end(of_table, table, capsys):
     assert cli.main(words) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("Dataset(people.csv: columns 1 categorical, 1 ordinal, 1 real of shape (3,); ")
+    assert re.search(r"\nanswer +ordinal +18  1 < 2 < 3", printed)  # and 18 missing cells
     assert "1 < 2 < 3 < 4 < 5\n" in printed and "blue, green, red (found)" in printed
     assert "likelihood mixed: mixed(categorical(3) x 1, ordinal(5) x 1, normal(scales learned) x 1)" in printed
     assert cli.main(["evaluate", str(of_table), "--particles", "30", "--method", "importance"]) == 0
@@ -203,9 +209,40 @@ def test_draws_of_a_table_have_its_labels_and_units(of_table, tmp_path, capsys):
 
 def test_a_site_of_a_table_is_checked(of_table, capsys):
     words = ["check", str(of_table), "--num", "8", "--draws", "20"]
-    assert "choose one with site=" in fails(capsys, 2, *words)
+    assert cli.main(words) == 0
+    shown = capsys.readouterr()
+    assert shown.err == (
+        "checked at the first of 3 observed sites, x.categorical3; --site takes another: x.ordinal5, x.real\n"
+    )
+    assert "site 'x.categorical3'" in shown.out
     assert cli.main([*words, "--site", "x.real"]) == 0
-    assert "site 'x.real'" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert "site 'x.real'" in shown.out and not shown.err
+
+
+def test_a_run_is_brought_back_from_another_folder(tmp_path, monkeypatch, capsys):
+    """Its data by the path that was given, from where one is; else where they were."""
+    begun, elsewhere = tmp_path / "begun", tmp_path / "elsewhere"
+    (begun / "data").mkdir(parents=True), elsewhere.mkdir()
+    rows = np.random.RandomState(0).randn(60, 3).astype("float32")
+    np.save(begun / "data" / "rows.npy", rows)
+    monkeypatch.chdir(begun)
+    words = ["fit", "--data", "data/rows.npy", "--latent", "2", "--hidden", "8", "--epochs", "1", "--out", "run"]
+    assert cli.main(words) == 0
+    monkeypatch.chdir(elsewhere)
+    evaluate = ["evaluate", str(begun / "run"), "--particles", "20", "--method", "importance"]
+    assert cli.main(evaluate) == 0
+    assert cli.main(["fit", "--resume", "--epochs", "2", "--out", str(begun / "run")]) == 0
+    (begun / "data").rename(begun / "moved")
+    (elsewhere / "data").mkdir()
+    here, there = elsewhere / "data" / "rows.npy", begun / "data" / "rows.npy"
+    assert f'the data "data/rows.npy" are neither at {here} nor where they were, at {there}' in fails(
+        capsys, 2, *evaluate
+    )
+    np.save(here, rows)
+    assert cli.main(evaluate) == 0
+    np.save(here, rows + 1)
+    assert "was fitted on other rows" in fails(capsys, 2, *evaluate)
 
 
 def test_later_rows_are_measured_as_those_of_the_run(of_table, table, tmp_path, capsys):
@@ -224,7 +261,7 @@ def test_later_rows_are_measured_as_those_of_the_run(of_table, table, tmp_path, 
 BAD = {
     "kind of a column": (["fit", "--columns", "a:ordnal", "--out", "{new}"], 'did you mean "ordinal"'),
     "columns": (["fit", "--columns", "quality", "--out", "{new}"], "columns: expected name:kind"),
-    "columns of no table": (["fit", "--columns", "a:real", "--out", "{new}"], "expected columns= with a table alone"),
+    "columns of no table": (["fit", "--columns", "a:real", "--out", "{new}"], "expected --columns with a table alone"),
     "rows of no table": (["sample", "{run}", "--out", "{new}.csv"], ".csv is for rows of a table"),
     "command": (["fitt"], 'did you mean "fit"'),
     "data set": (["fit", "--data", "mnits", "--out", "{new}"], 'did you mean "mnist"'),
@@ -237,7 +274,7 @@ BAD = {
         "outside the support of Bernoulli",
     ),
     "epochs": (["fit", "--epochs", "0", "--out", "{new}"], "epochs must be at least 1"),
-    "batch size": (["fit", "--batch-size", "0", "--out", "{new}"], "batch_size must be at least 1"),
+    "batch size": (["fit", "--batch-size", "0", "--out", "{new}"], "--batch-size must be at least 1"),
     "latent": (["fit", "--latent", "0", "--out", "{new}"], "latent"),
     "learning rate": (["fit", "--lr", "-1", "--out", "{new}"], "--lr must be positive"),
     "guide of no run": (["fit", "--only", "guide", "--out", "{new}"], "give its run, --from RUN"),
@@ -245,12 +282,12 @@ BAD = {
     "another model": (["fit", "--from", "{run}", "--latent", "3", "--out", "{new}"], "was fitted with --latent 2"),
     "model and guide": (
         ["fit", "--from", "{run}", "--objective", "forward-kl", "--out", "{new}"],
-        "give only='guide'",
+        "give --only guide",
     ),
     "used folder": (["fit", "--out", "{run}"], "already holds a run; use --resume"),
     "program": (["fit", "nowhere.py", "--out", "{new}"], "nowhere.py: no such file"),
     "no run": (["evaluate", "{new}"], "no such folder"),
-    "particles": (["evaluate", "{run}", "--particles", "0"], "num_particles must be at least 1"),
+    "particles": (["evaluate", "{run}", "--particles", "0"], "--particles must be at least 1"),
     "data at once": (["evaluate", "{run}", "--batch-size", "0"], "block sizes must be at least 1"),
     "split": (["evaluate", "{run}", "--split", "tset"], 'did you mean "test"'),
     "device": (["evaluate", "{run}", "--device", "gpu"], "unknown device 'gpu'"),

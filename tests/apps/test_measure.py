@@ -86,12 +86,12 @@ REFUSED = {
     ),
     "chains of is": (["evaluate", "{run}", "--chains", "2"], "--chains belongs to --method ais, --method bdmc"),
     "start of is": (["evaluate", "{run}", "--start", "prior"], "--start belongs to --method ais, --method bdmc"),
-    "temperatures": (["evaluate", "{run}", "--method", "ais", "--temperatures", "0"], "num_temperatures must be"),
+    "temperatures": (["evaluate", "{run}", "--method", "ais", "--temperatures", "0"], "--temperatures must be"),
     "figure": (["gaps", "{run}", "--figure", "gaps.txt"], "ends in .png, .svg, .pdf"),
     "folder": (["anatomy", "{run}", "--json", "{run}/none/a.json"], "there is no folder"),
     "number": (["calibrate", "{run}", "--num", "0"], "--num must be at least 1"),
-    "simulations": (["calibrate", "{run}", "--simulations", "0"], "num_simulations"),
-    "draws": (["check", "{run}", "--draws", "0"], "num_draws"),
+    "simulations": (["calibrate", "{run}", "--simulations", "0"], "--simulations must be"),
+    "draws": (["check", "{run}", "--draws", "0"], "--draws must be"),
 }
 
 
