@@ -80,8 +80,4 @@ _MODULES = {
 _PATHS = {name: f"pyrovae.{module}:{name}" for name, module in _NAMES.items()}
 _PATHS |= {name: f"pyrovae.{module}" for name, module in _MODULES.items()}
 __all__ = [*_PATHS, "__version__"]
-__getattr__ = handed_on(__name__, _PATHS)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = handed_on(__name__, _PATHS, "__version__")

@@ -12,8 +12,16 @@ from typing import Any
 from pyrovae.base.errors import InputError, nearest
 
 
-def handed_on(package: str, paths: Mapping[str, str]) -> Callable[[str], Any]:
-    """The ``__getattr__`` of a package that hands names on, each from its path, at their first use (PEP 562)."""
+def handed_on(
+    package: str, paths: Mapping[str, str], *others: str
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """``__getattr__`` and ``__dir__`` of a package that hands names on, each from its path, at first use (PEP 562).
+
+    Args:
+        package: its name.
+        paths: name -> where it comes from.
+        others: names that the package defines itself, to be listed too.
+    """
 
     def find(name: str) -> Any:
         if name not in paths:
@@ -22,7 +30,7 @@ def handed_on(package: str, paths: Mapping[str, str]) -> Callable[[str], Any]:
             raise AttributeError(f"module '{package}' has no attribute {name!r}{hint and ';' + hint}", name=name)
         return resolve(paths[name])
 
-    return find
+    return find, lambda: sorted([*paths, *others])
 
 
 class Choice:

@@ -14,4 +14,4 @@ _PATHS = {
     "load_like": f"{__name__}.tables.assembly:load_like",
 }
 __all__ = ["DATASETS", *_PATHS]
-__getattr__ = handed_on(__name__, _PATHS)
+__getattr__, __dir__ = handed_on(__name__, _PATHS, "DATASETS")

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+import pyrovae as pv
 from pyrovae.base.choices import Choice, handed_on, parsed, resolve
 from pyrovae.base.errors import InputError
 
@@ -22,7 +23,8 @@ def test_a_choice_calls_what_it_names_with_its_options_or_others():
 
 
 def test_names_of_a_package_are_resolved_or_refused():
-    find = handed_on("package", {"Fraction": "fractions:Fraction"})
+    find, listed = handed_on("package", {"Fraction": "fractions:Fraction"}, "NAMES")
+    assert listed() == ["Fraction", "NAMES"]
     assert find("Fraction").__name__ == "Fraction"
     with pytest.raises(AttributeError, match="module 'package' has no attribute 'Decimal'"):
         find("Decimal")
@@ -53,3 +55,10 @@ def test_numbers_behind_a_name_are_options():
         parsed("one:1,2,3", choices)
     with pytest.raises(InputError, match="'one:x': 'x' is no number"):
         parsed("one:x", choices)
+
+
+@pytest.mark.parametrize("name", ["data", "families", "figures", "guides", "networks", "objectives", "priors"])
+def test_packages_list_the_names_that_they_hand_on(name):
+    package = getattr(pv, name)
+    assert dir(package) == sorted(package.__all__) and all(hasattr(package, one) for one in dir(package))
+    assert dir(pv) == sorted(pv.__all__)

@@ -122,4 +122,4 @@ _PATHS = {
     **{name: f"{_FAMILY}:{name}" for name in ("Family", "Learned", "learned", "positive", "positive_inverse")},
 }
 __all__ = ["FAMILIES", "Likelihood", *_PATHS]
-__getattr__ = handed_on(__name__, _PATHS)
+__getattr__, __dir__ = handed_on(__name__, _PATHS, "FAMILIES", "Likelihood")

@@ -73,4 +73,4 @@ _PATHS = {
     "top_down": f"{__name__}.hierarchical:top_down",
 }
 __all__ = ["GUIDES", *_PATHS]
-__getattr__ = handed_on(__name__, _PATHS)
+__getattr__, __dir__ = handed_on(__name__, _PATHS, "GUIDES")

@@ -17,4 +17,4 @@ _PATHS = {
     "mlp": f"{__name__}.perceptrons:mlp",
 }
 __all__ = [*_PATHS]
-__getattr__ = handed_on(__name__, _PATHS)
+__getattr__, __dir__ = handed_on(__name__, _PATHS)

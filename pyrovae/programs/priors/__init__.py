@@ -104,4 +104,4 @@ PRIORS = {
     ),
 }
 __all__ = ["PRIORS", *_PATHS]
-__getattr__ = handed_on(__name__, _PATHS)
+__getattr__, __dir__ = handed_on(__name__, _PATHS, "PRIORS")

@@ -35,3 +35,7 @@ __all__ = [
     "save",
     "training_curves",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

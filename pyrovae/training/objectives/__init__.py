@@ -143,4 +143,4 @@ OBJECTIVES = {
     ),
 }
 __all__ = ["OBJECTIVES", *_PATHS]
-__getattr__ = handed_on(__name__, _PATHS)
+__getattr__, __dir__ = handed_on(__name__, _PATHS, "OBJECTIVES")
