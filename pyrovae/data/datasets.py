@@ -12,6 +12,7 @@ from pyrovae.data.preprocessing import Recipe, dataset
 from pyrovae.data.split import Dataset
 from pyrovae.data.tables.assembly import TableOptions, table_dataset
 from pyrovae.data.tables.names import Declared
+from pyrovae.data.tables.parts import sizes
 from pyrovae.data.tables.reading import is_frame, is_table
 
 
@@ -147,16 +148,7 @@ def _own(path: Path, options: Options) -> Dataset:
     seed = options.seed if "all" in parts or kind in ("dynamic", "static") or options.dequantize else None
     if "all" in parts:
         rows = parts["all"]
-        parts = rows.permuted(_sizes(len(rows.x), options.splits), seed=options.seed)
+        parts = rows.permuted(sizes(len(rows.x), options.splits, name), seed=options.seed)
     elif tuple(options.splits) != SPLITS:
         raise InputError(f"{name}: expected no splits, for the file has its own, got {options.splits}; leave them out")
     return dataset(name, parts, Recipe(kind, float(options.divisor or 1.0), seed, options.dequantize))
-
-
-def _sizes(num_data: int, splits: tuple[float, float, float]) -> tuple[int, int, int]:
-    valid, test = (max(1, round(num_data * fraction)) for fraction in splits[1:])
-    if num_data - valid - test < 1:
-        raise InputError(
-            f"expected rows enough for three splits of {splits}, got {num_data}; give more rows or other splits"
-        )
-    return num_data - valid - test, valid, test

@@ -86,7 +86,11 @@ class Split:
         return any(column.mapped for column in self.columns)
 
     def __getitem__(self, index: slice | Tensor | Sequence[int]) -> "Split":
-        """Some of the rows, in memory, as a split with its own size and hashes; to train, use the cheaper `batch`."""
+        """Some of the rows, in memory, as a split with its own size and hashes; to train, use the cheaper `batch`.
+
+        Args:
+            index: a slice, row numbers, or a boolean for each row: ``test[test.labels == 3]``.
+        """
         if isinstance(index, slice) and index.indices(len(self)) == (0, len(self), 1):
             return self  # all of them, with the protocol that they have
         rows = index if isinstance(index, slice) else _row_numbers(index, len(self))
@@ -285,9 +289,13 @@ def _column(data: Any) -> Column:
 
 def _row_numbers(index: Any, num_data: int) -> Tensor:
     rows = np.asarray(index.cpu() if isinstance(index, Tensor) else index)
+    if rows.dtype.kind == "b" and rows.shape == (num_data,):
+        rows = rows.nonzero()[0]
     if rows.ndim != 1 or rows.dtype.kind not in "iu" or rows.size == 0:
+        told = repr(index) if rows.ndim == 0 else f"{rows.dtype} of shape {rows.shape}"
         raise InputError(
-            f"expected a slice, or a list or LongTensor of row numbers, got {index!r}; for one row give [i]"
+            f"expected a slice, row numbers, or a boolean for each of {num_data} rows, some of them true, got {told}; "
+            "for one row give [i]"
         )
     if rows.min() < -num_data or rows.max() >= num_data:
         raise InputError(f"expected row numbers below {num_data}, got {rows.min()}..{rows.max()}; check them")

@@ -32,7 +32,7 @@ def test_some_rows_of_a_split(index, options):
 
 @pytest.mark.parametrize("index", [3, [], [True, False], [0.5], [[1]], None, "all"], ids=str)
 def test_other_indices(index):
-    with pytest.raises(InputError, match="expected a slice, or a list or LongTensor of row numbers, got"):
+    with pytest.raises(InputError, match=r"expected a slice, row numbers, or a boolean for each of \d+ rows"):
         load("digits").test[index]
 
 
@@ -176,3 +176,16 @@ def test_unusable_data(data, message):
 def test_a_whole_data_set_is_no_split():
     with pytest.raises(InputError, match=r"got the whole set digits; give its .train, .valid or .test"):
         as_split(load("digits"))
+
+
+@pytest.mark.parametrize(
+    "as_given", [lambda mask: mask, lambda mask: mask.numpy(), list], ids=["tensor", "array", "list"]
+)
+def test_rows_are_taken_by_a_boolean_for_each(as_given):
+    split = load("digits").test
+    threes = split.labels == 3
+    taken = split[as_given(threes)]
+    assert len(taken) == int(threes.sum()) and (taken.labels == 3).all() and torch.equal(taken.x, split.x[threes])
+    for wrong in (threes[:-1], torch.zeros(300, dtype=torch.bool)):
+        with pytest.raises(InputError, match=r"boolean for each of 300 rows, some of them true, got .* of shape \("):
+            split[wrong]

@@ -20,7 +20,7 @@ _ALLOWED: dict[str, Callable[[Array], Array]] = {
 
 
 def with_labels(table: Table, raw: Raw, kind: Kind) -> Kind:
-    """The kind with the labels that its column shows, sorted, numbers as numbers.
+    """The kind with the labels that its column shows, sorted, numbers as numbers; and how many cells are empty.
 
     Raises:
         InputError: for a column of one value or of none; a binary one of more than two; an ordinal one of text whose
@@ -30,6 +30,7 @@ def with_labels(table: Table, raw: Raw, kind: Kind) -> Kind:
     if len(distinct) < 2:
         holds = f"holds {label_of(distinct[0])} alone" if distinct else "has no values"
         raise InputError(f'{table.name}: column "{raw.name}" is constant: it {holds}; leave it out (kind ignored)')
+    kind = replace(kind, num_missing=int(raw.missing.sum()))
     if kind.kind not in CODED:
         return kind
     if kind.kind == "binary" and len(distinct) > 2:

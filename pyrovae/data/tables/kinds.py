@@ -32,6 +32,7 @@ class Kind:
         labels: of a binary, ordinal or categorical column: the value k stands for ``labels[k]``.
         shift, scale: the value is (source - shift) / scale; 0 and 1 but for real and positive columns.
         is_found: whether the kind was found from the data, not declared.
+        num_missing: cells of the column that are empty.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Kind:
     shift: float = 0.0
     scale: float = 1.0
     is_found: bool = False
+    num_missing: int = 0
 
     def about(self) -> str:
         """Its labels or its scale, in words."""
@@ -82,8 +84,8 @@ class Columns:
 
     def __str__(self) -> str:
         width = max(len(name) for name in (*self.names, "column")) + 2
-        table = [("column", f"<{width}", ""), ("kind", "<13", ""), ("values", "<1", "")]
-        cells = [(one.name, one.kind, one.about() + " (found)" * one.is_found) for one in self]
+        table = [("column", f"<{width}", ""), ("kind", "<13", ""), ("missing", ">7", ",d"), ("  values", "<1", "")]
+        cells = [(one.name, one.kind, one.num_missing, f"  {one.about()}{' (found)' * one.is_found}") for one in self]
         return "\n".join(line.rstrip() for line in str(TextTable(table, cells)).splitlines())
 
     @property
@@ -127,11 +129,15 @@ class Columns:
         found = [values[f"{site}.{name}"].to(torch.get_default_dtype()) for name in groups]
         return torch.cat(found, -1)[..., order]
 
-    def decoded(self, rows: Tensor) -> dict[str, list[Any]]:
+    def decoded(self, rows: Any) -> dict[str, list[Any]]:
         """Rows (N, D) as served -> the values of each column in the unit of the source, labels by their names.
 
         A missing value is None.
+
+        Args:
+            rows: a tensor, or a split of these columns: ``data.columns.decoded(data.test[:5])``.
         """
+        rows = rows if isinstance(rows, Tensor) else rows.x
         shift, scale = (torch.tensor(each, dtype=torch.float64) for each in (self.shift, self.scale))
         values = rows.double().cpu() * scale + shift
         return {one.name: [_decoded(one, v) for v in values[:, d].tolist()] for d, one in enumerate(self)}

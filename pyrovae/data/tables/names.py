@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from pyrovae.base.errors import InputError, nearest
 
+SUFFIXES = (".csv", ".parquet")  # of files that are tables
 KINDS = {
     "real": "a number",
     "positive": "a number above 0",

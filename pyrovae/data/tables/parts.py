@@ -16,9 +16,23 @@ Fractions = tuple[float, float, float]
 def by_permutation(table: Table, splits: Fractions, seed: int) -> Parts:
     """A permutation of the rows cut in three, as for other files of rows."""
     num_rows = len(table.rows)
-    valid, test = (max(1, round(num_rows * fraction)) for fraction in splits[1:])
+    train, valid, _ = sizes(num_rows, splits, table.name)
     order = np.random.RandomState(seed).permutation(num_rows)
-    return _cut(table, order, (num_rows - valid - test, num_rows - test), "rows", splits)
+    return _cut(table, order, (train, train + valid), "rows", splits)
+
+
+def sizes(num_data: int, splits: Fractions, name: str) -> tuple[int, int, int]:
+    """How many rows are in each part, of validation and test one at least.
+
+    Raises:
+        InputError: naming the data, where none is left to train.
+    """
+    valid, test = (max(1, round(num_data * fraction)) for fraction in splits[1:])
+    if num_data - valid - test < 1:
+        raise InputError(
+            f"{name}: expected rows enough for three splits of {splits}, got {num_data}; give more rows or other splits"
+        )
+    return num_data - valid - test, valid, test
 
 
 def by_group(table: Table, group: str, splits: Fractions, seed: int) -> Parts:

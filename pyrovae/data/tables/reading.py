@@ -12,9 +12,9 @@ import numpy as np
 
 from pyrovae.base.errors import InputError, first_line, nearest
 from pyrovae.data.memmap import Array
+from pyrovae.data.tables.names import SUFFIXES
 from pyrovae.data.user_files import content_of, csv_lines, is_header, number
 
-SUFFIXES = (".csv", ".parquet")
 MISSING = {"", "na", "nan"}
 
 

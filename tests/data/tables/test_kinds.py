@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pyrovae.base.errors import InputError
+from pyrovae.data.split import as_split
 from pyrovae.data.tables import kinds
 from pyrovae.data.tables.kinds import Columns, Kind
 from pyrovae.data.tables.reading import Raw, Table
@@ -111,6 +112,22 @@ def test_rows_are_decoded_to_units_and_labels():
         "colour": ["red", None],
         "size": ["small", None],
     }
+
+
+def test_rows_of_a_split_are_decoded_too():
+    rows = torch.tensor([[0.5, 1.0, 3.0, 1.0, 0.0], [0.0, 2.0, 1.0, 0.0, 1.0], [1.0, 1.0, 0.0, 1.0, 1.0]])
+    some = as_split(rows)[torch.tensor([2, 0])]
+    assert COLUMNS.decoded(some) == COLUMNS.decoded(rows[[2, 0]])
+
+
+def test_columns_tell_how_many_cells_are_empty():
+    columns = Columns((Kind("age", "real", num_missing=1234), Kind("long name", "count")))
+    lines = [line.split() for line in str(columns).splitlines()]
+    assert lines == [
+        ["column", "kind", "missing", "values"],
+        ["age", "real", "1,234", "as", "found"],
+        ["long", "name", "count", "0", "as", "found"],
+    ]
 
 
 def test_columns_read_as_a_table():
