@@ -5,6 +5,7 @@ import sys
 import time
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyrovae as pv
@@ -113,6 +114,8 @@ def record(**given: Any) -> dict[str, Any]:
     """
     given = {name: value for name, value in given.items() if value is not None}
     source = given.get("data", SETTINGS["data"].default)
+    if source not in DATASETS:  # so that the run is brought back from another folder
+        given = {"data_at": str(Path(source).expanduser().resolve()), **given}
     of_data = DATASETS[source].fit if source in DATASETS else FitDefaults()
     settings = _filled({**of_data.to_dict(), **given})
     _check_names(settings)

@@ -22,7 +22,25 @@ def dataset_of(record: dict[str, Any], data_dir: str | Path | None) -> Dataset:
     names = ("binarization", "divisor", "columns", "standardize", "group", "time")  # a run of long ago lacks the last
     options: dict[str, Any] = {name: record.get(name) for name in names}
     options["dequantize"] = bool(record.get("dequantize"))
-    return load(record["data"], **options, covariates=record.get("covariates") or (), data_dir=data_dir)
+    return load(_source(record), **options, covariates=record.get("covariates") or (), data_dir=data_dir)
+
+
+def _source(record: dict[str, Any]) -> str:
+    """The data of a record: as they were named, from here; else where they were when it was made.
+
+    Raises:
+        InputError: if they are at neither place.
+    """
+    source, at = record["data"], record.get("data_at")  # which a run of long ago lacks
+    if at is None or Path(source).expanduser().exists():
+        return source
+    if not Path(at).exists():
+        here = Path(source).expanduser().absolute()
+        raise InputError(
+            f'the data "{source}" are neither at {here} nor where they were, at {at}; put them back, or run this where '
+            f"{source} is a path to them"
+        )
+    return at
 
 
 def split_of(dataset: Dataset, name: str, record: dict[str, Any]) -> Split:
@@ -62,7 +80,7 @@ def load_program(path: str, dataset: Dataset) -> tuple[Program, Program | None, 
     A file may leave the guide out: then it is None.
 
     Raises:
-        InputError: if the file is missing, fails, or defines no model.
+        InputError: if the file is missing, fails, or defines no model; if ``build`` returns something else.
     """
     source, digest = Path(path), _sha256(path)
     spec = importlib.util.spec_from_file_location(f"pyrovae_program_{source.stem}", source)
@@ -75,10 +93,11 @@ def load_program(path: str, dataset: Dataset) -> tuple[Program, Program | None, 
         spec.loader.exec_module(module)
         build: Callable | None = getattr(module, "build", None)
         if build is not None:
-            pair = build(dataset) if inspect.signature(build).parameters else build()
+            model, guide = _pair(path, build(dataset) if inspect.signature(build).parameters else build())
         else:
-            pair = getattr(module, "model", None), getattr(module, "guide", None)
-        model, guide = pair
+            model, guide = getattr(module, "model", None), getattr(module, "guide", None)
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(f"{path}: {type(error).__name__}: {error}") from error
     finally:
@@ -86,6 +105,18 @@ def load_program(path: str, dataset: Dataset) -> tuple[Program, Program | None, 
     if not (callable(model) and (guide is None or callable(guide))):
         raise InputError(f"{path}: defines neither model and guide nor build() that returns them")
     return model, guide, digest
+
+
+def _pair(path: str, built: Any) -> tuple[Program | None, Program | None]:
+    """What ``build`` returned as model and guide: two programs, a model alone, or an object that has both."""
+    if isinstance(built, (tuple, list)) and len(built) == 2:
+        return built[0], built[1]
+    if callable(getattr(built, "model", None)) and callable(getattr(built, "guide", None)):
+        return built.model, built.guide
+    if callable(built):
+        return built, None
+    held = f"{type(built).__name__} of {len(built)}" if isinstance(built, (tuple, list)) else type(built).__name__
+    raise InputError(f"{path}: build() returns model and guide, or the model alone (its guide is written), got {held}")
 
 
 def _sha256(path: str) -> str:

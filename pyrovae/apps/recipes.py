@@ -84,9 +84,7 @@ def choose(kind: str, text: str, choices: Collection[str] | None = None) -> str:
 
 def complete(recipe: Mapping[str, Any], dataset: "Dataset") -> dict[str, Any]:
     """The values of a recipe among others, its likelihood named and every name checked."""
-    natural = {choice.natural_for: name for name, choice in FAMILIES.items()}
-    kind = "bytes" if dataset.is_bytes else dataset.kind
-    named = {"guide": "normal", **recipe, "likelihood": recipe["likelihood"] or natural[kind]}
+    named = {"guide": "normal", **recipe, "likelihood": recipe["likelihood"] or _natural(dataset)}
     names = {kind: choose(kind, named[kind]) for kind in ("prior", "likelihood", "guide", "network")}
     return {
         **names,
@@ -94,6 +92,35 @@ def complete(recipe: Mapping[str, Any], dataset: "Dataset") -> dict[str, Any]:
         "hidden": list(parsed(names["network"], NETWORKS)[1].get("hidden", recipe["hidden"])),
         "seed": recipe["seed"],
     }
+
+
+def _natural(dataset: "Dataset") -> str:
+    """The name of the likelihood for data of such a kind."""
+    natural = {choice.natural_for: name for name, choice in FAMILIES.items()}
+    return natural["bytes" if dataset.is_bytes else dataset.kind]
+
+
+def natural_likelihood(dataset: "Dataset") -> Any:
+    """The family of x that suits the kind of a data set: ``families.binomial(16)`` for counts 0..16.
+
+    Raises:
+        InputError: for a table, whose columns have families of their own (:func:`likelihood_of_columns`).
+
+    Example:
+        >>> natural_likelihood(pv.data.load("digits")).name
+        'binomial(16)'
+    """
+    if dataset.columns is not None:
+        raise InputError(
+            f"{dataset.name} is a table, whose columns have likelihoods of their own; `pyrovae new FILE.py --data "
+            f"{dataset.name}` writes programs that score them apart"
+        )
+    return _likelihood({"likelihood": _natural(dataset)}, dataset)
+
+
+def likelihood_of_columns(dataset: "Dataset") -> Any:
+    """The mixed family of a table, a family for each kind of columns: :class:`~pyrovae.TableVAE` scores them apart."""
+    return _likelihood({"likelihood": _natural(dataset)}, dataset)
 
 
 def build(recipe: Mapping[str, Any], dataset: "Dataset") -> Any:
@@ -120,7 +147,7 @@ def build(recipe: Mapping[str, Any], dataset: "Dataset") -> Any:
 
 def _of_table(recipe: Mapping[str, Any], dataset: "Dataset") -> Any:
     """The VAE of a table: networks read features of rows and of covariates, and missing entries are left out."""
-    read, beside, features, has_missing = _reading(dataset)
+    read, beside, features, has_missing = reading(dataset)
     shape, extra = _latent_shape(recipe), beside.size if beside else 0
     into = (math.prod(shape) + extra,) if extra else shape
     decode, encode = _networks(recipe, into, (read.size + extra,), dataset)
@@ -138,8 +165,8 @@ def _of_table(recipe: Mapping[str, Any], dataset: "Dataset") -> Any:
     )
 
 
-def _reading(dataset: "Dataset") -> tuple[Any, Any, Any, bool]:
-    """What reads rows and covariates (None), the features of the training data, and whether any entry is missing."""
+def reading(dataset: "Dataset") -> tuple[Any, Any, Any, bool]:
+    """What reads rows of a table and covariates (None), the training data so read, and whether any entry is missing."""
     import torch
 
     from pyrovae.programs.guides.inputs import TableRows

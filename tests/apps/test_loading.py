@@ -10,13 +10,23 @@ FILES = {
     "model and guide": GOOD,
     "build()": GOOD + "def build():\n    return model, guide\n",
     "build(dataset)": GOOD + "def build(dataset):\n    return model, guide\n",
+    "an object": GOOD + "class Pair:\n    model, guide = staticmethod(model), staticmethod(guide)\n"
+    "def build():\n    return Pair()\n",
 }
 BAD = {
     "neither": ("x = 1\n", "defines neither model and guide nor build"),
     "only a guide": ("def guide(x): ...\n", "defines neither model and guide nor build"),
     "a mistake": ("1 / 0\n", "ZeroDivisionError: division by zero"),
     "no Python": ("def model(:\n", "SyntaxError"),
-    "a wrong build": ("def build():\n    return 1\n", "TypeError"),
+    "a wrong build": (
+        "def build():\n    return 1\n",
+        "build.. returns model and guide, or the model alone .*, got int",
+    ),
+    "three programs": ("def build():\n    return 1, 2, 3\n", "got tuple of 3"),
+    "its own refusal": (
+        "import pyrovae as pv\ndef build():\n    raise pv.InputError('no such data')\n",
+        "^no such data$",
+    ),
 }
 
 
@@ -43,7 +53,8 @@ def test_a_file_that_is_missing_or_no_python(tmp_path):
         commands.load_program(str(tmp_path / "mine.txt"), pv.data.load("digits"))
 
 
-def test_a_model_alone_gets_its_guide(tmp_path):
+@pytest.mark.parametrize("tail", ["", "def build():\n    return model\n"], ids=["left out", "build()"])
+def test_a_model_alone_gets_its_guide(tail, tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(
         "import pyro, pyro.distributions as dist, torch\n"
@@ -51,6 +62,7 @@ def test_a_model_alone_gets_its_guide(tmp_path):
         "    with pyro.plate('data', len(x)):\n"
         "        z = pyro.sample('z', dist.Normal(label.float(), 1.0))\n"
         "        pyro.sample('x', dist.Normal(z[..., None, None], 9.0).expand([len(x), 8, 8]).to_event(2), obs=x)\n"
+        + tail
     )
     record = {"labels": True, "seed": 0}
     pair = [commands.pair_of(record, pv.data.load("digits"), str(path)) for _ in range(2)]

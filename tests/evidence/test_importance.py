@@ -221,7 +221,7 @@ def runs_out(monkeypatch):
         return run(*args)
 
     monkeypatch.setitem(STRATEGIES, "vectorized", limited)
-    monkeypatch.setattr(memory, "growth", lambda *_: 0)  # whatever was counted, it is not enough
+    monkeypatch.setattr(memory.Growth, "__call__", lambda *_: 0)  # whatever was counted, it is not enough
 
     def holds(particles, error):
         room[:] = particles, error
@@ -276,7 +276,7 @@ def test_the_bar_ends_at_the_number_of_data(monkeypatch):
 
     monkeypatch.setitem(STRATEGIES, "vectorized", failing_late)
     monkeypatch.setattr(memory, "ELEMENTS_AT_ONCE", 16 * 10 * 64)
-    monkeypatch.setattr(memory, "growth", lambda *_: 0)
+    monkeypatch.setattr(memory.Growth, "__call__", lambda *_: 0)
     weighed(ORACLE.model, GUIDE, X[:10], seen.append)
     assert [count for count in runs if count != 2] == [16, 16, 16, *[8] * 6] and min(seen) < 0
     assert sum(seen) == pytest.approx(10)
