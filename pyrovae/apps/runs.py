@@ -59,7 +59,12 @@ def load(
         raise InputError("give both programs, model and guide, or neither for a run of a recipe")
     if model is None or guide is None:
         return bring_back(folder, data_dir=data_dir).fit
-    content, files = storage.read(folder)
+    return restored(folder, model, guide, storage.read(folder))
+
+
+def restored(folder: str | Path, model: Program, guide: Program, held: storage.Held) -> Fit:
+    """What :func:`load` gives, from what :func:`pyrovae.base.storage.read` read of the run."""
+    content, files = held
     _tell_unfinished(folder, content)
     tensors = storage.unpack(files["weights.safetensors"], f"{folder}: weights")
     values = part(tensors, "best/") or part(tensors, "weights/")
@@ -118,7 +123,12 @@ def recorded(folder: str | Path) -> dict[str, Any]:
     Raises:
         InputError: if it was fitted in Python, which says nothing of it.
     """
-    record = describe(folder)["record"]
+    return record_of(folder, describe(folder))
+
+
+def record_of(folder: str | Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """What :func:`recorded` gives, from what :func:`describe` does."""
+    record = content["record"]
     if "data" not in record:
         raise InputError(f"{folder}: was fitted in Python; use pyrovae.runs.load(folder, model, guide) there")
     return record
@@ -143,7 +153,11 @@ def save_report(folder: str | Path, report: Report, name: str | None = None) -> 
 
 def reports(folder: str | Path) -> dict[str, Report]:
     """Every report kept in a run, by name; ``pyrovae evaluate`` keeps those of the whole test split by method and K."""
-    files = storage.read(folder)[1]
+    return reports_in(folder, storage.read(folder)[1])
+
+
+def reports_in(folder: str | Path, files: Mapping[str, bytes]) -> dict[str, Report]:
+    """What :func:`reports` gives, from the files of a run."""
     names = [file.removesuffix(".json") for file in files if file.endswith(".json")]
     beside = {name: {s: files[name + s] for s in (".json", ".csv") if name + s in files} for name in names}
     return {name: Report.from_files(parts, str(folder)) for name, parts in beside.items()}

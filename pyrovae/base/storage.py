@@ -24,6 +24,7 @@ from torch import Tensor
 
 from pyrovae.base.errors import InputError
 
+Held = tuple[dict[str, Any], dict[str, bytes]]  # of a run folder: content, and logical name -> bytes
 FORMAT = 1
 MANIFEST = "run.json"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)?")
@@ -65,7 +66,7 @@ def update(folder: str | Path, files: Mapping[str, bytes]) -> None:
         write(folder, content, {**others, **files})
 
 
-def read(folder: str | Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+def read(folder: str | Path) -> Held:
     """Reads a run folder and checks every byte of it: (content, logical name -> bytes).
 
     Raises:

@@ -77,9 +77,12 @@ class Fits:
         record = self._record(combination, seed)
         dataset, folder = self._dataset_of(record), self.folder(combination, seed)
         model, guide, record = loading.pair_of(record, dataset, None)
-        _check_same(folder, record, loading.split_of(dataset, "train", record))
-        fitted, test = self._fitted(model, guide, record, folder), loading.split_of(dataset, "test", record)
-        report = self._report(fitted, test, folder)
+        held = storage.read(folder) if folder is not None and storage.holds_run(folder) else None
+        if folder is not None and held is not None:
+            _check_same(folder, held, record, loading.split_of(dataset, "train", record))
+        fitted = self._fitted(model, guide, record, folder, held)
+        test, kept = loading.split_of(dataset, "test", record), self._kept(folder, held)
+        report = kept or self._report(fitted, test, folder)
         return Measured(report, _active_units(fitted, test), sum(row["seconds"] for row in fitted.history))
 
     def baseline(self, name: str, beside: Combination, seeds: Sequence[int]) -> list[Measured]:
@@ -113,7 +116,9 @@ class Fits:
     def is_done(self, combination: Combination, seed: int) -> bool:
         """Whether a fit is kept to its end, with the report that is wanted."""
         folder = self.folder(combination, seed)
-        return folder is not None and storage.holds_run(folder) and self._kept(folder) is not None
+        if folder is None or not storage.holds_run(folder):
+            return False
+        return self._kept(folder, storage.read(folder)) is not None
 
     def _record(self, combination: Combination, seed: int) -> dict[str, Any]:
         source = {} if isinstance(self.data, Dataset) else {"data": str(self.data)}
@@ -124,11 +129,13 @@ class Fits:
             self._dataset = loading.dataset_of(record, self.data_dir)
         return self._dataset
 
-    def _fitted(self, model: Program, guide: Program, record: dict[str, Any], folder: Path | None) -> pv.Fit:
-        if folder is not None and storage.holds_run(folder):
-            progress = runs.describe(folder)["progress"]
+    def _fitted(
+        self, model: Program, guide: Program, record: dict[str, Any], folder: Path | None, held: storage.Held | None
+    ) -> pv.Fit:
+        if folder is not None and held is not None:
+            progress = held[0]["progress"]
             if progress["stopped"] or progress["epoch"] >= record["epochs"]:
-                return runs.load(folder, model, guide)  # a resumed fit would forget its reports
+                return runs.restored(folder, model, guide, held)  # a resumed fit would forget its reports
         train, valid = (loading.split_of(self._dataset_of(record), part, record) for part in ("train", "valid"))
         fitted = pv.fit(
             model,
@@ -148,8 +155,6 @@ class Fits:
         return fitted
 
     def _report(self, fitted: pv.Fit, test: Split, folder: Path | None) -> Report:
-        if folder is not None and (kept := self._kept(folder)) is not None:
-            return kept
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UntrustedEvidence)  # the table has a column for it
             report = pv.evaluate(fitted.model, fitted.guide, test, **self.evaluation, progress=False)
@@ -157,10 +162,12 @@ class Fits:
             runs.save_report(folder, report)
         return report
 
-    def _kept(self, folder: Path) -> Report | None:
-        """The report in a run, if it was made as this sweep makes it."""
+    def _kept(self, folder: Path | None, held: storage.Held | None) -> Report | None:
+        """The report in what was read of a run, if it was made as this sweep makes it."""
+        if folder is None or held is None:
+            return None
         wanted = self.evaluation["method"], self.evaluation["num_particles"]
-        kept = runs.reports(folder).values()
+        kept = runs.reports_in(folder, held[1]).values()
         return next((report for report in kept if (report.method, report.num_particles) == wanted), None)
 
 
@@ -174,16 +181,14 @@ def folder_of(name: str) -> str:
     return name.replace(", ", "+").replace(":", "-").replace(",", "-").replace(" ", "-")
 
 
-def _check_same(folder: Path | None, record: Mapping[str, Any], train: Split) -> None:
+def _check_same(folder: Path, held: storage.Held, record: Mapping[str, Any], train: Split) -> None:
     """Raises StaleRun where a folder holds a fit with other settings, or to other rows."""
-    if folder is None or not storage.holds_run(folder):
-        return
-    stored = runs.recorded(folder)
+    stored = runs.record_of(folder, held[0])
     for name, value in record.items():
-        if stored.get(name) != value:
+        if name != "data_at" and stored.get(name) != value:  # rows are told by their hash, below
             was = f"was begun with {name} {stored.get(name)}, not {value}"
             raise StaleRun(f"{folder}: {was}; use another out, or the same settings")
-    if runs.describe(folder)["settings"]["protocol"]["sha256"] != train.protocol.sha256:
+    if held[0]["settings"]["protocol"]["sha256"] != train.protocol.sha256:
         raise StaleRun(f"{folder}: was fitted to other rows of {train.protocol.dataset}; use another out")
 
 

@@ -8,6 +8,7 @@ import pytest
 import pyrovae as pv
 from pyrovae.apps.sweeps.fits import Fits, folder_of
 from pyrovae.apps.sweeps.grid import Combination
+from pyrovae.base import storage
 from pyrovae.base.errors import InputError
 
 EVALUATION = {"num_particles": 30, "method": "importance"}
@@ -36,6 +37,18 @@ def test_what_is_kept_is_read(measured, folder, monkeypatch):
     monkeypatch.setattr(pv, "fit", None)
     again = Fits("digits", folder, EVALUATION, None, "cpu").measure(NORMAL, 0)
     assert again.report.log_evidence.equal(measured.report.log_evidence) and again[1:] == measured[1:]
+
+
+def test_what_is_kept_is_read_once(measured, folder, monkeypatch):
+    times, read = [], storage.read
+
+    def counted(run):
+        times.append(run)
+        return read(run)
+
+    monkeypatch.setattr(storage, "read", counted)
+    Fits("digits", folder, EVALUATION, None, "cpu").measure(NORMAL, 0)
+    assert len(times) == 1
 
 
 def test_other_settings_in_the_same_folder_are_refused(measured, folder):

@@ -1,5 +1,7 @@
 """Fits in processes of their own are the fits made one after the other, at one thread."""
 
+import time
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from pyrovae.apps.sweeps.fits import Fits, StaleRun
 from pyrovae.apps.sweeps.grid import Combination
 from pyrovae.apps.sweeps.sweep import sweep
 from pyrovae.apps.sweeps.workers import in_processes
+from pyrovae.base import storage
 
 EVALUATION = {"num_particles": 30, "method": "importance"}
 QUICK = {"epochs": 1, "latent": 2, "hidden": [20]}
@@ -42,3 +45,25 @@ def test_what_a_fit_refuses_is_said_and_another_fit_in_its_folder_raised(tmp_pat
         in_processes(
             Fits("digits", tmp_path, {**EVALUATION, "num_particles": 31}, None, "cpu"), [(longer, 0)], 1, print
         )
+
+
+def test_a_stop_ends_every_fit_at_its_next_step(tmp_path):
+    """One that would take hours is left as a run to go on with; one that was handed over is not begun."""
+    fits = Fits("digits", tmp_path, EVALUATION, None, "cpu")
+    settings = {"prior": "normal", **QUICK, "batch_size": 1200}
+    short, long, late = (
+        Combination(name, {**settings, "epochs": epochs})
+        for name, epochs in (("short", 1), ("long", 10**7), ("late", 10**7))
+    )
+
+    def say(line):
+        if line.startswith("[1/"):
+            while not storage.holds_run(fits.folder(long, 0)):
+                time.sleep(0.05)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        in_processes(fits, [(short, 0), (long, 0), (late, 0)], 1, say)
+    progress = storage.read(fits.folder(long, 0))[0]["progress"]
+    assert progress["interrupted"] and progress["epoch"] < 10**7
+    assert not storage.holds_run(fits.folder(late, 0)) and fits.is_done(short, 0)
