@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import pyrovae as pv
-from pyrovae.evidence.ladder.climbed import ROUTES
 from pyrovae.apps import cli
+from pyrovae.evidence.ladder.climbed import ROUTES
 
 README = Path(__file__).parents[1] / "README.md"
 TEXT = README.read_text()

@@ -108,7 +108,7 @@ def _chain(line: UnconstrainedDensity, start: Tensor, plan: Plan, number: int, s
 
     def potential(state: dict[str, Tensor]) -> Tensor:
         with torch.enable_grad():
-            return -line.score(state["u"][None]).log_density.squeeze(0)
+            return -line.log_density(state["u"])
 
     seed_everything("reference", plan.seed, 2, number)
     kernel = NUTS(potential_fn=potential)

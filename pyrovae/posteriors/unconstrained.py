@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.evidence.proposals.local import draw_unconstrained
+from pyrovae.pairs.graphs.replays import Replays
 from pyrovae.pairs.latents import Latents, Values
 
 
@@ -49,6 +50,7 @@ class UnconstrainedDensity:
     def __init__(self, latents: Latents) -> None:
         self.latents = latents
         self.dtype = latents.unconstrain(latents.draw(1)).dtype
+        self.slope = Replays(self._slope)  # u, (D,) -> the log density there, and its gradient, (D,)
 
     def draws(self, num_draws: int) -> Tensor:
         """So many draws of the guide, then as many of the prior: (2 S, D), float64."""
@@ -75,6 +77,30 @@ class UnconstrainedDensity:
         joint = self.latents.log_joint_unconstrained(u.to(self.dtype)[:, None])
         log_joint = (joint.log_likelihood + joint.log_prior).squeeze(1)
         return Points(u, log_joint, joint.log_jacobian.squeeze(1), of_one_datum(joint.values))
+
+    def log_density(self, u: Tensor) -> Tensor:
+        """The density at one point (D,), a scalar; differentiable in u, once."""
+        return _WithSlope.apply(u, *self.slope(u.detach()))
+
+    def _slope(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        u = u.detach().requires_grad_()
+        with torch.enable_grad():
+            log_density = self.score(u[None]).log_density.squeeze(0)
+            (slope,) = torch.autograd.grad(log_density + 0 * u.sum(), u)  # the density may be constant
+        return log_density.detach(), slope
+
+
+class _WithSlope(torch.autograd.Function):
+    """The value of a function of u whose gradient is known."""
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, value: Tensor, slope: Tensor) -> Tensor:
+        ctx.save_for_backward(slope)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return gradients[0] * ctx.saved_tensors[0], None, None
 
 
 def of_one_datum(values: Values) -> Values:

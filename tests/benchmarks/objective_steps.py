@@ -52,7 +52,14 @@ def print_and_write(arguments: argparse.Namespace, timings: Mapping[str, Mapping
     unit = results.MILLISECONDS if arguments.device == "cpu" else results.MICROSECONDS
     machine, versions = results.machine(arguments.device, arguments.threads), results.versions(*timings.values())
     account = results.account_of(machine, versions)
-    markdown = "\n\n".join(["# One training step under each objective and prior", table(timings, unit), NOTES.format(steps=arguments.steps), account])
+    markdown = "\n\n".join(
+        [
+            "# One training step under each objective and prior",
+            table(timings, unit),
+            NOTES.format(steps=arguments.steps),
+            account,
+        ]
+    )
     numbers = {name: {key: one.to_dict() for key, one in outcomes.items()} for name, outcomes in timings.items()}
     numbers = {"machine": machine, "versions": versions, "seconds per step": numbers}
     figure = pictures.ratios(timings, OURS, (BY_HAND, WHOLE))

@@ -8,21 +8,29 @@ each of n data move at once; each accepts or rejects its own proposal.
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from pyrovae.pairs.graphs.replays import Replays
 from pyrovae.pairs.latents import Latents
 
 
-class Path(NamedTuple):
+@dataclass(frozen=True)
+class Path:
     """A path for one block of data: K chains of n data are points (K, n, D) of unconstrained space."""
 
     draw: Callable[[int], Tensor]  # K -> points from f_0, (K, n, D)
     densities: Callable[[Tensor], tuple[Tensor, Tensor]]  # points -> log f_0 and log f_1 - log f_0, (K, n) nats each
+
+    @cached_property
+    def slopes(self) -> Replays:
+        """Points -> both log densities, (K, n), and their gradients, (K, n, D)."""
+        return Replays(partial(_slopes, self.densities))
 
 
 def from_prior(latents: Latents) -> Path:
@@ -79,13 +87,17 @@ class Kernel(NamedTuple):
 
 def state_at(path: Path, u: Tensor) -> State:
     """Densities and gradients at points (K, n, D)."""
+    return State(u.detach(), *path.slopes(u.detach()))
+
+
+def _slopes(densities: Callable[[Tensor], tuple[Tensor, Tensor]], u: Tensor) -> tuple[Tensor, ...]:
     u = u.detach().requires_grad_()
     with torch.enable_grad():
         nothing = 0 * u.nan_to_num(0.0, 0.0, 0.0).sum(-1)  # a density may be constant, as a uniform guide's is
-        log_start, log_ratio = (log_density + nothing for log_density in path.densities(u))
+        log_start, log_ratio = (log_density + nothing for log_density in densities(u))
         (slope_start,) = torch.autograd.grad(log_start.sum(), u, retain_graph=True)
         (slope_ratio,) = torch.autograd.grad(log_ratio.sum(), u)
-    return State(u.detach(), log_start.detach(), log_ratio.detach(), slope_start, slope_ratio)
+    return log_start.detach(), log_ratio.detach(), slope_start, slope_ratio
 
 
 def transition(path: Path, state: State, temperature: float, kernel: Kernel) -> tuple[State, Tensor]:

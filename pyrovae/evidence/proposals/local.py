@@ -9,12 +9,14 @@ every number by itself.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from pyrovae.base.random import Key, seed_everything
+from pyrovae.pairs.graphs.replays import Replays
 from pyrovae.pairs.latents import Joint, Latents, Values
 
 Points = Any  # in unconstrained space, a tensor (K, n, num_dims), or as the programs take them, site -> (K, n, ...)
@@ -105,17 +107,24 @@ def best(
     leaves = {name: value.clone().requires_grad_() for name, value in family.start.items()}
     optimizer = torch.optim.Adam(leaves.values(), lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
+    uphill = Replays(partial(_uphill, latents, family, num_draws))
     for _ in range(num_steps):
-        with torch.enable_grad():
-            gradients = torch.autograd.grad(-_objective(latents, family, leaves, num_draws), list(leaves.values()))
+        gradients = uphill(*(leaf.detach() for leaf in leaves.values()))
         for leaf, gradient in zip(leaves.values(), gradients, strict=True):
-            leaf.grad = gradient
+            leaf.grad = -gradient
         optimizer.step()
         schedule.step()
         tick()
     end = {name: leaf.detach() for name, leaf in leaves.items()}
     _check_finite(family.name, end, latents.num_data)
     return family.build(_better(latents, family, end, (*key, 1), num_draws))
+
+
+def _uphill(latents: Latents, family: Family, num_draws: int, *values: Tensor) -> tuple[Tensor, ...]:
+    """The gradient of the objective at parameters of these values."""
+    leaves = {name: value.detach().requires_grad_() for name, value in zip(family.start, values, strict=True)}
+    with torch.enable_grad():
+        return torch.autograd.grad(_objective(latents, family, leaves, num_draws), list(leaves.values()))
 
 
 def _objective(latents: Latents, family: Family, parameters: Parameters, num_draws: int) -> Tensor:
