@@ -38,4 +38,4 @@ _PATHS = {
     "fit_mixture": f"{__name__}.em:fit_mixture",
 }
 __all__ = ["BASELINES", *_PATHS]
-__getattr__, __dir__ = handed_on(__name__, _PATHS)
+__getattr__, __dir__ = handed_on(__name__, _PATHS, "BASELINES")
