@@ -744,7 +744,7 @@ def test_memory_advice(monkeypatch, error):
         raise error
 
     monkeypatch.setitem(STRATEGIES, "vectorized", out_of_memory)
-    with pytest.raises(InputError, match="not enough memory for 7 particles of 100 data at once: lower particle_batch"):
+    with pytest.raises(InputError, match="not enough memory for 7 particles of 200 data at once: lower particle_batch"):
         account(ORACLE.guide, num_particles=20, particle_batch=7)
 
 
