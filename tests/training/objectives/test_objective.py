@@ -34,12 +34,12 @@ from examples.zoo import (
 )
 from pyro.distributions.testing.rejection_gamma import ShapeAugmentedGamma
 from pyro.infer import SVI, Trace_ELBO
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import pyrovae as pv
 from pyrovae.base.errors import InputError
 from pyrovae.pairs.context import own_scope
+from pyrovae.pairs.graphs.graph import trace
 from pyrovae.pairs.handlers import tempered
 from pyrovae.training import objectives
 from pyrovae.training.objectives.elbo import AnalyticKLELBO, SampledELBO
@@ -111,7 +111,7 @@ def test_a_traced_step_gives_the_same_values(objective, name):
                 gradients = torch.autograd.grad(bound.loss, parameters, allow_unused=True) if parameters else ()
                 return *bound, *(gradient for gradient in gradients if gradient is not None)
 
-        graph = make_fx(step)(case.args[0])
+        graph = trace(step, case.args[0])
         for x in (case.args[0], 2 * case.args[0]):
             torch.manual_seed(7)
             expected = step(x)
@@ -125,7 +125,7 @@ def test_beta_may_change_after_tracing(objective):
     case = trained(lambda program: tempered(program, beta))
     with own_scope(case.model, case.guide):
         objective.prepare(case.model, case.guide, X)
-        graph = make_fx(lambda x: objective.differentiable_loss(case.model, case.guide, x))(X)
+        graph = trace(lambda x: objective.differentiable_loss(case.model, case.guide, x), X)
     beta.fill_(0.3)
     torch.manual_seed(3)
     torch.testing.assert_close(graph(X), evaluated(objective, built("trained-tempered"))["loss"], **EXACT)
