@@ -51,6 +51,7 @@ _NAMES = {
     "decode": "posteriors.draws",
     "tempered": "pairs.handlers",
     "with_prior": "pairs.handlers",
+    "observed_entries": "pairs.missing.observed",
     "in_precision": "pairs.handlers",
     "from_guide": "evidence.annealing.paths",
     "from_prior": "evidence.annealing.paths",

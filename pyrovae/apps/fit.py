@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pyrovae as pv
 from pyrovae.apps.arguments import Action
-from pyrovae.apps.recipes import CHOICES, check_support, choose, likelihood_of
+from pyrovae.apps.recipes import CHOICES, check_support, choose, likelihood_of, rows_with_missing
 from pyrovae.base.choices import parsed
 from pyrovae.base.errors import InputError
 from pyrovae.data.named import BINARIZATIONS, DATASETS, FitDefaults, existing
@@ -184,7 +184,12 @@ def _about(dataset: Any, model: Any, record: Mapping[str, Any]) -> str:
     """What is fitted: the data, and the likelihood that was chosen by name or by the kind of data."""
     lines = [str(dataset)]
     if record["program"] is None:
-        lines.append(f"likelihood {record['likelihood']}: {likelihood_of(model.__self__)}")
+        from pyrovae.pairs.context import modules_of
+
+        lines.append(f"likelihood {record['likelihood']}: {likelihood_of(modules_of(model)[0])}")
+        if any((missing := rows_with_missing(dataset)).values()):
+            found = ", ".join(f"{count} of {name}" for name, count in missing.items())
+            lines.append(f"rows with missing values: {found}; left out of the likelihood, and told to the encoder")
     if record["kl_warmup"] > record["epochs"]:
         lines.append(f"the KL warms up for {record['kl_warmup']:g} epochs, which this fit does not reach")
     return "\n".join(lines)

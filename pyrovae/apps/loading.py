@@ -56,22 +56,15 @@ def pair_of(record: dict[str, Any], dataset: Dataset, program: str | None) -> tu
         if guide is None:
             guide = encoder_for(model, split_of(dataset, "train", record), seed=record["seed"])
         return model, guide, {**record, "program": {"path": program, "sha256": digest}}
-    _check_recipe_options(record, dataset)
+    _check_recipe_options(record)
     recipe = recipes.complete(record, dataset)
     vae = recipes.build(recipe, dataset)
     return vae.model, vae.guide, {**record, **recipe, "program": None}
 
 
-def _check_recipe_options(record: dict[str, Any], dataset: Dataset) -> None:
+def _check_recipe_options(record: dict[str, Any]) -> None:
     if record["labels"]:
         raise InputError("--labels passes the labels as second argument, and the built-in VAE takes none; give FILE.py")
-    for name in PARTS if dataset.columns is None else ():
-        rows = getattr(dataset, name).missing()
-        if len(rows):
-            raise InputError(
-                f"{dataset.name} {name}: {len(rows)} rows hold missing values, the first is row {int(rows[0])}; "
-                "impute them first, or give a FILE.py whose programs mask them"
-            )
 
 
 def load_program(path: str, dataset: Dataset) -> tuple[Program, Program | None, str]:

@@ -126,6 +126,8 @@ def likelihood_of_columns(dataset: "Dataset") -> Any:
 def build(recipe: Mapping[str, Any], dataset: "Dataset") -> Any:
     """The VAE of a complete recipe, with weights drawn from its seed.
 
+    Missing entries of the data (NaN) are left out of the likelihood, and the encoder is told which they are.
+
     Raises:
         InputError: naming what does not fit.
     """
@@ -137,12 +139,23 @@ def build(recipe: Mapping[str, Any], dataset: "Dataset") -> Any:
         return _of_table(recipe, dataset)
     shape = _latent_shape(recipe)
     decode, encode = _networks(recipe, shape, dataset.shape, dataset)
+    if has_missing := any(rows_with_missing(dataset).values()):
+        _, of_masked = _networks(recipe, shape, pv.networks.shape_beside_mask(dataset.shape), dataset)
+        encode = pv.networks.masked_input(dataset.shape, lambda _: of_masked, fill="learned")
     encoder = _encoder(recipe, shape, encode)
-    return pv.VAE(
+    vae = pv.VAE(
         prior=_prior(recipe, encoder, dataset.train),
         decoder=pv.Conditional(_likelihood(recipe, dataset), dataset.shape, decode),
         encoder=encoder,
     )
+    if has_missing:
+        vae.model = pv.observed_entries(vae.model)  # type: ignore[method-assign]
+    return vae
+
+
+def rows_with_missing(dataset: "Dataset") -> dict[str, int]:
+    """Split -> how many of its rows hold missing values (NaN)."""
+    return {name: len(getattr(dataset, name).missing()) for name in ("train", "valid", "test")}
 
 
 def _of_table(recipe: Mapping[str, Any], dataset: "Dataset") -> Any:

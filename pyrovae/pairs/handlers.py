@@ -70,7 +70,7 @@ class _Scorable(Messenger):
         elif isinstance(msg["value"], Tensor):
             zero_mass = given_probs(msg["fn"]) and any(base_measure(fn) == "mass" for fn in self.drawn)
             msg["fn"] = cut_off(msg["fn"], zero_mass=zero_mass)
-            if is_masked(msg) and not is_cut_off(msg["fn"]):
+            if is_masked(msg) and not is_cut_off(msg["fn"]) and GIVEN not in (msg["infer"] or {}):
                 self._fill(msg)
 
     def _fill(self, msg: Any) -> None:
@@ -79,7 +79,7 @@ class _Scorable(Messenger):
         if support is None:
             return
         if name not in self.fillers:
-            self.fillers[name] = _inside(support, value)
+            self.fillers[name] = inside(support, value)
         filler = self.fillers[name]
         harmless = a_value(base, value) if filler is None else torch.full_like(value, filler)
         msg["infer"] = {**(msg["infer"] or {}), GIVEN: value}
@@ -97,9 +97,9 @@ def scorable(program: Program) -> Program:
     return _Scorable()(program)
 
 
-def _inside(support: Any, value: Tensor) -> float | None:
-    """Some number in the support of values like this; None where none is known."""
-    return next((some for some in (0.0, 0.5, 1.0) if support.check(torch.full_like(value, some)).all()), None)
+def inside(support: Any, value: Tensor) -> float | None:
+    """Some number in the support of values like this, no end of it if need not be; None where none is known."""
+    return next((some for some in (0.5, 1.0, 0.0) if support.check(torch.full_like(value, some)).all()), None)
 
 
 class _Unconditioned(Messenger):

@@ -222,3 +222,25 @@ def test_the_seed_reaches_the_weights_of_a_prior(name):
     built = [recipes.build(recipes.complete({**recipe, "seed": seed}, digits), digits) for seed in (0, 1, 1)]
     first, second, again = (torch.cat([p.detach().flatten() for p in vae.prior.parameters()]) for vae in built)
     assert not torch.equal(first, second) and torch.equal(second, again)
+
+
+# ---------------------------------------------------------------------------------------- arrays with missing entries
+
+
+@pytest.fixture(scope="module")
+def gaps(tmp_path_factory):
+    """Digits, of which a fifth of the pixels is missing."""
+    (rows,) = pv.data.load("digits").train.batch(slice(0, 100))
+    rows = rows.float().numpy()
+    rows[np.random.RandomState(0).rand(*rows.shape) < 0.2] = np.nan
+    path = tmp_path_factory.mktemp("data") / "gaps.npy"
+    np.save(path, rows)
+    return pv.data.load(path)
+
+
+@pytest.mark.parametrize("choice", [{}, {"network": "conv:4", "prior": "vamp:5"}, {"prior": "exemplar"}], ids=str)
+def test_arrays_with_missing_entries_are_masked_and_told_to_the_encoder(gaps, choice):
+    assert fitted_evidence({**BASE, **choice}, gaps).isfinite().all()
+    vae = recipes.build(recipes.complete({**BASE, **choice}, gaps), gaps)
+    assert type(vae.encoder.network).__name__ == "MaskedInput"
+    assert recipes.rows_with_missing(gaps)["train"] == len(gaps.train)

@@ -173,7 +173,7 @@ def _message(name: str, site: Any, outside: Tensor) -> str:
     found = f"{example.item():g}" if example.dim() == 0 else str(example.tolist())
     advice = ADVICE.get(support_of(base), "") + getattr(base, "advice", "")
     if example.isnan().any():
-        advice = ": mask what is missing, as in dist.Normal(loc, scale).mask(seen)"
+        advice = ": mask what is missing, by observed_entries(model) or as in dist.Normal(loc, scale).mask(seen)"
     return (
         f"site '{name}': {len(places)} of {outside.numel()} values are outside the support of {type(base).__name__} "
         f"({support_text(base)}), the first is {found} at {first}{advice}"

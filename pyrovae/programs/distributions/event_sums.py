@@ -18,6 +18,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 IN_CACHE = 2**17  # logits scored at once by a core of the CPU: what they leave behind stays in its cache
 MANY = 1000  # trials, whose elements are scored one by one: there float32 loses digits in their sum
+CERTAIN_FAILURE = -1e4  # log odds, of which no digit is left of a success
 LANES = 16  # numbers that a core works on at once
 
 
@@ -47,15 +48,19 @@ class Event(Trials, dist.Independent):  # type: ignore[override]
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log mass in nats, of the broadcast batch shape."""
-        base = self.base_dist
+        base, seen = self._base_and_mask()
         has_gradient = torch.is_grad_enabled() and (base.logits.requires_grad or value.requires_grad)
         if has_gradient or base.total_count >= MANY:
             return super().log_prob(value)
         if base._validate_args:
             base._validate_sample(value)
-        value, count = value.to(base.logits.dtype), base.total_count
+        value, logits, count = value.to(base.logits.dtype), base.logits, base.total_count
+        if isinstance(seen, Tensor):  # a trial that is not counted is one of certain failure, which fails
+            value, logits = torch.where(seen, value, 0.0), torch.where(seen, logits, CERTAIN_FAILURE)
+        elif seen is False:
+            return super().log_prob(value)
         # For each trial: log odds, the fraction of successes, and the log binomial coefficient where it is not zero.
-        elements = [base.logits, value / count] + ([base.log_base(value) / count] if count > 1 else [])
+        elements = [logits, value / count] + ([base.log_base(value) / count] if count > 1 else [])
         events = [part.flatten(-self.reinterpreted_batch_ndims) for part in torch.broadcast_tensors(*elements)]
         # A compiler, as a GPU, fuses by itself what it gets in one piece.
         traced = torch.compiler.is_compiling() or get_proxy_mode() is not None
@@ -64,6 +69,11 @@ class Event(Trials, dist.Independent):  # type: ignore[override]
         rows = max(1, torch.get_num_threads() * IN_CACHE // max(1, events[0][0].numel()))
         blocks = zip(*(part.split(rows) for part in events), strict=True)
         return count * torch.cat([_log_mass(*block) for block in blocks])
+
+    def _base_and_mask(self) -> tuple[Any, Any]:
+        """The trials, and which of them count, where that is told of each."""
+        base = self.base_dist
+        return (base.base_dist, base._mask) if isinstance(base, dist.MaskedDistribution) else (base, None)
 
 
 def _log_mass(logits: Tensor, fraction: Tensor, *log_base: Tensor) -> Tensor:

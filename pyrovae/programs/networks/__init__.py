@@ -14,7 +14,10 @@ _PATHS = {
     "conv_decoder": f"{__name__}.convolutions:conv_decoder",
     "conv_encoder": f"{__name__}.convolutions:conv_encoder",
     "gated": f"{__name__}.perceptrons:gated",
+    "masked_input": f"{__name__}.masked:masked_input",
     "mlp": f"{__name__}.perceptrons:mlp",
+    "set_encoder": f"{__name__}.masked:set_encoder",
+    "shape_beside_mask": f"{__name__}.masked:shape_beside_mask",
 }
 __all__ = [*_PATHS]
 __getattr__, __dir__ = handed_on(__name__, _PATHS)

@@ -136,7 +136,7 @@ class Fingerprints(nn.Module):
 
     def __init__(self, rows: Tensor) -> None:
         super().__init__()
-        flat = rows.flatten(1).double()
+        flat = _numbers(rows)
         weights = torch.randn(flat.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         number = flat @ weights.to(rows.device)
         self.weights = nn.Buffer(weights.to(rows.device).view(torch.int64), persistent=False)
@@ -145,8 +145,13 @@ class Fingerprints(nn.Module):
 
     def forward(self, batch: Tensor) -> Tensor:
         """(n, *shape) -> which of the rows is this one, (n, M)."""
-        number = batch.flatten(1).double() @ self.weights.view(torch.float64)
+        number = _numbers(batch) @ self.weights.view(torch.float64)
         return (number[:, None] - self.numbers.view(torch.float64)).abs() <= self.tolerance
+
+
+def _numbers(rows: Tensor) -> Tensor:
+    """(n, *shape) -> (n, D), double; what is missing (NaN) is a number that hardly any entry is."""
+    return rows.flatten(1).double().nan_to_num(-math.pi)
 
 
 class MostLikely(nn.Module):

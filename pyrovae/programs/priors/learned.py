@@ -67,8 +67,7 @@ class VampPrior(nn.Module):
 
 
 def _rows(rows: Any, chosen: Tensor) -> Tensor:
-    """Some rows of a split, or of a tensor."""
-    if isinstance(rows, Tensor):
-        return rows[chosen].clone()
-    (found, *_) = rows.batch(chosen)
-    return found.clone()
+    """Some rows of a split, or of a tensor; with the means of these in place of what is missing (NaN)."""
+    found = rows[chosen] if isinstance(rows, Tensor) else rows.batch(chosen)[0]
+    mean = found.double().nanmean(0).nan_to_num(0.0)
+    return torch.where(found.isnan(), mean.to(found.dtype), found)
