@@ -21,12 +21,12 @@ from pyrovae.base.tables import TextTable
 from pyrovae.data.split import as_split
 from pyrovae.diagnostics.rank_tests import NUM_REPLICATES, RankTest, check_level, rank_members, rank_test
 from pyrovae.evidence.blocks import Block, Blocks, Pair, block_by_block
+from pyrovae.evidence.resampling import resample
 from pyrovae.pairs.checks import looks
 from pyrovae.pairs.latents import Latents, Values, coordinates
 from pyrovae.pairs.simulation import simulate
 from pyrovae.pairs.supports import require_unmasked
 from pyrovae.pairs.traces import Program
-from pyrovae.posteriors.resampling import resample
 
 LOG_JOINT = "log p(x, z)"
 

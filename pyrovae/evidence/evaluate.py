@@ -14,7 +14,7 @@ from pyrovae.base.memory import of_device
 from pyrovae.data.split import Protocol, as_split
 from pyrovae.evidence import estimators
 from pyrovae.evidence.blocks import Block, Blocks, Pair, block_by_block
-from pyrovae.evidence.importance import Evaluation, Weights
+from pyrovae.evidence.importance import Evaluation, Weights, put_draws
 from pyrovae.evidence.ladder.climbed import ROUTES, Climbed
 from pyrovae.evidence.numerics.digits import digits
 from pyrovae.evidence.plan import WEIGHTS_AT_ONCE, Plan, data_at_once, elements_at_once
@@ -92,26 +92,42 @@ def evaluate(
     """
     of_draws = num_particles, seed, batch_size, particle_batch, plate, vectorize, defensive, compile, _name(dtype)
     plan = Plan(*of_draws, method, budget)
-
-    data = as_split(data)
-    jacobians = data.log_jacobians()
-
-    def build(columns: dict[str, Tensor], run: Evaluation, protocol: Protocol) -> Report:
-        for climbed in run.repair.late:
-            _put(columns, climbed, plan.num_particles)
-        if jacobians is not None:
-            columns["log_jacobian"] = jacobians[: len(columns["log_evidence"])]
-        lost = digits(run.compared, columns["mc_se_log_evidence"])
-        how, num_particles = run.pair, plan.num_particles
-        account = columns, num_particles, plan.seed, how.strategy, how.measure, protocol, defensive, lost
-        return Report(*account, plan.method, plan.budget, run.repair.staying, run.beyond)
-
-    report = measure(model, guide, data, plan, account, build, progress=progress)
+    report, _ = routed(model, guide, data, plan, progress=progress)
     if report.digits is not None and report.digits.lost:
         warn(LostDigits(report.digits.said))
     if report.fraction_unreliable > UNRELIABLE_FRACTION or bool((report.log_evidence == -math.inf).any()):
         warn(_untrusted(report))
     return report
+
+
+def routed(
+    model: Program, guide: Program, data: Any, plan: Plan, *, progress: bool
+) -> tuple[Report, dict[str, Tensor]]:
+    """The report on all data, and of each as many draws of its posterior as the plan keeps.
+
+    Returns:
+        The report; and the draws, latent site -> (L, N, *plates inside a datum, *event), none where none are kept.
+    """
+    data = as_split(data)
+    jacobians = data.log_jacobians()
+
+    def reduce(block: Weights) -> dict[str, Tensor]:
+        return account(block) | {f"{KEPT}{name}": value.movedim(1, -1) for name, value in (block.draws or {}).items()}
+
+    def build(columns: dict[str, Tensor], run: Evaluation, protocol: Protocol) -> tuple[Report, dict[str, Tensor]]:
+        kept = {name for name in columns if name.startswith(KEPT)}
+        draws = {name.removeprefix(KEPT): columns.pop(name).movedim(-1, 1).contiguous() for name in kept}
+        for climbed in run.repair.late:
+            _put(columns, climbed, plan.num_particles)
+            put_draws(draws, climbed)
+        if jacobians is not None:
+            columns["log_jacobian"] = jacobians[: len(columns["log_evidence"])]
+        lost = digits(run.compared, columns["mc_se_log_evidence"])
+        how, num_particles = run.pair, plan.num_particles
+        said = columns, num_particles, plan.seed, how.strategy, how.measure, protocol, plan.defensive, lost
+        return Report(*said, plan.method, plan.budget, run.repair.staying, run.beyond), draws
+
+    return measure(model, guide, data, plan, reduce, build, progress=progress)
 
 
 def _name(dtype: str | torch.dtype | None) -> str | None:
@@ -152,6 +168,7 @@ def _advice(report: Report) -> str:
     return "raise num_particles, or compare with annealed_evidence at more temperatures"
 
 
+KEPT = "draws of "  # before the name of a site, among the columns of blocks
 Record = TypeVar("Record")
 
 

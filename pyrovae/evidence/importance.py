@@ -24,11 +24,13 @@ from pyrovae.evidence.numerics.digits import FEW, NUM_DRAWS, Compared, check_dou
 from pyrovae.evidence.numerics.running_sums import Moments, Tally, Totals, tally
 from pyrovae.evidence.plan import Plan, elements_at_once
 from pyrovae.evidence.proposals.defensive import defended
+from pyrovae.evidence.resampling import resampled
 from pyrovae.pairs.checks import looks
 from pyrovae.pairs.checks.coverage import NUM_DRAWS as PRIOR_DRAWS
 from pyrovae.pairs.checks.coverage import told_beyond
 from pyrovae.pairs.context import in_double
 from pyrovae.pairs.graphs.looks import Untraceable
+from pyrovae.pairs.latents import Latents, Values
 from pyrovae.pairs.particles import ONE_BY_ONE, Particles
 from pyrovae.pairs.terms import SiteTerms, analytic_kl, check_finite
 
@@ -44,6 +46,13 @@ class Weights(NamedTuple):
     resolution: Tensor  # (n,): what rounding can make of equal weights, in nats; NaN where those say nothing
     kl_prior_analytic: Tensor  # (n,)
     climbed: Sequence[Climbed] = ()  # what better proposals gave in place of the encoder, for some of the data
+    draws: Values | None = None  # latents by their weights, site -> (L, n, ...), where the plan keeps some
+
+
+def put_draws(draws: Values, climbed: Climbed) -> None:
+    """Puts what a better proposal drew in the place of what the guide drew, site -> (L, n, ...)."""
+    for name, value in (climbed.draws or {}).items():
+        draws[name][:, climbed.rows] = value.to(draws[name])
 
 
 class Evaluation:
@@ -78,7 +87,17 @@ class Evaluation:
             kl = analytic_kl(particles.example, structure, block.num_data)
         particles.most = self.sizes[block.num_data] if self.halved else None
         climbed = self.repair.block(particles, block)
-        return Weights(totals.log_weight, totals.terms, nats, kl.double(), climbed)
+        draws = self._kept(particles, block, climbed) if self.plan.num_kept else None
+        return Weights(totals.log_weight, totals.terms, nats, kl.double(), climbed, draws)
+
+    def _kept(self, particles: Particles, block: Block, climbed: Sequence[Climbed]) -> Values:
+        """Draws of the posterior by better proposals, for the other data by the guide."""
+        seed_everything("evaluation, kept", self.plan.seed, block.index)
+        drawn = Latents.of(particles).draw_weighted(self.plan.num_particles)
+        draws = resampled(*drawn, self.plan.num_kept)
+        for one in climbed:
+            put_draws(draws, one)
+        return draws
 
     def _compare(self, particles: Particles, block: Block, resolution: float) -> None:
         """Scores a few draws in double too: of the first block, and of one whose densities are twice as large."""

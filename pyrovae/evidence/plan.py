@@ -37,6 +37,7 @@ class Plan:
     dtype: str | None = None
     method: str = "importance"
     budget: int | None = None
+    num_kept: int = 0  # draws of the posterior of each datum that are handed back
 
     def __post_init__(self) -> None:
         check_at_least_one(num_particles=self.num_particles)

@@ -120,6 +120,25 @@ class Latents:
         parts = [self.particles.log_terms(size) for size in self.part_sizes(num_particles)]
         return torch.cat([sum_by_role(part).log_weight for part in parts])
 
+    def draw_weighted(self, num_particles: int) -> tuple[Values, Tensor]:
+        """K draws of the guide, site -> (K, n, ...), and their log weights (K, n); not all scored at once."""
+        parts = [self._drawn(size) for size in self.part_sizes(num_particles)]
+        values = {name: torch.cat([value[name] for value, _ in parts]) for name in parts[0][0]}
+        return values, torch.cat([log_weight for _, log_weight in parts])
+
+    def _drawn(self, num_particles: int) -> tuple[Values, Tensor]:
+        particles = self.particles
+        runs = particles.traces(num_particles)
+        each = [
+            {
+                name: particles.from_program(run.latent[name]["value"], site.batch_dim)
+                for name, site in self.every_site.items()
+            }
+            for run in runs
+        ]
+        values = {name: torch.cat([one[name] for one in each]) for name in each[0]}
+        return values, sum_by_role(particles.read(runs, num_particles)).log_weight
+
     def part_sizes(self, num_particles: int, fewer: int = 1) -> list[int]:
         """How many particles of these data to run at once, so that memory stays flat: whole numbers that sum to K.
 
@@ -159,6 +178,27 @@ class Latents:
 
         return self._at(values, self.guide, read)
 
+    def observed_by(self, program: Program, values: Values, read: Callable[[Any], Tensor]) -> dict[str, Tensor]:
+        """What a program like the model shows at the sites that it observes, at any latents (K, n, ...).
+
+        Args:
+            program: the model under a handler.
+            values: of all latents.
+            read: site -> a tensor of the shape of its value.
+
+        Returns:
+            Site -> (K, n, *plates inside a datum, *event).
+        """
+
+        def found(sites: Sites, *_: Any) -> dict[str, Tensor]:
+            return {
+                name: self.particles.from_program(read(site), site["value"].dim() - len(site["fn"].event_shape))
+                for name, site in sites.items()
+                if site["is_observed"]
+            }
+
+        return self._at(values, program, found)
+
     # ----------------------------------------------------------------------------------------- in unconstrained space
 
     @property
@@ -188,6 +228,10 @@ class Latents:
     def log_joint_unconstrained(self, u: Tensor) -> Joint:
         """The model's densities at unconstrained points (K, n, num_dims), and the values that they stand for."""
         return self._score_model(self.split_sites(u), Unconstrained)
+
+    def values_at(self, u: Tensor) -> Values:
+        """The latents that points (K, n, num_dims) stand for, site -> (K, n, ...)."""
+        return self.log_joint_unconstrained(u).values
 
     def moved(self, values: Values) -> tuple[Tensor, Joint]:
         """Latents (K, n, ...) as points of unconstrained space (K, n, num_dims), and the model's densities there."""

@@ -9,10 +9,10 @@ import math
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from pyrovae.base.random import seed_everything
 from pyrovae.evidence import estimators
+from pyrovae.evidence.resampling import resample
 from pyrovae.pairs.checks import looks
 from pyrovae.pairs.latents import Latents, Values
 from pyrovae.pairs.terms import LogTerms, SiteTerms, check_finite
@@ -112,34 +112,3 @@ def _drawn(latents: Latents, num_particles: int) -> tuple[Values, LogTerms]:
     dtype = log_guide.dtype  # of the programs: it says how finely weights are resolved
     terms = LogTerms(joint.log_likelihood.to(dtype), joint.log_prior.to(dtype), log_guide)
     return of_one_datum(values), terms
-
-
-def resample(log_weight: Tensor, num_draws: int) -> Tensor:
-    """Particles in proportion to their weights, by systematic resampling.
-
-    Each is taken L w / sum w times, rounded up or down at random: none twice while the weights are nearly equal.
-
-    Args:
-        log_weight: (K, N), of independent particles in no particular order.
-        num_draws: L.
-
-    Returns:
-        Row numbers of the particles, (L, N).
-
-    Raises:
-        FloatingPointError: if all weights of a datum are zero, or one is infinite or NaN.
-
-    References:
-        Kitagawa (1996), Monte Carlo filter and smoother for non-Gaussian nonlinear state space models,
-        Journal of Computational and Graphical Statistics 5:1.
-    """
-    bad = ~log_weight.logsumexp(0).isfinite()
-    if bad.any():
-        raise FloatingPointError(
-            f"the importance weights of {int(bad.sum())} of {len(bad)} data are all zero, or not finite: "
-            "does the guide's support miss the model's?"
-        )
-    upper = log_weight.double().softmax(0).cumsum(0)
-    steps = torch.arange(num_draws, dtype=upper.dtype, device=upper.device)[:, None]
-    points = (steps + torch.rand_like(upper[0])) / num_draws * upper[-1]
-    return torch.searchsorted(upper.T.contiguous(), points.T.contiguous()).T.clamp(max=len(upper) - 1)

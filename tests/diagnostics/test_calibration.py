@@ -11,7 +11,6 @@ import torch
 import pyrovae as pv
 from pyrovae.base.errors import InputError, Interrupted
 from pyrovae.diagnostics.calibration import calibrate
-from pyrovae.posteriors.resampling import resample
 from pyrovae.programs.oracles import EXAMPLES, ppca
 from pyrovae.programs.oracles.mixtures import FiniteMixture
 
@@ -207,29 +206,6 @@ class TestAnyPair:
         monkeypatch.setattr("pyrovae.base.memory.ELEMENTS_AT_ONCE", 6 * 50 * 30)
         assert calibrated(ORACLE.guide, num_simulations=50, num_particles=99).passed
         assert not calibrated(pv.widened(ORACLE.guide, 0.5), num_simulations=50, num_particles=99).passed
-
-
-class TestResample:
-    def test_equal_weights_give_a_subset(self):
-        rows = resample(torch.zeros(1000, 5), 99)
-        assert rows.shape == (99, 5)
-        assert all(len(column.unique()) == 99 for column in rows.T)
-
-    def test_each_particle_is_taken_its_share(self):
-        # The mean of 4,000 numbers that are a share rounded up or down: 4 standard errors, at most half each.
-        torch.manual_seed(0)
-        log_weight = torch.randn(6, 1).double()
-        share = 10 * log_weight.softmax(0)
-        rows = resample(log_weight.expand(6, 4000), 10)
-        taken = torch.stack([(rows == row).sum(0) for row in range(6)]).double()
-        assert ((taken - share).abs() < 1).all()
-        assert (taken.mean(1) - share[:, 0]).abs().max() < 4 * 0.5 / 4000**0.5
-
-    def test_weights_that_are_all_zero_are_refused(self):
-        log_weight = torch.zeros(4, 3)
-        log_weight[:, 1] = -torch.inf
-        with pytest.raises(FloatingPointError, match="the importance weights of 1 of 3 data are all zero"):
-            resample(log_weight, 2)
 
 
 # ----------------------------------------------------------------------------------------- the record, and manners

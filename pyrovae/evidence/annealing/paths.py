@@ -157,6 +157,7 @@ class Walk(NamedTuple):
 
     log_weight: Tensor  # nats
     acceptance: Tensor  # mean probability over the path
+    u: Tensor  # where they ended, (K, n, D)
 
 
 def weigh(route: Route, u: Tensor, tick: Callable[[], Any] = lambda: None) -> Walk:
@@ -174,7 +175,8 @@ def weigh(route: Route, u: Tensor, tick: Callable[[], Any] = lambda: None) -> Wa
             acceptance += probability
         tick()
     num_transitions = len(route.temperatures) - 2
-    return Walk(log_weight, acceptance / num_transitions if num_transitions else torch.full_like(acceptance, math.nan))
+    mean = acceptance / num_transitions if num_transitions else torch.full_like(acceptance, math.nan)
+    return Walk(log_weight, mean, state.u)
 
 
 def walk(route: Route, u: Tensor, tick: Callable[[], Any] = lambda: None) -> Walk:

@@ -193,7 +193,11 @@ STAGES = (
 
 
 def annealed(
-    taken: Taken, latents_of: Callable[[Tensor], Latents], budget: float, key: tuple[int, ...]
+    taken: Taken,
+    latents_of: Callable[[Tensor], Latents],
+    budget: float,
+    key: tuple[int, ...],
+    num_kept: int = 0,
 ) -> list[Climbed]:
     """Chains from the proposals of some data, stage after stage for those that the last does not vouch for.
 
@@ -202,11 +206,12 @@ def annealed(
         latents_of: what gives the latents of rows.
         budget: decoder passes for each datum, at most, those of ``taken`` included.
         key: of the random numbers.
+        num_kept: draws of the posterior that are handed back.
 
     Returns:
         What became of them; what comes later counts.
     """
-    found, before = list[Climbed](), list[Tensor]()
+    found, before = list[Climbed](), None
     for number, stage in enumerate(STAGES):
         latents = latents_of(taken.rows)
         if float(taken.cost.max()) + stage.plan.cost * latents.num_values > budget:
@@ -214,12 +219,14 @@ def annealed(
         if not number:
             taken = _broadened(taken, latents, budget, key)
         walk = partial(stage.walk, latents, taken.proposal, (*key, number))
-        climbed, before = walked(latents, walk, taken.rows, taken.cost, budget, before if stage.adds else ())
+        if not stage.adds:
+            before = None
+        climbed, before = walked(latents, walk, taken.rows, taken.cost, budget, before, num_kept)
         found.append(climbed.doubted(rounded_away(latents, taken.proposal.students)))
         left = climbed.unvouched.nonzero().flatten()
         if not len(left):
             break
-        taken, before = taken._replace(cost=climbed.cost).of(left), [each[:, left] for each in before]
+        taken, before = taken._replace(cost=climbed.cost).of(left), before.of(left)
     return [part for climbed in found for part in climbed.parted()]
 
 
@@ -229,12 +236,14 @@ def walked(
     rows: Tensor,
     spent: Tensor,
     budget: float,
-    before: Sequence[Tensor] = (),
-) -> tuple[Climbed, list[Tensor]]:
-    """Chains that may cost what is left, added to those before, and the log weights of all."""
+    before: Estimate | None = None,
+    num_kept: int = 0,
+) -> tuple[Climbed, Estimate]:
+    """Chains that may cost what is left, added to those before: what became of the data, and all chains."""
     estimate = walk((budget - float(spent.max())) / latents.num_values).beside(before)
     cost = spent + estimate.cost * latents.num_values
-    return Climbed(rows, estimate.columns(), "annealed", cost), estimate.strata
+    draws = estimate.draws(latents, num_kept)
+    return Climbed(rows, estimate.columns(), "annealed", cost, draws=draws), estimate
 
 
 def _broadened(taken: Taken, latents: Latents, budget: float, key: tuple[int, ...]) -> Taken:
@@ -254,9 +263,9 @@ def _broadened(taken: Taken, latents: Latents, budget: float, key: tuple[int, ..
 
 def _walked(latents: Latents, route: Route, plan: Plan, key: tuple[int, ...]) -> Estimate:
     seed_everything("annealing chains", *key)
-    log_weight = weigh(route, route.draw(plan.num_chains)).log_weight
+    found = weigh(route, route.draw(plan.num_chains))
     cost = plan.of_pilot + (len(route.temperatures) - 1) * plan.of_each
-    return Estimate([log_weight], scored(latents, route.draw(2)).resolution, cost)
+    return Estimate([found.log_weight], scored(latents, route.draw(2)).resolution, cost, [found.u])
 
 
 class _Moves:

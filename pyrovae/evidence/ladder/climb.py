@@ -8,7 +8,7 @@ kept of draws then leans downwards, if anywhere.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ from pyrovae.evidence.ladder.estimates import (
     AWAY,
     PILOT,
     Beyond,
+    Estimate,
     Pilot,
     by_proposal,
     first_pilot,
@@ -60,12 +61,14 @@ class Climb:
         method: of METHODS.
         budget: decoder passes for each datum, at most.
         seed: of the draws.
+        num_kept: draws of the posterior of each datum that are handed back.
     """
 
     num_particles: int
     method: str
     budget: float
     seed: int
+    num_kept: int = 0
 
     @property
     def routes(self) -> tuple[str, ...]:
@@ -107,7 +110,7 @@ class Climb:
             return [*kept, Climbed.stayed(rows, spent)], []
         if not some.sites:
             tell("summed", len(rows))
-            return [*kept, summed(some, rows, spent)], []
+            return [*kept, summed(some, rows, spent, self.num_kept)], []
         if some.num_dims > MOST_COORDINATES:
             return kept + self.from_guide(some, rows, spent, (self.seed, index), tell), []
         seed_everything("ladder, encoder", self.seed, index)
@@ -138,7 +141,7 @@ class Climb:
         if "annealed" not in self.routes or not self.affords(spent, chains.LEAPFROG.cost, latents):
             return [Climbed.stayed(rows, spent)]
         walk = partial(chains.by_gradients, latents, None, key)
-        found, _ = chains.walked(latents, walk, rows, spent, self.budget)
+        found, _ = chains.walked(latents, walk, rows, spent, self.budget, num_kept=self.num_kept)
         tell(found.route, len(rows))
         return found.parted()
 
@@ -256,21 +259,22 @@ class _Climbing:
         num_more = MORE * self.plan.num_particles
         if not len(more) or not self.plan.affords(taken.cost[more], num_more, self.latents):
             return [drawn], taken
-        key, few = ("ladder, more draws", *self.key, number), [each[:, more] for each in before]
-        again, some, _ = self._fresh(taken.of(more), num_more, key, few)
+        key = "ladder, more draws", *self.key, number
+        again, some, _ = self._fresh(taken.of(more), num_more, key, before.of(more))
         taken.poor[more], taken.cost[more] = again.unvouched, some.cost
         return [drawn, again], taken
 
     def _fresh(
-        self, taken: Taken, num_draws: int, key: tuple[Any, ...], before: Sequence[Tensor] = ()
-    ) -> tuple[Climbed, Taken, list[Tensor]]:
-        """So many draws, beside those before: what they say of the data, what these have cost, and the log weights."""
+        self, taken: Taken, num_draws: int, key: tuple[Any, ...], before: Estimate | None = None
+    ) -> tuple[Climbed, Taken, Estimate]:
+        """So many draws, beside those before: what they say of the data, what these have cost, and all of them."""
         seed_everything(*key)
         latents = self.latents_of(taken.rows)
-        estimate = by_proposal(latents, taken.proposal, num_draws).beside(before)
+        estimate = by_proposal(latents, taken.proposal, num_draws, keep=self.plan.num_kept > 0).beside(before)
         taken = taken._replace(cost=taken.cost + num_draws * latents.num_values)
         drawn = Climbed(taken.rows, estimate.columns(), taken.route, taken.cost)
-        return drawn.doubted(rounded_away(latents, taken.proposal.students)), taken, estimate.strata
+        drawn = drawn.doubted(rounded_away(latents, taken.proposal.students))
+        return drawn._replace(draws=estimate.draws(latents, self.plan.num_kept)), taken, estimate
 
     def _keep(self, left: Tensor) -> None:
         if left.all():

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pyrovae.evidence import estimators
 from pyrovae.evidence.ladder.summed import Summed
-from pyrovae.pairs.latents import Latents
+from pyrovae.pairs.latents import Latents, Values
 
 ROUTES = ("encoder", "Laplace", "Newton", "moments", "mixture", "annealed", "summed")
 EDGE = (
@@ -29,6 +29,7 @@ class Climbed(NamedTuple):
     route: str
     cost: Tensor  # (m,), decoder passes
     reason: str | None = None
+    draws: Values | None = None  # latents by their weights, site -> (L, m, ...), where they are asked for
 
     @classmethod
     def stayed(cls, rows: Tensor, cost: Tensor | float, reason: str | None = None) -> "Climbed":
@@ -53,7 +54,8 @@ class Climbed(NamedTuple):
     def among(self, rows: Tensor) -> "Climbed":
         """As of rows of all data, on the CPU."""
         columns = {name: column.cpu() for name, column in self.columns.items()}
-        return self._replace(rows=rows[self.rows].cpu(), columns=columns, cost=self.cost.cpu())
+        draws = self.draws and {name: value.cpu() for name, value in self.draws.items()}
+        return self._replace(rows=rows[self.rows].cpu(), columns=columns, cost=self.cost.cpu(), draws=draws)
 
     def parted(self) -> list["Climbed"]:
         """Those at whose draws no density was NaN; the others keep what the encoder gave."""
@@ -61,16 +63,18 @@ class Climbed(NamedTuple):
         if fine.all():
             return [self]
         columns = {name: column[fine] for name, column in self.columns.items()}
-        known = self._replace(rows=self.rows[fine], columns=columns, cost=self.cost[fine])
+        draws = self.draws and {name: value[:, fine] for name, value in self.draws.items()}
+        known = self._replace(rows=self.rows[fine], columns=columns, cost=self.cost[fine], draws=draws)
         return [known, Climbed.stayed(self.rows[~fine], self.cost[~fine], NAN)]
 
 
-def summed(latents: Latents, rows: Tensor, cost: Tensor) -> Climbed:
-    """The sum over all values of discrete latents: log p(x) itself."""
+def summed(latents: Latents, rows: Tensor, cost: Tensor, num_kept: int = 0) -> Climbed:
+    """The sum over all values of discrete latents: log p(x) itself; and so many draws of the posterior."""
     assert isinstance(latents, Summed)
     log_evidence = latents.log_evidence()
     nothing, exact = torch.zeros_like(log_evidence), torch.full_like(log_evidence, -math.inf)
     columns = dict.fromkeys(("log_evidence", "log_evidence_jackknife", "log_evidence_psis"), log_evidence)
     columns |= {"mc_se_log_evidence": nothing, "skewness_log_evidence": nothing, "pareto_k": exact}
     columns |= dict.fromkeys(("ess", "num_weights"), nothing + latents.num_values)
-    return Climbed(rows, columns, "summed", nothing + cost + latents.num_values)
+    draws = latents.draw_posterior(num_kept) if num_kept else None
+    return Climbed(rows, columns, "summed", nothing + cost + latents.num_values, draws=draws)

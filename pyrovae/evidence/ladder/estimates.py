@@ -19,7 +19,8 @@ from pyrovae.evidence.ladder.adaptation import Mixture
 from pyrovae.evidence.ladder.points import Points, joined, scored
 from pyrovae.evidence.ladder.rungs import FEW_COORDINATES, Bar, Proposal
 from pyrovae.evidence.proposals.students import Students
-from pyrovae.pairs.latents import Latents
+from pyrovae.evidence.resampling import resampled
+from pyrovae.pairs.latents import Latents, Values
 from pyrovae.pairs.supports import whole_line
 from pyrovae.pairs.terms import sum_by_role
 
@@ -40,12 +41,28 @@ class Estimate(NamedTuple):
     strata: list[Tensor]
     resolution: Tensor  # (n,): what rounding can make of equal weights
     cost: int  # decoder passes for each datum
+    points: Sequence[Tensor] = ()  # of each stratum, (K_s, n, D), where they are kept
 
-    def beside(self, strata: Sequence[Tensor]) -> "Estimate":
-        """With log weights of other such draws, of as many strata or none, which count as well."""
-        if not strata:
+    def beside(self, before: "Estimate | None") -> "Estimate":
+        """With other such draws, of as many strata, which count as well."""
+        if before is None:
             return self
-        return self._replace(strata=[torch.cat(each) for each in zip(strata, self.strata, strict=True)])
+        strata = [torch.cat(each) for each in zip(before.strata, self.strata, strict=True)]
+        points = [torch.cat(each) for each in zip(before.points, self.points, strict=True)]
+        return self._replace(strata=strata, points=points)
+
+    def of(self, rows: Tensor) -> "Estimate":
+        """That of some of the data."""
+        strata, points = ([part[:, rows] for part in parts] for parts in (self.strata, self.points))
+        return self._replace(strata=strata, resolution=self.resolution[rows], points=points)
+
+    def draws(self, latents: Latents, num_draws: int) -> Values | None:
+        """Latents in proportion to the weights, site -> (L, n, ...); None where none are asked for."""
+        if not num_draws:
+            return None
+        u = resampled({"u": torch.cat(list(self.points))}, torch.cat(self.strata), num_draws)["u"]
+        parts = [latents.values_at(part) for part in u.split(latents.part_sizes(num_draws))]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     @property
     def _se(self) -> Tensor:
@@ -70,10 +87,16 @@ class Estimate(NamedTuple):
         }
 
 
-def by_proposal(latents: Latents, proposal: Proposal, num_particles: int) -> Estimate:
+def by_proposal(latents: Latents, proposal: Proposal, num_particles: int, *, keep: bool = False) -> Estimate:
     """K fresh draws of a frozen proposal, a tenth of them the encoder's, weighed by the density of both.
 
     Where a proposal is held to be the posterior, and neither its draws nor the encoder's gainsay it, weights are one.
+
+    Args:
+        latents: of n data.
+        proposal: for each of them.
+        num_particles: K.
+        keep: whether the points go with their weights.
     """
     of_guide = num_guide(num_particles)
     parts = [scored(latents, proposal.students.sample(num_particles - of_guide))]
@@ -85,7 +108,7 @@ def by_proposal(latents: Latents, proposal: Proposal, num_particles: int) -> Est
         alone = [_log_weight(part, proposal, 0.0) for part in parts]
         constant = _spread(torch.cat(alone)) <= resolution
         strata = [torch.where(constant, *pair) for pair in zip(alone, strata, strict=True)]
-    return Estimate(strata, resolution, num_particles)
+    return Estimate(strata, resolution, num_particles, [part.u for part in parts] if keep else ())
 
 
 def num_guide(num_draws: int) -> int:

@@ -85,7 +85,8 @@ class Repair:
     def _climb(self, particles: Particles, block: Block, tell: Callable[[str, int], Any]) -> list[Climbed]:
         try:
             latents = self._climbable(particles)
-            climb = Climb(self.plan.num_particles, self.plan.method, self._budget, self.plan.seed)
+            plan = self.plan
+            climb = Climb(plan.num_particles, plan.method, self._budget, plan.seed, plan.num_kept)
             climbed, left = climb.block(latents, partial(self._of_rows, latents), block.index, tell)
         except REFUSED as error:  # what the guide gave is kept
             self._stay(error)
@@ -130,7 +131,8 @@ class Repair:
         """What chains give for some rows of latents; nothing where these cannot be run, and draws are kept."""
         try:
             latents_of = partial(self._of_rows, latents())
-            return annealed(taken, latents_of, self._budget, (self.plan.seed, block.index, len(taken.rows)))
+            key = self.plan.seed, block.index, len(taken.rows)
+            return annealed(taken, latents_of, self._budget, key, self.plan.num_kept)
         except REFUSED as error:
             self._stay(error)
             return []

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.base.errors import InputError
-from pyrovae.pairs.handlers import Placed
+from pyrovae.pairs.handlers import Placed, Unconstrained
 from pyrovae.pairs.latents import Joint, Latents, Values
 
 MOST_VALUES = 1000  # of all discrete sites of a datum together
@@ -43,6 +43,23 @@ class Summed(Latents):
         """log p(x), the sum over all values, where there is no continuous latent: (n,) nats, float64."""
         joint = super()._score_model(self._among_values({}))
         return self._sum(joint.log_likelihood.double() + joint.log_prior.double())[0]
+
+    def draw_posterior(self, num_draws: int) -> Values:
+        """Values by their probabilities given the data, where there is no continuous latent: site -> (L, n, ...)."""
+        joint = super()._score_model(self._among_values({}))
+        log_joint = (joint.log_likelihood + joint.log_prior)[:, None].expand(-1, num_draws, -1)
+        return self._chosen(log_joint.movedim(0, 1))
+
+    def values_at(self, u: Tensor) -> Values:
+        joint = super()._score_model(self._among_values(self.split_sites(u)), Unconstrained)
+        values = {name: value[:: self.num_values] for name, value in joint.values.items()}
+        return values | self._chosen(joint.log_density.unflatten(0, (-1, self.num_values)))
+
+    def _chosen(self, log_joint: Tensor) -> Values:
+        """Discrete values by log p(x, u, d), (K, M, n): site -> (K, n, ...)."""
+        fine = log_joint.logsumexp(1, keepdim=True).isfinite()
+        index = torch.distributions.Categorical(logits=torch.where(fine, log_joint, 0.0).movedim(1, -1)).sample()
+        return {name: value.squeeze(1)[index] for name, value in self.discrete.items()}
 
     def _score_model(self, given: Values, handler: type[Placed] = Placed) -> Joint:
         joint = super()._score_model(self._among_values(given), handler)

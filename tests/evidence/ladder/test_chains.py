@@ -9,7 +9,6 @@ import torch
 
 import pyrovae as pv
 from pyrovae.base.random import seed_everything
-from pyrovae.evidence.annealing.paths import Walk
 from pyrovae.evidence.ladder import chains
 from pyrovae.evidence.ladder.adaptation import Gaussian, Mixture
 from pyrovae.evidence.ladder.rungs import Proposal
@@ -93,9 +92,9 @@ def test_data_whose_density_is_nan_on_the_way_are_given_back_and_the_others_walk
 
     def nan_at(function):
         def run(*args):
-            log_weight = function(*args).log_weight.clone()
-            log_weight[:, 1] = math.nan
-            return Walk(log_weight, log_weight)
+            found = function(*args)
+            found.log_weight[:, 1] = math.nan
+            return found
 
         return run
 
@@ -120,8 +119,8 @@ def test_one_gaussian_becomes_a_mixture_before_chains_start_from_it(oracle, x, l
 
 def test_chains_may_be_added_to_others(oracle, x, latents):
     proposal = mixture(oracle, x, (0.7,))
-    (first,) = strata = chains.by_draws(latents, proposal, (0, 0)).strata
-    (both,) = chains.by_draws(latents, proposal, (0, 1)).beside(strata).strata
+    before = chains.by_draws(latents, proposal, (0, 0))
+    (first,), (both,) = before.strata, chains.by_draws(latents, proposal, (0, 1)).beside(before).strata
     assert torch.equal(both[: len(first)], first) and len(both) == 2 * len(first)
     assert not torch.equal(both[len(first) :], first)
 
