@@ -167,15 +167,17 @@ def _of_table(recipe: Mapping[str, Any], dataset: "Dataset") -> Any:
     decoder = pv.Conditional(_likelihood(recipe, dataset), dataset.shape, decode)
     encoder = _encoder(recipe, shape, encode)
     _check_rows(recipe["likelihood"], decoder, into, dataset)
-    return pv.TableVAE(
+    vae = pv.TableVAE(
         prior=_prior(recipe, encoder, features),
         decoder=decoder,
         encoder=encoder,
         read=read,
         read_covariates=beside,
         latent_dim=len(shape),
-        has_missing=has_missing,
     )
+    if has_missing:
+        vae.model = pv.observed_entries(vae.model)  # type: ignore[method-assign]
+    return vae
 
 
 def reading(dataset: "Dataset") -> tuple[Any, Any, Any, bool]:

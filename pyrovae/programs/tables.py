@@ -1,9 +1,8 @@
-r"""A variational autoencoder of a table: unlike columns, missing entries left out, conditioned on covariates.
+r"""A variational autoencoder of a table: unlike columns, conditioned on covariates.
 
-.. math:: p(x_{obs} \mid c) = \int \prod_{d \text{ observed}} p(x_d \mid z, c)\, p(z)\, dz, \qquad q(z \mid x_{obs}, c)
+.. math:: p(x \mid c) = \int \prod_d p(x_d \mid z, c)\, p(z)\, dz, \qquad q(z \mid x, c)
 
-Columns are independent given z, so that to leave the missing ones out is to integrate over them, where what is missing
-is missing at random (Little and Rubin 2002).
+Missing entries are left out by :func:`pyrovae.observed_entries` around the model; the guide is told which they are.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +14,6 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
-from pyrovae.base.errors import InputError
 from pyrovae.programs.distributions.events import MixedColumns
 
 
@@ -32,7 +30,6 @@ class TableVAE(nn.Module):
         read: rows (N, D) -> features (N, F_x), :class:`~pyrovae.programs.guides.inputs.TableRows`.
         read_covariates: covariates (N, C) -> features (N, F_c); None where there are none.
         latent_dim: how many dimensions one latent has.
-        has_missing: whether entries of rows may be missing (NaN).
 
     References:
         Nazabal, Olmos, Ghahramani and Valera (2020), Handling incomplete heterogeneous data using VAEs,
@@ -49,12 +46,11 @@ class TableVAE(nn.Module):
         read: nn.Module,
         read_covariates: nn.Module | None = None,
         latent_dim: int = 1,
-        has_missing: bool = False,
     ) -> None:
         super().__init__()
         self.prior, self.decoder, self.encoder = prior, decoder, encoder
         self.read, self.read_covariates = read, read_covariates
-        self.latent_dim, self.has_missing = latent_dim, has_missing
+        self.latent_dim = latent_dim
 
     def model(self, x: Tensor, covariates: Tensor | None = None) -> None:
         """The generative process, for rows x (N, D) and covariates (N, C)."""
@@ -63,8 +59,7 @@ class TableVAE(nn.Module):
             z = pyro.sample("z", self.prior())  # z ~ p(z)
             y = self.decoder(self.beside(z, covariates))
             for name, part, values in sites_of("x", y, x):  # x ~ p(x | z, c), the columns of each kind
-                seen = _seen(part, values) if self.has_missing else part
-                pyro.sample(name, seen, obs=_filled(part, values) if self.has_missing else values)
+                pyro.sample(name, part, obs=values)
 
     def guide(self, x: Tensor, covariates: Tensor | None = None) -> None:
         """The amortized approximate posterior, for rows x (N, D) and covariates (N, C)."""
@@ -124,21 +119,3 @@ def outside(y: TorchDistribution, x: Tensor) -> Tensor:
             inside = inside & base.log_prob(harmless).isfinite()
         found[:, places] = ~(inside[:, None] if inside.dim() < 2 else inside) & seen
     return found
-
-
-def _seen(part: TorchDistribution, values: Tensor) -> TorchDistribution:
-    """The distribution of rows in which missing entries do not count."""
-    if not isinstance(part, dist.Independent):
-        raise InputError(
-            f"{type(part).__name__} is of whole rows, and cannot leave missing entries out; take a likelihood of each "
-            "column by itself, or fill the entries in"
-        )
-    event_dim = part.reinterpreted_batch_ndims
-    return part.base_dist.mask(~values.isnan()).to_event(event_dim)
-
-
-def _filled(part: TorchDistribution, values: Tensor) -> Tensor:
-    """Values with a harmless one where they are missing: under a mask, a NaN would still make the gradient NaN."""
-    support = part.base_dist.support
-    inside = 0.5 if support is dist.constraints.unit_interval else 1.0
-    return values.where(~values.isnan(), inside)

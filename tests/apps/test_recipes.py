@@ -165,7 +165,9 @@ def test_a_table_without_gaps_or_covariates_has_one_argument():
     source = frame(missing=False)[["real", "sugar"]]
     data = pv.data.load(source)
     vae = recipes.build(recipes.complete({**BASE, "likelihood": "student-t"}, data), data)
-    assert not vae.has_missing and vae.read_covariates is None and recipes.likelihood_of(vae) == "student_t(5)"
+    assert (
+        vae.read.missing.numel() == 0 and vae.read_covariates is None and recipes.likelihood_of(vae) == "student_t(5)"
+    )
 
 
 def test_rows_that_a_likelihood_excludes_are_named():

@@ -6,8 +6,8 @@ import pyro
 import pytest
 import torch
 
-from pyrovae.base.errors import InputError
 from pyrovae.evidence.evaluate import evaluate
+from pyrovae.pairs.missing.observed import observed_entries
 from pyrovae.pairs.table import log_terms
 from pyrovae.programs import families
 from pyrovae.programs.conditional import Conditional
@@ -48,7 +48,6 @@ def make(kinds=KINDS, *, num_covariates=0, has_missing=True, latent=2):
         encoder=Conditional(families.normal(), latent, mlp(width, 8, seed=1)),
         read=read,
         read_covariates=beside,
-        has_missing=has_missing,
     )
 
 
@@ -77,12 +76,13 @@ def test_the_table_of_a_row_is_that_of_the_entries_that_are_there(num_covariates
     vae, x = make(num_covariates=num_covariates), with_gaps(rows())
     args = (x, torch.randn(len(x), num_covariates)) if num_covariates else (x,)
     pyro.set_rng_seed(3)
-    terms = log_terms(vae.model, vae.guide, *args, num_particles=1)
+    terms = log_terms(observed_entries(vae.model), vae.guide, *args, num_particles=1)
     pyro.set_rng_seed(3)
     q = vae.encoder(vae.features(*args))
     z = q.sample()
     assert bool(terms.log_guide.isfinite().all()) and terms.log_likelihood.shape == (1, 30)
-    trace = pyro.poutine.trace(pyro.poutine.condition(vae.model, {"z": z})).get_trace(*args)
+    model = observed_entries(vae.model)
+    trace = pyro.poutine.trace(pyro.poutine.condition(model, {"z": z})).get_trace(*args)
     trace.compute_log_prob()
     ours = sum(trace.nodes[name]["log_prob"] for name in SITES)
     torch.testing.assert_close(ours, observed(vae, *args, z=z))
@@ -101,7 +101,7 @@ def test_a_column_that_is_missing_everywhere_leaves_the_evidence_of_the_others()
     """As if the column were not there: with the same latents, and the same weights for the others."""
     vae, x = make([("real", 0)] * 3), rows()[:, :3].clone()
     x[:, 2] = math.nan
-    report = evaluate(vae.model, vae.guide, x, num_particles=200, method="importance", seed=0)
+    report = evaluate(observed_entries(vae.model), vae.guide, x, num_particles=200, method="importance", seed=0)
     z = torch.randn(200_000, 1, 2, generator=torch.Generator().manual_seed(1))
     y = vae.decoder(z).parts[0].base_dist
     by_hand = torch.distributions.Normal(y.loc[..., :2], y.scale[..., :2]).log_prob(x[:5, :2]).sum(-1)
@@ -112,7 +112,7 @@ def test_a_column_that_is_missing_everywhere_leaves_the_evidence_of_the_others()
 
 def test_missing_entries_make_no_gradient_and_no_difference():
     vae, x = make(), with_gaps(rows())
-    pyro.infer.Trace_ELBO().differentiable_loss(vae.model, vae.guide, x).backward()
+    pyro.infer.Trace_ELBO().differentiable_loss(observed_entries(vae.model), vae.guide, x).backward()
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in vae.parameters())
 
 
@@ -125,11 +125,16 @@ def test_both_programs_depend_on_the_covariates():
     assert vae.beside(torch.zeros(5, 30, 2), one).shape == (5, 30, 4)
 
 
-def test_a_likelihood_of_whole_rows_cannot_leave_entries_out():
+def test_a_likelihood_of_whole_rows_is_integrated_over_what_is_missing():
     vae = make([("real", 0)] * 3)
     vae.decoder = Conditional(families.low_rank_normal(1), 3, mlp(2, seed=0))
-    with pytest.raises(InputError, match="LowRankNormal is of whole rows, and cannot leave missing entries out"):
-        vae.model(with_gaps(rows())[:, :3])
+    z, x = torch.zeros(30, 2), with_gaps(rows())[:, :3]
+    model = pyro.condition(observed_entries(vae.model), {"z": z})
+    trace = pyro.poutine.trace(model).get_trace(x)
+    trace.compute_log_prob()
+    flat, row = vae.decoder(z).flat, x[0]  # in which the first and the third are missing
+    exact = torch.distributions.Normal(flat.loc[0, 1], flat.covariance_matrix[0, 1, 1].sqrt()).log_prob(row[1])
+    torch.testing.assert_close(trace.nodes["x"]["log_prob"][0], exact)
 
 
 def test_columns_are_taken_in_their_order():

@@ -16,9 +16,10 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from pyrovae.base.arguments import checked
 from pyrovae.pairs.handlers import inside
 from pyrovae.pairs.missing.entries import check_whole, completed, of_entries
-from pyrovae.pairs.supports import a_value, layers, of_full_shape, over_event, support_of
+from pyrovae.pairs.supports import a_value, layers, of_full_shape, over_event, scored, support_of
 from pyrovae.pairs.traces import GIVEN, Program
 
+COMPLETE = "_complete"  # in a site's ``infer``: the latent site that holds what it would observe, were it complete
 MOMENTS = "_moments"  # in a site's ``infer``: mean and variance of what was observed in part, see :func:`completing`
 
 
@@ -30,13 +31,15 @@ def may_have_missing(msg: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
 
 
-class _Observed(Messenger):
+class Observed(Messenger):
+    """Leaves what is missing out of the densities of what is observed; see :func:`observed_entries`."""
+
     def __init__(self) -> None:
         super().__init__()
         self.fillers: dict[tuple[str, ...], float | None] = {}  # found in a first run: later ones look at no value
 
     def _pyro_sample(self, msg: Any) -> None:
-        if not may_have_missing(msg):
+        if not may_have_missing(msg) or GIVEN in (msg["infer"] or {}):  # which another such handler has left out
             return
         fn, value = msg["fn"], of_full_shape(msg["fn"], msg["value"])
         seen = ~value.isnan()
@@ -96,18 +99,22 @@ def observed_entries(model: Program) -> Program:
         >>> bool((report.log_evidence - oracle.log_evidence(x)).abs().max() < 1e-9)
         True
     """
-    return _Observed()(model)
+    return Observed()(model)
 
 
 class _Completing(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         if may_have_missing(msg):
-            value = of_full_shape(msg["fn"], msg["value"])
-            found = completed(msg["fn"], value, ~value.isnan())
-            msg["infer"] = {**(msg["infer"] or {}), MOMENTS: (found.mean, found.variance), GIVEN: msg["value"]}
+            given = (msg["infer"] or {}).get(GIVEN, msg["value"])
+            value = of_full_shape(msg["fn"], given)
+            found = completed(msg["fn"], value, ~value.isnan() & scored(msg, value, 0))
+            msg["infer"] = {**(msg["infer"] or {}), MOMENTS: (found.mean, found.variance), GIVEN: given}
             msg["value"] = found.value
 
 
 def completing(model: Program) -> Program:
-    """The model with what is missing (NaN) drawn from p(x_m | x_o, z); moments of all entries go with a site."""
+    """The model with what is missing drawn from p(x_m | x_o, z); moments of all entries go with a site.
+
+    That is what is NaN, and what a mask of the model's own leaves out.
+    """
     return _Completing()(model)

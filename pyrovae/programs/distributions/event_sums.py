@@ -72,8 +72,11 @@ class Event(Trials, dist.Independent):  # type: ignore[override]
 
     def _base_and_mask(self) -> tuple[Any, Any]:
         """The trials, and which of them count, where that is told of each."""
-        base = self.base_dist
-        return (base.base_dist, base._mask) if isinstance(base, dist.MaskedDistribution) else (base, None)
+        base, mask = self.base_dist, None
+        while isinstance(base, dist.MaskedDistribution):
+            mask = base._mask if mask is None else mask & base._mask
+            base = base.base_dist
+        return base, mask
 
 
 def _log_mass(logits: Tensor, fraction: Tensor, *log_base: Tensor) -> Tensor:

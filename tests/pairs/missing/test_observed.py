@@ -158,3 +158,23 @@ def test_the_gradient_is_finite_at_the_edge_of_a_support():
     gradient = pyro.param("shape").unconstrained().grad
     assert gradient.isfinite().all()
     assert gradient[1] == 0
+
+
+@pytest.mark.parametrize("name", ["low rank", "event"])
+def test_a_model_that_is_handled_twice_is_as_handled_once(name):
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            if name == "event":
+                fn = pv.families.bernoulli().build(1, z)
+            else:
+                fn = dist.LowRankMultivariateNormal(z, torch.ones(2, 1), torch.ones(2))
+            pyro.sample("x", fn, obs=x)
+
+    x, z = torch.tensor([[1.0, math.nan], [math.nan, 0.0]]), torch.ones(2, 2)
+    programs = [observed_entries(model), observed_entries(observed_entries(model))]
+    once, twice = (sites_of(pyro.condition(one, data={"z": z}), x)["x"] for one in programs)
+    with torch.no_grad():
+        assert torch.equal(once["fn"].log_prob(once["value"]), twice["fn"].log_prob(twice["value"]))
+    whole = sites_of(completing(observed_entries(model)), x)["x"]["value"]
+    assert whole.isfinite().all() and whole[0, 0] == 1 and whole[1, 1] == 0
