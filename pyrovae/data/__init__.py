@@ -11,6 +11,7 @@ _PATHS = {
     "as_split": f"{__name__}.split:as_split",
     "Kind": f"{__name__}.tables.kinds:Kind",
     "load": f"{__name__}.datasets:load",
+    **{name: f"{__name__}.missing.masks:{name}" for name in ("hide", "mcar", "mar", "mnar")},
     "load_like": f"{__name__}.tables.assembly:load_like",
 }
 __all__ = ["DATASETS", *_PATHS]

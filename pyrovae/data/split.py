@@ -187,6 +187,10 @@ class Split:
             return dequantized(x, self.protocol.divisor, noise)
         return torch.bernoulli(x, generator=noise).to(torch.uint8)
 
+    def replaced(self, tensors: Sequence[Tensor]) -> "Split":
+        """The same rows with other tensors in the place of theirs."""
+        return self._with(tuple(map(_column, tensors)), self.labels, None)
+
     def _with(self, columns: tuple[Column, ...], labels: Tensor | None, source: Tensor | Mapped | None) -> "Split":
         metadata = {
             name: getattr(self.protocol, name)

@@ -83,7 +83,7 @@ class Simulator:
         with pyro.validation_enabled(False):
             _, self.places = _simulated_and_places(model, list(args))
             turned = each_batched(args, lambda arg: arg.roll(1, 0))
-            for name, place in _seen_by(model, turned, list(self.places)).items():
+            for name, place in seen_by(model, turned, list(self.places)).items():
                 if place.argument != self.places[name].argument or not torch.equal(
                     place.layout, self.places[name].layout
                 ):
@@ -104,7 +104,7 @@ def _simulated_and_places(model: Program, args: Sequence[Any]) -> tuple[Simulate
         if isinstance(found[name]["fn"], dist.Unit):
             raise InputError(f"site '{name}' is a factor: a model with factors cannot be simulated from")
     with preserve_rng_state(), pyro.validation_enabled(False):  # missing entries and numbers are no data to validate
-        places = _seen_by(model, args, observed)
+        places = seen_by(model, args, observed)
         simulated = _put(args, found, places)
         for name, place in places.items():
             _check_shown(name, simulated.args[place.argument], place.layout, found[name])
@@ -173,8 +173,21 @@ def _same_distribution(site: Any, other: Any) -> bool:
     return agree(first, second)
 
 
-def _seen_by(model: Program, args: Sequence[Any], names: Sequence[str]) -> dict[str, Place]:
-    """For each observed site: which argument it shows, and where."""
+def seen_by(model: Program, args: Sequence[Any], names: Sequence[str]) -> dict[str, Place]:
+    """For each observed site: which argument it shows, and where.
+
+    Raises:
+        InputError: naming the site, if it shows none as it is.
+    """
+    found = places_of(model, args, names)
+    for name in names:
+        if name not in found:
+            raise InputError(_COMPUTED.format(name=name))
+    return found
+
+
+def places_of(model: Program, args: Sequence[Any], names: Sequence[str]) -> dict[str, Place]:
+    """The same of those sites that show an argument as it is."""
     found: dict[str, Place] = {}
     values = _values_at(model, args, names).values()
     numbers = [number for number, arg in enumerate(args) if isinstance(arg, Tensor)]
@@ -182,9 +195,6 @@ def _seen_by(model: Program, args: Sequence[Any], names: Sequence[str]) -> dict[
         if len(found) < len(names):
             shown = _entries_of(model, args, number, [name for name in names if name not in found])
             found |= {name: _place(number, index) for name, index in shown.items()}
-    for name in names:
-        if name not in found:
-            raise InputError(_COMPUTED.format(name=name))
     return found
 
 

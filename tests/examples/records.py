@@ -41,6 +41,12 @@ def every_record():
         "posterior on a grid": lambda: exact((line.model, line.guide), one),
         "posterior by NUTS": lambda: exact(pair, x[:1], method="nuts", num_warmup=5, num_chains=2),
         "posterior resampled": lambda: exact(pair, x[:1], method="resampled", num_particles=20),
+        "completion": lambda: pv.conditional(*pair, x, x < 1, num_draws=3, num_particles=50, **quiet),
+        "completion by chains": lambda: pv.conditional(
+            *pair, x[:3], x[:3] < 1, num_draws=4, method="gibbs", num_warmup=5, num_chains=2, **quiet
+        ),
+        "conditional density": lambda: pv.log_density(*pair, x, of=x < 0, num_particles=30, **quiet),
+        "pooled": lambda: pv.pool([[1.0, 2.0], [3.0, 2.0]], [[1.0, 1.0], [1.0, 1.0]], names=["a <b>", "c"]),
         "draws": lambda: pv.posterior(*pair, x, num_draws=2),
         "comparison": lambda: pv.compare({"wide": report(), "exact, <b>": report(20, oracle.guide)}),
         "over seeds": lambda: pv.compare_seeds(

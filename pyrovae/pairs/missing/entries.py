@@ -7,7 +7,7 @@ components, rows of unlike columns those of their parts. Of any other event all 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import pyro.distributions as dist
@@ -87,18 +87,13 @@ class Form(NamedTuple):
 
     of_entries: Callable[[Any, Tensor], Any]  # distribution and seen -> that of the observed entries
     completed: Callable[[Any, Tensor, Tensor], Completed]  # distribution, events and seen
+    parts: Callable[[Any], Sequence[Any]] = lambda fn: ()  # distributions that it is made of, which need a form too
 
 
 def form_of(fn: Any) -> Form | None:
     """The form of a distribution that has one for any choice of entries; None for another."""
-    if not fn.event_shape:
-        return Form(lambda fn, seen: fn.mask(seen), Completed.of_single)
-    kinds = (kind for kind, applies in _KINDS if applies(fn))
-    found = next(kinds, None)
-    inner = {_INDEPENDENT: lambda: [fn.base_dist], _MASKED: lambda: [fn.base_dist]}
-    inner |= {_MIXTURE: lambda: [fn.component_distribution], _COLUMNS: lambda: fn.parts}
-    whole = found is None or any(form_of(part) is None for part in inner.get(found, list)())
-    return None if whole else found
+    found = next((form for form, applies in _KINDS if applies(fn)), None)
+    return found if found is not None and all(form_of(part) is not None for part in found.parts(fn)) else None
 
 
 def of_entries(fn: Any, seen: Tensor) -> Any:
@@ -149,10 +144,14 @@ def _independent(fn: Any, seen: Tensor) -> Any:
     return type(fn)(of_entries(fn.base_dist, seen), fn.reinterpreted_batch_ndims)
 
 
-_INDEPENDENT = Form(_independent, lambda fn, value, seen: completed(fn.base_dist, value, seen))
-_MASKED = Form(
-    lambda fn, seen: dist.MaskedDistribution(of_entries(fn.base_dist, seen), fn._mask),
+_SINGLE = Form(lambda fn, seen: fn.mask(seen), Completed.of_single)
+_INDEPENDENT = Form(
+    _independent,
     lambda fn, value, seen: completed(fn.base_dist, value, seen),
+    lambda fn: [fn.base_dist],
+)
+_MASKED = _INDEPENDENT._replace(
+    of_entries=lambda fn, seen: dist.MaskedDistribution(of_entries(fn.base_dist, seen), fn._mask)
 )
 
 
@@ -168,7 +167,7 @@ def _columns_completed(fn: Any, value: Tensor, seen: Tensor) -> Completed:
     return Completed(*(torch.cat(each, -1)[..., order] for each in zip(*parts, strict=True)))
 
 
-_COLUMNS = Form(_columns, _columns_completed)
+_COLUMNS = Form(_columns, _columns_completed, lambda fn: fn.parts)
 
 
 # ------------------------------------------------------------------------------------------------------ mixtures
@@ -198,7 +197,7 @@ def _mixture_completed(fn: Any, value: Tensor, seen: Tensor) -> Completed:
     return Completed(each.value.gather(at, index).squeeze(at), mean, variance)
 
 
-_MIXTURE = Form(_mixture, _mixture_completed)
+_MIXTURE = Form(_mixture, _mixture_completed, lambda fn: [fn.component_distribution])
 
 
 # ------------------------------------------------------------------------------------------------------- normals
@@ -276,6 +275,7 @@ def _shaped_completed(fn: Any, value: Tensor, seen: Tensor) -> Completed:
 _SHAPED = Form(_shaped, _shaped_completed)
 
 _KINDS: tuple[tuple[Form, Callable[[Any], bool]], ...] = (
+    (_SINGLE, lambda fn: not fn.event_shape),
     (_INDEPENDENT, lambda fn: isinstance(fn, torch.distributions.Independent)),
     (_MASKED, lambda fn: isinstance(fn, dist.MaskedDistribution)),
     (_COLUMNS, lambda fn: hasattr(fn, "parts") and hasattr(fn, "columns")),
