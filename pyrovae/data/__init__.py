@@ -12,6 +12,7 @@ _PATHS = {
     "Kind": f"{__name__}.tables.kinds:Kind",
     "load": f"{__name__}.datasets:load",
     **{name: f"{__name__}.missing.masks:{name}" for name in ("hide", "mcar", "mar", "mnar")},
+    "outline": f"{__name__}.pictures.outlines:outline",
     "load_like": f"{__name__}.tables.assembly:load_like",
 }
 __all__ = ["DATASETS", *_PATHS]

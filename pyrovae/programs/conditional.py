@@ -17,7 +17,8 @@ class Conditional(nn.Module):
         family: which distribution, :mod:`pyrovae.families`.
         event_shape: the shape of one y (an int is a vector of that length).
         network: an ``nn.Module`` ``c -> (..., P)``, or a function from P to such a module (as
-            :func:`pyrovae.networks.mlp` returns), P being the number of parameters for one y.
+            :func:`pyrovae.networks.mlp` returns), P being the number of parameters for one y. What is conditioned on
+            may be several things, ``(z, y) -> (..., P)``: :func:`pyrovae.networks.beside`.
 
     Raises:
         InputError: in the forward pass, if the network does not give P numbers for each y, or the family's
@@ -44,8 +45,8 @@ class Conditional(nn.Module):
         self.network = network if isinstance(network, nn.Module) else network(self.num_parameters)
         self.free = nn.ParameterList([nn.Parameter(value.clone()) for value in family.initial(self.event_shape)])
 
-    def forward(self, c: Tensor) -> TorchDistribution:
-        raw = self.network(c)
+    def forward(self, *c: Tensor) -> TorchDistribution:
+        raw = self.network(*c)
         if raw.shape[-1] != self.num_parameters:
             raise InputError(
                 f"{self.family.name} over events of shape {tuple(self.event_shape)} needs a network that gives "

@@ -8,9 +8,12 @@ To add one for the command line: a file here, and its line in :data:`pyrovae.app
 from pyrovae.base.choices import handed_on
 
 _PATHS = {
+    "Beside": f"{__name__}.several:Beside",
     "NetworkBuilder": f"{__name__}.events:NetworkBuilder",
     "OnEvents": f"{__name__}.events:OnEvents",
+    "OneHot": f"{__name__}.several:OneHot",
     "Residual": f"{__name__}.events:Residual",
+    "beside": f"{__name__}.several:beside",
     "conv_decoder": f"{__name__}.convolutions:conv_decoder",
     "conv_encoder": f"{__name__}.convolutions:conv_encoder",
     "gated": f"{__name__}.perceptrons:gated",

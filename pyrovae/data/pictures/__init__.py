@@ -1,0 +1,1 @@
+"""What is made of pictures, to be conditioned on."""
