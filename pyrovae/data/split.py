@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyrovae.base.errors import InputError
+from pyrovae.base.errors import InputError, whole
 from pyrovae.base.random import stream
 from pyrovae.data.encoding import Column, binarized, dequantized, require_room
 from pyrovae.data.memmap import Mapped, in_file
@@ -105,13 +105,29 @@ class Split:
         labels = None if self.labels is None else self.labels.to(device)
         return replace(self, columns=tuple(column.to(device) for column in self.columns), labels=labels)
 
-    def with_labels(self) -> "Split":
-        """The split with tensors (x, labels), so that programs get both; `sha256` then covers both."""
+    def with_labels(self, num_labels: int | None = None, *, seed: int = 0) -> "Split":
+        """The split with tensors (x, labels), so that programs get both; `sha256` then covers both.
+
+        Args:
+            num_labels: how many rows keep their label, as many of each class (but for one) drawn at random; that of the
+                others is -1, unknown, for semi-supervised learning. None keeps all. `labels` holds the truth still.
+            seed: of that draw.
+
+        Raises:
+            InputError: where there are no labels, or not so many of each class.
+
+        Example:
+            >>> from pyrovae.data import load
+            >>> x, y = load("digits").train.with_labels(100).tensors
+            >>> int((y >= 0).sum()), torch.bincount(y[y >= 0]).tolist()
+            (100, [10, 10, 10, 10, 10, 10, 10, 10, 10, 10])
+        """
         if self.labels is None:
             raise InputError(
                 f"{self.protocol.dataset}: expected labels, but this set has none; give a tuple of tensors (x, labels)"
             )
-        return self._with((self.columns[0], _column(self.labels)), self.labels, self.source)
+        labels = self.labels if num_labels is None else _some_known(self.labels, num_labels, seed)
+        return self._with((self.columns[0], _column(labels)), self.labels, self.source)
 
     def batch(self, index: Tensor | slice, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
         """Some of the rows as bare tensors; a dynamically binarized train split draws them anew at each call.
@@ -289,6 +305,26 @@ def _column(data: Any) -> Column:
     if (mapped := in_file(data)) is not None:
         return Column(mapped, mapped.dtype)
     return _column(torch.as_tensor(data if data.flags.writeable else data.copy()))
+
+
+def _some_known(labels: Tensor, num_labels: int, seed: int) -> Tensor:
+    """Labels of which so many are left, as many of each class, and the others are -1."""
+    classes, counts = labels.cpu().unique(return_counts=True)
+    noise = stream("labels", seed)
+    each, over = divmod(whole("num_labels", num_labels), len(classes))
+    wanted = torch.full_like(classes, each)
+    wanted[torch.randperm(len(classes), generator=noise)[:over]] += 1
+    if num_labels < 0 or (wanted > counts).any():
+        raise InputError(
+            f"num_labels: expected 0 to {int(counts.min()) * len(classes)}, as many of each of {len(classes)} classes, "
+            f"got {num_labels}"
+        )
+    known = torch.full_like(labels, -1)
+    for name, count in zip(classes.tolist(), wanted.tolist(), strict=True):
+        rows = (labels.cpu() == name).nonzero()[:, 0]
+        kept = rows[torch.randperm(len(rows), generator=noise)[:count]].to(labels.device)
+        known[kept] = name
+    return known
 
 
 def _row_numbers(index: Any, num_data: int) -> Tensor:

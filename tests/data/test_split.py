@@ -189,3 +189,25 @@ def test_rows_are_taken_by_a_boolean_for_each(as_given):
     for wrong in (threes[:-1], torch.zeros(300, dtype=torch.bool)):
         with pytest.raises(InputError, match=r"boolean for each of 300 rows, some of them true, got .* of shape \("):
             split[wrong]
+
+
+def test_some_labels_are_left_as_many_of_each_class():
+    train = load("digits").train
+    some = train.with_labels(103, seed=1)
+    x, y = some.tensors
+    known = y >= 0
+    assert (
+        torch.equal(x, train.x)
+        and torch.equal(y[known], train.labels[known])
+        and torch.equal(some.labels, train.labels)
+    )
+    assert sorted(torch.bincount(y[known]).tolist()) == [10] * 7 + [11] * 3
+    assert torch.equal(y, train.with_labels(103, seed=1).tensors[1])
+    assert not torch.equal(y, train.with_labels(103, seed=2).tensors[1])
+    assert (train.with_labels(0).tensors[1] == -1).all()
+
+
+@pytest.mark.parametrize("num_labels", [-1, 5000])
+def test_more_labels_than_there_are_cannot_be_left(num_labels):
+    with pytest.raises(InputError, match="as many of each of 10 classes, got"):
+        load("digits").train.with_labels(num_labels)

@@ -11,6 +11,7 @@ _PATHS = {
     "BetaTC": f"{_PENALIZED}.total_correlation:BetaTC",
     "Bound": f"{__name__}.bounds:Bound",
     "CIWAE": f"{_MANY}.combined:CIWAE",
+    "Classifying": f"{_PENALIZED}.classifying:Classifying",
     "DReG": f"{_MANY}.doubly_reparameterized:DReG",
     "ForwardKL": f"{_GUIDE}.forward_kl:ForwardKL",
     "FreeBits": f"{_PENALIZED}.free_bits:FreeBits",
@@ -26,6 +27,7 @@ _PATHS = {
     "SampledELBO": f"{__name__}.elbo:SampledELBO",
     "SelfConsistency": f"{_GUIDE}.self_consistency:SelfConsistency",
     "StickingTheLanding": f"{__name__}.sticking_the_landing:StickingTheLanding",
+    "SummedELBO": f"{__name__}.summed:SummedELBO",
     "VIMCO": f"{_MANY}.vimco:VIMCO",
     "WeightedELBO": f"{_PENALIZED}.weighted:WeightedELBO",
 }
@@ -33,6 +35,12 @@ OBJECTIVES = {
     "elbo": Choice("the ELBO, all its terms sampled", _PATHS["SampledELBO"], source="Kingma and Welling (2014)"),
     "analytic-kl": Choice(
         "the ELBO, its KL in closed form", _PATHS["AnalyticKLELBO"], source="Kingma and Welling (2014)"
+    ),
+    "summed": Choice(
+        "the ELBO, discrete latents summed out",
+        _PATHS["SummedELBO"],
+        source="Kingma et al. (2014)",
+        takes=["num_particles"],
     ),
     "sticking-the-landing": Choice(
         "the ELBO, its gradient without the guide's score",

@@ -19,6 +19,7 @@ from torch import Tensor
 from pyrovae.base.errors import InputError, check_at_least_one
 from pyrovae.base.random import preserve_rng_state
 from pyrovae.pairs.context import evaluation_mode, modules_of
+from pyrovae.pairs.discrete.runs import AtEveryValue
 from pyrovae.pairs.latents import Latents
 from pyrovae.pairs.particles import Particles
 from pyrovae.pairs.simulation import Simulator
@@ -37,6 +38,7 @@ class Prepared:
     particles: Particles
     latents: Latents | None = None  # of objectives that score given ones
     simulator: Simulator | None = None  # of those that look at simulated data
+    at_every_value: AtEveryValue | None = None  # of those that sum discrete latents out
 
 
 class Objective(ELBO):
@@ -58,6 +60,7 @@ class Objective(ELBO):
         for_guide_alone: whether it is an objective for the guide alone, whose gradients leave the model as it is.
         takes_warmup: whether the weight of its KL may rise to 1 while it trains.
         moves_draws: whether its gradient goes through draws of the guide, where these carry one.
+        runs_one_by_one: whether one particle of a datum is one run of the pair.
 
     Example:
         >>> import pyrovae as pv
@@ -79,6 +82,7 @@ class Objective(ELBO):
     for_guide_alone = False
     takes_warmup = True
     moves_draws = True
+    runs_one_by_one = True
 
     def __init__(self, num_particles: int = 1, *, vectorize_particles: bool = True, plate: str | None = None) -> None:
         check_at_least_one(num_particles=num_particles)
@@ -174,7 +178,7 @@ class Objective(ELBO):
 
     def _look(self, model: Program, guide: Program, args: Sequence[Any]) -> Prepared:
         require_drawn(plain_traces(model, guide, args))
-        loops = self.num_particles == 1 or not self.vectorize_particles
+        loops = (self.num_particles == 1 and self.runs_one_by_one) or not self.vectorize_particles
         with pyro.validation_enabled(False):  # it would refuse values under a mask
             particles = Particles(model, guide, args, plate=self.plate, strategy="looped")
             if not self._prepared:

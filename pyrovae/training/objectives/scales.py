@@ -90,7 +90,7 @@ def require_drawn(run: TracePair) -> None:
         if (site["infer"] or {}).get("enumerate"):
             raise InputError(
                 f"site '{site['name']}' is enumerated, but this bound draws every latent; "
-                "use pyro.infer.TraceEnum_ELBO, which runs eagerly"
+                "use pyro.infer.TraceEnum_ELBO, which runs eagerly, or SummedELBO without config_enumerate"
             )
 
 

@@ -4,12 +4,10 @@ import math
 
 import pyro
 import pyro.distributions as dist
-import pytest
 import torch
 
 import pyrovae as pv
-from pyrovae.base.errors import InputError
-from pyrovae.evidence.ladder.summed import Summed, every_value
+from pyrovae.evidence.ladder.summed import Summed
 from pyrovae.pairs.context import isolated
 from pyrovae.pairs.latents import Latents
 
@@ -37,14 +35,6 @@ def exact():
     each = dist.Normal(MEANS[:, None] + torch.tensor([0.0, 1.0]), 1.0).log_prob(X[..., None, None])  # (3, 2, k, coin)
     of_entries = (each + torch.tensor([0.2, 0.5, 0.3]).log()[:, None]).logsumexp(-2).sum(1)
     return (of_entries + torch.tensor([0.7, 0.3]).log()).logsumexp(-1)
-
-
-def test_every_value_of_a_datum():
-    with isolated(classes, guess) as (model, guide, _):
-        values = every_value(Latents(model, guide, (X,)))
-        assert len(values["coin"]) == len(values["k"]) == 2 * 3 * 3
-        together = torch.cat([value.flatten(1) for value in values.values()], 1)
-    assert len(together.unique(dim=0)) == 18
 
 
 def test_log_evidence_is_the_sum():
@@ -102,10 +92,3 @@ def test_what_cannot_be_summed_stays_at_the_encoder():
     report = pv.evaluate(counts, counted, torch.tensor([2.0, 4.0]), num_particles=50, progress=False)
     assert set(report.route) == {"encoder"}
     assert "all data stay at the encoder: site 'n' (Poisson) has no finite number of values" in report.summary()
-
-
-def test_too_many_values(monkeypatch):
-    monkeypatch.setattr("pyrovae.evidence.ladder.summed.MOST_VALUES", 10)
-    with isolated(classes, guess) as (model, guide, _):
-        with pytest.raises(InputError, match=r"discrete latents of a datum \(coin, k\) have 18 values together"):
-            Summed(Latents(model, guide, (X,)))
