@@ -180,14 +180,14 @@ def _was_observed(site: dict) -> bool:
 
 
 def _draws(named: dict[str, dict]) -> Draws:
-    means = {name: _mean(site) for name, site in named.items()}
+    means = {name: mean_of(site) for name, site in named.items()}
     return Draws(
         {name: site["value"].cpu() for name, site in named.items()},
         {name: mean.cpu() for name, mean in means.items() if mean is not None},
     )
 
 
-def _mean(site: dict) -> Tensor | None:
+def mean_of(site: dict) -> Tensor | None:
     """Mean of a site's distribution, of the shape of its value; None for one that has no mean (classes, factors)."""
     try:
         mean = site["fn"].mean

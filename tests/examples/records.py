@@ -2,12 +2,30 @@
 
 from dataclasses import replace
 
+from examples import labelled
+
 import pyrovae as pv
 
 
 def with_columns(report, **columns):
     """The report with other values in some of its columns."""
     return replace(report, columns={**report.columns, **columns})
+
+
+def classified(quiet):
+    oracle = pv.oracles.bernoulli_mixture(6, 3)
+    x, z = oracle.draw(8, seed=0)
+    return pv.classification(oracle.model, oracle.guide, x, z.long(), site="k", num_particles=2, **quiet)
+
+
+def counterfactual():
+    vae = pv.ConditionalVAE(labelled.Standard(), labelled.decoder, labelled.encoder)
+    return pv.counterfactual(vae.model, vae.guide, labelled.draw(4), y=1, num_draws=3, num_particles=10)
+
+
+def diverse():
+    vae = pv.ConditionalVAE(labelled.Standard(), labelled.decoder, labelled.encoder)
+    return pv.diversity(vae.model, labelled.draw(20))
 
 
 def every_record():
@@ -37,6 +55,7 @@ def every_record():
         "surgery without factors": lambda: pv.surgery(model, oracle.guide, x, **quiet),
         "calibration": lambda: pv.calibrate(*pair, x, num_simulations=60, **counted),
         "rank test": lambda: pv.calibrate(model, pv.widened(oracle.guide, 0.3), x, num_simulations=60, **counted).guide,
+        "classification": lambda: classified(quiet),
         "predictive check": lambda: pv.predictive_check(*pair, x, num_draws=9, **quiet),
         "posterior on a grid": lambda: exact((line.model, line.guide), one),
         "posterior by NUTS": lambda: exact(pair, x[:1], method="nuts", num_warmup=5, num_chains=2),
@@ -47,6 +66,8 @@ def every_record():
         ),
         "conditional density": lambda: pv.log_density(*pair, x, of=x < 0, num_particles=30, **quiet),
         "pooled": lambda: pv.pool([[1.0, 2.0], [3.0, 2.0]], [[1.0, 1.0], [1.0, 1.0]], names=["a <b>", "c"]),
+        "counterfactual": counterfactual,
+        "diversity": diverse,
         "draws": lambda: pv.posterior(*pair, x, num_draws=2),
         "comparison": lambda: pv.compare({"wide": report(), "exact, <b>": report(20, oracle.guide)}),
         "over seeds": lambda: pv.compare_seeds(

@@ -4,7 +4,7 @@
 """
 
 from pyrovae.reports.figures.bounds import annealed, bounds, convergence
-from pyrovae.reports.figures.calibration import calibration, predictive_check
+from pyrovae.reports.figures.calibration import calibration, classification, predictive_check
 from pyrovae.reports.figures.decompositions import anatomy, gaps
 from pyrovae.reports.figures.evidence import account, comparison, evidence_histogram, over_seeds, routes
 from pyrovae.reports.figures.posterior import posterior_of_one
@@ -18,6 +18,7 @@ __all__ = [
     "annealed",
     "bounds",
     "calibration",
+    "classification",
     "comparison",
     "convergence",
     "draw",

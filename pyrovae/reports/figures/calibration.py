@@ -15,6 +15,7 @@ from matplotlib.transforms import ScaledTranslation
 from torch import Tensor
 
 from pyrovae.diagnostics.calibration import Calibration
+from pyrovae.diagnostics.classes.classification import CLASSIFIERS, Classification
 from pyrovae.diagnostics.predictive_check import EXTREME, Comparison, PredictiveCheck
 from pyrovae.diagnostics.rank_tests import RankTest
 from pyrovae.diagnostics.statistics import ks_band
@@ -147,3 +148,28 @@ def _draw_statistic(axes: Axes, name: str, one: Comparison) -> None:
     axes.set_title(f"{name}\np = {prior} prior, {posterior} posterior", fontsize=8.5, parse_math=False)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
+
+
+@draws(Classification)
+def classification(record: Classification) -> Figure:
+    """How often the class chosen is right, by the probability that it was given; on the diagonal is calibrated.
+
+    Bars are two standard errors of the fraction; below, how many data each bin holds.
+
+    Args:
+        record: what :func:`~pyrovae.classification` returned.
+    """
+    figure, (axes, below) = new_figure(8.4, 3.8, columns=2)
+    width = 0.4 / record.num_bins
+    for offset, color, (by, title) in zip((-0.5, 0.5), (BLUE, RED), CLASSIFIERS.items(), strict=True):
+        count, confidence, right = (column.numpy() for column in record.reliability(by))
+        error = 2 * np.sqrt(np.maximum(right * (1 - right), 1e-12) / np.maximum(count, 1))
+        label = f"{title}: {record.wrong(by).mean():.2%} wrong, calibration error {record.calibration_error(by):.2%}"
+        axes.errorbar(confidence, right, error, color=color, marker="o", markersize=4, capsize=2, label=label)
+        middle = (np.arange(record.num_bins) + 0.5) / record.num_bins
+        below.bar(middle + offset * width, count, width, color=color)
+    axes.plot([0, 1], [0, 1], color=QUIET, linewidth=0.8, zorder=0)
+    axes.legend(loc="upper left")
+    axes.set(xlabel="probability of the class chosen", ylabel="fraction that is right", xlim=(0, 1.02), ylim=(0, 1.3))
+    below.set(xlabel="probability of the class chosen", ylabel=f"of {len(record):,} data {source(record.protocol)}")
+    return figure

@@ -2,6 +2,7 @@
 
 import pytest
 from examples.drawing import QUIET, posterior
+from examples.records import classified
 
 import pyrovae as pv
 from pyrovae.reports import figures
@@ -129,6 +130,7 @@ def every(
         "posterior in a plane": figures.posterior_of_one(plane),
         "posterior on a line": figures.posterior_of_one(line),
         "posterior of many": figures.posterior_of_one(many),
+        "classification": figures.classification(classified(QUIET)),
         "predictive check": figures.predictive_check(check),
         "training_curves": figures.training_curves(fit.history),
         "reconstructions": figures.reconstructions(*pair),
