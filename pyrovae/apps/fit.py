@@ -42,7 +42,9 @@ SETTINGS = {
     "standardize": Setting(None, "real columns of a table as standard scores [yes]", {"action": BooleanOptionalAction}),
     "group": Setting(None, "column of a table: no value of it is in two parts"),
     "time": Setting(None, "column of a table: the earliest rows train, the latest test"),
-    "labels": Setting(False, "pass the labels to the programs as second argument", {"action": "store_true"}),
+    "labels": Setting(
+        False, "condition on the labels, p(x | y); your programs get them as second argument", {"action": "store_true"}
+    ),
     "prior": Setting("normal", "{names} [{default}]"),
     "likelihood": Setting(None, "{names} [natural]"),
     "guide": Setting("normal", "{names} [{default}]"),
@@ -81,6 +83,7 @@ def fit(p: ArgumentParser) -> Action:
       pyrovae fit --data digits --latent 8 --out runs/digits
       pyrovae fit --data mnist --prior mixture:50 --network gated:300,300 --epochs 50 --out runs/mnist
       pyrovae fit --data wine.csv --columns quality:ordinal --out runs/wine
+      pyrovae fit --data digits --labels --out runs/given-label
       pyrovae fit my_programs.py --data digits --epochs 20 --out runs/mine
       pyrovae fit --resume --out runs/mnist
       pyrovae fit --from runs/mnist --only guide --objective half-asleep --out runs/mnist-refit

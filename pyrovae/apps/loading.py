@@ -56,15 +56,17 @@ def pair_of(record: dict[str, Any], dataset: Dataset, program: str | None) -> tu
         if guide is None:
             guide = encoder_for(model, split_of(dataset, "train", record), seed=record["seed"])
         return model, guide, {**record, "program": {"path": program, "sha256": digest}}
-    _check_recipe_options(record)
+    _check_recipe_options(record, dataset)
     recipe = recipes.complete(record, dataset)
-    vae = recipes.build(recipe, dataset)
+    vae = recipes.build({**recipe, "labels": record["labels"]}, dataset)
     return vae.model, vae.guide, {**record, **recipe, "program": None}
 
 
-def _check_recipe_options(record: dict[str, Any]) -> None:
-    if record["labels"]:
-        raise InputError("--labels passes the labels as second argument, and the built-in VAE takes none; give FILE.py")
+def _check_recipe_options(record: dict[str, Any], dataset: Dataset) -> None:
+    if record["labels"] and dataset.columns is not None:
+        raise InputError("--labels conditions on labels, and those of a table are columns of it: use --covariates")
+    if record["labels"] and any(recipes.rows_with_missing(dataset).values()):
+        raise InputError(f"--labels takes whole data, and {dataset.name} has missing entries: give a FILE.py")
 
 
 def load_program(path: str, dataset: Dataset) -> tuple[Program, Program | None, str]:

@@ -137,6 +137,8 @@ def build(recipe: Mapping[str, Any], dataset: "Dataset") -> Any:
     check_support(recipe["prior"], recipe["guide"])
     if dataset.columns is not None:
         return _of_table(recipe, dataset)
+    if recipe.get("labels"):
+        return _given_labels(recipe, dataset)
     shape = _latent_shape(recipe)
     decode, encode = _networks(recipe, shape, dataset.shape, dataset)
     if has_missing := any(rows_with_missing(dataset).values()):
@@ -156,6 +158,27 @@ def build(recipe: Mapping[str, Any], dataset: "Dataset") -> Any:
 def rows_with_missing(dataset: "Dataset") -> dict[str, int]:
     """Split -> how many of its rows hold missing values (NaN)."""
     return {name: len(getattr(dataset, name).missing()) for name in ("train", "valid", "test")}
+
+
+def _given_labels(recipe: Mapping[str, Any], dataset: "Dataset") -> Any:
+    """The conditional VAE of data given their labels, which perceptrons read beside data and latents."""
+    if dataset.num_classes is None:
+        raise InputError(f"{dataset.name} has no labels to be conditioned on: leave --labels out")
+    prior, network = (parsed(recipe[kind], CHOICES[kind])[0] for kind in ("prior", "network"))
+    for kind, bad in (("prior", prior.needs), ("network", network.of_images)):
+        if bad:
+            reason = "is made of an encoder that reads data alone" if kind == "prior" else "reads images alone"
+            raise InputError(f"{kind} '{recipe[kind]}' {reason}, and --labels conditions on labels: take another")
+    shape, label = _latent_shape(recipe), pv.networks.OneHot(dataset.num_classes)
+    into, read = ((math.prod(one) + dataset.num_classes,) for one in (shape, dataset.shape))
+    decode, encode = _networks(recipe, into, read, dataset)
+    decode = pv.networks.beside([shape, label], decode)
+    encoder = _encoder(recipe, shape, encode)
+    return pv.ConditionalVAE(
+        prior=_prior(recipe, encoder, dataset.train),
+        decoder=pv.Conditional(_likelihood(recipe, dataset), dataset.shape, decode),
+        encoder=pv.networks.Beside([dataset.shape, label], encoder),
+    )
 
 
 def _of_table(recipe: Mapping[str, Any], dataset: "Dataset") -> Any:

@@ -246,3 +246,21 @@ def test_arrays_with_missing_entries_are_masked_and_told_to_the_encoder(gaps, ch
     vae = recipes.build(recipes.complete({**BASE, **choice}, gaps), gaps)
     assert type(vae.encoder.network).__name__ == "MaskedInput"
     assert recipes.rows_with_missing(gaps)["train"] == len(gaps.train)
+
+
+@pytest.mark.parametrize("guide", ["full-normal", "iaf"])
+def test_labels_make_a_conditional_vae(guide):
+    digits = digits_for("binomial")
+    recipe = {**recipes.complete({**BASE, "guide": guide}, digits), "labels": True}
+    vae = recipes.build(recipe, digits)
+    assert isinstance(vae, pv.ConditionalVAE) and recipes.likelihood_of(vae) == "binomial(16)"
+    fitted = pv.fit(vae.model, vae.guide, digits.train.with_labels()[:64], epochs=1, progress=False)
+    assert pv.sample(fitted.model, digits.test.with_labels()[:3], num_samples=3).values["x"].shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("prior", "vamp"), ("network", "conv")])
+def test_what_cannot_read_labels_is_refused(kind, name):
+    digits = digits_for("binomial")
+    recipe = {**recipes.complete({**BASE, kind: name}, digits), "labels": True}
+    with pytest.raises(pv.InputError, match=f"{kind} '{name}' .*, and --labels conditions on labels: take another"):
+        recipes.build(recipe, digits)
