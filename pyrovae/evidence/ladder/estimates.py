@@ -42,6 +42,7 @@ class Estimate(NamedTuple):
     resolution: Tensor  # (n,): what rounding can make of equal weights
     cost: int  # decoder passes for each datum
     points: Sequence[Tensor] = ()  # of each stratum, (K_s, n, D), where they are kept
+    mixed: Sequence[Tensor] = ()  # their log weights by the density of all strata together; none: the strata are those
 
     def beside(self, before: "Estimate | None") -> "Estimate":
         """With other such draws, of as many strata, which count as well."""
@@ -49,18 +50,24 @@ class Estimate(NamedTuple):
             return self
         strata = [torch.cat(each) for each in zip(before.strata, self.strata, strict=True)]
         points = [torch.cat(each) for each in zip(before.points, self.points, strict=True)]
-        return self._replace(strata=strata, points=points)
+        mixed = [torch.cat(each) for each in zip(before.mixed, self.mixed, strict=True)]
+        return self._replace(strata=strata, points=points, mixed=mixed)
 
     def of(self, rows: Tensor) -> "Estimate":
         """That of some of the data."""
-        strata, points = ([part[:, rows] for part in parts] for parts in (self.strata, self.points))
-        return self._replace(strata=strata, resolution=self.resolution[rows], points=points)
+        strata, points, mixed = ([part[:, rows] for part in parts] for parts in (self.strata, self.points, self.mixed))
+        return self._replace(strata=strata, resolution=self.resolution[rows], points=points, mixed=mixed)
 
     def draws(self, latents: Latents, num_draws: int) -> Values | None:
-        """Latents in proportion to the weights, site -> (L, n, ...); None where none are asked for."""
+        """Latents in proportion to the weights, site -> (L, n, ...); None where none are asked for.
+
+        Where a proposal is the posterior, each weight is log p(x), of the encoder's draws too; but these are not draws
+        of the posterior: they count by the density of both.
+        """
         if not num_draws:
             return None
-        u = resampled({"u": torch.cat(list(self.points))}, torch.cat(self.strata), num_draws)["u"]
+        log_weight = torch.cat(list(self.mixed or self.strata))
+        u = resampled({"u": torch.cat(list(self.points))}, log_weight, num_draws)["u"]
         parts = [latents.values_at(part) for part in u.split(latents.part_sizes(num_draws))]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
@@ -103,12 +110,13 @@ def by_proposal(latents: Latents, proposal: Proposal, num_particles: int, *, kee
     if of_guide:
         parts.append(scored(latents, of_guide))
     resolution = torch.stack([part.resolution for part in parts]).amax(0)
-    strata = [_log_weight(part, proposal, of_guide / num_particles) for part in parts]
+    strata = mixed = [_log_weight(part, proposal, of_guide / num_particles) for part in parts]
     if proposal.exact:
         alone = [_log_weight(part, proposal, 0.0) for part in parts]
         constant = _spread(torch.cat(alone)) <= resolution
         strata = [torch.where(constant, *pair) for pair in zip(alone, strata, strict=True)]
-    return Estimate(strata, resolution, num_particles, [part.u for part in parts] if keep else ())
+    kept = ([part.u for part in parts], mixed) if keep else ((), ())
+    return Estimate(strata, resolution, num_particles, *kept)
 
 
 def num_guide(num_draws: int) -> int:
