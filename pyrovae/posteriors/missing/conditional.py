@@ -105,30 +105,17 @@ def conditional(
     )
     split = as_split(data)
     pair = hidden(model, guide, split, observed, seed)
-    report = mixing = None
+    report, mixing, mask = None, None, pair.observed.cpu()
     if method == "gibbs":
         chains = Chains(num_draws, num_chains, num_warmup, seed)
         values, entries, mixing = by_gibbs(pair, chains, plan, progress=progress)
     else:
         report, values = routed(pair.model, pair.guide, pair.split, plan, progress=progress)
         entries = completed(pair, values, plan, progress=progress)
-    density, by_draws = _nats(model, guide, split, pair, report, values, plan, progress)
-    mask = pair.observed.cpu()
-    found = Completion(
-        values=values,
-        draws=entries.draws,
-        mean=torch.where(mask, entries.draws[0], entries.mean),
-        sd=torch.where(mask, 0.0, entries.sd),
-        observed=mask,
-        report=report,
-        density=density,
-        by_draws=by_draws,
-        mixing=mixing,
-        method=method,
-        seed=seed,
-        is_filled=pair.is_filled,
-        protocol=split.protocol,
-    )
+    nats = _nats(model, guide, split, pair, report, values, plan, progress)
+    mean, sd = torch.where(mask, entries.draws[0], entries.mean), torch.where(mask, 0.0, entries.sd)
+    of_draws = values, entries.draws, mean, sd, mask, report
+    found = Completion(*of_draws, *nats, mixing, method, seed, pair.is_filled, split.protocol)
     if found.fraction_unreliable > UNRELIABLE_FRACTION:
         warn(_untrusted(found))
     return found

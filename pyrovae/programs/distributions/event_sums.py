@@ -18,7 +18,6 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 IN_CACHE = 2**17  # logits scored at once by a core of the CPU: what they leave behind stays in its cache
 MANY = 1000  # trials, whose elements are scored one by one: there float32 loses digits in their sum
-CERTAIN_FAILURE = -1e4  # log odds, of which no digit is left of a success
 LANES = 16  # numbers that a core works on at once
 
 
@@ -54,13 +53,12 @@ class Event(Trials, dist.Independent):  # type: ignore[override]
             return super().log_prob(value)
         if base._validate_args:
             base._validate_sample(value)
-        value, logits, count = value.to(base.logits.dtype), base.logits, base.total_count
-        if isinstance(seen, Tensor):  # a trial that is not counted is one of certain failure, which fails
-            value, logits = torch.where(seen, value, 0.0), torch.where(seen, logits, CERTAIN_FAILURE)
-        elif seen is False:
+        if isinstance(seen, bool):
             return super().log_prob(value)
+        value, count = value.to(base.logits.dtype), base.total_count
         # For each trial: log odds, the fraction of successes, and the log binomial coefficient where it is not zero.
-        elements = [logits, value / count] + ([base.log_base(value) / count] if count > 1 else [])
+        elements = [base.logits, value / count] + ([base.log_base(value) / count] if count > 1 else [])
+        elements += [] if seen is None else [seen]
         events = [part.flatten(-self.reinterpreted_batch_ndims) for part in torch.broadcast_tensors(*elements)]
         # A compiler, as a GPU, fuses by itself what it gets in one piece.
         traced = torch.compiler.is_compiling() or get_proxy_mode() is not None
@@ -79,14 +77,23 @@ class Event(Trials, dist.Independent):  # type: ignore[override]
         return base, mask
 
 
-def _log_mass(logits: Tensor, fraction: Tensor, *log_base: Tensor) -> Tensor:
-    """The log mass of each event in nats per trial, (...), for elements (..., D); without gradients."""
+def _log_mass(logits: Tensor, fraction: Tensor, *others: Tensor) -> Tensor:
+    """The log mass of each event in nats per trial, (...), for elements (..., D); without gradients.
+
+    Of the others, booleans tell which elements count, and numbers are log binomial coefficients.
+    """
     size = logits.shape[-1]
     group = _group(size, logits.dtype)
-    factors = logits.abs().neg_().exp_().add_(1).unflatten(-1, (group, size // group)).prod(-2)
+    odds = logits.abs().neg_().exp_()
     missed = logits.relu().addcmul_(fraction, logits, value=-1)
-    for term in log_base:
-        missed.sub_(term)
+    for term in others:
+        if term.dtype == torch.bool:  # products are several times as fast as a choice
+            counts = term.to(logits.dtype)
+            odds.mul_(counts)
+            missed.mul_(counts)
+        else:
+            missed.sub_(term)
+    factors = odds.add_(1).unflatten(-1, (group, size // group)).prod(-2)
     return -(factors.log_().sum(-1) + missed.sum(-1))
 
 
