@@ -125,8 +125,7 @@ def in_pyro(vae, train, seconds, each_step, seed):
 CONTENDERS = {
     "pyrovae, alpha 0.1": lambda *given: ours(*given[:3], 0.1, given[3]),
     "pyrovae, alpha 50": lambda *given: ours(*given[:3], 50.0, given[3]),
-    "pyrovae, alpha 50, a fifth labelled": lambda *given: ours(*given[:3], 50.0, given[3], 0.2),
-    "pyrovae, alpha 50, half labelled": lambda *given: ours(*given[:3], 50.0, given[3], 0.5),
+    "pyrovae, alpha 500": lambda *given: ours(*given[:3], 500.0, given[3]),
     "pyrovae, alpha 500, half labelled": lambda *given: ours(*given[:3], 500.0, given[3], 0.5),
     "Pyro, labels once an epoch": lambda *given: in_pyro(*given[:3], False, given[3]),
     "Pyro, labels each step": lambda *given: in_pyro(*given[:3], True, given[3]),

@@ -206,7 +206,8 @@ def classification(
         True
     """
     check_at_least_one(num_particles=num_particles, num_bins=num_bins, batch_size=batch_size)
-    split, truth = _apart(as_split(data).drawn(seed), labels)
+    given = as_split(data).drawn(seed)
+    split, truth = _apart(given, labels)
 
     def begin(pair: Pair) -> Callable[[Block], _Found]:
         source = split.to(pair.device)
@@ -226,7 +227,7 @@ def classification(
             num_particles=num_particles,
             num_bins=num_bins,
             seed=seed,
-            protocol=split[: len(known)].protocol,
+            protocol=given[: len(known)].protocol,
         )
 
     blocks = Blocks(len(split), batch_size, ("classes", seed), "all classes of {num_data} data: lower batch_size")

@@ -62,7 +62,7 @@ def test_a_run_says_what_it_was_trained_by():
     vae = labelled.networks(width=8)
     objective = pv.objectives.Classifying(pv.objectives.SummedELBO(), SOME, batch_size=16)
     told = pv.fit(vae.model, vae.guide, SOME, objective=objective, epochs=1, progress=False).settings["objective"]
-    assert told.startswith("Classifying(batch_size=16") and "of=SummedELBO, site=y" in told and "weight=0.1" in told
+    assert told.startswith("Classifying(batch_size=16") and "of=SummedELBO, site=y" in told and "weight=500.0" in told
 
 
 @pytest.mark.parametrize(
