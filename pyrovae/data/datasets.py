@@ -128,6 +128,8 @@ def _recipe(entry: NamedSet, options: Options) -> Recipe:
     kind, divisor = options.binarization or ("none" if options.dequantize else entry.binarization), options.divisor
     if options.dequantize and not entry.fixed:
         return Recipe(kind, float(divisor or entry.divisor + (entry.divisor > 1)), options.seed, dequantize=True)
+    if entry.fixed and options.dequantize:
+        raise InputError("expected no dequantize of a set that is published as zeros and ones; leave it out")
     if entry.fixed:
         return Recipe(entry.binarization, 1.0, None)
     if kind == "none":

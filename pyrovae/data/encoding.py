@@ -107,7 +107,8 @@ def dequantized(values: Tensor, divisor: float, generator: torch.Generator | Non
         Theis, van den Oord and Bethge (2016), A note on the evaluation of generative models, arXiv:1511.01844.
     """
     noise = torch.rand(values.shape, generator=generator, dtype=values.dtype, device=values.device)
-    return values + noise / divisor
+    above = torch.nextafter(values + 1 / divisor, values)  # of u next to 1, which rounding would make 1
+    return torch.minimum(values + noise / divisor, above)
 
 
 def require_room(name: str, column: Column, *, size: int = 1) -> None:

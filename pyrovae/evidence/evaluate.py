@@ -115,7 +115,7 @@ def routed(
         return account(block) | {f"{KEPT}{name}": value.movedim(1, -1) for name, value in (block.draws or {}).items()}
 
     def build(columns: dict[str, Tensor], run: Evaluation, protocol: Protocol) -> tuple[Report, dict[str, Tensor]]:
-        kept = {name for name in columns if name.startswith(KEPT)}
+        kept = [name for name in columns if name.startswith(KEPT)]
         draws = {name.removeprefix(KEPT): columns.pop(name).movedim(-1, 1).contiguous() for name in kept}
         for climbed in run.repair.late:
             _put(columns, climbed, plan.num_particles)

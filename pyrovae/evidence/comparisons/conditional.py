@@ -5,7 +5,7 @@ r"""log_density(): the density of some entries of each datum given others, as a 
 Each is routed by itself and has its own k-hat; the errors of both add up, as their draws are independent.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -13,12 +13,13 @@ from torch import Tensor
 
 from pyrovae.base.arguments import checked
 from pyrovae.base.errors import InputError
+from pyrovae.base.random import seed_of
 from pyrovae.base.records import Record, mean_and_se
 from pyrovae.base.tables import TextTable, quantities
 from pyrovae.data.missing.masks import as_mask
 from pyrovae.data.split import Split, as_split
 from pyrovae.evidence import estimators
-from pyrovae.evidence.comparisons.hidden import hidden
+from pyrovae.evidence.comparisons.hidden import hidden, models_missingness
 from pyrovae.evidence.evaluate import routed
 from pyrovae.evidence.ladder.climbed import ROUTES
 from pyrovae.evidence.plan import Plan
@@ -161,7 +162,8 @@ def log_density(
 
     Raises:
         InputError: for masks of another shape; naming the site, for a pair without per-datum weights, and where a part
-            of an event is asked for whose family has no density of a part.
+            of an event is asked for whose family has no density of a part; for a model of what is missing
+            (:func:`~pyrovae.with_missingness`), to which another mask is other data.
 
     Example:
         >>> import pyrovae as pv
@@ -195,12 +197,21 @@ def density_of(
     plan: Plan,
     progress: bool,
 ) -> ConditionalDensity:
-    """The difference of the evidences of two sets of entries, of which the second may be known."""
+    """The difference of the evidences of two sets of entries, of which the second may be known; draws are apart.
 
-    def evidence(mask: Tensor | None) -> Report:
+    Raises:
+        InputError: if the model is one of what is missing too, so that what is hidden would count as missing.
+    """
+    if models_missingness(model, split):
+        raise InputError(
+            "the model says too which entries are missing (with_missingness): to hide one is another datum to it, and "
+            "the difference no density of the entry; ask the pair without the mechanism"
+        )
+
+    def evidence(mask: Tensor | None, how: Plan) -> Report:
         pair = hidden(model, guide, split, mask, plan.seed)
-        report, _ = routed(pair.model, pair.guide, pair.split, plan, progress=progress)
+        report, _ = routed(pair.model, pair.guide, pair.split, how, progress=progress)
         return report
 
-    known = given if given is None or isinstance(given, Report) else evidence(given)
-    return ConditionalDensity(evidence(joint), known, num_entries)
+    known = given if given is None or isinstance(given, Report) else evidence(given, plan)
+    return ConditionalDensity(evidence(joint, replace(plan, seed=seed_of("joint", plan.seed))), known, num_entries)

@@ -11,8 +11,8 @@ from pyrovae.data.missing.masks import as_mask, hide
 from pyrovae.data.split import Split
 from pyrovae.pairs.context import isolated
 from pyrovae.pairs.missing.completing import beside_filled, filled, reads_missing
-from pyrovae.pairs.missing.observed import observed_entries
-from pyrovae.pairs.traces import Program
+from pyrovae.pairs.missing.observed import COMPLETE, observed_entries
+from pyrovae.pairs.traces import Program, sites_of
 
 AT_ONCE = 200  # rows that are completed for a guide
 
@@ -54,6 +54,14 @@ def hidden(model: Program, guide: Program, data: Split, observed: Any, seed: int
             of_observed, reading = beside_filled(of_observed, guide)
             whole, _ = beside_filled(model, guide)
     return Hidden(of_observed, reading, data.replaced(tensors), whole, mask, is_filled)
+
+
+def models_missingness(model: Program, data: Split) -> bool:
+    """Whether a model observes which entries are missing, so that to hide one is another datum."""
+    with isolated(model, model) as (model, _, device):
+        seed_everything("hidden", 0)
+        sites = sites_of(model, *data.to(device).batch(slice(0, 1)), role="model")
+    return any(COMPLETE in (site["infer"] or {}) for site in sites.values())
 
 
 def _read_by(model: Program, guide: Program, tensors: list[Tensor], seed: int) -> Tensor | None:

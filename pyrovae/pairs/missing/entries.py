@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from pyrovae.base.errors import InputError
-from pyrovae.pairs.supports import layers, of_full_shape
+from pyrovae.pairs.handlers import inside
+from pyrovae.pairs.supports import layers, of_full_shape, support_of
 from pyrovae.pairs.traces import family
 
 UNIT_DENSITY = 1 / (2 * math.pi)  # variance of a normal whose density at its mean is one
@@ -62,21 +63,22 @@ class OfEntries(dist.Independent):
 
     Args:
         base_dist: of whole events.
-        marginal: of the same shape, with a density of one at entries of zero that are not observed.
+        marginal: of the same shape, to which entries that are not observed are nothing.
         seen: which are, of the shape of events.
+        at_zero: whether they are nothing to it at zero alone; else wherever they are in the support.
     """
 
-    def __init__(self, base_dist: Any, marginal: Any, seen: Tensor) -> None:
-        self.marginal, self.seen = marginal, seen
+    def __init__(self, base_dist: Any, marginal: Any, seen: Tensor, at_zero: bool = True) -> None:
+        self.marginal, self.seen, self.at_zero = marginal, seen, at_zero
         super().__init__(base_dist, 0, validate_args=False)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "OfEntries":
         marginal = self.marginal.expand(torch.broadcast_shapes(batch_shape, self.marginal.batch_shape))
-        return OfEntries(self.base_dist.expand(batch_shape), marginal, self.seen)
+        return OfEntries(self.base_dist.expand(batch_shape), marginal, self.seen, self.at_zero)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density of the observed entries in nats, of the broadcast batch shape."""
-        return self.marginal.log_prob(torch.where(self.seen, value, 0.0))
+        return self.marginal.log_prob(torch.where(self.seen, value, 0.0) if self.at_zero else value)
 
 
 # ------------------------------------------------------------------------------------------------------- forms
@@ -180,13 +182,15 @@ def _among_components(fn: Any, of_events: Tensor) -> Tensor:
 def _mixture(fn: Any, seen: Tensor) -> Any:
     component = of_entries(fn.component_distribution, _among_components(fn, seen))
     shape = component.batch_shape[:-1]
-    return OfEntries(fn, dist.MixtureSameFamily(fn.mixture_distribution.expand(shape), component), seen)
+    return OfEntries(fn, dist.MixtureSameFamily(fn.mixture_distribution.expand(shape), component), seen, at_zero=False)
 
 
 def _mixture_completed(fn: Any, value: Tensor, seen: Tensor) -> Completed:
     """Of a component that is drawn by what the observed entries say of each; moments are those of all."""
     value, seen = _among_components(fn, value), _among_components(fn, seen)
-    filled = torch.where(seen, value, 0.0)
+    support = support_of(layers(fn.component_distribution)[-1])
+    harmless = None if support is None else inside(support, value)
+    filled = torch.where(seen, value, 0.0 if harmless is None else harmless)
     log_weight = fn.mixture_distribution.logits + of_entries(fn.component_distribution, seen).log_prob(filled)
     each = completed(fn.component_distribution, value, seen)
     at, weight = -len(fn.event_shape) - 1, log_weight.softmax(-1).reshape(*log_weight.shape, *[1] * len(fn.event_shape))

@@ -12,7 +12,3 @@ _HOMES = {
 _PATHS = {name: f"{__name__}.{home}:{name}" for name, home in _HOMES.items()}
 __all__ = list(_PATHS)
 __getattr__, __dir__ = handed_on(__name__, _PATHS)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)

@@ -17,7 +17,7 @@ from pyrovae.base.arguments import checked
 from pyrovae.base.errors import InputError, UntrustedPosterior, check_at_least_one, nearest, warn
 from pyrovae.data.split import Split, as_split
 from pyrovae.evidence.comparisons.conditional import ConditionalDensity, density_of
-from pyrovae.evidence.comparisons.hidden import Hidden, hidden
+from pyrovae.evidence.comparisons.hidden import Hidden, hidden, models_missingness
 from pyrovae.evidence.estimators import log_evidence
 from pyrovae.evidence.evaluate import routed
 from pyrovae.evidence.ladder.climb import METHODS as ROUTED
@@ -143,7 +143,7 @@ def _nats(
     """log p(x_m | x_o) of the hidden entries that are known, by both evidences and by draws; None where none is."""
     known = ~split.drawn(plan.seed).tensors[0].isnan().cpu()
     num_entries = (known & ~pair.observed.cpu()).flatten(1).sum(1).double()
-    if not bool(num_entries.any()):
+    if not bool(num_entries.any()) or models_missingness(model, split):
         return None, None
     whole, alone = hidden(model, guide, split, None, plan.seed), Plan(**{**vars(plan), "num_kept": 0})
     of_all, of_observed = (log_likelihoods(each, values, plan, progress=progress) for each in (whole, pair))

@@ -77,9 +77,13 @@ def _by_blocks(
 def of_draws(draws: Tensor, means: Tensor, variances: Tensor) -> Entries:
     """Moments of entries from those given each of L latents (L, n, *shape): the law of total variance.
 
-    Where a distribution has no mean, the value that was drawn most often takes its place.
+    Where a distribution has no mean, or none that is known, the median of the draws takes its place, and of classes the
+    value that was drawn most often.
     """
     mean = means.double().mean(0)
     variance = variances.double().mean(0) + means.double().var(0, correction=0)
-    most_often = draws.mode(0).values.double() if bool(mean.isnan().any()) else mean
-    return Entries(draws, torch.where(mean.isnan(), most_often, mean).to(draws), variance.sqrt().to(draws))
+    if bool(mean.isnan().any()):
+        are_whole = (draws == draws.round()).all(0)
+        middle = torch.where(are_whole, draws.mode(0).values, draws.median(0).values)
+        mean = torch.where(mean.isnan(), middle.double(), mean)
+    return Entries(draws, mean.to(draws), variance.sqrt().to(draws))

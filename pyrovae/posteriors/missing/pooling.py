@@ -93,8 +93,8 @@ def pool(
     q, u = (_table(name, given) for name, given in (("estimates", estimates), ("variances", variances)))
     if q.shape != u.shape:
         raise InputError(f"estimates and variances must have one shape, got {tuple(q.shape)} and {tuple(u.shape)}")
-    if not bool((u >= 0).all()) or not bool(q.isfinite().all()):
-        raise InputError("estimates must be finite, and variances, which are squared standard errors, not negative")
+    if not bool((u > 0).all()) or not bool(q.isfinite().all()):
+        raise InputError("estimates must be finite, and variances, which are squared standard errors, positive")
     if not 0 < level < 1:
         raise InputError(f"level is that of an interval, between 0 and 1; got {level}")
     num_imputations, num_estimates = q.shape

@@ -66,7 +66,8 @@ class _EM:
 
     def __init__(self, x: Tensor, family: MeanFamily, maximum: float, smoothing: float) -> None:
         self.x, self.flat, self.family, self.smoothing = x, x.reshape(len(x), -1), family, smoothing
-        margin = (maximum if math.isfinite(maximum) else max(1.0, float(x.max()))) / (2 * len(x) + 2)
+        largest = torch.full_like(x[0], maximum) if math.isfinite(maximum) else x.amax(0).clamp_min(1.0)
+        margin = largest / (2 * len(x) + 2)
         self.bounds = (margin, maximum - margin)
         self.overall = x.mean(0).clamp(*self.bounds)
         self.base = family(self.overall).log_prob(x)
@@ -96,7 +97,7 @@ class _EM:
         mass = (count + self.smoothing)[:, None]
         # A component that has lost all its data stays where it is, at weight zero.
         updated = torch.where(mass > 1e-10, total / mass, means.reshape(len(means), -1))
-        return count / count.sum(), updated.clamp(*self.bounds).reshape(means.shape)
+        return count / count.sum(), updated.reshape(means.shape).clamp(*self.bounds)
 
     def _log_likelihood(self, means: Tensor) -> Tensor:
         slope, intercept = self._affine(means)

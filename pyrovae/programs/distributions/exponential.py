@@ -181,7 +181,7 @@ class Poisson(_NaturalFamily):
         x = value.to(self.natural.dtype)
         c = torch.where(x > 0, x, 1.0)
         away = self.natural - c.log()
-        about = torch.where(x < 0, -math.inf, log_about(c))
+        about = torch.where(x < 0, -math.inf, torch.where(x == 0, -1.0, log_about(c)))
         return torch.addcmul(about, x, away).addcmul_(c, torch.expm1(away), value=-1)  # passes over memory take longest
 
     @torch.no_grad()

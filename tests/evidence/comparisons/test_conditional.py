@@ -68,3 +68,14 @@ def test_the_record_says_how_reliable_it_is_and_comes_back_from_files(found, tmp
 def test_what_does_not_fit_is_refused(how, message):
     with pytest.raises(InputError, match=message):
         pv.log_density(ORACLE.model, ORACLE.guide, X, **how)
+
+
+def test_a_model_of_what_is_missing_has_no_such_density():
+    oracle = pv.oracles.factor_analysis(4, 2)
+    x, _ = oracle.draw(5, seed=0)
+    pair = pv.with_missingness(oracle.model, oracle.guide, pv.self_masking(4, sign=1).double())
+    mask = torch.tensor([True, True, False, False])
+    with pytest.raises(pv.InputError, match="to hide one is another datum to it"):
+        pv.log_density(*pair, x, of=mask, given=~mask)
+    found = pv.conditional(*pair, x, mask, num_draws=5, num_particles=100, progress=False)
+    assert found.density is None and found.by_draws is None

@@ -144,3 +144,16 @@ def test_what_has_no_density_of_a_part_is_missing_as_a_whole_or_refused():
     torch.testing.assert_close(of_entries(counts, whole).log_prob(value), expected)
     with pytest.raises(InputError, match="site 'x': Multinomial has no density of a part of an event, and in 3 of 5"):
         check_whole("x", counts, some_seen(1))
+
+
+def test_a_mixture_of_positive_families_has_finite_gradients_beside_what_is_missing():
+    loc = torch.zeros(2, 3, requires_grad=True)
+    mixture = dist.MixtureSameFamily(dist.Categorical(torch.ones(2)), dist.LogNormal(loc, 1.0).to_event(1))
+    seen = torch.tensor([True, False, True])
+    value = torch.tensor([1.0, 0.5, 2.0])  # the second is a harmless one
+    log_prob = of_entries(mixture, seen).log_prob(value)
+    expected = dist.LogNormal(torch.zeros(2), 1.0).to_event(1).log_prob(torch.tensor([1.0, 2.0]))
+    assert log_prob.item() == pytest.approx(expected.item(), abs=1e-6)
+    (slope,) = torch.autograd.grad(log_prob, loc)
+    assert slope.isfinite().all() and (slope[:, 1] == 0).all()
+    assert all(each.isfinite().all() for each in completed(mixture, torch.tensor([1.0, math.nan, 2.0]), seen))

@@ -20,3 +20,9 @@ def test_classes_are_those_drawn_most_often():
     found = of_draws(draws, none, none)
     assert found.mean.item() == 2.0
     assert found.sd.isnan().all()
+
+
+def test_without_a_mean_the_median_stands_for_numbers_and_the_mode_for_classes():
+    draws = torch.tensor([[0.1, 2.0], [0.5, 2.0], [0.9, 0.0]])[:, None]
+    found = of_draws(draws, torch.full((3, 1, 2), math.nan), torch.full((3, 1, 2), math.nan))
+    assert found.mean.tolist() == [[0.5, 2.0]]

@@ -59,7 +59,7 @@ def test_it_comes_back_from_files(tmp_path):
     [
         (([1.0], [1.0]), "estimates must be those of M completed data sets, at least two"),
         (([1.0, 2.0], [1.0, 2.0, 3.0]), "must have one shape"),
-        (([1.0, 2.0], [1.0, -1.0]), "which are squared standard errors, not negative"),
+        (([1.0, 2.0], [1.0, -1.0]), "which are squared standard errors, positive"),
         ((["a", "b"], [1.0, 1.0]), "estimates must be numbers"),
     ],
 )

@@ -134,3 +134,11 @@ def test_fitting_leaves_the_generator_untouched():
     before = torch.get_rng_state()
     fit_mixture(x, 3, FAMILIES["poisson"][0], maximum=math.inf)
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_column_of_small_counts_beside_one_of_large_ones_keeps_its_mean():
+    torch.manual_seed(0)
+    x = torch.poisson(torch.tensor([0.5, 20_000.0], dtype=torch.float64).expand(500, 2))
+    found = fit_mixture(x, 1, lambda mean: dist.Poisson(mean).to_event(1), maximum=math.inf, num_restarts=1)
+    expected = dist.Poisson(x.mean(0)).to_event(1).log_prob(x).mean()
+    assert found.log_evidence(x).mean().item() == pytest.approx(expected.item(), abs=0.01)
