@@ -71,6 +71,7 @@ def _same(found: Tensor, expected: Tensor) -> bool:
 
 
 _BY_SHAPE = (torch.ops.aten.ones_like.default, torch.ops.aten.zeros_like.default)  # whatever the values are
+_KEPT = ("placeholder", "output")
 _RESHAPES = (torch.ops.aten.view.default, torch.ops.aten.expand.default)
 
 
@@ -80,8 +81,13 @@ def settled(graph: Graph, *points: Tensor) -> Graph:
     Raises:
         Untraceable: for a graph that writes into a live tensor.
     """
-    if any(_writes(node) for node in graph.module.graph.nodes):
-        graph = trace(functionalize(graph), *points)
+    try:
+        return _settled(graph)
+    except Untraceable:  # of what it writes into, tensors of its own can be told from those that stay
+        return _settled(trace(functionalize(graph), *points))
+
+
+def _settled(graph: Graph) -> Graph:
     nodes = list(graph.module.graph.nodes)
     inputs = [node for node in nodes if node.op == "placeholder"]
     known: dict[Node, Any] = dict(zip(inputs, graph.live, strict=False))
@@ -95,21 +101,24 @@ def settled(graph: Graph, *points: Tensor) -> Graph:
             like = node.all_input_nodes[0].meta["val"]
             empty = torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, device=like.device)
             known[node] = node.target(empty, **node.kwargs)
-        elif _writes(node):
+        elif any(one in known for one in _written(node)):
             raise Untraceable(f"the programs write into a tensor that stays ({node.target})")
     return _of_what_is_left(graph, inputs[len(graph.live) :], known)
 
 
 def _of_what_is_left(graph: Graph, inputs: list[Node], known: dict[Node, Any]) -> Graph:
     """The operations whose values are not known; those that they use become the live tensors."""
-    left = Nodes()
+    left, nodes = Nodes(), graph.module.graph.nodes
     used = [node for node in known if isinstance(known[node], Tensor) and any(user not in known for user in node.users)]
     copies: dict[Node, Any] = {node: left.placeholder(node.name) for node in (*used, *inputs)}
-    for node in graph.module.graph.nodes:
+    writes = any(_written(node) for node in nodes if node not in known)  # then no tensor has two names
+    for node in nodes:
         if node not in known and node not in copies:
-            nothing = _does_nothing(node)
+            nothing = not writes and _does_nothing(node)
             copies[node] = copies[node.args[0]] if nothing else left.node_copy(node, copies.__getitem__)
-    left.eliminate_dead_code(lambda node: node.op in ("placeholder", "output") or is_random(node))
+    left.eliminate_dead_code(
+        lambda node: node.op in ("placeholder", "output") or is_random(node) or bool(_written(node))
+    )
     return Graph(GraphModule(torch.nn.Module(), left), [known[node] for node in used], graph.tolerance, graph.draws)
 
 
@@ -122,9 +131,14 @@ def _does_nothing(node: Node) -> bool:
 
 def _spoils(node: Node, known: dict[Node, Any], live: Iterable[Tensor]) -> bool:
     """Whether it writes into a live tensor."""
-    storage = known[node.all_input_nodes[0]].untyped_storage().data_ptr() if _writes(node) else None
-    return any(tensor.untyped_storage().data_ptr() == storage for tensor in live)
+    places = {known[one].untyped_storage().data_ptr() for one in _written(node)}
+    return any(tensor.untyped_storage().data_ptr() in places for tensor in live)
 
 
-def _writes(node: Node) -> bool:
-    return getattr(getattr(node.target, "_schema", None), "is_mutable", False)
+def _written(node: Node) -> list[Node]:
+    """The tensors that an operation writes into."""
+    schema = getattr(node.target, "_schema", None)
+    arguments = () if schema is None or not schema.is_mutable else schema.arguments
+    given = dict(zip((one.name for one in arguments), node.args, strict=False)) | node.kwargs
+    found = [given[one.name] for one in arguments if one.alias_info and one.alias_info.is_write and one.name in given]
+    return [one for each in found for one in (each if isinstance(each, list | tuple) else [each])]

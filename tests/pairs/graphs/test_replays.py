@@ -59,7 +59,11 @@ def in_place(x):
     return ((x * 1).add_(total).mul_(x),)
 
 
-@pytest.mark.parametrize("function", [noisy, in_place])
+def in_place_of_one_that_is_known(x):
+    return (torch.zeros(4, 3).add_(x), (x * 2).view(4, 3).squeeze_(0))
+
+
+@pytest.mark.parametrize("function", [noisy, in_place, in_place_of_one_that_is_known])
 def test_it_runs_a_few_times_and_is_replayed(function):
     replays, runs = assert_as_asked(function)
     assert runs == 3 + 1 + 1 and not replays.fails  # the calls until it is traced, the trace, and a look at another
