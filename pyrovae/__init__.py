@@ -73,6 +73,8 @@ _NAMES = {
     "observed_through": "pairs.operators.through",
     "filled_in": "pairs.operators.through",
     "corrupted": "pairs.operators.through",
+    "restore": "posteriors.restoring.restore",
+    "Restoration": "posteriors.restoring.restoration",
     "in_precision": "pairs.handlers",
     "from_guide": "evidence.annealing.paths",
     "from_prior": "evidence.annealing.paths",

@@ -14,7 +14,7 @@ from typing import NoReturn
 from pyrovae import __version__
 from pyrovae.apps import draw, fit, measure
 from pyrovae.apps.arguments import Command, in_options, options_of
-from pyrovae.apps.commands import listing, new, sweep
+from pyrovae.apps.commands import complete, listing, new, sweep
 from pyrovae.base.errors import InputError, LostDigits, UntrustedEvidence, nearest
 
 COMMANDS: dict[str, Command] = {
@@ -22,6 +22,7 @@ COMMANDS: dict[str, Command] = {
     **measure.COMMANDS,
     "sweep": sweep.sweep,
     "sample": draw.sample,
+    "complete": complete.complete,
     "figures": draw.draw,
     "list": listing.listing,
     "new": new.new,

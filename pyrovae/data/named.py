@@ -94,6 +94,12 @@ DATASETS = {
         DIGITS_FIT,
         probability=16.0,
     ),
+    "colour-digits": NamedSet(
+        "made of digits: each drawn in a hue, by its class and a seeded draw; 3x8x8, counts 0 to 16; needs no network",
+        f"{_READERS}:read_colour_digits",
+        DIGITS_FIT,
+        probability=16.0,
+    ),
     "mnist": NamedSet("28x28 digits, grey: 50,000 / 10,000 / 10,000", *GREY),
     "fashion-mnist": NamedSet("28x28 clothes, grey: 50,000 / 10,000 / 10,000", *GREY),
     "mnist-static": NamedSet(

@@ -145,6 +145,33 @@ def read_digits(name: str, options: Options) -> Parts:
     return Rows(bunch.images.astype(np.uint8), bunch.target).permuted((1197, 300, 300), seed=0)
 
 
+HUE_STEP, HUE_SPREAD, SATURATION = 36.0, 12.0, 0.8  # degrees between classes, and sd within one
+
+
+def read_colour_digits(name: str, options: Options) -> Parts:
+    """Makes colour images of scikit-learn's digits: the hue follows the class, about.
+
+    A digit of class c has the hue 36 c + 12 e degrees, e ~ N(0, 1) by a fixed seed, saturation 0.8 and value 1; each
+    channel of a pixel is its count times the colour's, rounded. So the colour is not in the strokes alone, and a grey
+    digit has one likely colour where its class is plain, and several where it is not.
+
+    Returns:
+        The rows of "digits", in the same parts: x of shape (N, 3, 8, 8), uint8 counts 0..16; labels.
+    """
+    return {part: _coloured(rows, part) for part, rows in read_digits(name, options).items()}
+
+
+def _coloured(rows: Rows, part: str) -> Rows:
+    noise = np.random.Generator(np.random.PCG64([0, *part.encode()]))
+    labels = np.asarray(rows.labels)
+    hue = (HUE_STEP * labels + HUE_SPREAD * noise.standard_normal(len(labels))) % 360
+    # Red, green and blue of a hue at value 1: 1 - s max(0, min(1, k, 4 - k)), k = (n + hue / 60) mod 6, n = 5, 3, 1.
+    k = (np.array([5.0, 3.0, 1.0]) + hue[:, None] / 60) % 6
+    colours = 1 - SATURATION * np.clip(np.minimum(k, 4 - k), 0, 1)
+    x = np.rint(colours[:, :, None, None] * np.asarray(rows.x)[:, None]).astype(np.uint8)
+    return Rows(x, rows.labels)
+
+
 def read_static_mnist(name: str, options: Options) -> Parts:
     """Reads the fixed binarization of MNIST used in the literature, from packed bits or the original text.
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import torch
 from examples import labelled
 
 import pyrovae as pv
@@ -63,6 +64,15 @@ def every_record():
         "completion": lambda: pv.conditional(*pair, x, x < 1, num_draws=3, num_particles=50, **quiet),
         "completion by chains": lambda: pv.conditional(
             *pair, x[:3], x[:3] < 1, num_draws=4, method="gibbs", num_warmup=5, num_chains=2, **quiet
+        ),
+        "restoration": lambda: pv.restore(
+            *pair,
+            x,
+            pv.operators.linear(torch.eye(x.shape[1]).to(x), noise=0.5),
+            truth=x,
+            num_draws=3,
+            num_particles=50,
+            **quiet,
         ),
         "conditional density": lambda: pv.log_density(*pair, x, of=x < 0, num_particles=30, **quiet),
         "pooled": lambda: pv.pool([[1.0, 2.0], [3.0, 2.0]], [[1.0, 1.0], [1.0, 1.0]], names=["a <b>", "c"]),

@@ -7,6 +7,7 @@ from pyrovae.reports.figures.bounds import annealed, bounds, convergence
 from pyrovae.reports.figures.calibration import calibration, classification, predictive_check
 from pyrovae.reports.figures.decompositions import anatomy, gaps
 from pyrovae.reports.figures.evidence import account, comparison, evidence_histogram, over_seeds, routes
+from pyrovae.reports.figures.images import completions
 from pyrovae.reports.figures.posterior import posterior_of_one
 from pyrovae.reports.figures.programs import interpolation, latent_means, manifold, prior_samples, reconstructions
 from pyrovae.reports.figures.style import draw, save
@@ -20,6 +21,7 @@ __all__ = [
     "calibration",
     "classification",
     "comparison",
+    "completions",
     "convergence",
     "draw",
     "evidence_histogram",

@@ -1,6 +1,6 @@
 """Grids of images and of curves, one datum a cell."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -11,7 +11,9 @@ from torch import Tensor
 
 from pyrovae.base.errors import InputError, nearest
 from pyrovae.posteriors.draws import Draws
-from pyrovae.reports.figures.style import FAINT, MISSING, new_figure
+from pyrovae.posteriors.missing.completion import Completion
+from pyrovae.posteriors.restoring.restoration import Restoration
+from pyrovae.reports.figures.style import FAINT, MISSING, draws, new_figure
 
 GAP = 0.3  # between two grids, in widths of an image
 
@@ -95,3 +97,59 @@ def _pixels(images: Tensor, limits: tuple[float, float]) -> np.ndarray:
     unit = 1 - unit.expand(-1, -1, 3, -1, -1) if unit.shape[2] == 1 else unit
     pixels = unit.movedim(2, -1)
     return torch.where(pixels.isnan(), torch.tensor(to_rgb(MISSING), dtype=pixels.dtype), pixels).numpy()
+
+
+# -------------------------------------------------------------------------------------------------- completed pictures
+
+
+@draws(Restoration)
+def completions(
+    record: Restoration | Completion, *, truth: Tensor | None = None, num: int = 8, num_draws: int = 5
+) -> Figure:
+    """Pictures in rows: the truth where it is known, what was observed, draws given that, and their mean and sd.
+
+    The sd of each pixel is shown with its largest, of all rows, as black. A star is beside rows for whose draws nothing
+    vouches.
+
+    Args:
+        record: what :func:`~pyrovae.restore` or :func:`~pyrovae.conditional` returned.
+        truth: pictures (N, *shape); those of the record where None.
+        num: how many of the first data.
+        num_draws: how many draws of each.
+
+    Raises:
+        InputError: for data that are no images.
+    """
+    if not _is_image(record.mean.shape[1:]):
+        shape = tuple(record.mean.shape[1:])
+        raise InputError(f"expected images, (H, W) or (C, H, W) with 1 or 3 channels, but a datum has shape {shape}")
+    known = truth if truth is not None else getattr(record, "truth", None)
+    seen = record.picture if isinstance(record, Restoration) else _hidden_left_out(record)
+    first = [] if known is None else [known[:num]]
+    parts = [[*first, seen[:num]], list(record.draws[:num_draws, :num]), [record.mean[:num], record.sd[:num]]]
+    like = record.mean[:num] if known is None else known[:num]
+    low, high = float(like[like.isfinite()].min()), float(like[like.isfinite()].max())
+    deviation = parts[2][1]
+    parts[2][1] = low + (high - low) * deviation / deviation.nan_to_num().max().clamp_min(1e-12)
+    figure, axes = grid_figure(*(torch.stack(part, 1) for part in parts), like=like, room=(0.7, 0.5))
+    _name_columns(axes, parts, known is not None)
+    names = [f"{row}{' *' if bool(doubted) else ''}" for row, doubted in enumerate(record.unreliable[:num])]
+    axes.set_yticks([row + 0.5 for row in range(len(names))], names)
+    return figure
+
+
+def _hidden_left_out(record: Completion) -> Tensor:
+    return torch.where(record.observed, record.draws[0], torch.nan)
+
+
+def _name_columns(axes: Axes, parts: Sequence[Sequence[Tensor]], has_truth: bool) -> None:
+    """Writes above each column of grids what it shows."""
+    starts, left = [], 0.0
+    for part in parts:
+        starts.append(left)
+        left += len(part) + GAP
+    names = (["truth"] if has_truth else []) + ["observed"]
+    written = [(starts[0] + at + 0.5, name) for at, name in enumerate(names)]
+    written += [(starts[1] + len(parts[1]) / 2, "draws"), (starts[2] + 0.5, "mean"), (starts[2] + 1.5, "sd")]
+    for place, name in written:
+        axes.text(place, -0.08, name, ha="center", va="bottom", fontsize=7)

@@ -14,6 +14,7 @@ from pyrovae.base.errors import InputError
 from pyrovae.reports import figures
 from pyrovae.reports.figures import images
 from pyrovae.reports.figures import style as helpers
+from pyrovae.reports.figures.images import completions
 
 
 class TestImages:
@@ -62,3 +63,35 @@ class TestImages:
         with pytest.raises(InputError, match=r"several observed sites hold images, .* with site="):
             figures.prior_samples(model, x)
         assert isinstance(figures.prior_samples(model, x, num=2, site="left"), Figure)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (3, 4, 4)])
+def test_completions_show_truth_draws_mean_and_sd(shape):
+    model, guide = pictures(shape)
+    x = torch.rand(6, *shape)
+    operator = pv.operators.named("left", shape)
+    record = pv.restore(model, guide, operator.apply(x), operator, truth=x, num_draws=5, num_particles=50)
+    for found, num_names in ((completions(record, num=3), 5), (pv.figures.draw(record, num=2, num_draws=2), 5)):
+        assert [text.get_text() for text in found.axes[0].texts] == ["truth", "observed", "draws", "mean", "sd"][
+            :num_names
+        ]
+    masked = pv.conditional(model, guide, x, ~operator.apply(x)[0].isnan(), num_draws=5, num_particles=50)
+    assert [text.get_text() for text in completions(masked, num=2).axes[0].texts] == ["observed", "draws", "mean", "sd"]
+
+
+def pictures(shape):
+    vae = pv.VAE(
+        pv.priors.StandardNormal(2),
+        pv.Conditional(pv.families.normal(scale=0.3), shape, pv.networks.mlp(2, 8, seed=0)),
+        pv.Conditional(pv.families.normal(), (2,), pv.networks.mlp(shape, 8, seed=1)),
+    )
+    return vae.model, vae.guide
+
+
+def test_completions_of_what_is_no_image_are_refused():
+    oracle = pv.oracles.ppca(4, 1)
+    x, _ = oracle.draw(3, seed=0)
+    operator = pv.operators.linear(torch.eye(4).double()[:2])
+    record = pv.restore(oracle.model, oracle.guide, operator.apply(x), operator, num_particles=50)
+    with pytest.raises(InputError, match=r"expected images, \(H, W\) or \(C, H, W\)"):
+        completions(record)

@@ -1,0 +1,1 @@
+"""What was not observed of pictures, given what an operator shows of them."""

@@ -1,0 +1,27 @@
+"""A guess of x for guides that were trained on it: near what is known of x, and left out where a guide reads NaN."""
+
+import torch
+
+import pyrovae as pv
+from pyrovae.data.split import as_split
+from pyrovae.posteriors.restoring.guesses import shown
+
+
+def test_a_guess_is_near_the_mean_of_x_given_y():
+    oracle = pv.oracles.ppca(6, 2, noise=0.5)
+    x, _ = oracle.draw(100, seed=0)
+    operator = pv.operators.linear(torch.eye(6).double()[:4], noise=0.1)
+    pair = shown(oracle.model, oracle.guide, as_split(operator.apply(x)), operator, seed=0)
+    guess = pair.split.tensors[1]
+    assert pair.is_filled and guess.shape == x.shape
+    assert (guess - x)[:, :4].square().mean() < 0.1**2 * 4
+    # What is open is guessed better than by the mean of all: its explained part is most of its variance here.
+    assert (guess - x)[:, 4:].square().mean() < 0.5 * (x - oracle.bias)[:, 4:].square().mean()
+
+
+def test_a_guide_that_reads_missing_entries_reads_them():
+    oracle = pv.oracles.missing_entries(6, 2)
+    x, _ = oracle.complete.draw(10, seed=0)
+    operator = pv.operators.entries(torch.tensor([1, 1, 1, 0, 0, 0]).bool())
+    pair = shown(oracle.complete.model, oracle.guide, as_split(operator.apply(x)), operator, seed=0)
+    assert not pair.is_filled and len(pair.split.tensors) == 1
