@@ -109,4 +109,6 @@ def test_a_part_of_the_test_split_is_not_kept(run, capsys):
 
 
 def test_every_command_has_its_function():
-    assert set(measuring.COMMANDS) | {"fit", "sample", "figures", "demo", "list", "new", "sweep"} == set(cli.COMMANDS)
+    assert set(measuring.COMMANDS) | {"fit", "sample", "complete", "figures", "demo", "list", "new", "sweep"} == set(
+        cli.COMMANDS
+    )

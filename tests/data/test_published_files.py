@@ -252,3 +252,15 @@ def test_digits():
     assert [rows.labels.shape for rows in parts.values()] == [(1197,), (300,), (300,)]
     for rows in parts.values():
         assert (rows.x.dtype, rows.x.min(), rows.x.max()) == (np.uint8, 0, 16)
+
+
+def test_colour_digits_are_the_digits_in_a_hue_by_class():
+    grey, colour = read("digits"), read("colour-digits")
+    for part, rows in colour.items():
+        x = rows.x.astype(float)
+        assert x.shape == (len(grey[part].x), 3, 8, 8) and rows.x.dtype == np.uint8
+        assert (rows.labels == grey[part].labels).all() and np.abs(x.max(1) - grey[part].x).max() == 0
+    red = [colour["train"].x[colour["train"].labels == label][:, 0].mean() for label in (0, 5)]
+    assert red[0] > 2 * red[1]  # class 0 is red, class 5 is cyan
+    again = read("colour-digits")
+    assert (again["test"].x == colour["test"].x).all()
