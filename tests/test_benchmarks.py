@@ -183,3 +183,77 @@ def test_objectives_by_hand_have_the_gradients_of_ours(subtests):
             torch.testing.assert_close(own[3].grad[:3], expected[3][:3], rtol=1e-3, atol=1e-3)
             for ours, theirs in zip(own[4:], expected[4:], strict=True):
                 torch.testing.assert_close(ours.grad, theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_normals_with_gaps_reach_the_maximum_and_tell_what_is_missing():
+    """Of whole rows the moments; of rows with gaps a likelihood that no other normal near has."""
+    import torch
+    from missing_tables import Normal, normal_of
+
+    import pyrovae as pv
+
+    x, _ = pv.oracles.factor_analysis(4, 1, seed=0).draw(300, seed=0)
+    whole = normal_of(x)
+    torch.testing.assert_close(whole.covariance, x.T.cov(correction=0), rtol=1e-6, atol=1e-6)
+    holed = pv.hide(x, pv.data.mcar(x.shape, 0.3, seed=0))
+    full, factors = normal_of(holed, num_steps=2000, tolerance=1e-10), normal_of(holed, 1)
+    for size in (-0.02, 0.02):
+        for loc, covariance in ((full.loc + size, full.covariance), (full.loc, (1 + size) * full.covariance)):
+            assert Normal(loc, covariance).log_density(holed).mean() < full.log_density(holed).mean()
+    assert factors.log_density(holed).mean() <= full.log_density(holed).mean()
+    mean, sd = factors.moments(holed)
+    away = ((x - mean) / sd)[holed.isnan()]
+    assert abs(away.square().mean() - 1) < 4 * (2 / len(away)) ** 0.5 + 0.1  # 4 standard errors, and a fit's optimism
+
+
+def test_tables_with_missing_entries_have_a_row_for_each_method(tmp_path, monkeypatch):
+    """Tiny fits of two protocols; what they reach is never asserted."""
+    import missing_tables
+
+    monkeypatch.setattr(missing_tables, "NUM_DRAWS", 40)
+    pandas = pytest.importorskip("pandas")
+    columns = pandas.DataFrame({f"c{d}": torch_rows()[:, d] for d in range(12)})
+    (tmp_path / "tabular").mkdir()
+    columns.to_csv(tmp_path / "tabular" / "winequality-white.csv", sep=";", index=False)
+    small = {"epochs": 1, "num_particles": 50, "num_rows": 40}
+    wine = list(missing_tables.wine(tmp_path, **small))
+    pooled = list(missing_tables.pooled(4, 40, 3, num_fits=1, num_masked=1, num_steps=2))
+    for lines, count in ((wine, 7), (pooled, 28)):
+        rows = [line for line in lines if line.startswith("| ")][2:]
+        assert len(rows) == count
+        assert all("nan" not in row for row in rows)
+
+
+def torch_rows():
+    """Rows of twelve columns that depend on each other."""
+    import torch
+
+    noise = torch.Generator().manual_seed(0)
+    z = torch.randn(60, 2, generator=noise)
+    return (z @ torch.randn(2, 12, generator=noise) + 0.3 * torch.randn(60, 12, generator=noise)).numpy()
+
+
+def test_hidden_answers_are_told_by_draws_of_the_posterior_as_by_weights(answers):
+    import torch
+    from missing_tables import bfi_table, masses_by_draws
+    from real_tables import hidden_answers, of_people, of_vae
+
+    data, vaes = answers
+    hidden = hidden_answers(data["ordinal"].test.x)
+    arguments = data["ordinal"].test, hidden, data["ordinal"].columns
+    each, found = masses_by_draws(vaes["ordinal"], *arguments, 1000)
+    assert torch.equal(each.isfinite(), hidden) and found.report is not None
+    assert abs(of_people(each)[0] - of_people(of_vae(vaes["ordinal"], *arguments)[0])[0]) < 0.02
+    rows = list(bfi_table(data, [0], 1, 50, 1, 4, 0.0))[6:]
+    assert len(rows) == 4 and all("unreliable" not in row for row in rows)
+
+
+def test_sections_are_rewritten_one_by_one(tmp_path):
+    from missing_tables import PARTS, written
+
+    heads = [head for head, _ in PARTS.values()]
+    written(tmp_path / "a.md", {heads[1]: "one", heads[0]: "zero"})
+    written(tmp_path / "a.md", {heads[1]: "two"})
+    text = (tmp_path / "a.md").read_text()
+    assert text.count("## ") == 2 and "zero" in text and "two" in text and "one" not in text
+    assert text.index(heads[0]) < text.index(heads[1])

@@ -14,12 +14,13 @@ from typing import NoReturn
 from pyrovae import __version__
 from pyrovae.apps import draw, fit, measure
 from pyrovae.apps.arguments import Command, in_options, options_of
-from pyrovae.apps.commands import complete, listing, new, sweep
+from pyrovae.apps.commands import complete, impute, listing, new, sweep
 from pyrovae.base.errors import InputError, LostDigits, UntrustedEvidence, nearest
 
 COMMANDS: dict[str, Command] = {
     "fit": fit.fit,
     **measure.COMMANDS,
+    "impute": impute.impute,
     "sweep": sweep.sweep,
     "sample": draw.sample,
     "complete": complete.complete,

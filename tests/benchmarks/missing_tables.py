@@ -22,11 +22,11 @@ from typing import NamedTuple
 import numpy as np
 import pyro.distributions as dist
 import torch
-from real_tables import BFI, fitted, hidden_answers, log_mass, of_people
 from torch import nn
 from torch.nn.functional import softplus
 
 import pyrovae as pv
+from pyrovae.data.missing.masks import MECHANISMS
 from pyrovae.pairs.missing.entries import completed, of_entries
 
 LEVEL = 0.9
@@ -164,7 +164,10 @@ def row(name, imputed, x, missing, *, root=False):
 
 def by_columns(holed, x, missing):
     """The mean of each column, and independent normals about it."""
-    loc, sd = holed.double().nanmean(0).expand_as(x), torch.from_numpy(np.nanstd(holed.double().numpy(), 0)).expand_as(x)
+    loc, sd = (
+        holed.double().nanmean(0).expand_as(x),
+        torch.from_numpy(np.nanstd(holed.double().numpy(), 0)).expand_as(x),
+    )
     nats = torch.where(missing, dist.Normal(loc, sd).log_prob(x.double()), 0.0).sum(1)
     return Imputed.of_normal(loc, sd, nats)
 
@@ -342,7 +345,223 @@ def wine(folder=None, epochs=98, num_particles=10_000, num_rows=None):
     yield row("normal, full covariance, exact", of_exact(normal_of(holed), holed, x), x, missing, root=True)
 
 
-PARTS = {"breast": ("Breast cancer, half missing", breast), "wine": ("White wine, missing above the mean", wine)}
+# -------------------------------------------------------------------------------------------------- answers with gaps
+
+
+def masses_by_draws(vae, split, hidden, columns, num_particles):
+    """log p(answer | what is left of its row) of hidden answers by draws of the posterior, (N, D); and the completion."""
+    how = {"num_draws": NUM_DRAWS, "num_particles": num_particles, "progress": False}
+    found = quietly(pv.conditional, vae.model, vae.guide, split, ~hidden, **how)
+    x, covariates = split.tensors
+    with torch.no_grad():
+        y = vae.decoder(vae.beside(found.values["z"].to(x), covariates))
+        each = log_mass(y, x, columns).logsumexp(0) - math.log(NUM_DRAWS)
+    return each.masked_fill(~hidden, math.nan), found
+
+
+def masses_of_normal(data, hidden):
+    """The same by one normal of answers and covariates, its covariance fitted to training rows with gaps."""
+    rows = {name: torch.cat(getattr(data, name).tensors, -1).double() for name in ("train", "test")}
+    model, x, width = normal_of(rows["train"]), rows["test"].clone(), hidden.shape[1]
+    x[:, :width] = x[:, :width].masked_fill(hidden, math.nan)
+    mean, sd = (one[:, :width] for one in model.moments(x))
+    ends = (end.double() for end in bins(data.test.x.nan_to_num(0.0), data.columns))
+    below, above = (torch.special.ndtr((end - mean) / sd) for end in ends)
+    return (above - below).clamp_min(1e-30).log().masked_fill(~hidden, math.nan)
+
+
+def bfi(source=None, seeds=(0, 1), epochs=200, num_particles=4000, latent=5, width=64):
+    """Rows of the section."""
+    start = time.process_time()
+    source = Path(os.environ["PYROVAE_DATA"]) / "tabular" / "bfi.csv" if source is None else source
+    kinds = ("ordinal", "real")
+    data = {one: pv.data.load(source, columns=BFI.format(items=one), covariates=["age", "gender"]) for one in kinds}
+    return bfi_table(data, seeds, epochs, num_particles, latent, width, start)
+
+
+def bfi_table(data, seeds, epochs, num_particles, latent, width, start):
+    """Rows of the section, of data whose answers are ordinal and real."""
+    answers, train = data["ordinal"].test, data["ordinal"].train
+    hidden = hidden_answers(answers.x)
+    yield f"{int(hidden.sum())} hidden answers of {len(answers)} test rows, which lack {int(answers.x.isnan().sum())} more of their own;"
+    yield f"{len(train)} training rows, {len(train.missing())} with gaps. A normal's masses are those of its bins. SE over people."
+    yield "Joint: all hidden answers of a row together, in nats per answer. Differences are paired."
+    yield ""
+    yield "| model | log p(answer), nats | SE | over the normal (SE) | in SE | joint | unreliable: routes |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    normal = masses_of_normal(data["real"], hidden)
+    told(f"bfi: normal {of_people(normal)}", start)
+    for likelihood in ("ordinal", "categorical"):
+        for seed in seeds:
+            family = "mixed" if likelihood == "ordinal" else likelihood
+            vae = fitted(data["ordinal"], family, seed, latent=latent, hidden=[width], epochs=epochs)
+            each, found = masses_by_draws(vae, answers, hidden, data["ordinal"].columns, num_particles)
+            told(f"bfi: {likelihood} {seed} {of_people(each)}", start)
+            joint = f"{found.density.numbers()['nats_per_entry']['mean']:.4f}"
+            yield of_answers(f"VAE, {likelihood}, seed {seed}", each, normal, joint, doubt_of(found))
+    yield of_answers("normal, full covariance, gaps integrated out (bins)", normal, normal, "", "exact")
+    yield of_answers("frequencies of each question", of_frequencies(data["ordinal"], hidden), normal, "", "exact")
+
+
+def of_answers(name, each, normal, joint, doubt):
+    """A row of the table."""
+    (mean, se), (apart, error) = of_people(each), of_people(each - normal)
+    paired = [f"{apart:.4f} ({error:.4f})", f"{apart / error:.1f}"] if error > 0 else ["", ""]
+    return f"| {name} | {mean:.4f} | {se:.4f} | {' | '.join(paired)} | {joint} | {doubt} |"
+
+
+# ------------------------------------------------------------------------------------------------ pooled coefficients
+
+
+class Simulated(NamedTuple):
+    """Data sets of factor analysis, whose coefficient of column 0 on column 1 given the others is known."""
+
+    oracle: object
+    x: torch.Tensor  # (R, n, D)
+    truth: float
+
+    @classmethod
+    def of(cls, num_repetitions, num_rows, num_columns=4):
+        oracle = pv.oracles.missing_entries(num_columns, 2, seed=0)
+        program = oracle.complete
+        x, _ = program.draw(num_repetitions * num_rows, seed=0)
+        covariance = program.loadings @ program.loadings.T + program.noise_scale.square().diag()
+        truth = torch.linalg.solve(covariance[1:, 1:], covariance[1:, 0])[0]
+        return cls(oracle, x.unflatten(0, (num_repetitions, num_rows)), float(truth))
+
+    def observed(self, mechanism, fraction):
+        """A mask for each data set."""
+        of = MECHANISMS[mechanism]
+        return torch.stack([of(x, fraction, seed=seed) for seed, x in enumerate(self.x)])
+
+    def masking(self, fraction):
+        """The mechanism of "mnar" at the moments of the population."""
+        program = self.oracle.complete
+        sd = (program.loadings.square().sum(1) + program.noise_scale.square()).sqrt()
+        score = torch.special.ndtri((torch.arange(2000).double() + 0.5) / 2000)
+        offsets = torch.linspace(-6, 6, 2401, dtype=torch.float64)
+        chances = torch.stack([(2.0 * score + offset).sigmoid().mean() for offset in offsets])
+        module = pv.self_masking(len(sd)).double()
+        slope = 2.0 / sd
+        module.raw_slope.data = slope
+        module.intercept.data = slope * program.bias - offsets[(chances - fraction).abs().argmin()]
+        return module
+
+
+def coefficient(x, weight=None):
+    """Least squares of column 0 on the others: the coefficient of column 1 and its variance, (...)."""
+    weight = torch.ones_like(x[..., 0]) if weight is None else weight
+    design = torch.cat([torch.ones_like(x[..., :1]), x[..., 1:]], -1) * weight[..., None]
+    y = x[..., 0] * weight
+    inverse = torch.linalg.inv(design.mT @ design)
+    beta = (inverse @ design.mT @ y[..., None]).squeeze(-1)
+    rest = (y - (design @ beta[..., None]).squeeze(-1)).square().sum(-1)
+    return beta[..., 1], inverse[..., 1, 1] * rest / (weight.sum(-1) - design.shape[-1])
+
+
+def pooled_of(estimates, variances, df):
+    """Estimates and 95 % intervals of R data sets, from (M, R) or, of one completed data set, (R,)."""
+    if estimates.dim() == 2:
+        found = pv.pool(estimates, variances, complete_df=df)
+        return found.estimate, found.low, found.high
+    from scipy.stats import t
+
+    half = torch.from_numpy(t.ppf(0.975, np.broadcast_to(df, estimates.shape))) * variances.sqrt()
+    return estimates, estimates - half, estimates + half
+
+
+def of_pooled(mechanism, name, truth, found, doubt=""):
+    """A row of the table."""
+    estimate, low, high = found
+    count = len(estimate)
+    inside = float(((low <= truth) & (truth <= high)).double().mean())
+    error = math.sqrt(max(inside * (1 - inside), 1 / count) / count)
+    cells = [f"{float(estimate.mean()) - truth:.4f}", f"{float(estimate.std()) / math.sqrt(count):.4f}"]
+    cells += [f"{100 * inside:.1f} % ({100 * error:.1f})", f"{float((high - low).mean()):.3f}", str(count), doubt]
+    return f"| {mechanism} | {name} | {' | '.join(cells)} |"
+
+
+def draws_of(model, guide, x, num_imputations, **how):
+    """Completed data sets (M, R, n, D) by the routed draws of their rows with gaps, and what vouches for them."""
+    flat = x.flatten(0, 1)
+    rows = flat.isnan().any(1)
+    found = quietly(pv.conditional, model, guide, flat[rows], num_draws=num_imputations, progress=False, **how)
+    whole = flat.expand(num_imputations, *flat.shape).clone()
+    whole[:, rows] = found.draws.to(flat)
+    return whole.unflatten(1, x.shape[:2]), doubt_of(found)
+
+
+def linear_vae(x, num_steps, seed):
+    """A small VAE with a linear decoder, fitted to one data set with gaps, its standard scores."""
+    noise = pv.families.normal_of_scales()
+    model, guide = perceptron_pair(
+        x.shape[1], 2, 20, likelihood=noise, posterior=pv.families.normal(), decoder=(), seed=seed
+    )
+    how = {"objective": pv.objectives.IWAE(5), "optimizer": adam(1e-2), "batch_size": len(x), "epochs": num_steps}
+    pv.fit(pv.observed_entries(model), guide, x, device="cpu", progress=False, seed=seed, **how)
+    return model, guide
+
+
+def by_vae(x, num_imputations, num_steps):
+    """Completed data sets (M, R, n, D), by a VAE that is fitted to each."""
+    found, doubtful = [], 0.0
+    for seed, one in enumerate(x):
+        centre, scale = one.nanmean(0), torch.from_numpy(np.nanstd(one.numpy(), 0))
+        scores = ((one - centre) / scale).float()
+        whole, doubt = draws_of(*linear_vae(scores, num_steps, seed), scores[None], num_imputations, num_particles=500)
+        found.append(torch.where(one.isnan(), whole[:, 0].double() * scale + centre, one))
+        doubtful += float(doubt.partition("%")[0]) / len(x)
+    return torch.stack(found, 1), f"{doubtful:.1f}%: routed"
+
+
+def pooled(num_repetitions=200, num_rows=200, num_imputations=20, num_fits=20, num_masked=50, num_steps=400):
+    """Rows of the section."""
+    start = time.process_time()
+    simulated = Simulated.of(num_repetitions, num_rows)
+    truth, df = simulated.truth, num_rows - simulated.x.shape[-1]
+    yield f"Factor analysis of 4 columns and 2 factors, {num_repetitions} data sets of {num_rows} rows: the coefficient of column 0 on"
+    yield f"column 1 given the others, {truth:.4f}. {num_imputations} completed data sets each; at random (MAR), column 0 is always there and"
+    yield "decides. The model's parameters are known but for the VAE's, which is fitted to each data set; 95 % intervals."
+    yield ""
+    yield "| missing | method | bias | SE | coverage (SE) | width | data sets | unreliable: routes |"
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
+    yield of_pooled("nothing", "least squares", truth, pooled_of(*coefficient(simulated.x), df))
+    for mechanism in ("mcar", "mar", "mnar"):
+        for fraction in (0.2, 0.5):
+            yield from of_mechanism(
+                simulated, mechanism, fraction, df, num_imputations, num_fits, num_masked, num_steps
+            )
+            told(f"pooled: {mechanism} {fraction}", start)
+
+
+def of_mechanism(simulated, mechanism, fraction, df, num_imputations, num_fits, num_masked, num_steps):
+    """Rows of one mechanism."""
+    truth, observed = simulated.truth, simulated.observed(mechanism, fraction)
+    x, about = simulated.x.masked_fill(~observed, math.nan), f"{mechanism.upper()}, {100 * fraction:.0f} %"
+    complete = observed.all(-1).double()
+    plain = coefficient(x.nan_to_num(0.0), complete)
+    yield of_pooled(about, "complete rows alone", truth, pooled_of(*plain, complete.sum(-1).numpy() - x.shape[-1]))
+    means = torch.where(observed, x, x.nanmean(1, keepdim=True))
+    yield of_pooled(about, "means filled in", truth, pooled_of(*coefficient(means), df))
+    oracle, how = simulated.oracle, {"num_particles": 100}
+    whole, doubt = draws_of(oracle.complete.model, oracle.guide, x, num_imputations, **how)
+    yield of_pooled(about, "draws of the model, pooled", truth, pooled_of(*coefficient(whole), df), doubt)
+    if mechanism == "mnar" and num_masked:
+        pair = pv.with_missingness(oracle.complete.model, oracle.guide, simulated.masking(fraction))
+        how = {"num_particles": 500, "method": "importance"}
+        whole, doubt = draws_of(*pair, x[:num_masked], num_imputations, **how)
+        yield of_pooled(about, "and of the mask, pooled", truth, pooled_of(*coefficient(whole), df), doubt)
+    if num_fits:
+        whole, doubt = by_vae(x[:num_fits], num_imputations, num_steps)
+        yield of_pooled(about, "draws of a fitted VAE, pooled", truth, pooled_of(*coefficient(whole), df), doubt)
+
+
+PARTS = {
+    "breast": ("Breast cancer, half missing", breast),
+    "wine": ("White wine, missing above the mean", wine),
+    "bfi": ("Answers with gaps", bfi),
+    "pooled": ("Pooled coefficients", pooled),
+}
 TITLE = """# Tables with missing entries
 
 `python tests/benchmarks/missing_tables.py`; nats. What the columns say stands at the head of that file.
