@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import pyro.distributions as dist
 import torch
+from real_tables import BFI, bins, fitted, hidden_answers, log_mass, of_frequencies, of_people
 from torch import nn
 from torch.nn.functional import softplus
 
