@@ -515,7 +515,7 @@ def by_vae(x, num_imputations, num_steps):
     return torch.stack(found, 1), f"{doubtful:.1f}%: routed"
 
 
-def pooled(num_repetitions=200, num_rows=200, num_imputations=20, num_fits=20, num_masked=50, num_steps=400):
+def pooled(num_repetitions=200, num_rows=200, num_imputations=20, num_fits=10, num_masked=50, num_steps=400):
     """Rows of the section."""
     start = time.process_time()
     simulated = Simulated.of(num_repetitions, num_rows)
@@ -589,7 +589,10 @@ def main():
     given.out.mkdir(parents=True, exist_ok=True)
     for part in given.parts:
         head, measure = PARTS[part]
-        written(given.out / "missing_tables.md", {head: "\n".join(measure())})
+        lines = []
+        for line in measure():  # written as they come: an interrupt keeps them
+            lines.append(line)
+            written(given.out / "missing_tables.md", {head: "\n".join(lines)})
 
 
 if __name__ == "__main__":
