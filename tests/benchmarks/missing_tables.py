@@ -192,7 +192,7 @@ def by_chained_equations(holed, num_draws):
     return Imputed.of_normal(mean, (1 + 1 / num_draws) ** 0.5 * draws.std(0), doubt=f"{num_draws} draws")
 
 
-def by_forests(holed, num_trees=50, num_rounds=5):
+def by_forests(holed, num_trees, num_rounds=5):
     """Chained random forests, as missForest's (Stekhoven and Buehlmann 2012)."""
     from sklearn.ensemble import RandomForestRegressor
 
@@ -248,7 +248,15 @@ def quietly(function, *args, **how):
         return function(*args, **how)
 
 
-def breast(epochs=1001, num_particles=10_000, num_rows=None, seeds=(0,), num_chained=20, sizes=(2, 3, 4, 5, 6, 8, 10)):
+def breast(
+    epochs=1001,
+    num_particles=10_000,
+    num_rows=None,
+    seeds=(0,),
+    num_chained=20,
+    num_trees=50,
+    sizes=(2, 3, 4, 5, 6, 8, 10),
+):
     """Rows of the section."""
     from sklearn.datasets import load_breast_cancer
 
@@ -290,7 +298,7 @@ def breast(epochs=1001, num_particles=10_000, num_rows=None, seeds=(0,), num_cha
     yield row("mean, independent normals", by_columns(holed, x, missing), x, missing)
     yield row("IterativeImputer (linear)", by_chained_equations(holed, num_chained), x, missing)
     told("breast: chained", start)
-    yield row("IterativeImputer, random forests (as missForest)", by_forests(holed), x, missing)
+    yield row("IterativeImputer, random forests (as missForest)", by_forests(holed, num_trees), x, missing)
     told("breast: forests", start)
     factors, count = best_factors(holed, sizes)
     yield row(f"factor analysis, {count} factors, exact", of_exact(factors, holed, whole), x, missing)
@@ -307,7 +315,7 @@ def of_exact(model, holed, whole):
 # ---------------------------------------------------------------------------------------------------------- white wine
 
 
-def wine(folder=None, epochs=98, num_particles=10_000, num_rows=None):
+def wine(folder=None, epochs=98, num_particles=10_000, num_rows=None, num_chained=20, num_trees=20):
     """Rows of the section."""
     start = time.process_time()
     path = (folder or Path(os.environ["PYROVAE_DATA"])) / "tabular" / "winequality-white.csv"
@@ -340,8 +348,8 @@ def wine(folder=None, epochs=98, num_particles=10_000, num_rows=None):
         told(f"wine, {name}: imputed", start)
         yield row(f"VAE, {name}{slopes}", Imputed.of_completion(found), x[rows], missing[rows], root=True)
     yield row("mean, independent normals", by_columns(holed, x, missing), x, missing, root=True)
-    yield row("IterativeImputer (linear)", by_chained_equations(holed, 20), x, missing, root=True)
-    yield row("IterativeImputer, random forests", by_forests(holed, 20, 3), x, missing, root=True)
+    yield row("IterativeImputer (linear)", by_chained_equations(holed, num_chained), x, missing, root=True)
+    yield row("IterativeImputer, random forests", by_forests(holed, num_trees, 3), x, missing, root=True)
     told("wine: chained", start)
     yield row("normal, full covariance, exact", of_exact(normal_of(holed), holed, x), x, missing, root=True)
 
@@ -522,7 +530,7 @@ def pooled(num_repetitions=200, num_rows=200, num_imputations=20, num_fits=10, n
     truth, df = simulated.truth, num_rows - simulated.x.shape[-1]
     yield f"Factor analysis of 4 columns and 2 factors, {num_repetitions} data sets of {num_rows} rows: the coefficient of column 0 on"
     yield f"column 1 given the others, {truth:.4f}. {num_imputations} completed data sets each; at random (MAR), column 0 is always there and"
-    yield "decides. The model's parameters are known but for the VAE's, which is fitted to each data set; 95 % intervals."
+    yield "decides. The model's parameters are known but for the VAE's, which is fitted to each data set; 95 % intervals. SE of a coverage: at least 1 / data sets."
     yield ""
     yield "| missing | method | bias | SE | coverage (SE) | width | data sets | unreliable: routes |"
     yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
