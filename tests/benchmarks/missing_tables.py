@@ -559,18 +559,32 @@ def pooled(num_repetitions=200, num_rows=200, num_imputations=20, num_fits=10, n
     yield "| missing | method | bias | SE | coverage (SE) | width | data sets | unreliable: routes |"
     yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
     yield of_pooled("nothing", "least squares", truth, pooled_of(*coefficient(simulated.x), df))
-    for mechanism in ("mcar", "mar", "mnar"):
-        for fraction in (0.2, 0.5):
-            yield from of_mechanism(
-                simulated, mechanism, fraction, df, num_imputations, num_fits, num_masked, num_steps
-            )
-            told(f"pooled: {mechanism} {fraction}", start)
+    cells = [(mechanism, fraction) for mechanism in ("mcar", "mar", "mnar") for fraction in (0.2, 0.5)]
+    for cell in cells:
+        yield from of_mechanism(simulated, *cell, df, num_imputations, num_masked)
+        told(f"pooled: {cell}", start)
+    for cell in cells:
+        yield of_fits(simulated, *cell, df, num_imputations, num_fits, num_steps)
+        told(f"pooled: {cell}, fitted", start)
 
 
-def of_mechanism(simulated, mechanism, fraction, df, num_imputations, num_fits, num_masked, num_steps):
-    """Rows of one mechanism."""
-    truth, observed = simulated.truth, simulated.observed(mechanism, fraction)
-    x, about = simulated.x.masked_fill(~observed, math.nan), f"{mechanism.upper()}, {100 * fraction:.0f} %"
+def with_gaps(simulated, mechanism, fraction):
+    """The data sets with gaps, which entries are there, and what the table calls the mechanism."""
+    observed = simulated.observed(mechanism, fraction)
+    return simulated.x.masked_fill(~observed, math.nan), observed, f"{mechanism.upper()}, {100 * fraction:.0f} %"
+
+
+def of_fits(simulated, mechanism, fraction, df, num_imputations, num_fits, num_steps):
+    """The row of VAEs, one fitted to each of the first data sets."""
+    x, _, about = with_gaps(simulated, mechanism, fraction)
+    whole, doubt = by_vae(x[:num_fits], num_imputations, num_steps)
+    found = pooled_of(*coefficient(whole), df)
+    return of_pooled(about, "draws of a fitted VAE, pooled", simulated.truth, found, doubt)
+
+
+def of_mechanism(simulated, mechanism, fraction, df, num_imputations, num_masked):
+    """Rows of one mechanism, of the model that made the data."""
+    truth, (x, observed, about) = simulated.truth, with_gaps(simulated, mechanism, fraction)
     complete = observed.all(-1).double()
     enough = complete.sum(-1) > x.shape[-1] + 1  # rows that leave two degrees of freedom at least
     plain = coefficient(x[enough].nan_to_num(0.0), complete[enough])
@@ -586,9 +600,6 @@ def of_mechanism(simulated, mechanism, fraction, df, num_imputations, num_fits, 
         how = {"num_particles": 500, "method": "importance"}
         whole, doubt = draws_of(*pair, x[:num_masked], num_imputations, **how)
         yield of_pooled(about, "and of the mask, pooled", truth, pooled_of(*coefficient(whole), df), doubt)
-    if num_fits:
-        whole, doubt = by_vae(x[:num_fits], num_imputations, num_steps)
-        yield of_pooled(about, "draws of a fitted VAE, pooled", truth, pooled_of(*coefficient(whole), df), doubt)
 
 
 PARTS = {
