@@ -219,7 +219,7 @@ def test_tables_with_missing_entries_have_a_row_for_each_method(tmp_path, monkey
     wine = list(missing_tables.wine(tmp_path, **small))
     breast = list(missing_tables.breast(sizes=(1,), **small))
     masks = list(missing_tables.masks(1, 50, 40, [1]))
-    pooled = list(missing_tables.pooled(4, 120, 3, num_fits=2, num_masked=2, num_steps=2))
+    pooled = list(missing_tables.pooled(3, 400, 3, num_fits=2, num_masked=2, num_steps=2))
     for lines, count in ((wine, 7), (breast, 7), (masks, 3), (pooled, 27)):
         rows = [line for line in lines if line.startswith("| ")][2:]  # below the head and its rule
         assert len(rows) == count
