@@ -217,8 +217,8 @@ def test_tables_with_missing_entries_have_a_row_for_each_method(tmp_path, monkey
     columns.to_csv(tmp_path / "tabular" / "winequality-white.csv", sep=";", index=False)
     small = {"epochs": 1, "num_particles": 50, "num_rows": 40, "num_chained": 2, "num_trees": 2}
     wine = list(missing_tables.wine(tmp_path, **small))
-    breast = list(missing_tables.breast(sizes=(1,), **small))
-    masks = list(missing_tables.masks(1, 50, 40, [1]))
+    breast = list(missing_tables.breast(num_columns=6, sizes=(1,), **small))
+    masks = list(missing_tables.masks(1, 50, 40, 6, [1], 2))
     pooled = list(missing_tables.pooled(3, 400, 3, num_fits=2, num_masked=2, num_steps=2))
     for lines, count in ((wine, 7), (breast, 7), (masks, 3), (pooled, 27)):
         rows = [line for line in lines if line.startswith("| ")][2:]  # below the head and its rule

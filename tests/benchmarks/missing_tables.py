@@ -259,11 +259,11 @@ class Holed(NamedTuple):
         return self.x.masked_fill(self.missing, math.nan)
 
 
-def breast_rows(num_rows=None, mask_seed=0):
-    """Breast cancer, half of its entries missing."""
+def breast_rows(num_rows=None, num_columns=None, mask_seed=0):
+    """Breast cancer, half of its entries missing; all rows and columns where no number is given."""
     from sklearn.datasets import load_breast_cancer
 
-    whole = torch.from_numpy(load_breast_cancer().data)[:num_rows]
+    whole = torch.from_numpy(load_breast_cancer().data)[:num_rows, :num_columns]
     x = ((whole - whole.mean(0)) / whole.std(0, correction=0)).float()
     return Holed(x, ~pv.data.mcar(x.shape, 0.5, seed=mask_seed))
 
@@ -285,13 +285,19 @@ def by_encoder(model, guide, holed, num_particles):
 
 
 def breast(
-    epochs=1001, num_particles=10_000, num_rows=None, num_chained=20, num_trees=50, sizes=(2, 3, 4, 5, 6, 8, 10)
+    epochs=1001,
+    num_particles=10_000,
+    num_rows=None,
+    num_columns=None,
+    num_chained=20,
+    num_trees=50,
+    sizes=(2, 3, 4, 5, 6, 8, 10),
 ):
     """Rows of the section."""
     start = time.process_time()
-    data = breast_rows(num_rows)
+    data = breast_rows(num_rows, num_columns)
     x, missing, holed = data.x, data.missing, data.holed
-    yield f"{len(x)} rows, 30 columns, {int(missing.sum())} entries missing; fitted to the rows that are imputed. Latents 10,"
+    yield f"{len(x)} rows, {x.shape[1]} columns, {int(missing.sum())} entries missing; fitted to the rows that are imputed. Latents 10,"
     yield f"networks 128-128, IWAE of 20, batches of 32, Adam 2e-4, {epochs} epochs. MIWAE's notebook: 0.2867."
     yield ""
     yield HEAD.format(error="MSE")
@@ -313,7 +319,7 @@ def breast(
     told("breast: normals", start)
 
 
-def masks(epochs=1001, num_particles=10_000, num_rows=None, mask_seeds=(1, 2)):
+def masks(epochs=1001, num_particles=10_000, num_rows=None, num_columns=None, mask_seeds=(1, 2), num_factors=10):
     """Rows of the section."""
     start = time.process_time()
     yield "As above, by importance sampling from the encoder, for other masks of half of the entries and other weights."
@@ -321,13 +327,13 @@ def masks(epochs=1001, num_particles=10_000, num_rows=None, mask_seeds=(1, 2)):
     yield "| method, mask " + HEAD.format(error="MSE").removeprefix("| method ")
     yield RULE
     for seed in mask_seeds:
-        data = breast_rows(num_rows, seed)
+        data = breast_rows(num_rows, num_columns, seed)
         model, guide = miwae(data.holed, epochs, seed)
         found = by_encoder(model, guide, data.holed, num_particles)
         yield row(f"VAE, mask {seed}", found, data.x, data.missing)
         yield row(f"IterativeImputer (linear), mask {seed}", by_chained_equations(data.holed, 0), data.x, data.missing)
-        factors = of_exact(normal_of(data.holed, 10), data.holed, data.x.double())
-        yield row(f"factor analysis, 10 factors, exact, mask {seed}", factors, data.x, data.missing)
+        factors = of_exact(normal_of(data.holed, num_factors), data.holed, data.x.double())
+        yield row(f"factor analysis, {num_factors} factors, exact, mask {seed}", factors, data.x, data.missing)
         told(f"masks: {seed}", start)
 
 
