@@ -66,17 +66,15 @@ def build(dataset):
     prior = pv.priors.StandardNormal(latents)
 
     # What the encoder reads of a row, and both networks of its covariates: standard scores, classes, what is missing.
-    read, of_covariates, features, has_missing = pv.recipes.reading(dataset)
+    read, of_covariates, features, _ = pv.recipes.reading(dataset)
     beside = of_covariates.size if of_covariates else 0
 
     # Network, then family: z -> p(x | z) and x -> q(z | x). `pyrovae list` prints what else there is.
     likelihood = pv.recipes.likelihood_of_columns(dataset)
     decoder = pv.Conditional(likelihood, dataset.shape, pv.networks.mlp(latents + beside, 100, seed=0))
     encoder = pv.Conditional(pv.families.normal(), latents, pv.networks.mlp(features.shape[-1], 100, seed=1))
-    programs = pv.TableVAE(
-        prior, decoder, encoder, read=read, read_covariates=of_covariates, has_missing=has_missing
-    )
-    return programs.model, programs.guide
+    programs = pv.TableVAE(prior, decoder, encoder, read=read, read_covariates=of_covariates)
+    return pv.observed_entries(programs.model), programs.guide
 '''
 
 
