@@ -10,6 +10,8 @@ BIN := .venv/bin
 demo: .venv/.ready
 	$(BIN)/pyrovae demo --out runs/demo
 
+# Where Python keeps no bytecode, each process that tests start would compile the package anew.
+test: export PYTHONDONTWRITEBYTECODE =
 test: .venv/.ready-to-test lint
 	$(BIN)/python -m pytest --numprocesses logical --dist worksteal
 

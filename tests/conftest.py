@@ -14,7 +14,8 @@ import pyro
 import pytest
 import torch
 
-FIRST = ("test_notebooks.py", "test_readme.py")  # a minute each: at the end, the other processes would wait for them
+# Half a minute each and more: at the end, the other processes would wait for them.
+FIRST = ("test_notebooks.py", "test_readme.py", "test_demo.py", "test_claims.py", "test_encoder_for.py")
 CELLS = {}  # of the table of strangers' programs, as reports of tests bring them from every process
 COMBINATIONS = Counter()  # (axes, whether they fit) -> how many, likewise
 

@@ -18,7 +18,7 @@ from pyrovae.base.random import preserve_rng_state
 from pyrovae.pairs.graphs.graph import Graph, is_random, trace
 from pyrovae.pairs.graphs.looks import Untraceable
 
-REPAID = 200  # calls: a trace takes as long as 40 to 80 of them, the first of a process a second more
+REPAID = 100  # calls: a trace takes as long as 40 to 80 of them, the first of a process a second more
 
 
 class Replays:
