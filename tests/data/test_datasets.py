@@ -304,7 +304,7 @@ def test_static_mnist_is_binarized_already(options):
 )
 def test_unknown_name(source, hint, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    message = f"expected one of digits, mnist, fashion-mnist, mnist-static, or an existing file or folder.*; {hint}"
+    message = f"expected one of digits, colour-digits, mnist, fashion-mnist, mnist-static, or an existing file or folder.*; {hint}"
     with pytest.raises(InputError, match=message):
         load(source)
 

@@ -49,12 +49,14 @@ class TestEvery:
         assert every[name]._repr_png_().startswith(b"\x89PNG")
 
     def test_nothing_is_cut_off(self, every, name):
+        every[name].canvas.draw()  # which lays it out
         drawn = every[name].get_tightbbox().transformed(matplotlib.transforms.Affine2D().scale(every[name].dpi))
         width, height = every[name].canvas.get_width_height()
         for text, box in [("all", drawn), *boxes(every[name])]:
             assert box.x0 > -1 and box.y0 > -1 and box.x1 < width + 1 and box.y1 < height + 1, text
 
     def test_texts_do_not_overlap(self, every, name):
+        every[name].canvas.draw()
         for (text, box), (other, other_box) in itertools.combinations(boxes(every[name]), 2):
             assert not box.overlaps(other_box), (text, other)
 
