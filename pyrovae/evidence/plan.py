@@ -1,12 +1,13 @@
 """What an evaluation was asked to do, checked; and how much of it is done at once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from pyrovae.base import memory
 from pyrovae.base.errors import InputError, check_at_least_one, whole
 from pyrovae.base.memory import of_device
+from pyrovae.base.random import seed_of
 from pyrovae.evidence.blocks import Pair
 from pyrovae.evidence.ladder.climb import METHODS
 from pyrovae.evidence.ladder.estimates import PILOT
@@ -28,11 +29,11 @@ class Plan:
 
     num_particles: int
     seed: int
-    batch_size: int | None
-    particle_batch: int | None
-    plate: str | None
-    vectorize: bool
-    defensive: float
+    batch_size: int | None = None
+    particle_batch: int | None = None
+    plate: str | None = None
+    vectorize: bool = True
+    defensive: float = 0.0
     compile: bool | str = "auto"
     dtype: str | None = None
     method: str = "importance"
@@ -68,6 +69,10 @@ class Plan:
             raise InputError(
                 "compile=True takes neither defensive= nor vectorize=False: leave the one or the other out"
             )
+
+    def apart(self) -> "Plan":
+        """The same with draws of its own, none of which are handed back: of a second evidence beside a first."""
+        return replace(self, seed=seed_of("joint", self.seed), num_kept=0)
 
     @property
     def may_compile(self) -> bool:

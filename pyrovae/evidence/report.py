@@ -227,10 +227,7 @@ class Report(Record):
         said = [f"{'some' if climbed else 'all'} data stay at the encoder: {self.staying}"] if self.staying else []
         if self.method == "importance" or (not climbed and said):
             return list[str | TextTable](said)
-        columns = [("route", "<12", ""), ("data", ">8", ",d"), ("of them unreliable", ">22", ",d")]
-        columns += [("decoder passes per datum", ">28", ",.0f")]
-        rows = [(name, *route.values()) for name, route in account["routes"].items()]
-        return [TextTable(columns, rows), *said, ""]
+        return [route_table(account["routes"]), *said, ""]
 
     def _reliability(self, account: dict[str, Any]) -> list[str]:
         tail, above = account["pareto_k"], ""
@@ -292,3 +289,10 @@ _OF_MIXTURE = {  # with defensive draws, q is not the guide
     "kl_prior": "      - KL(mixture || prior p(z))",
     "kl_posterior": "  + KL(mixture || posterior p(z|x))",
 }
+
+
+def route_table(routes: Mapping[str, Mapping[str, Any]]) -> TextTable:
+    """Which data took which route, at what cost: what :meth:`Report.routes` tells."""
+    columns = [("route", "<12", ""), ("data", ">8", ",d"), ("of them unreliable", ">22", ",d")]
+    columns += [("decoder passes per datum", ">28", ",.0f")]
+    return TextTable(columns, [(name, *route.values()) for name, route in routes.items()])

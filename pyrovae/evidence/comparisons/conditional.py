@@ -5,7 +5,7 @@ r"""log_density(): the density of some entries of each datum given others, as a 
 Each is routed by itself and has its own k-hat; the errors of both add up, as their draws are independent.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +13,6 @@ from torch import Tensor
 
 from pyrovae.base.arguments import checked
 from pyrovae.base.errors import InputError
-from pyrovae.base.random import seed_of
 from pyrovae.base.records import Record, mean_and_se
 from pyrovae.base.tables import TextTable, quantities
 from pyrovae.data.missing.masks import as_mask
@@ -175,7 +174,7 @@ def log_density(
         >>> bool((later.log_density + earlier.log_density - oracle.log_evidence(x)).abs().max() < 0.02)
         True
     """
-    plan = Plan(num_particles, seed, batch_size, None, plate, True, 0.0, False, None, method, budget)
+    plan = Plan(num_particles, seed, batch_size, plate=plate, compile=False, method=method, budget=budget)
     split = as_split(data)
     shape = split.columns[0].shape
     a = as_mask(of, shape, "of")
@@ -214,4 +213,4 @@ def density_of(
         return report
 
     known = given if given is None or isinstance(given, Report) else evidence(given, plan)
-    return ConditionalDensity(evidence(joint, replace(plan, seed=seed_of("joint", plan.seed))), known, num_entries)
+    return ConditionalDensity(evidence(joint, plan.apart()), known, num_entries)

@@ -134,9 +134,21 @@ def filled(model: Program, guide: Program, args: Sequence[Any]) -> Tensor:
     """
     x, drawing = args[0], completing(model)
     places = _of_first_argument(drawing, args, sites_of(observed_entries(model), *args, role="model"))
+    return guessed(drawing, guide, args, lambda sites: _written(x, sites, places))
+
+
+def guessed(drawing: Program, guide: Program, args: Sequence[Any], read: Callable[[Any], Tensor]) -> Tensor:
+    """A guess of whole data for a guide that reads no other, (n, *shape); for use inside ``isolated``.
+
+    Args:
+        drawing: the model, which completes what it observes.
+        guide: program of q(z|x) of whole data.
+        args: of n data, as the model takes them.
+        read: sites of a run of the model -> whole data.
+    """
 
     def guess(run: Callable[[], Any], num_runs: int) -> Tensor:
-        return torch.stack([_written(x, run(), places) for _ in range(num_runs)]).mean(0)
+        return torch.stack([read(run()) for _ in range(num_runs)]).mean(0)
 
     found = guess(lambda: sites_of(drawing, *args, role="model"), PRIOR_RUNS)
     for _ in range(ROUNDS):

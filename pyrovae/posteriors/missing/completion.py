@@ -16,7 +16,7 @@ from pyrovae.base.tables import TextTable, quantities, text
 from pyrovae.data.protocol import Protocol
 from pyrovae.evidence.comparisons.conditional import ConditionalDensity
 from pyrovae.evidence.ladder.climbed import ROUTES
-from pyrovae.evidence.report import Report
+from pyrovae.evidence.report import Report, route_table
 from pyrovae.pairs.latents import Values
 
 MOST_RHAT = 1.05  # of a few hundred steps, which tell chains apart no better
@@ -155,7 +155,5 @@ class Completion(Record):
             rows.append(("    by these draws alone", mean_and_se(self.by_draws), "   too low, as a mean of few"))
         lines: list[str | TextTable] = [quantities(28, rows), ""] if rows else []
         if self.report is not None:
-            columns = [("route", "<12", ""), ("data", ">8", ",d"), ("of them unreliable", ">22", ",d")]
-            columns += [("decoder passes per datum", ">28", ",.0f")]
-            lines += [TextTable(columns, [(name, *one.values()) for name, one in self.report.routes().items()])]
+            lines += [route_table(self.report.routes())]
         return lines

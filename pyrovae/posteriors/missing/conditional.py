@@ -101,7 +101,7 @@ def conditional(
         raise InputError(f"method is one of {', '.join(METHODS)}, got {method!r}{nearest(method, METHODS)}")
     routing = "auto" if method == "gibbs" else method
     plan = Plan(
-        num_particles, seed, batch_size, None, plate, True, 0.0, False, None, routing, budget, num_kept=num_draws
+        num_particles, seed, batch_size, plate=plate, compile=False, method=routing, budget=budget, num_kept=num_draws
     )
     split = as_split(data)
     pair = hidden(model, guide, split, observed, seed)
@@ -145,9 +145,9 @@ def _nats(
     num_entries = (known & ~pair.observed.cpu()).flatten(1).sum(1).double()
     if not bool(num_entries.any()) or models_missingness(model, split):
         return None, None
-    whole, alone = hidden(model, guide, split, None, plan.seed), Plan(**{**vars(plan), "num_kept": 0})
+    whole = hidden(model, guide, split, None, plan.seed)
     of_all, of_observed = (log_likelihoods(each, values, plan, progress=progress) for each in (whole, pair))
     by_draws = torch.where(num_entries == 0, 0.0, log_evidence(of_all - of_observed))
     if report is None:
         return None, by_draws
-    return density_of(model, guide, split, None, report, num_entries, alone, progress), by_draws
+    return density_of(model, guide, split, None, report, num_entries, plan, progress), by_draws

@@ -24,7 +24,18 @@ class Entries(NamedTuple):
 
 def completed(pair: Hidden, values: Values, plan: Plan, *, progress: bool) -> Entries:
     """The missing entries drawn from p(x_m | x_o, z) at draws of the latents (L, N, ...), and their moments."""
-    found = by_blocks(pair, values, plan, lambda latents: Completer(latents, pair.whole).at, of_draws, progress)
+    return completed_by(pair, values, plan, lambda latents: Completer(latents, pair.whole).at, progress)
+
+
+def completed_by(
+    pair: Hidden,
+    values: Values,
+    plan: Plan,
+    of_block: Callable[[Latents], Callable[[Values], Sequence[Tensor]]],
+    progress: bool,
+) -> Entries:
+    """Draws, and moments over them, of what a function of a block's latents gives: draws, means and variances."""
+    found = _by_blocks(pair, values, plan, of_block, of_draws, progress)
     draws = torch.cat([one.draws for one in found], 1).cpu()
     return Entries(draws, *(torch.cat([getattr(one, name) for one in found]).cpu() for name in ("mean", "sd")))
 
@@ -35,10 +46,10 @@ def log_likelihoods(pair: Hidden, values: Values, plan: Plan, *, progress: bool)
     def of_block(latents: Latents) -> Callable[[Values], tuple[Tensor]]:
         return lambda part: (latents.log_joint(part).log_likelihood.double(),)
 
-    return torch.cat(by_blocks(pair, values, plan, of_block, lambda table: table, progress), 1).cpu()
+    return torch.cat(_by_blocks(pair, values, plan, of_block, lambda table: table, progress), 1).cpu()
 
 
-def by_blocks(
+def _by_blocks(
     pair: Hidden,
     values: Values,
     plan: Plan,

@@ -4,7 +4,6 @@ r"""pool(): one estimate and its error from those on several completed data sets
     \bar U = \tfrac1M \sum_m U_m, \quad B = \tfrac{1}{M - 1} \sum_m (Q_m - \bar Q)^2
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -103,9 +102,9 @@ def pool(
         raise InputError(f"names: expected {num_estimates}, got {len(labels)}")
     within, between = u.mean(0), (1 + 1 / num_imputations) * q.var(0)
     total = within + between
-    part = torch.where(total > 0, between / total, 0.0)
+    part = between / total
     df = _degrees(part, num_imputations, complete_df)
-    increase = torch.where(within > 0, between / within, torch.where(between > 0, math.inf, 0.0))
+    increase = between / within
     # Of the information, not the variance: Student's t has less of it than a normal.
     missing = torch.where(df.isfinite(), part + (1 - part) * 2 / (df + 3), part)
     half = _student(df, level) * total.sqrt()

@@ -5,7 +5,6 @@ r"""A first guess of x from y, for a guide that was trained on x: it proposes la
 each by a few draws.
 """
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,11 +15,11 @@ from pyrovae.base.random import seed_everything
 from pyrovae.data.split import Split
 from pyrovae.evidence.comparisons.hidden import AT_ONCE, Hidden
 from pyrovae.pairs.context import isolated
-from pyrovae.pairs.missing.completing import PRIOR_RUNS, ROUNDS, RUNS, beside_filled, reads_missing
+from pyrovae.pairs.missing.completing import beside_filled, guessed, reads_missing
 from pyrovae.pairs.missing.observed import MOMENTS
 from pyrovae.pairs.operators.operator import Operator
 from pyrovae.pairs.operators.through import observed_through, restoring
-from pyrovae.pairs.traces import Program, plain_traces, sites_of
+from pyrovae.pairs.traces import Program
 
 
 def shown(model: Program, guide: Program, data: Split, operator: Operator, seed: int) -> Hidden:
@@ -50,31 +49,13 @@ def shown(model: Program, guide: Program, data: Split, operator: Operator, seed:
             with explain_out_of_memory("data to be guessed for the guide: give fewer of them at once"):
                 for index, rows in enumerate(blocks_of(len(data), AT_ONCE)):
                     seed_everything("restored, guessed", seed, index)
-                    parts.append(guessed(drawing, bare_guide, [one[rows].to(device) for one in tensors]).cpu())
+                    here = [one[rows].to(device) for one in tensors]
+                    parts.append(guessed(drawing, bare_guide, here, mean_restored).cpu())
     if reads:
         return Hidden(of_y, guide, data, of_x, torch.ones(0).bool(), False)
     pair = beside_filled(of_y, guide)
     whole, _ = beside_filled(of_x, guide)
     return Hidden(*pair, data.replaced([*tensors, torch.cat(parts)]), whole, torch.ones(0).bool(), True)
-
-
-def guessed(drawing: Program, guide: Program, args: Sequence[Any]) -> Tensor:
-    """A guess of x, (n, *shape); for use inside ``isolated``.
-
-    Args:
-        drawing: the model of y that restores x.
-        guide: program of q(z|x).
-        args: y of n data, then what else programs take.
-    """
-
-    def guess(run: Callable[[], Any], num_runs: int) -> Tensor:
-        return torch.stack([mean_restored(run()) for _ in range(num_runs)]).mean(0)
-
-    found = guess(lambda: sites_of(drawing, *args, role="model"), PRIOR_RUNS)
-    for _ in range(ROUNDS):
-        both = beside_filled(drawing, guide)
-        found = guess(lambda: plain_traces(*both, [*args, found]).joint, RUNS)  # noqa: B023
-    return found
 
 
 def mean_restored(sites: Any) -> Tensor:

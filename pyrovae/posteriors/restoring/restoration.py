@@ -15,7 +15,7 @@ from pyrovae.data.protocol import Protocol
 from pyrovae.evidence import estimators
 from pyrovae.evidence.ladder.climbed import ROUTES
 from pyrovae.evidence.reliability import ERRORS_GIVEN_FIT
-from pyrovae.evidence.report import Report
+from pyrovae.evidence.report import Report, route_table
 from pyrovae.pairs.latents import Values
 
 
@@ -127,9 +127,7 @@ class Restoration(Record):
             said = f"   {each['mean']:.4f} per number left open" if each["mean"] is not None else ""
             rows.append(("truth     log p(x | y)", account["log_density"], said))
         lines += ["", quantities(24, rows), ""]
-        columns = [("route", "<12", ""), ("data", ">8", ",d"), ("of them unreliable", ">22", ",d")]
-        columns += [("decoder passes per datum", ">28", ",.0f")]
-        lines.append(TextTable(columns, [(name, *one.values()) for name, one in account["routes"].items()]))
+        lines.append(route_table(account["routes"]))
         lines.append(
             f"unreliable draws (k-hat above its threshold or undefined): {self.fraction_unreliable:.1%} of data"
         )

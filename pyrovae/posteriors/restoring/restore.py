@@ -23,7 +23,7 @@ from pyrovae.pairs.latents import Latents, Values
 from pyrovae.pairs.missing.observed import MOMENTS
 from pyrovae.pairs.operators.operator import Operator
 from pyrovae.pairs.traces import Program
-from pyrovae.posteriors.missing.entries import by_blocks, of_draws
+from pyrovae.posteriors.missing.entries import completed_by
 from pyrovae.posteriors.restoring.guesses import shown
 from pyrovae.posteriors.restoring.restoration import Restoration
 
@@ -86,24 +86,20 @@ def restore(
     """
     check_at_least_one(num_draws=num_draws)
     plan = Plan(
-        num_particles, seed, batch_size, None, plate, True, 0.0, False, None, method, budget, num_kept=num_draws
+        num_particles, seed, batch_size, plate=plate, compile=False, method=method, budget=budget, num_kept=num_draws
     )
     split = as_split(data)
     pair = shown(model, guide, split, operator, seed)
     y = pair.split.tensors[0].cpu()
     _check_truth(truth, evidence, operator, len(y))
     report, values = routed(pair.model, pair.guide, pair.split, plan, progress=progress)
-    found = by_blocks(pair, values, plan, lambda latents: Restorer(latents, pair.whole).at, of_draws, progress)
-    draws, mean, sd = (torch.cat([one[place] for one in found], dim).cpu() for place, dim in enumerate((1, 0, 0)))
+    entries = completed_by(pair, values, plan, lambda latents: Restorer(latents, pair.whole).at, progress)
     if truth is not None and evidence is None:
-        alone = Plan(**{**vars(plan), "num_kept": 0})
         of_truth = split.replaced([truth, *split.drawn(seed).tensors[1:]])
-        evidence, _ = routed(model, guide, of_truth, alone, progress=progress)
+        evidence, _ = routed(model, guide, of_truth, plan.apart(), progress=progress)
     restored = Restoration(
         values=values,
-        draws=draws,
-        mean=mean,
-        sd=sd,
+        **entries._asdict(),
         observed=y,
         picture=as_picture(operator, y),
         num_hidden=operator.num_hidden(y),
