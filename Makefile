@@ -1,12 +1,13 @@
 # make demo: a VAE on handwritten digits, its account and figures.   make test: lint, types, tests.
 # make combinations: every prior with every guide, every likelihood with every network: fitted, or refused with a reason.
+# make notebooks: every notebook run in full, its outputs written into it, its numbers held against those kept.
 # make bench: pyrovae and its peers timed side by side, about a quarter of an hour on 2 cores; with nothing else running.
 # Each sets up .venv the first time, in any order, and leaves it alone afterwards.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test combinations lint bench clean
+.PHONY: demo test combinations notebooks lint bench clean
 demo: .venv/.ready
 	$(BIN)/pyrovae demo --out runs/demo
 
@@ -17,6 +18,9 @@ test: .venv/.ready-to-test lint
 
 combinations: .venv/.ready-to-test
 	$(BIN)/python -m pytest tests/test_combinations.py --numprocesses logical --dist worksteal -m ''
+
+notebooks: .venv/.ready-to-test
+	$(BIN)/python tests/benchmarks/notebooks.py
 
 lint: .venv/.ready-to-test
 	$(BIN)/ruff check .
