@@ -11,6 +11,7 @@ from pyrovae.base.progress import bar, kept_on_interrupt
 from pyrovae.base.random import Key, preserve_rng_state, seed_everything
 from pyrovae.data.split import Split
 from pyrovae.evidence.numerics.digits import warn_of_lost_digits
+from pyrovae.pairs.checks.sites import require_no_codes
 from pyrovae.pairs.context import in_double, isolated, sets_up_later
 from pyrovae.pairs.latents import Latents
 from pyrovae.pairs.particles import STRATEGIES, Particles, row_growth
@@ -103,6 +104,7 @@ class Pair:
         return max(size for size in range(1, fits + 1) if most % size == 0)
 
     def _seen(self, particles: Particles) -> Particles:
+        require_no_codes(particles.structure.codes)
         self.strategies[particles.num_data] = particles.strategy
         self.measure, self.placed = particles.structure.observed, self.placed or particles.placed
         return particles

@@ -20,6 +20,7 @@ from torch import Tensor
 from pyrovae.base.errors import InputError
 from pyrovae.pairs.checks import looks
 from pyrovae.pairs.checks.inverses import check_density_at
+from pyrovae.pairs.checks.sites import require_no_codes
 from pyrovae.pairs.handlers import Placed, Reached, Unconstrained
 from pyrovae.pairs.particles import Particles
 from pyrovae.pairs.structure import Structure
@@ -69,6 +70,7 @@ class Latents:
 
     def __init__(self, model: Program, guide: Program, args: Sequence[Any], **known: str | None) -> None:
         self._look_at(Particles(model, guide, args, **known))
+        require_no_codes(self.structure.codes)
 
     @classmethod
     def of(cls, particles: Particles) -> "Latents":

@@ -16,6 +16,7 @@ from pyrovae.pairs.checks.sites import (
     check_proper,
     check_shapes_match,
     check_sites_match,
+    codes_of,
     data_frame,
     depth_of,
     frames_of,
@@ -36,6 +37,7 @@ class Structure(NamedTuple):
     has_discrete: bool  # whether a latent or auxiliary site has a discrete support
     observed: dict[str, str]  # site -> base measure of its density: "mass", "density" or "factor"
     plate_scale: float  # how many data a row stands for
+    codes: tuple[str, ...] = ()  # latents that are points of which no density is asked: an autoencoder's
 
 
 class Shown(NamedTuple):
@@ -89,6 +91,7 @@ def describe(run: TracePair, rows: int, *, plate: str | None = None) -> Structur
         has_discrete=any(base_measure(s["fn"]) == "mass" for s in every.values() if not s["is_observed"]),
         observed={name: base_measure(site["fn"]) for name, site in run.observed.items()},
         plate_scale=frame.full_size / frame.size,
+        codes=codes_of(guide_sites),
     )
 
 

@@ -11,6 +11,7 @@ from pyrovae.base.arguments import checked
 from pyrovae.base.errors import check_at_least_one
 from pyrovae.base.random import preserve_rng_state
 from pyrovae.pairs.checks import inverses, looks, parameters
+from pyrovae.pairs.checks.sites import require_no_codes
 from pyrovae.pairs.context import evaluation_mode, home_device, modules_of, on_device, own_scope
 from pyrovae.pairs.handlers import scorable
 from pyrovae.pairs.particles import ONE_BY_ONE, Particles, one_row
@@ -60,6 +61,7 @@ def log_terms(
             _validated(scorable(model), guide, args if vectorize else one_row(args, 0))
             with pyro.validation_enabled(False):
                 particles = Particles(model, guide, args, plate=plate, strategy=None if vectorize else ONE_BY_ONE)
+                require_no_codes(particles.structure.codes)
                 looks.check_edges(particles.shown)
         inverses.check_batch_norm_of_flows(particles.example)
         advice = f"{num_particles} particles of {particles.num_data} data at once: lower num_particles"

@@ -6,7 +6,7 @@ from typing import Any
 import pyro.distributions as dist
 
 from pyrovae.base.errors import InputError
-from pyrovae.pairs.supports import root
+from pyrovae.pairs.supports import layers, root
 from pyrovae.pairs.traces import TracePair, own_rows
 
 
@@ -114,15 +114,41 @@ def _check_dimensions_owned(every: dict[str, dict]) -> None:
 
 
 def check_guide_spread(guide_sites: dict) -> None:
-    """Demands that draws of the guide have a density."""
+    """Demands that draws of the guide have a density, or are codes of an autoencoder."""
     if any(site["infer"].get("is_auxiliary") for site in guide_sites.values()):
         return  # the point is a transform of an auxiliary draw, whose density counts
+    codes = codes_of(guide_sites)
     for name, site in guide_sites.items():
-        if isinstance(root(site["fn"]), dist.Delta):
+        if isinstance(root(site["fn"]), dist.Delta) and name not in codes:
             raise InputError(
                 f"site '{name}' of the guide is a single point (Delta): its draws have no density to weigh them by; "
                 "use a guide with a spread"
             )
+
+
+def codes_of(guide_sites: dict) -> tuple[str, ...]:
+    """Sites of the guide that are single points of which no density is asked: ``Delta(...).mask(False)``."""
+    return tuple(name for name, site in guide_sites.items() if _is_code(site))
+
+
+def _is_code(site: Any) -> bool:
+    nested = layers(site["fn"])
+    masks = [site["mask"], *(layer._mask for layer in nested if isinstance(layer, dist.MaskedDistribution))]
+    return isinstance(nested[-1], dist.Delta) and any(mask is False for mask in masks)
+
+
+def require_no_codes(codes: tuple[str, ...]) -> None:
+    """Raises InputError, naming the site, for an autoencoder, where a density is asked for.
+
+    Args:
+        codes: what :func:`codes_of` found.
+    """
+    if codes:
+        raise InputError(
+            f"site '{codes[0]}' is the code of an autoencoder: a single point for each datum, with no density in model "
+            "or guide, so log p(x) is not defined. Give the codes one: "
+            "pyrovae.baselines.with_density(autoencoder, data) is a pair of the same decoder"
+        )
 
 
 def check_proper(model_sites: dict) -> None:

@@ -1,7 +1,8 @@
 """Baselines: models without a network, whose log p(x) is exact, as programs that are evaluated as any other.
 
 To add one: a file here with a function of :class:`~pyrovae.programs.baselines.rows.Rows`, and its line in
-``BASELINES``.
+``BASELINES``. Beside them stand autoencoders, which have no density unless their codes are given one, and EM step by
+step.
 """
 
 from pyrovae.base.choices import Choice, handed_on
@@ -33,9 +34,15 @@ BASELINES = {
     ),
 }
 _PATHS = {
+    "Autoencoder": f"{__name__}.autoencoders:Autoencoder",
     "Baseline": f"{__name__}.rows:Baseline",
     "Rows": f"{__name__}.rows:Rows",
+    "Steps": "pyrovae.base.steps:Steps",
+    "corruptions": f"{__name__}.corruptions",
+    "factor_analysis_steps": f"{__name__}.em_steps:factor_analysis_steps",
     "fit_mixture": f"{__name__}.em:fit_mixture",
+    "mixture_steps": f"{__name__}.em_steps:mixture_steps",
+    "with_density": f"{__name__}.densities:with_density",
 }
 __all__ = ["BASELINES", *_PATHS]
 __getattr__, __dir__ = handed_on(__name__, _PATHS, "BASELINES")

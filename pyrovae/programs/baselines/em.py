@@ -53,7 +53,7 @@ def fit_mixture(
     rows = x.detach().double()
     em = _EM(rows, family, maximum, smoothing)
     generator = torch.Generator().manual_seed(seed)
-    starts = [rows[_spread_rows(rows, num_components, generator)] for _ in range(num_restarts)]
+    starts = [rows[spread_rows(rows, num_components, generator)] for _ in range(num_restarts)]
     _, weights, means = max((em.run(start, num_iterations, tolerance) for start in starts), key=lambda fit: fit[0])
     return FiniteMixture(weights, means, family)
 
@@ -119,7 +119,7 @@ class _EM:
             )
 
 
-def _spread_rows(x: Tensor, num_rows: int, generator: torch.Generator) -> Tensor:
+def spread_rows(x: Tensor, num_rows: int, generator: torch.Generator) -> Tensor:
     """Indices of rows far from each other: each drawn by its squared distance to those before (k-means++)."""
     flat = x.reshape(len(x), -1).cpu()
     distance, chosen = torch.ones(len(flat), dtype=flat.dtype), []
