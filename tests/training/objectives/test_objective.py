@@ -79,6 +79,7 @@ REFUSED = {  # pairs that an objective refuses
     "free-bits": NO_CLOSED_FORM.keys() | {"trained-weighted", *DEPENDENT},
     "beta-tc": ONE_SCALE | {"chain", "trained-masked", *DEPENDENT},
     "mmd": ONE_SCALE,
+    "contractive": ONE_SCALE,
     "reweighted-wake-sleep": {"trained-tempered"},
     **dict.fromkeys(["forward-kl", "half-asleep"], SCALED | UNREAD),
     "self-consistency": SCALED,
