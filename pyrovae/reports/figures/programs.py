@@ -13,11 +13,10 @@ from torch import Tensor
 from pyrovae.base.errors import InputError
 from pyrovae.data.split import Split, as_split
 from pyrovae.pairs.traces import Program
-from pyrovae.posteriors.draws import decode, posterior, reconstruct, sample
+from pyrovae.posteriors.draws import decode, reconstruct, sample
+from pyrovae.posteriors.means import posterior_means
 from pyrovae.reports.figures.images import GAP, grid_figure, image_means, image_site
 from pyrovae.reports.figures.style import CLASSES, MARKERS, in_rows, new_figure, number, styled
-
-ROWS_AT_ONCE = 500
 
 
 @styled
@@ -179,21 +178,6 @@ def plane_site(model: Program, template: Split) -> str:
     if list(shapes.values()) != [(2,)]:
         raise InputError(f"expected a model with one latent site of event shape (2,), got the latent sites {shapes}")
     return next(iter(shapes))
-
-
-def posterior_means(model: Program, guide: Program, data: Split, seed: int) -> dict[str, Tensor]:
-    """E_q[z] at every latent site, (N, ...), over 32 draws where one does not tell it."""
-    blocks = []
-    for start in range(0, len(data), ROWS_AT_ONCE):
-        rows = data[start : start + ROWS_AT_ONCE]
-        draws = posterior(model, guide, rows, seed=seed)
-        if len(draws.values) > 1 or not draws.means:
-            draws = posterior(model, guide, rows, num_draws=32, seed=seed)
-        for name, value in draws.values.items():
-            if not value.is_floating_point():
-                raise InputError(f"site '{name}' holds whole numbers, which have no posterior mean to draw")
-        blocks.append({name: draws.means.get(name, value).mean(0) for name, value in draws.values.items()})
-    return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
 
 
 def plane(means: Mapping[str, Tensor]) -> tuple[np.ndarray, list[str]]:
