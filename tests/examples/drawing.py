@@ -44,3 +44,13 @@ def whiskers(container):
 
 def infinite(record, name):
     return replace(record, **{name: torch.full_like(getattr(record, name), -math.inf)})
+
+
+def assert_legible(figure):
+    """Nothing is cut off, and no two texts overlap."""
+    found = boxes(figure)
+    width, height = figure.canvas.get_width_height()
+    for place, (text, box) in enumerate(found):
+        assert box.x0 > -1 and box.y0 > -1 and box.x1 < width + 1 and box.y1 < height + 1, text
+        for other, other_box in found[:place]:
+            assert not box.overlaps(other_box), (text, other)

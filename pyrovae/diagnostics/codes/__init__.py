@@ -1,0 +1,1 @@
+"""Codes of data: how they lie, and what is decoded from between them."""
