@@ -17,7 +17,8 @@ test: .venv/.ready-to-test lint
 	$(BIN)/python -m pytest --numprocesses logical --dist worksteal
 
 combinations: .venv/.ready-to-test
-	$(BIN)/python -m pytest tests/test_combinations.py --numprocesses logical --dist worksteal -m ''
+	$(BIN)/python -m pytest tests/test_combinations.py tests/training/test_compiled.py tests/evidence/numerics/test_compiled.py \
+		tests/training/test_guide_alone.py --numprocesses logical --dist worksteal -m ''
 
 notebooks: .venv/.ready-to-test
 	$(BIN)/python tests/benchmarks/notebooks.py

@@ -24,6 +24,7 @@ def pytest_configure(config):
     if os.environ.get("PYTEST_XDIST_WORKER"):
         torch.set_num_threads(1)
         os.environ["OMP_NUM_THREADS"] = "1"  # of the programs that tests run
+        os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # else kernels go by a pool, whose processes import torch
     config.addinivalue_line("markers", "global_params: the test leaves parameters in Pyro's global store")
     config.addinivalue_line("markers", "combinations: one of all pairs of choices, of which the suite runs a sample")
 
@@ -68,6 +69,21 @@ def clean_pyro(request):
     assert torch.get_default_dtype() == torch.float32, "a test changed the default dtype"
     if request.node.get_closest_marker("global_params") is None:
         assert not left, f"parameters left in the global store: {left}"
+
+
+@pytest.fixture
+def graphs_as_traced():
+    """Graphs are traced, checked and replayed, but not compiled: the compiler takes seconds for each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch._inductor.compile_fx.compile_fx", lambda module, inputs, **_: module)
+        yield
+
+
+@pytest.fixture
+def graphs(request):
+    """What graphs become: "kernels", or themselves, "as traced"."""
+    if request.param == "as traced":
+        request.getfixturevalue("graphs_as_traced")
 
 
 @pytest.fixture

@@ -90,8 +90,10 @@ def replays(monkeypatch):
 
 
 @compiles
-@pytest.mark.parametrize("particle_batch", [None, 20, 7])
-def test_a_compiled_evaluation_is_the_evaluation(replays, particle_batch):
+@pytest.mark.parametrize(
+    ("particle_batch", "graphs"), [(None, "kernels"), (20, "as traced"), (7, "as traced")], indirect=["graphs"]
+)
+def test_a_compiled_evaluation_is_the_evaluation(replays, particle_batch, graphs):
     eager = evaluate(*small_pair(), compile=False, particle_batch=particle_batch)
     assert replays == []
     compiled = evaluate(*small_pair(), compile=True, particle_batch=particle_batch)
@@ -181,6 +183,7 @@ def test_without_a_compiler_auto_says_nothing_and_true_refuses(monkeypatch):
 
 
 @compiles
+@pytest.mark.usefixtures("graphs_as_traced")
 def test_a_bad_density_is_named_by_the_eager_draw():
     def model(x):
         with pyro.plate("data", len(x)):
@@ -283,6 +286,7 @@ def test_the_bar_ends_at_the_number_of_data(monkeypatch):
 
 
 @compiles
+@pytest.mark.usefixtures("graphs_as_traced")
 def test_graphs_of_the_larger_block_are_dropped(monkeypatch):
     def short_of_memory(self, *data):
         replay = of(self, *data)

@@ -12,18 +12,13 @@ import numpy as np
 import pyro
 import pytest
 import torch
-import torch._inductor.compile_fx as inductor
 from strangers.measurements import MEASUREMENTS, cell
 from strangers.programs import PROGRAMS
 
 import pyrovae as pv
 
 SEED = 0
-
-
-@pytest.fixture(autouse=True)
-def graphs_as_traced(monkeypatch):
-    monkeypatch.setattr(inductor, "compile_fx", lambda module, inputs, **_: module)
+pytestmark = pytest.mark.usefixtures("graphs_as_traced")
 
 
 @pytest.mark.global_params  # the table is of numbers; what a run leaves behind is tested elsewhere

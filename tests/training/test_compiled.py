@@ -13,6 +13,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from examples.kernels import in_kernels
 from examples.many_latents import DTYPES, GROUPS, make_pair, make_points
 from examples.small import assert_same_weights, make_data, make_vae, without_time
 from torch import nn
@@ -26,6 +27,7 @@ from pyrovae.training.loop import Loop
 from pyrovae.training.optimizers import adam
 
 pytestmark = pytest.mark.skipif(compiler_missing(torch.device("cpu")) is not None, reason="needs a C++ compiler")
+as_traced = pytest.mark.usefixtures("graphs_as_traced")  # of what goes on around the kernels, whatever is in them
 
 
 class ByHand(nn.Module):
@@ -102,8 +104,12 @@ def fit(pair, x, compile, **settings):
     return pv.fit(pair.model, pair.guide, x, compile=compile, **settings)
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_equals_the_eager_step_to_rounding_at_the_same_noise(name):
+# One of each kind: of reparameterized draws, of scores, of mixtures, of batches; by each optimizer.
+KERNELS = ("VAE, warm-up, schedule", "mixture prior, IWAE", "VIMCO", "MMD", "by hand, Pyro's Adam", "AdamW, Trace_ELBO")
+
+
+@pytest.mark.parametrize(("name", "graphs"), in_kernels(*KERNELS, of=CASES), indirect=["graphs"])
+def test_equals_the_eager_step_to_rounding_at_the_same_noise(name, graphs):
     make, x, settings = CASES[name]
     pairs, histories = [make(), make()], []
     for pair, compile in zip(pairs, (False, True), strict=True):
@@ -133,6 +139,7 @@ def test_a_compiled_fit_that_is_stopped_goes_on_bit_for_bit(tmp_path):
     assert without_time(fitted.history) == without_time(expected.history)
 
 
+@as_traced
 @pytest.mark.parametrize("compile", [False, True])
 def test_ctrl_c_within_an_epoch_of_new_draws_goes_on_bit_for_bit(compile, tmp_path, monkeypatch):
     np.save(tmp_path / "rows.npy", np.random.default_rng(0).random((250, 4, 4)))
@@ -190,6 +197,7 @@ def started_at_zero(pair):
     return pair
 
 
+@as_traced
 def test_control_flow_by_value_is_refused_by_its_line_or_fitted_eagerly(monkeypatch):
     x = torch.randn(80, 2)
     with pytest.raises(
@@ -254,6 +262,7 @@ BY_THEMSELVES = {
 }
 
 
+@as_traced
 @pytest.mark.parametrize("name", BY_THEMSELVES)
 def test_programs_that_change_by_themselves_are_refused(name):
     disturbed, message = BY_THEMSELVES[name]
@@ -280,6 +289,7 @@ def stop_learning(pair, optimizer):
 BY_CALLBACK = {"an attribute": set_width, "frozen": freeze, "replaced": clamp, "rate": stop_learning}
 
 
+@as_traced
 @pytest.mark.parametrize("name", BY_CALLBACK)
 def test_what_a_callback_changes_is_noticed_and_fitted_eagerly(name, monkeypatch):
     monkeypatch.setattr(compiling, "REPAID", 1)
@@ -299,6 +309,7 @@ def test_what_a_callback_changes_is_noticed_and_fitted_eagerly(name, monkeypatch
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
+@as_traced
 @pytest.mark.parametrize("compile", ["auto", True])
 def test_a_change_after_the_last_look_is_seen_at_the_end(compile, monkeypatch):
     monkeypatch.setattr(compiling, "REPAID", 1)
@@ -318,6 +329,7 @@ def test_a_change_after_the_last_look_is_seen_at_the_end(compile, monkeypatch):
             assert fit(pair, points(), compile, **keywords).settings["compile"] is False
 
 
+@as_traced
 @pytest.mark.parametrize("change", [lambda pair: pair.eval(), lambda pair: pair.requires_grad_(False)])
 def test_what_the_last_callback_changes_is_no_change_of_what_was_trained(change):
     pair = Plain()
@@ -326,6 +338,7 @@ def test_what_the_last_callback_changes_is_no_change_of_what_was_trained(change)
     assert fit(pair, points(), True, callback=ended, epochs=5).settings["compile"] is True
 
 
+@as_traced
 def test_a_parameter_that_exists_in_training_alone_is_trained():
     class Late(Plain):
         def model(self, x):
@@ -339,6 +352,7 @@ def test_a_parameter_that_exists_in_training_alone_is_trained():
     torch.testing.assert_close(*late, rtol=1e-4, atol=1e-5)
 
 
+@as_traced
 def test_an_inner_fit_may_share_the_objective_which_is_left_as_it_was():
     objective, x = pv.objectives.SampledELBO(), points(90)
 
@@ -351,6 +365,7 @@ def test_an_inner_fit_may_share_the_objective_which_is_left_as_it_was():
     assert "bound" not in vars(objective)
 
 
+@as_traced
 def test_ctrl_c_at_the_compiler_leaves_the_choice_and_stops(monkeypatch, tmp_path):
     def broken(self, *inputs):
         os.kill(os.getpid(), signal.SIGINT)  # as a terminal sends it, to the compiler too
@@ -365,6 +380,7 @@ def test_ctrl_c_at_the_compiler_leaves_the_choice_and_stops(monkeypatch, tmp_pat
     assert len(again.history) == 6
 
 
+@as_traced
 def test_a_gradient_that_is_not_finite_is_named():
     class Infinite(Plain):
         def model(self, x):
@@ -418,6 +434,7 @@ class Switch(nn.Module):
             pyro.sample("k", dist.Categorical(self.logits(x).softmax(-1)))
 
 
+@as_traced
 @pytest.mark.parametrize("rows", [40, 1500])  # the latter: more steps than go by before a look
 def test_programs_that_fail_once_weights_are_not_finite_are_stopped_before_that(rows):
     x, messages = torch.zeros(rows, 2), []
@@ -431,6 +448,7 @@ def test_programs_that_fail_once_weights_are_not_finite_are_stopped_before_that(
     assert messages[0] == messages[1]
 
 
+@as_traced
 def test_ctrl_c_after_an_epoch_went_astray_still_names_the_step(monkeypatch):
     x, taken = torch.zeros(80, 2), []
     x[37] = 1e6
@@ -446,6 +464,7 @@ def test_ctrl_c_after_an_epoch_went_astray_still_names_the_step(monkeypatch):
         fit(started_at_zero(Fragile()), x, True, batch_size=10, seed=0)
 
 
+@as_traced
 def test_an_epoch_that_failed_is_taken_again_eagerly_and_the_next_one_compiled(monkeypatch):
     eager, compiled, taken = Plain(), Plain(), []
     expected = fit(eager, points(), False)
@@ -466,6 +485,7 @@ def test_an_epoch_that_failed_is_taken_again_eagerly_and_the_next_one_compiled(m
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
+@as_traced
 def test_bad_input_within_an_epoch_ends_it_at_once(monkeypatch):
     taken = []
 
@@ -503,6 +523,7 @@ def test_expanded_constants_empty_parameters_and_data_in_columns_are_fitted_alik
     assert last[0] == pytest.approx(last[1], rel=1e-5)
 
 
+@as_traced
 def test_auto_compiles_where_it_is_repaid(monkeypatch):
     x, chosen = make_data(80), []
     for steps in (7, 9):  # the fit takes 8
@@ -571,9 +592,10 @@ def test_on_cuda_a_captured_fit_waits_for_the_device_nowhere_inside_an_epoch():
 # ------------------------------------------------------------------------------------------- families of latents
 
 
+# The kernels of the other groups are those of evaluations.
 @pytest.mark.filterwarnings("ignore::pyrovae.base.errors.NoisyGradients")
-@pytest.mark.parametrize("group", GROUPS)
-def test_latents_of_all_families_are_fitted_alike(group):
+@pytest.mark.parametrize(("group", "graphs"), in_kernels("half-lines", "classes", of=GROUPS), indirect=["graphs"])
+def test_latents_of_all_families_are_fitted_alike(group, graphs):
     """As guides and as priors; at the same noise, to rounding."""
     last, dtype = [], DTYPES.get(group, torch.float32)
     for compile in (False, True):

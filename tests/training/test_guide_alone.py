@@ -4,6 +4,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from examples.kernels import in_kernels
 from examples.small import assert_same_weights, make_data, make_vae, without_time
 from torch import nn
 
@@ -58,6 +59,7 @@ class Shared(nn.Module):
             pyro.sample("z", dist.Normal(loc, width * raw.exp()).to_event(1))
 
 
+@pytest.mark.usefixtures("graphs_as_traced")  # kernels are below, and of other objectives elsewhere
 @pytest.mark.parametrize("compile", COMPILE)
 @pytest.mark.parametrize("name", MAKERS)
 def test_the_model_stays_bit_for_bit_and_the_guide_is_trained(name, compile):
@@ -102,8 +104,10 @@ def test_every_objective_trains_the_encoder_alone(name):
 
 
 @pytest.mark.skipif(compiler_missing(torch.device("cpu")) is not None, reason="needs a C++ compiler")
-@pytest.mark.parametrize("name", ["HalfAsleep", "SelfConsistency"])
-def test_the_compiled_step_is_the_eager_one_at_the_same_noise(name):
+@pytest.mark.parametrize(
+    ("name", "graphs"), in_kernels("HalfAsleep", of=["HalfAsleep", "SelfConsistency"]), indirect=["graphs"]
+)
+def test_the_compiled_step_is_the_eager_one_at_the_same_noise(name, graphs):
     eager, compiled = (refit(make_vae(), OBJECTIVES[name](), compile=choice) for choice in (False, True))
     assert compiled.settings["compile"]
     for row, other in zip(without_time(eager.history), without_time(compiled.history), strict=True):

@@ -6,6 +6,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from examples.kernels import in_kernels
 from examples.many_latents import DTYPES, GROUPS, make_pair, make_points
 from torch import nn
 from torch.func import functionalize
@@ -90,9 +91,9 @@ def draw_of(model, guide, way="vectorized"):
 
 
 @compiles
-@pytest.mark.parametrize("way", WAYS_OF_GRAPHS)
+@pytest.mark.parametrize(("way", "graphs"), in_kernels("vectorized", of=WAYS_OF_GRAPHS), indirect=["graphs"])
 @pytest.mark.parametrize("build", PAIRS.values(), ids=PAIRS)
-def test_a_replay_draws_what_the_programs_draw(build, way):
+def test_a_replay_draws_what_the_programs_draw(build, way, graphs):
     model, guide = build()
     x, other = images(), images(1)
     with isolated(model, guide) as (model, guide, _):
@@ -214,9 +215,11 @@ def test_without_noise_nothing_is_left():
 # ------------------------------------------------------------------------------------------- families of latents
 
 
-@compiles
-@pytest.mark.parametrize("group", GROUPS)
-def test_latents_of_all_families_are_evaluated_alike(group):
+@compiles  # the kernels of the other groups are those of fits
+@pytest.mark.parametrize(
+    ("group", "graphs"), in_kernels("reals", "intervals", "counts", of=GROUPS), indirect=["graphs"]
+)
+def test_latents_of_all_families_are_evaluated_alike(group, graphs):
     """As guides and as priors; at the same noise, to rounding."""
     dtype = DTYPES.get(group, torch.float32)
     pair, x = make_pair(GROUPS[group], dtype), make_points(dtype)
