@@ -107,7 +107,7 @@ def run_figures(fitted: Any, data: Any) -> dict[str, Any]:
         "samples": lambda: figures.prior_samples(model, data),
         "latents": lambda: figures.latent_means(model, guide, data),
         "interpolation": lambda: figures.interpolation(model, guide, data),
-        "manifold": lambda: figures.manifold(model, data),
+        "manifold": lambda: figures.manifold(model, data, guide=guide),
     }
     drawn = {}
     for name, drawing in drawings.items():

@@ -8,8 +8,10 @@ from pyrovae.reports.figures.calibration import calibration, classification, pre
 from pyrovae.reports.figures.decompositions import anatomy, gaps
 from pyrovae.reports.figures.evidence import account, comparison, evidence_histogram, over_seeds, routes
 from pyrovae.reports.figures.images import completions
+from pyrovae.reports.figures.latents.manifold import manifold
+from pyrovae.reports.figures.latents.plane import latent_means
 from pyrovae.reports.figures.posterior import posterior_of_one
-from pyrovae.reports.figures.programs import interpolation, latent_means, manifold, prior_samples, reconstructions
+from pyrovae.reports.figures.programs import interpolation, prior_samples, reconstructions
 from pyrovae.reports.figures.style import draw, save
 from pyrovae.reports.figures.training import training_curves
 

@@ -3,6 +3,7 @@
 Whiskers and bands are two standard errors to each side; every figure says of what: draws or data.
 """
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -140,7 +141,8 @@ def _histogram(
 ) -> None:
     """How values (N,) are distributed, with a line at their mean; over a span that is shown whole, if there is one."""
     values = values if span is None else values.clamp(*span)  # rounding may reach beyond it
-    axes.hist(values.numpy(), bins=40, range=span, color=color, alpha=0.75)
+    bins = min(40, max(8, round(2 * math.sqrt(len(values)))))  # none of so few data that they look like a comb
+    axes.hist(values.numpy(), bins=bins, range=span, color=color, alpha=0.75)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.axvline(values.mean().item(), color=INK, linewidth=1.2)
     axes.set(title=title, xlabel=xlabel)

@@ -11,6 +11,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 from torch import Tensor
 
@@ -171,5 +172,6 @@ def classification(record: Classification) -> Figure:
     axes.plot([0, 1], [0, 1], color=QUIET, linewidth=0.8, zorder=0)
     axes.legend(loc="upper left")
     axes.set(xlabel="probability of the class chosen", ylabel="fraction that is right", xlim=(0, 1.02), ylim=(0, 1.3))
+    below.yaxis.set_major_locator(MaxNLocator(integer=True))
     below.set(xlabel="probability of the class chosen", ylabel=f"of {len(record):,} data {source(record.protocol)}")
     return figure

@@ -96,7 +96,10 @@ def anatomy(record: Surgery) -> Figure:
     figure, (*panels, right) = new_figure(11.2, 3.6, columns=4, width_ratios=(0.9, 1.6, 0.7, 3))
     _draw_split(panels, record)
     _draw_dimensions(right, record)
-    notes = ["the mutual information is at its ceiling log N: take more data to see the true one"] * record.saturated
+    told = "hatched: the mutual information is at its ceiling log N, so that the split is not known: take more data"
+    if math.isfinite(record.prior_gain.mean):
+        told += f"\na mixture as prior would buy at least {number(record.prior_gain.mean, 2)} nats"
+    notes = [told] * record.saturated
     notes += [f"not split further: {record.reason}"] if record.reason else []
     if notes:
         figure.supxlabel("\n".join(notes), fontsize=8, color=RED if record.saturated else QUIET)
@@ -107,8 +110,11 @@ def _draw_split(panels: Sequence[Axes], record: Surgery) -> None:
     shown = {name: getattr(record, name) for name in _LABELS if math.isfinite(getattr(record, name).mean)}
     starts = dict.fromkeys(("marginal_kl", "total_correlation"), record.mutual_information.mean)
     starts["dimension_wise_kl"] = record.mutual_information.mean + record.total_correlation.mean
+    unknown = shown.keys() - {"kl_prior"} if record.saturated else set()  # how it is split, above the ceiling
     parts = [
-        Part(label, name, starts.get(name, 0.0), starts.get(name, 0.0) + shown[name].mean, color)
+        Part(
+            label, name, starts.get(name, 0.0), starts.get(name, 0.0) + shown[name].mean, color, hatched=name in unknown
+        )
         for name, (label, color) in _LABELS.items()
         if name in shown
     ]
@@ -130,7 +136,7 @@ def _draw_dimensions(axes: Axes, record: Surgery) -> None:
         threshold, limit, label = record.threshold, "active above", "Var E[z_j|x]"
     else:
         columns = [(d, d.kl.mean, 2 * d.kl.mc_se) for d in record.dimensions]
-        threshold, limit, label = COLLAPSED, "collapsed below", "KL(q(z_j|x) ‖ p(z_j)), nats ± 2 MC SE"
+        threshold, limit, label = COLLAPSED, "collapsed below", "KL(q(z_j|x) ‖ p(z_j))\nnats ± 2 MC SE"
     columns.sort(key=lambda column: math.inf if math.isnan(column[1]) else -column[1])
     axes.set_yscale("symlog", linthresh=threshold, linscale=0.6)
     for kind, color in _KINDS.items():

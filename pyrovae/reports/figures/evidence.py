@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from pyrovae.base.errors import InputError
 from pyrovae.evidence import estimators
@@ -19,6 +20,7 @@ from pyrovae.reports.figures.style import (
     GREEN,
     HUES,
     INK,
+    PLAIN,
     QUIET,
     RED,
     UNIT,
@@ -84,7 +86,7 @@ def evidence_histogram(report: Report) -> Figure:
     if evidence["mean"] is not None:
         left.axvline(evidence["mean"], color=INK, linewidth=1.2)
     mean, data_se, mc_se, bias = (
-        number(evidence[key], 4 if key == "bias" else 2) for key in ("mean", "data_se", "mc_se", "bias")
+        number(evidence[key], digits) for key, digits in (("mean", 2), ("data_se", 2), ("mc_se", 4), ("bias", 4))
     )
     left.set_title(f"log p(x): mean {mean}\ndata SE {data_se}, MC SE {mc_se}, bias {bias} or worse")
     left.set(xlabel=f"log p(x), {UNIT}", ylabel="number of data")
@@ -121,6 +123,10 @@ def routes(report: Report) -> Figure:
         axes.errorbar(ends[0], middle, yerr=[[middle - low], [high - middle]], color=color, capsize=3)
     axes.axhline(0, color=QUIET, linewidth=0.8, zorder=0)
     axes.set(xscale="log", xlabel="decoder passes per datum", ylabel=f"short of log p(x), {UNIT}")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(PLAIN)
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_title(f"what {report.num_particles:,} draws of the guide miss, and what it took to find it")
     axes.legend(loc="upper right")
     return figure
 
@@ -187,4 +193,4 @@ def _pareto_histogram(axes: Axes, report: Report) -> None:
     axes.hist(k[k.isfinite()].numpy(), bins=30, color=GREEN, alpha=0.75)
     if math.isfinite(threshold):
         axes.axvline(threshold, color=RED, linestyle="--", label=f"threshold {limit}")
-        axes.legend(loc="upper right")
+        axes.legend(loc="upper left")

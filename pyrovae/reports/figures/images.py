@@ -10,12 +10,15 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from pyrovae.base.errors import InputError, nearest
+from pyrovae.data.split import Split
 from pyrovae.posteriors.draws import Draws
 from pyrovae.posteriors.missing.completion import Completion
 from pyrovae.posteriors.restoring.restoration import Restoration
 from pyrovae.reports.figures.style import FAINT, MISSING, draws, new_figure
 
 GAP = 0.3  # between two grids, in widths of an image
+_MIDDLE, _BEYOND = (0.005, 0.995), 0.1  # of the values that set a range, and how far it goes beyond them
+_GROUND = 1 / 3  # of the values of ink on paper that are paper
 
 
 def image_site(values: Mapping[str, Tensor], site: str | None) -> str:
@@ -55,10 +58,16 @@ def image_means(draws: Draws, site: str) -> Tensor:
     return draws.means[site]
 
 
-def grid_figure(*grids: Tensor, like: Tensor, room: tuple[float, float] = (0.7, 0.6)) -> tuple[Figure, Axes]:
+def grid_figure(
+    *grids: Tensor, like: Tensor, invert: bool | None = None, room: tuple[float, float] = (0.7, 0.6)
+) -> tuple[Figure, Axes]:
     """Grids of images (R, C, *shape) side by side, a cell 1 x 1 in the units of bare axes, whose rows count downwards.
 
-    The least and the greatest finite value of ``like`` are white and black; ``room``, in inches, is beside the grids.
+    Args:
+        grids: images of one or three channels; NaN where a pixel is missing.
+        like: images whose range is that of the colours, but for outliers.
+        invert: whether high values of one channel are dark, as ink on paper; None looks whether ``like`` is that.
+        room: in inches, beside the grids.
     """
     rows, (height, width) = len(grids[0]), grids[0].shape[-2:]
     columns = sum(grid.shape[1] for grid in grids) + GAP * (len(grids) - 1)
@@ -67,20 +76,57 @@ def grid_figure(*grids: Tensor, like: Tensor, room: tuple[float, float] = (0.7, 
     figure.set_layout_engine("compressed")  # the one that knows of a fixed aspect
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    finite, left = like[like.isfinite()], 0.0
-    limits = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
+    limits, left = value_range(like), 0.0
+    inked = is_ink(like, limits) if invert is None else invert
     for grid in grids:
-        _show_grid(axes, grid, limits, left)
+        _show_grid(axes, grid, limits, left, inked)
         left += grid.shape[1] + GAP
     axes.set(xticks=[], yticks=[], xlim=(0, columns))
     return figure, axes
 
 
-def _show_grid(axes: Axes, images: Tensor, limits: tuple[float, float], left: float) -> None:
+def value_range(images: Tensor) -> tuple[float, float]:
+    """The range of the finite values; of what has long tails, as draws of a normal, the middle 99% and a tenth more.
+
+    Example:
+        >>> value_range(torch.cat([torch.linspace(0, 1, 1001), torch.tensor([40.0, torch.nan])]))
+        (0.0, 1.1)
+    """
+    finite = images[images.isfinite()].double().numpy()
+    if not len(finite):
+        return 0.0, 1.0
+    lowest, low, high, highest = np.quantile(finite, (0, *_MIDDLE, 1))
+    room = _BEYOND * (high - low)
+    if room == 0:  # next to all values are one
+        return float(lowest), float(highest)
+    return max(float(lowest), round(low - room, 6)), min(float(highest), round(high + room, 6))
+
+
+def is_ink(images: Tensor, limits: tuple[float, float]) -> bool:
+    """Whether images are ink on an empty ground, as digits are: a third of the values are next to the lowest.
+
+    Photographs have no such ground; drawn as ink, faces would be negatives.
+    """
+    low, high = limits
+    finite = images[images.isfinite()]
+    return bool((finite <= low + 0.05 * (high - low)).double().mean() > _GROUND) if len(finite) else True
+
+
+def is_drawn_as_ink(rows: Split, images: Tensor) -> bool:
+    """Whether images that a model makes are to be drawn as ink: whether the data are, of which there are some rows.
+
+    What a model makes has no clean ground, before it was fitted well.
+    """
+    alike = [one for one in rows[:100].tensors if one.shape[1:] == images.shape[-len(rows.shape) :]]
+    like = alike[0] if alike else images
+    return is_ink(like, value_range(like))
+
+
+def _show_grid(axes: Axes, images: Tensor, limits: tuple[float, float], left: float, inked: bool) -> None:
     """Draws images (R, C, *shape) as one picture, from ``left`` on."""
     rows, columns, (height, width) = len(images), images.shape[1], images.shape[-2:]
     empty = images.flatten(2).isnan().all(-1).numpy()
-    pixels = _pixels(images, limits)
+    pixels = _pixels(images, limits, inked)
     pixels[empty] = 1.0
     scale = max(1, round(64 / max(height, width)))  # thin gaps, however few the pixels
     pixels = pixels.repeat(scale, 2).repeat(scale, 3)
@@ -89,12 +135,13 @@ def _show_grid(axes: Axes, images: Tensor, limits: tuple[float, float], left: fl
     axes.imshow(mosaic, extent=(left, left + columns, rows, 0), aspect=height / width)
 
 
-def _pixels(images: Tensor, limits: tuple[float, float]) -> np.ndarray:
-    """(R, C, *shape) -> (R, C, H, W, 3) in [0, 1]; one channel is ink on white, three are colours."""
+def _pixels(images: Tensor, limits: tuple[float, float], inked: bool) -> np.ndarray:
+    """(R, C, *shape) -> (R, C, H, W, 3) in [0, 1]; one channel is ink or light, three are colours."""
     low, high = limits
     unit = ((images.detach().cpu().double() - low) / (high - low or 1.0)).clamp(0, 1)
     unit = unit.unsqueeze(2) if unit.dim() == 4 else unit
-    unit = 1 - unit.expand(-1, -1, 3, -1, -1) if unit.shape[2] == 1 else unit
+    if unit.shape[2] == 1:
+        unit = (1 - unit if inked else unit).expand(-1, -1, 3, -1, -1)
     pixels = unit.movedim(2, -1)
     return torch.where(pixels.isnan(), torch.tensor(to_rgb(MISSING), dtype=pixels.dtype), pixels).numpy()
 
@@ -104,18 +151,24 @@ def _pixels(images: Tensor, limits: tuple[float, float]) -> np.ndarray:
 
 @draws(Restoration)
 def completions(
-    record: Restoration | Completion, *, truth: Tensor | None = None, num: int = 8, num_draws: int = 5
+    record: Restoration | Completion,
+    *,
+    truth: Tensor | None = None,
+    num: int = 8,
+    num_draws: int = 5,
+    invert: bool | None = None,
 ) -> Figure:
     """Pictures in rows: the truth where it is known, what was observed, draws given that, and their mean and sd.
 
-    The sd of each pixel is shown with its largest, of all rows, as black. A star is beside rows for whose draws nothing
-    vouches.
+    The sd of each pixel is shown with its largest, of all rows, as the highest value. A star is beside rows for whose
+    draws nothing vouches.
 
     Args:
         record: what :func:`~pyrovae.restore` or :func:`~pyrovae.conditional` returned.
         truth: pictures (N, *shape); those of the record where None.
         num: how many of the first data.
         num_draws: how many draws of each.
+        invert: whether high values are dark, as ink on paper; None looks whether the pictures are that.
 
     Raises:
         InputError: for data that are no images.
@@ -128,10 +181,10 @@ def completions(
     first = [] if known is None else [known[:num]]
     parts = [[*first, seen[:num]], list(record.draws[:num_draws, :num]), [record.mean[:num], record.sd[:num]]]
     like = record.mean[:num] if known is None else known[:num]
-    low, high = float(like[like.isfinite()].min()), float(like[like.isfinite()].max())
+    low, high = value_range(like)
     deviation = parts[2][1]
     parts[2][1] = low + (high - low) * deviation / deviation.nan_to_num().max().clamp_min(1e-12)
-    figure, axes = grid_figure(*(torch.stack(part, 1) for part in parts), like=like, room=(0.7, 0.5))
+    figure, axes = grid_figure(*(torch.stack(part, 1) for part in parts), like=like, invert=invert, room=(0.7, 0.5))
     _name_columns(axes, parts, known is not None)
     names = [f"{row}{' *' if bool(doubted) else ''}" for row, doubted in enumerate(record.unreliable[:num])]
     axes.set_yticks([row + 0.5 for row in range(len(names))], names)

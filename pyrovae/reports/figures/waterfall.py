@@ -28,6 +28,7 @@ class Part(NamedTuple):
     end: float
     color: str
     thin: bool = False  # beside the sum that the others make
+    hatched: bool = False  # not known, but as a bound
 
 
 class Group(NamedTuple):
@@ -92,6 +93,8 @@ def _draw_bar(axes: Axes, y: float, part: Part, gid: str) -> None:
     (bar,) = axes.barh(y, part.end - part.start, left=part.start, height=0.34 if part.thin else 0.62, gid=gid)
     # An edge of its own colour, so that 0 nats are seen too; a sum is a line.
     bar.set(color=part.color, linewidth=1.8 if part.start == part.end else 0.8, zorder=2)
+    if part.hatched:
+        bar.set(facecolor="none", edgecolor=part.color, hatch="////")
 
 
 def _fit_axis(axes: Axes, parts: Sequence[Part], xlabel: str, cut: bool) -> None:

@@ -97,7 +97,10 @@ class TestAnatomy:
         assert any("at most log N = 2.48" in text.get_text() for text in figure.axes[2].texts)
         full = surgery.mutual_information._replace(mean=0.96 * math.log(12))
         reached = figures.anatomy(replace(surgery, mutual_information=full))
-        assert reached._supxlabel.get_text().startswith("the mutual information is at its ceiling log N")
+        assert reached._supxlabel.get_text().startswith("hatched: the mutual information is at its ceiling log N")
+        hatched = {bar.get_gid().partition("/")[2] for bar in reached.axes[1].patches if bar.get_hatch()}
+        assert hatched == {"mutual_information", "marginal_kl", "total_correlation", "dimension_wise_kl"}
+        assert not any(bar.get_hatch() for bar in figure.axes[1].patches)
 
     def points(self, axes):
         return {container.get_label(): container.lines[0].get_xydata() for container in axes.containers}

@@ -32,7 +32,7 @@ class TestImages:
 
     def test_ink_is_dark_and_missing_pixels_show(self):
         image = torch.tensor([[0.0, 16.0], [8.0, math.nan]])[None, None]
-        _, axes = images.grid_figure(image, like=image)
+        _, axes = images.grid_figure(image, like=image, invert=True)
         shown = axes.images[0].get_array()
         corners = [shown[1, 1], shown[1, -2], shown[-2, 1]]
         assert [corner.tolist() for corner in corners] == [[1.0] * 3, [0.0] * 3, [0.5] * 3]

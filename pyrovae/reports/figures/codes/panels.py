@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from pyrovae.diagnostics.codes import panels
 from pyrovae.diagnostics.codes.panels import LatentPanels
-from pyrovae.reports.figures.programs import scatter
+from pyrovae.reports.figures.latents.plane import scatter
 from pyrovae.reports.figures.style import FAINT, draws, new_figure, number
 
 
