@@ -21,6 +21,9 @@ class Estimate(NamedTuple):
     data_se: float  # of the data, which holds mc_se already
 
 
+UNDEFINED = Estimate(math.nan, math.nan, math.nan)
+
+
 class Dimension(NamedTuple):
     """One coordinate of one latent site over all data; NaN where a number is not defined."""
 

@@ -25,8 +25,9 @@ from pyrovae.base.tables import TextTable, quantities
 from pyrovae.data.protocol import Protocol
 from pyrovae.data.split import as_split
 from pyrovae.diagnostics.aggregate_posterior import Aggregate, Aggregation, join_aggregates, mean_variances
-from pyrovae.diagnostics.decomposition import COLLAPSED, Dimension, Estimate, dimensions, estimates, terms
+from pyrovae.diagnostics.decomposition import COLLAPSED, UNDEFINED, Dimension, Estimate, dimensions, estimates, terms
 from pyrovae.diagnostics.factorization import Drawn, join
+from pyrovae.diagnostics.priors import better
 from pyrovae.evidence.blocks import Block, Blocks, Pair, block_by_block
 from pyrovae.evidence.reliability import ERRORS_GIVEN_FIT
 from pyrovae.pairs.traces import Program
@@ -68,6 +69,7 @@ class Surgery(Record):
     threshold: float  # of the variance of an active dimension's mean
     seed: int
     protocol: Protocol
+    prior_gain: Estimate = UNDEFINED  # at least, by a better prior; see ``priors.better``
 
     def __len__(self) -> int:
         return self.num_data
@@ -119,6 +121,8 @@ class Surgery(Record):
         queries = "" if self.num_queries == self.num_data else f", of M = {self.num_queries} of them"
         remarks = {"mutual_information": f"   of at most log N = {self.log_num_data:.3f}"}
         rows = [(label, getattr(self, name)._asdict(), remarks.get(name, "")) for label, name in _ACCOUNT]
+        if math.isfinite(self.prior_gain.mean):
+            rows.append(("a mixture as prior would buy, at least", self.prior_gain._asdict(), ""))
         return [
             str(self.protocol),
             f"S = {self.num_draws} draws for each of N = {self.num_data} data{queries}; nats per datum",
@@ -215,6 +219,7 @@ def surgery(
         NIPS workshop on advances in approximate Bayesian inference.
         Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, arXiv:1509.00519 (active units).
         Chen, Li, Grosse and Duvenaud (2018), Isolating sources of disentanglement in VAEs, arXiv:1802.04942.
+        Tomczak and Welling (2018), VAE with a VampPrior, arXiv:1705.07120 (the best prior is the aggregate posterior).
         Alemi et al. (2018), Fixing a broken ELBO, arXiv:1711.00464 (rate and distortion).
 
     Example:
@@ -241,8 +246,11 @@ def surgery(
         queried = rows[: drawn.log_likelihood.shape[1]].to(pair.device)
         run = Aggregation(pair, split.to(pair.device), seed=seed)
         mean_variance = mean_variances(run, queried, drawn.values, aggregate.means, reruns=drawn.reruns)
+        columns = terms(drawn, aggregate)
+        if better.on_real_line(pair.latents(run.source.batch(queried[:2]))):
+            columns["prior_gain"] = better.gains(drawn, seed=seed).to(columns["kl_prior"])
         return Surgery(
-            **_parts(terms(drawn, aggregate), queried, len(split)),
+            **_parts(columns, queried, len(split)),
             dimensions=dimensions(drawn, aggregate, mean_variance, num_data=len(split), threshold=threshold),
             reason=drawn.reason,
             num_data=len(split),

@@ -1,0 +1,1 @@
+"""What is wrong with a prior, seen from the codes of the data."""
