@@ -105,3 +105,16 @@ def draw_record(path: str | None, record: Any) -> None:
     if path is not None:
         pv.figures.save(pv.figures.draw(record), path)
         print(path, file=sys.stderr)
+
+
+def keep_in(run: str, record: Any, *, quiet: bool = False) -> None:
+    """Keeps a record in its run and says so; where it cannot be kept, as while a fit writes there, says why."""
+    if type(record).__name__ not in pv.__all__:  # another's record, which could not be read again
+        return
+    try:
+        pv.runs.save_report(run, record)
+    except (InputError, OSError) as error:
+        print(f"not kept in the run: {error}", file=sys.stderr)
+        return
+    if not quiet:
+        print(f"kept in {run}")

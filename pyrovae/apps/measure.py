@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pyrovae as pv
-from pyrovae.apps.arguments import Action, bring_back, check_parent, check_picture, deliver, draw_record, run_arguments
+from pyrovae.apps.arguments import (
+    Action,
+    bring_back,
+    check_parent,
+    check_picture,
+    deliver,
+    draw_record,
+    keep_in,
+    run_arguments,
+)
 from pyrovae.apps.recipes import choose
 from pyrovae.base.errors import InputError, Interrupted
 from pyrovae.data.named import PARTS
@@ -82,20 +91,14 @@ def _said(**options: Any) -> dict[str, Any]:
 
 
 def _importance_sampling(given: Namespace) -> int:
-    whole_test = given.split == "test" and not (given.num or given.defensive or given.later)
-
-    def measure(*pair_and_data: Any, **options: Any) -> Any:
-        report = pv.evaluate(*pair_and_data, **options)
-        if whole_test:
-            pv.runs.save_report(given.run, report)
-        return report
-
+    is_whole = given.split == "train" or (given.split == "test" and not given.num)  # enough to speak for the run
+    is_kept = is_whole and not (given.defensive or given.later)
     options = _said(num_particles=given.particles, defensive=given.defensive, dtype=given.dtype, budget=given.budget)
     options |= {"vectorize": not given.no_vectorize, "method": given.method}
-    status = measured(given, measure, **options)
-    if given.json != "-" and status == 0:
+    status = measured(given, pv.evaluate, keep=is_kept, **options)
+    if given.json != "-" and status == 0 and not is_kept:
         kept = "only a report on the whole test split, without --num, --defensive and --later, is"
-        print(f"kept in {given.run}" if whole_test else f"not kept in the run: {kept}")
+        print(f"not kept in the run: {kept}")
     return status
 
 
@@ -221,14 +224,22 @@ def _particles(p: ArgumentParser) -> None:
     p.add_argument("--particles", type=int, default=1000, metavar="K", help="draws of z for each datum [1000]")
 
 
-def measured(given: Namespace, measure: Callable[..., Any], *, at_once: int | None = None, **options: Any) -> int:
-    """Measures a run, prints the account, writes it and draws it where that is asked for.
+def measured(
+    given: Namespace,
+    measure: Callable[..., Any],
+    *,
+    at_once: int | None = None,
+    keep: bool | None = None,
+    **options: Any,
+) -> int:
+    """Measures a run, keeps the record in it, prints the account, writes it and draws it where that is asked for.
 
     Args:
         given: what :func:`data_arguments` gave, and more.
         measure: ``(model, guide, data, *, seed, batch_size, **options) -> record``.
         at_once: data in a batch where nothing is said: few where a datum takes long, as an interrupt keeps whole
             batches.
+        keep: whether the record is kept in the run, for ``pyrovae report``; None is that of its own test data.
         options: more keyword arguments of ``measure``.
 
     Returns:
@@ -252,4 +263,6 @@ def measured(given: Namespace, measure: Callable[..., Any], *, at_once: int | No
         print(f"interrupted: this is the account of the {len(record)} data that were done", file=sys.stderr)
     deliver(given.json, record, interrupted=status == 130)
     draw_record(given.figure, record)
+    if status == 0 and (given.split == "test" and not given.later if keep is None else keep):
+        keep_in(given.run, record, quiet=given.json == "-")
     return status

@@ -1,6 +1,6 @@
 """Runs: a fitted pair as a folder, with its reports, its protocol and everything needed to go on."""
 
-import math
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,10 +9,12 @@ import pyro
 import torch
 from torch import Tensor
 
+import pyrovae as pv
 from pyrovae.apps import loading
 from pyrovae.base import storage
 from pyrovae.base.errors import InputError, UnfinishedFit, warn
 from pyrovae.base.random import preserve_rng_state
+from pyrovae.base.records import SUFFIXES, Record
 from pyrovae.data.split import Dataset, Split
 from pyrovae.evidence.report import Report
 from pyrovae.pairs import context
@@ -139,28 +141,57 @@ def describe(folder: str | Path) -> dict[str, Any]:
     return storage.read(folder)[0]
 
 
-def save_report(folder: str | Path, report: Report, name: str | None = None) -> None:
-    """Puts a report and its per-datum table into a run, beside those of other methods and numbers of particles.
+def save_report(folder: str | Path, report: Record, name: str | None = None) -> None:
+    """Puts a report, or another record, into a run, beside those of other kinds, methods and numbers of particles.
 
     Args:
         folder: of the run.
         report: in the place of an earlier one of its name.
-        name: that of method and K where none is given.
+        name: where none is given that of method and K, of what is no report of ``evaluate`` that of its class.
     """
-    name = name or f"report-{report.method}-{report.num_particles}"
+    name = name or _name_of(report)
     storage.update(folder, {f"{name}{suffix}": data for suffix, data in report.to_files().items()})
 
 
-def reports(folder: str | Path) -> dict[str, Report]:
-    """Every report kept in a run, by name; ``pyrovae evaluate`` keeps those of the whole test split by method and K."""
+def _name_of(record: Record) -> str:
+    """What a record is called in a run; a report on training data says so first, and is none of the run's best."""
+    if not isinstance(record, Report):
+        return type(record).__name__.lower()
+    of = "train-" if record.protocol and record.protocol.split == "train" else ""
+    return f"{of}report-{record.method}-{record.num_particles}"
+
+
+def reports(folder: str | Path) -> dict[str, Record]:
+    """Every record kept in a run, by name: what the commands measured on its test split (:class:`~pyrovae.Report` by
+    method and K, :class:`~pyrovae.Gaps` and others by their class), and what :func:`save_report` put there.
+    """
     return reports_in(folder, storage.read(folder)[1])
 
 
-def reports_in(folder: str | Path, files: Mapping[str, bytes]) -> dict[str, Report]:
+def reports_in(folder: str | Path, files: Mapping[str, bytes]) -> dict[str, Record]:
     """What :func:`reports` gives, from the files of a run."""
     names = [file.removesuffix(".json") for file in files if file.endswith(".json")]
-    beside = {name: {s: files[name + s] for s in (".json", ".csv") if name + s in files} for name in names}
-    return {name: Report.from_files(parts, str(folder)) for name, parts in beside.items()}
+    beside = {name: {s: files[name + s] for s in SUFFIXES if name + s in files} for name in names}
+    return {
+        name: _kind(parts[".json"], f"{folder}: {name}").from_files(parts, str(folder))
+        for name, parts in beside.items()
+    }
+
+
+def _kind(account: bytes, what: str) -> type[Record]:
+    """The class of a record that was saved; before records said what they are, runs kept reports alone.
+
+    Raises:
+        InputError: if this version has no such class.
+    """
+    try:
+        name = json.loads(account).get("record", {}).get("kind", "Report")
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{what}: not a record that pyrovae saved ({error})") from error
+    kind = getattr(pv, name, None) if name in pv.__all__ else None
+    if not (isinstance(kind, type) and issubclass(kind, Record)):
+        raise InputError(f"{what}: holds a {name}, which this version does not know; update pyrovae")
+    return kind
 
 
 def load_report(folder: str | Path) -> Report:
@@ -176,14 +207,8 @@ def load_report(folder: str | Path) -> Report:
 
 def best_report(folder: str | Path) -> Report | None:
     """What :func:`load_report` loads; None for a run that was not evaluated."""
-    kept = [report for name, report in reports(folder).items() if name.startswith("report")]
-    return min(kept, key=_doubt, default=None)
-
-
-def _doubt(report: Report) -> tuple[float, float]:
-    """What speaks against a report: its unreliable data, and its error (that of one particle is unknown)."""
-    se = float(report.mc_se_log_evidence.square().sum())
-    return report.fraction_unreliable, math.inf if math.isnan(se) else se
+    kept = [one for name, one in reports(folder).items() if name.startswith("report") and isinstance(one, Report)]
+    return min(kept, key=lambda report: report.doubt, default=None)
 
 
 def _tell_unfinished(folder: str | Path, content: Mapping[str, Any]) -> None:

@@ -125,6 +125,12 @@ class Report(Record):
         """Fraction of the data whose evidence nothing vouches for: k-hat above its threshold, or undefined."""
         return self.unreliable.double().mean().item()
 
+    @property
+    def doubt(self) -> tuple[float, float]:
+        """What speaks against it: its unreliable data, then its error (that of one particle is unknown)."""
+        se = float(self.mc_se_log_evidence.square().sum())
+        return self.fraction_unreliable, math.inf if math.isnan(se) else se
+
     def routes(self) -> dict[str, dict[str, Any]]:
         """Route -> how many data took it, how many of these are unreliable, and their decoder passes on average."""
         found = {}

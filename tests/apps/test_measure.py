@@ -111,3 +111,31 @@ def test_a_part_of_the_test_split_is_not_kept(run, capsys):
 def test_every_command_has_its_function():
     others = {"fit", "impute", "sample", "complete", "figures", "demo", "list", "new", "sweep"}
     assert set(measuring.COMMANDS) | others == set(cli.COMMANDS)
+
+
+def test_what_was_measured_is_kept_and_given_back(run, capsys):
+    import pyrovae as pv
+
+    assert cli.main([*words_of("gaps", run), "--seed", "3"]) == 0
+    assert f"kept in {run}" in capsys.readouterr().out
+    kept = pv.runs.reports(run)["gaps"]
+    assert isinstance(kept, pv.Gaps) and (len(kept), kept.seed) == (12, 3)
+    assert cli.main([*words_of("anatomy", run), "--split", "valid"]) == 0
+    assert "kept" not in capsys.readouterr().out
+
+
+def test_a_report_on_training_data_is_kept_and_never_the_best(run, account, capsys):
+    import pyrovae as pv
+
+    assert cli.main(["evaluate", str(run), "--split", "train", "--num", "20", "--particles", "30"]) == 0
+    assert len(pv.runs.reports(run)["train-report-auto-30"]) == 20
+    assert pv.runs.load_report(run).protocol.split == "test"
+
+
+def test_a_run_that_is_being_written_is_measured_all_the_same(run, capsys):
+    from pyrovae.base import storage
+
+    with storage.locked(run):
+        assert cli.main(words_of("gaps", run)) == 0
+    shown = capsys.readouterr()
+    assert "amortization" in shown.out and "not kept in the run: " in shown.err and "another process" in shown.err

@@ -3,7 +3,16 @@
 from argparse import ArgumentParser, Namespace
 
 import pyrovae as pv
-from pyrovae.apps.arguments import Action, bring_back, check_parent, check_picture, deliver, draw_record, run_arguments
+from pyrovae.apps.arguments import (
+    Action,
+    bring_back,
+    check_parent,
+    check_picture,
+    deliver,
+    draw_record,
+    keep_in,
+    run_arguments,
+)
 from pyrovae.base.errors import InputError
 
 
@@ -58,4 +67,5 @@ def _complete(given: Namespace) -> int:
     )
     deliver(given.json, record)
     draw_record(given.out, record)
+    keep_in(given.run, record, quiet=given.json == "-")
     return 0

@@ -167,7 +167,7 @@ class Fits:
         if folder is None or held is None:
             return None
         wanted = self.evaluation["method"], self.evaluation["num_particles"]
-        kept = runs.reports_in(folder, held[1]).values()
+        kept = (one for one in runs.reports_in(folder, held[1]).values() if isinstance(one, Report))
         return next((report for report in kept if (report.method, report.num_particles) == wanted), None)
 
 
