@@ -21,10 +21,12 @@ import torch
 from torch import Tensor
 
 from pyrovae.base import storage
+from pyrovae.base.choices import resolve
 from pyrovae.base.errors import InputError
 from pyrovae.base.tables import TextTable
 
 FORMAT = 1
+_PAGE = "pyrovae.reports.html.page:page_of"
 UNSEALED = b'"sha256": ""'  # of a record, before its hash is put in
 SUFFIXES = (".csv", ".safetensors", ".json")  # in the order of writing: the last holds the hash of all
 
@@ -103,6 +105,10 @@ class Record(ABC):
         """The account as plain values for JSON; an undefined number is None."""
         held = {name: value for name, value in _opened(self).items() if not _holds_tensor(value)}
         return json.loads(json.dumps(held | self.numbers()), parse_constant=lambda _: None)
+
+    def to_html(self) -> str:
+        """The record as a page by itself, with findings and figures; :func:`pyrovae.report` writes it to a file."""
+        return resolve(_PAGE)(self)  # a path, as nothing here knows of pages
 
     def to_json(self) -> str:
         """:meth:`to_dict` as text; an undefined number is null."""
