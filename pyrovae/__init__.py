@@ -49,6 +49,7 @@ _NAMES = {
     "PosteriorDraws": "posteriors.reference",
     "PredictiveCheck": "diagnostics.predictive_check",
     "Draws": "posteriors.draws",
+    "report": "reports.html.page",
     "log_terms": "pairs.table",
     "LogTerms": "pairs.terms",
     "sample": "posteriors.draws",
