@@ -22,6 +22,7 @@ from pyrovae.base.storage import write_whole
 from pyrovae.data.protocol import Protocol
 
 DPI = 150
+SHOWN_DPI = 80  # in a notebook: enough for a screen, and a third of the bytes
 UNIT = "nats per datum"
 PLAIN = "{x:,.10g}"  # how an axis writes its numbers without powers of ten
 INK, QUIET, FAINT = "#222222", "#8a8a8a", "#d9d9d9"
@@ -89,7 +90,7 @@ class ShownFigure(Figure):
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
-        self.savefig(buffer, format="png", dpi=DPI)
+        self.savefig(buffer, format="png", dpi=SHOWN_DPI)
         return buffer.getvalue()
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import struct
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure
 import pyrovae as pv
 from pyrovae.base.errors import InputError
 from pyrovae.reports import figures
+from pyrovae.reports.figures.style import SHOWN_DPI
 
 NAMES = (
     "convergence",
@@ -46,7 +48,10 @@ class TestEvery:
     def test_is_a_figure_on_its_own_canvas_that_notebooks_show(self, every, name):
         assert isinstance(every[name], Figure)
         assert isinstance(every[name].canvas, FigureCanvasAgg)
-        assert every[name]._repr_png_().startswith(b"\x89PNG")
+        picture = every[name]._repr_png_()
+        assert picture.startswith(b"\x89PNG")
+        width, height = struct.unpack(">II", picture[16:24])
+        assert [width, height] == [int(SHOWN_DPI * inches) for inches in every[name].get_size_inches()]
 
     def test_nothing_is_cut_off(self, every, name):
         every[name].canvas.draw()  # which lays it out
