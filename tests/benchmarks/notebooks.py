@@ -8,6 +8,7 @@ and what both were worth: a number that is more than two of its errors away fail
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -87,6 +88,7 @@ def main():
     parser.add_argument("which", nargs="*", default=[""], help="beginnings of their names; all of them unless given")
     parser.add_argument("--keep", action="store_true", help="write today's values into numbers.json")
     options = parser.parse_args()
+    os.environ.pop("MPLBACKEND", None)  # by which a notebook would show no figure
     numbers = json.loads(NUMBERS.read_text())
     rows, failed = [], []
     for text in (text for text in TEXTS if text.stem.startswith(tuple(options.which))):
