@@ -22,7 +22,6 @@ from pyrovae.posteriors.draws import posterior, sample
 from pyrovae.posteriors.means import as_vectors, posterior_means
 from pyrovae.reports.figures.style import CLASSES, INK, MARKERS, QUIET, new_figure, styled
 
-ROWS_AT_ONCE = 500
 MANY = 2000  # points, which would swell a file of vectors
 _MASSES = (0.9, 0.5)  # of the prior, inside each contour
 _ELLIPSES, _DRAWS = 100, 64  # data whose q is shown, by so many draws of each
