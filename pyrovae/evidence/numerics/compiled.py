@@ -19,6 +19,11 @@ from pyrovae.pairs.graphs.looks import Untraceable
 from pyrovae.pairs.terms import SiteTerms
 
 Replay = Callable[[], Tally | None]
+_EMPTY = (torch.ops.aten.empty.memory_format, torch.ops.aten.empty_like.default, torch.ops.aten.new_empty.default)
+_ANEW = {
+    torch.ops.aten.normal_.default: torch.ops.aten.normal_functional.default,
+    torch.ops.aten.exponential_.default: torch.ops.aten.exponential.default,
+}
 
 
 class Replayed:
@@ -37,7 +42,8 @@ class Replayed:
             sites = draw(*data)
             return (_all_finite(sites), *tally(sites))
 
-        operations = trace(run, *data)  # first by itself: functionalize takes no torch.autograd.Function (Dirichlet)
+        # First by itself: functionalize takes no torch.autograd.Function (Dirichlet).
+        operations = _drawn_anew(trace(run, *data))
         if any(_writes(node) for node in operations.module.graph.nodes):
             operations = trace(functionalize(operations), *data)
         self.before, each = apart(operations)
@@ -125,6 +131,15 @@ def apart(graph: Graph) -> tuple[Graph, Graph]:
     before = _copied(inputs, (node for node in nodes if node not in drawn), kept)
     rest = _copied([*own, *kept], (node for node in nodes if node in drawn), None)
     return Graph(before, graph.live), Graph(rest, [live[node] for node in own], graph.tolerance, graph.draws)
+
+
+def _drawn_anew(graph: Graph) -> Graph:
+    """The graph with draws into empty memory as draws of a new tensor, the same noise: most need no second trace."""
+    for node in graph.module.graph.nodes:
+        if node.target in _ANEW and node.args[0].target in _EMPTY and len(node.args[0].users) == 1:
+            node.target = _ANEW[node.target]
+    graph.module.recompile()
+    return graph
 
 
 def _writes(node: Node) -> bool:

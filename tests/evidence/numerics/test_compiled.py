@@ -14,6 +14,7 @@ from torch.func import functionalize
 import pyrovae as pv
 from pyrovae.base.random import seed_everything
 from pyrovae.evidence import plan as planning
+from pyrovae.evidence.numerics import compiled
 from pyrovae.evidence.numerics.compiled import Replayed, apart
 from pyrovae.evidence.numerics.running_sums import tally
 from pyrovae.pairs.context import isolated
@@ -108,6 +109,28 @@ def test_a_replay_draws_what_the_programs_draw(build, way, graphs):
                 for a, b in zip(replay(), expected, strict=True):
                     assert a.dtype == b.dtype
                     torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-4)
+
+
+@compiles
+@pytest.mark.usefixtures("graphs_as_traced")
+@pytest.mark.parametrize(
+    "family", [dist.Normal, lambda loc, scale: dist.Exponential(scale)], ids=["normal", "exponential"]
+)
+def test_a_draw_into_empty_memory_is_no_write(family, monkeypatch):
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", family(torch.zeros(3), 1.5 * torch.ones(3)).to_event(1))
+            pyro.sample("x", dist.Normal(z.sum(-1, keepdim=True), 1.0).expand([*z.shape[:-1], 12]).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", family(x[:, :3], torch.ones(3)).to_event(1))
+
+    traced = []
+    monkeypatch.setattr(compiled, "trace", lambda *given: traced.append(trace(*given)) or traced[-1])
+    with isolated(model, guide) as (model, guide, _):
+        Replayed(draw_of(model, guide), images())  # which compares it with the programs at the same noise
+    assert len(traced) == 1
 
 
 @compiles
