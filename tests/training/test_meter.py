@@ -25,14 +25,20 @@ def pairs_of_objectives():
     }
 
 
+@pytest.fixture(scope="module")
+def report():
+    """The account of a pair that a rate of nothing leaves as it is."""
+    vae = make_vae()
+    return pv.evaluate(vae.model, vae.guide, make_data(400), num_particles=500)
+
+
 @pytest.mark.parametrize("name", list(pairs_of_objectives()))
-def test_the_logged_elbo_is_the_true_one_under_any_objective(name):
+def test_the_logged_elbo_is_the_true_one_under_any_objective(name, report):
     vae, x = make_vae(), make_data(400)
     objective = pairs_of_objectives()[name]
     fitted = pv.fit(
         vae.model, vae.guide, x, objective=objective, epochs=1, optimizer=lambda ps: torch.optim.SGD(ps, lr=0.0)
     )
-    report = pv.evaluate(vae.model, vae.guide, x, num_particles=500)
     row = fitted.history[0]
     for quantity in ("elbo", "reconstruction", "kl_prior"):
         se = getattr(report, f"mc_se_{quantity}").square().sum().sqrt() * math.sqrt(500) / 400

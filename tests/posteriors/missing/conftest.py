@@ -61,3 +61,11 @@ def completions(problem, guides):
         rows = problem.x[:num_data], problem.observed[:num_data]
         found[name] = pv.conditional(problem.oracle.complete.model, guide, *rows, num_draws=300)
     return found
+
+
+@pytest.fixture(scope="session")
+def by_chains(problem):
+    """Of four data, by chains."""
+    oracle, rows = problem.oracle, slice(2, 6)
+    hidden = pv.hide(problem.x[rows], problem.observed[rows])
+    return pv.conditional(oracle.complete.model, oracle.guide, hidden, method="gibbs", num_draws=800)

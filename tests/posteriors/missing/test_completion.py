@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-import pyrovae as pv
 from pyrovae.posteriors.missing.completion import Completion
 
 
@@ -23,10 +22,8 @@ def test_the_summary_says_how_reliable_it_is(completions):
 
 
 @pytest.mark.parametrize("method", ["auto", "gibbs"])
-def test_it_comes_back_from_files(problem, tmp_path, method):
-    pair = problem.oracle.complete.model, problem.oracle.guide
-    rows = problem.x[2:5], problem.observed[2:5]
-    found = pv.conditional(*pair, *rows, num_draws=4, method=method, num_chains=2, num_particles=100)
+def test_it_comes_back_from_files(completions, by_chains, tmp_path, method):
+    found = {"auto": completions["narrow"], "gibbs": by_chains}[method]
     found.save(tmp_path / "found.json")
     again = Completion.load(tmp_path / "found.json")
     assert torch.equal(again.draws, found.draws) and torch.equal(again.observed, found.observed)

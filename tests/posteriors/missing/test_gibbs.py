@@ -17,11 +17,10 @@ def test_as_many_draws_as_asked_for_are_kept_of_steps_enough(num_draws, num_chai
     assert chains.num_steps >= LEAST_STEPS
 
 
-def test_latents_have_the_posterior_of_what_was_observed(problem):
-    oracle, rows = problem.oracle, slice(2, 6)
+def test_latents_have_the_posterior_of_what_was_observed(problem, by_chains):
+    found, rows = by_chains, slice(2, 6)
     hidden = pv.hide(problem.x[rows], problem.observed[rows])
-    found = pv.conditional(oracle.complete.model, oracle.guide, hidden, method="gibbs", num_draws=800)
-    posterior, ess = oracle.posterior(hidden), found.mixing.ess.clamp(max=800)
+    posterior, ess = problem.oracle.posterior(hidden), found.mixing.ess.clamp(max=800)
     away = (found.values["z"].mean(0) - posterior.mean) / posterior.stddev * ess.sqrt()[:, None]
     assert away.abs().max() < 4.5  # standard errors of so many effective draws, of 8 means
     ratio = found.values["z"].var(0) / posterior.variance - 1

@@ -1,7 +1,9 @@
 """Records and fits that the tests of figures share, each made once."""
 
+import functools
+
 import pytest
-from examples.drawing import QUIET, posterior
+from examples.drawing import QUIET, boxes, posterior
 from examples.records import classified
 
 import pyrovae as pv
@@ -108,6 +110,12 @@ def reports(fits, digits):
         f"{num_latents} latents": pv.evaluate(fit.model, fit.guide, digits.test[:40], num_particles=50, progress=False)
         for num_latents, fit in fits.items()
     }
+
+
+@pytest.fixture(scope="session")
+def laid_out(every):
+    """Name -> the figure and the boxes of its texts, drawn once, which lays it out."""
+    return functools.cache(lambda name: (every[name], boxes(every[name])))
 
 
 @pytest.fixture(scope="session")
