@@ -164,12 +164,20 @@ def test_the_command_line_takes_them(python, tmp_path):
         "toy-objective",
     ]
     run, figure = tmp_path / "run", tmp_path / "count.png"
-    python("-m", "pyrovae", "fit", "--data", "toy-data", *names, "--out", run)
-    printed = python("-m", "pyrovae", "toy-diagnostic", run, "--figure", figure)
+    lines = [
+        ["fit", "--data", "toy-data", *names, "--out", str(run)],
+        ["toy-diagnostic", str(run), "--figure", str(figure)],
+    ]
+    code = f"""
+import pyrovae as pv
+from pyrovae.apps.cli import main
+assert [main(words) for words in {lines!r}] == [0, 0]
+print(pv.runs.load({str(run)!r}).settings['objective'])
+"""
+    printed = python("-c", code)
     assert "a toy that counted 10 data" in printed
     assert figure.read_bytes().startswith(b"\x89PNG")
-    code = f"import pyrovae as pv; print(pv.runs.load({str(run)!r}).settings['objective'])"
-    assert python("-c", code).startswith("SampledELBO(")
+    assert printed.splitlines()[-1].startswith("SampledELBO(")
 
 
 def test_the_contract_tests_take_them(python):
