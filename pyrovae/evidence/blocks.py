@@ -8,7 +8,7 @@ import torch
 
 from pyrovae.base.memory import blocks_of, explain_out_of_memory, fitting, out_of_memory, room
 from pyrovae.base.progress import bar, kept_on_interrupt
-from pyrovae.base.random import Key, preserve_rng_state, seed_everything
+from pyrovae.base.random import Key, is_common, preserve_rng_state, seed_everything
 from pyrovae.data.split import Split
 from pyrovae.evidence.numerics.digits import warn_of_lost_digits
 from pyrovae.pairs.checks.sites import require_no_codes
@@ -179,7 +179,8 @@ def block_by_block(
         total, unit = (blocks.num_data, "x") if steps is None else (len(slices) * steps, "step")
         finished = kept_on_interrupt(done, lambda: record(done, pair))
         with finished, bar(shown=progress, delay=2, desc=str(blocks.key[0]), total=total, unit=unit) as shown:
-            for index, rows in enumerate(slices):
+            for number, rows in enumerate(slices):
+                index = 0 if is_common() else number
                 block = Block(index, rows, shown.update, shown.set_postfix_str)
                 seed_everything(*blocks.key, index)
                 with explain_out_of_memory(blocks.memory.format(num_data=block.num_data)):

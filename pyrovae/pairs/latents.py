@@ -10,7 +10,7 @@ Annealing, gaps, surgery, calibration and posteriors of single data are written 
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.base.errors import InputError
+from pyrovae.base.random import is_common, one_by_one
 from pyrovae.pairs.checks import looks
 from pyrovae.pairs.checks.inverses import check_density_at
 from pyrovae.pairs.checks.sites import require_no_codes
@@ -111,11 +112,31 @@ class Latents:
 
     def draw(self, num_particles: int) -> Values:
         """z ~ q(z|x), site -> (K, n, ...)."""
-        return self._at({}, self.guide, lambda found, *_: self._of_run(found), num_particles=num_particles)
+        return self._draws_of(self.guide, num_particles)
 
     def draw_prior(self, num_particles: int) -> Values:
         """z ~ p(z), site -> (K, n, ...)."""
-        return self._at({}, self.model, lambda found, *_: self._of_run(found), num_particles=num_particles)
+        return self._draws_of(self.model, num_particles)
+
+    def draw_in_parts(self, num_particles: int) -> Iterator[Values]:
+        """z ~ q(z|x), so many at once as can be scored."""
+        if not is_common():
+            yield from map(self.draw, self.part_sizes(num_particles))
+            return
+        whole, start = self.draw(num_particles), 0  # not drawn in parts, of which there are more for more data
+        for size in self.part_sizes(num_particles):
+            yield {name: value[start : start + size] for name, value in whole.items()}
+            start += size
+
+    def _draws_of(self, program: Program, num_particles: int) -> Values:
+        def run(latents: Latents) -> Values:
+            return latents._at({}, program, lambda found, *_: latents._of_run(found), num_particles=num_particles)
+
+        if not is_common():
+            return run(self)
+        rows = range(self.num_data) if self.rows is None else self.rows.tolist()
+        alone = [self._with(rows=None, num_data=1, particles=self.particles.alone(row)) for row in rows]
+        return one_by_one(lambda number: run(alone[number]), self.num_data, 1)
 
     def log_weight(self, num_particles: int) -> Tensor:
         """log p(x|z) + log p(z) - log q(z|x) of draws from the guide: (K, n) nats, float64; not all scored at once."""

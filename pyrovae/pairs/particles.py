@@ -18,6 +18,7 @@ from torch import Tensor
 from pyrovae.base import memory
 from pyrovae.base.errors import InputError, first_line
 from pyrovae.base.memory import out_of_memory
+from pyrovae.base.random import is_common, one_by_one, preserve_rng_state
 from pyrovae.pairs.checks import data, looks, weights
 from pyrovae.pairs.context import check_one_dtype
 from pyrovae.pairs.handlers import Placed, moved, scorable
@@ -113,6 +114,10 @@ class Particles:
         """The same by another strategy."""
         return self._with(strategy=strategy)
 
+    def alone(self, row: int) -> "Particles":
+        """The same of one of the data, without another look."""
+        return self._with(args=one_row(self.args, row), num_data=1)
+
     def by_rows(self, rows: Tensor) -> "Particles":
         """The pair on some of the data alone, by the same strategy.
 
@@ -120,7 +125,8 @@ class Particles:
             InputError: where the programs do not run on so few.
         """
         args = each_batched(self.args, lambda arg: arg[rows.to(arg.device)])
-        alone = Particles(self.model, self.guide, args, plate=self.structure.plate, strategy=self.strategy)
+        with preserve_rng_state() if is_common() else nullcontext():
+            alone = Particles(self.model, self.guide, args, plate=self.structure.plate, strategy=self.strategy)
         alone.moves, alone.most, alone._growth = self.moves, self.most, self._weighed
         return alone
 
@@ -159,7 +165,19 @@ class Particles:
 
     def log_terms(self, num_particles: int) -> SiteTerms:
         """The densities of K draws from the guide, (K, N) for each site."""
-        return STRATEGIES[self.strategy](self, num_particles)
+        if not is_common():
+            return STRATEGIES[self.strategy](self, num_particles)
+        return self._one_after_the_other(num_particles)
+
+    def _one_after_the_other(self, num_particles: int) -> SiteTerms:
+        """Those of each datum by itself, from the same random numbers."""
+
+        def draw(row: int) -> dict[str, Tensor]:
+            found = STRATEGIES[self.strategy](self.alone(row), num_particles)
+            return {f"{role} {site}": log_prob for role, terms in enumerate(found) for site, log_prob in terms.items()}
+
+        tables = one_by_one(draw, self.num_data, 1)
+        return SiteTerms(*({n[2:]: t for n, t in tables.items() if n[0] == str(role)} for role in range(3)))
 
     def traces(self, num_particles: int, run: Callable[..., TracePair] = plain_traces) -> list[TracePair]:
         """Runs of the pair: K of one particle where they are looped, else one of all K."""

@@ -13,12 +13,14 @@ gradient of the ELBO by mean and covariance.
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.distributions import Chi2
 
+from pyrovae.base.random import categories, noise
 from pyrovae.evidence import estimators
 from pyrovae.evidence.ladder.kernels import by_parts
 from pyrovae.evidence.proposals.students import Students
@@ -213,8 +215,9 @@ def newton(latents: Latents, start: Gaussian, num_steps: int = ELBO_STEPS) -> Ga
 def _on_random_directions(latents: Latents, found: Gaussian) -> tuple[Tensor, Tensor]:
     """Slope, and by how much minus the curvature exceeds one, in units of the scale: (n, D) and (n, D, D)."""
     num_dims = found.loc.shape[1]
-    directions = torch.linalg.qr(torch.randn_like(found.scale_tril[..., : num_directions(num_dims)])).Q
-    lengths = Chi2(found.loc.new_tensor(num_dims)).sample(directions.shape[::2]).sqrt()
+    normal = partial(torch.randn, dtype=found.loc.dtype, device=found.loc.device)
+    directions = torch.linalg.qr(noise(normal, *found.loc.shape, num_directions(num_dims), data=0)).Q
+    lengths = noise(Chi2(found.loc.new_tensor(num_dims)).sample, *directions.shape[::2], data=0).sqrt()
     slope, curvature = differences(latents, found, directions, lengths)
     return slope, _symmetric(curvature - directions, directions)
 
@@ -326,7 +329,7 @@ def apart(latents: Latents, near: Mixture, u: Tensor, log_weight: Tensor) -> Mix
     the spread of the first component that is near (Gonzalez 1985). In place of modes that are
     found twice stand wider Gaussians of little weight, for what leans or has heavy tails.
     """
-    chosen = torch.distributions.Categorical(logits=_some_finite(log_weight).T).sample((len(u),))
+    chosen = categories(_some_finite(log_weight), len(u))
     u = u.gather(0, chosen[..., None].expand(*chosen.shape, u.shape[-1])).double()
     first = near.components[0]
     spread = first.scale_tril.square().sum(-1).sqrt()

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pyrovae.base.random import seed_everything
+from pyrovae.base.random import is_common, seed_everything
 from pyrovae.evidence import estimators
 from pyrovae.evidence.ladder import chains
 from pyrovae.evidence.ladder.adaptation import Mixture, started
@@ -199,7 +199,7 @@ class _Climbing:
         kinds = {held.kind: [one for one in self.taken if one.kind == held.kind] for held in self.taken}
         found, left = list[Climbed](), list[Taken]()
         for number, alike in enumerate(kinds.values()):
-            drawn, unvouched = self._drawn(Taken.joined(alike), number)
+            drawn, unvouched = self._drawn(Taken.joined(alike), 0 if is_common() else number)
             found += drawn
             left += self._left(unvouched)
         if len(others):

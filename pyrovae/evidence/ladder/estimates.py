@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pyrovae.base.random import is_common
 from pyrovae.evidence import estimators
 from pyrovae.evidence.ladder.adaptation import Mixture
 from pyrovae.evidence.ladder.points import Points, joined, scored
@@ -174,7 +175,8 @@ class Pilot(NamedTuple):
 def first_pilot(latents: Latents) -> tuple[Pilot, Points | None]:
     """Draws of the guide by itself, and their points; none where the guide draws classes that are summed out here."""
     if latents.particles.structure.has_discrete:
-        parts = [sum_by_role(latents.particles.log_terms(size)) for size in latents.part_sizes(PILOT)]
+        sizes = [PILOT] if is_common() else latents.part_sizes(PILOT)
+        parts = [sum_by_role(latents.particles.log_terms(size)) for size in sizes]
         log_weight = torch.cat([part.log_weight for part in parts])
         return _of_guide(log_weight, torch.full_like(log_weight[0], math.nan)), None  # draws may all be equal
     points = scored(latents, PILOT)

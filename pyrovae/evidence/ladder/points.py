@@ -38,7 +38,7 @@ def scored(latents: Latents, u: Tensor | int) -> Points:
     """Points (K, n, D), or K draws of the guide, and their densities; not all at once."""
     if not isinstance(u, int):
         return _points(u, by_parts(densities, latents, u))
-    parts = [latents.moved(latents.draw(size)) for size in latents.part_sizes(u)]
+    parts = [latents.moved(part) for part in latents.draw_in_parts(u)]
     tables = [_of_joint(latents, joint) for _, joint in parts]
     return _points(torch.cat([u for u, _ in parts]), torch.cat(tables))
 

@@ -6,13 +6,14 @@ With infinitely many degrees of freedom they are Gaussians.
 """
 
 import math
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, Chi2
+from torch.distributions import Chi2
 
 from pyrovae.base.memory import of_device
+from pyrovae.base.random import categories, is_common, noise
 from pyrovae.evidence.proposals.local import Local, Points
 from pyrovae.pairs.latents import Joint
 
@@ -52,21 +53,23 @@ class Students(Local):
     def sample(self, num_particles: int) -> Tensor:
         if len(self.loc) == 1:
             return self.draw(num_particles)
-        return self.draw_of(Categorical(logits=self.log_weight.T).sample((num_particles,)))
+        return self.draw_of(categories(self.log_weight, num_particles))
 
     def draw_of(self, component: Tensor) -> Tensor:
         """One draw from each of the components (K, n), a few at a time: (K, n, D)."""
-        return torch.cat([self._draw_at_once(part) for part in component.split(self._at_once)])
+        size = max(1, len(component)) if is_common() else self._at_once  # noise is then that of one datum
+        return torch.cat([self._draw_at_once(part) for part in component.split(size)])
 
     def _draw_at_once(self, component: Tensor) -> Tensor:
-        noise = torch.randn(*component.shape, self.loc.shape[-1], dtype=self.dtype).double()
+        normal = partial(torch.randn, dtype=self.dtype)
+        away = noise(normal, *component.shape, self.loc.shape[-1], data=1).double()
         if self.df < math.inf:
-            squares = Chi2(self.loc.new_tensor(self.df)).sample(component.shape)
-            noise = noise * (self.df / squares).sqrt()[..., None]
+            squares = noise(Chi2(self.loc.new_tensor(self.df)).sample, *component.shape, data=1)
+            away = away * (self.df / squares).sqrt()[..., None]
         if len(self.loc) == 1:
-            return (self.loc[0] + torch.einsum("nij,knj->kni", self.scale_tril[0], noise)).to(self.dtype)
+            return (self.loc[0] + torch.einsum("nij,knj->kni", self.scale_tril[0], away)).to(self.dtype)
         data = torch.arange(self.loc.shape[1])
-        moved = (self.scale_tril[component, data] @ noise[..., None]).squeeze(-1)
+        moved = (self.scale_tril[component, data] @ away[..., None]).squeeze(-1)
         return (self.loc[component, data] + moved).to(self.dtype)
 
     def log_prob(self, points: Points, joint: Joint | None = None) -> Tensor:
