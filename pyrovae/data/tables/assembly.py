@@ -60,15 +60,23 @@ class TableOptions:
         return [name for name, value in vars(self).items() if value is not None and value != () and value != ""]
 
 
-def table_dataset(source: Any, options: TableOptions, splits: dividing.Fractions, seed: int) -> Dataset:
+def table_dataset(
+    source: Any, options: TableOptions, splits: dividing.Fractions | dividing.Parts, seed: int
+) -> Dataset:
     """Three splits of a table, of observations alone or with covariates beside them.
+
+    Args:
+        source: a path, a frame, or a :class:`~pyrovae.data.tables.reading.Table`.
+        options: of :func:`~pyrovae.data.load`.
+        splits: fractions of the parts, or the rows of each, which then may be in several.
+        seed: of the permutation.
 
     Raises:
         InputError: naming columns and rows.
     """
     table = read_table(source)
     x, covariates = _chosen(table, options)
-    parts = _parts(table, options, splits, seed)
+    parts = splits if isinstance(splits, dict) else _parts(table, options, splits, seed)
     if options.standardize is not False:
         x, covariates = (_scaled(table, some, parts["train"]) for some in (x, covariates))
     drawn = None if options.time else seed

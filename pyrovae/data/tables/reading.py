@@ -91,20 +91,24 @@ def is_frame(source: Any) -> bool:
 
 
 def is_table(source: Any) -> bool:
-    """Whether something is a frame, or a path that ends as tables do."""
-    return is_frame(source) or (isinstance(source, (str, Path)) and Path(source).suffix.lower() in SUFFIXES)
+    """Whether something is a frame, a table that was read, or a path that ends as tables do."""
+    if isinstance(source, (str, Path)):
+        return Path(source).suffix.lower() in SUFFIXES
+    return is_frame(source) or isinstance(source, Table)
 
 
 def read_table(source: Any) -> Table:
     """Reads a table.
 
     Args:
-        source: path of a .csv or .parquet, or a frame of pandas or polars.
+        source: path of a .csv or .parquet, a frame of pandas or polars, or a table that was read.
 
     Raises:
         InputError: a file that is missing, empty or damaged, rows of unlike length, two columns of one name.
     """
-    if is_frame(source):
+    if isinstance(source, Table):
+        table = source
+    elif is_frame(source):
         table = from_frame(source, "the frame")
     elif Path(source).suffix.lower() == ".parquet":
         table = read_parquet(Path(source))

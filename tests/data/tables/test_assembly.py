@@ -11,6 +11,8 @@ import torch
 
 from pyrovae.base.errors import InputError
 from pyrovae.data import Protocol, as_split, load, load_like
+from pyrovae.data.tables.assembly import TableOptions, table_dataset
+from pyrovae.data.tables.reading import Raw, Table
 from pyrovae.evidence.comparisons.paired import compare
 from pyrovae.evidence.evaluate import evaluate
 
@@ -270,3 +272,15 @@ def test_real_tables(real_data):
     bfi = load(real_data / "tabular" / "bfi.csv", columns=declared, covariates=["age", "gender"])
     assert bfi.columns.summary() == "25 ordinal" and bfi.maximum == 5
     assert sum(int(split.x.isnan().sum()) for split in splits(bfi).values()) == 508
+
+
+def test_a_table_that_was_read_in_parts_that_are_given():
+    """Parts may overlap, and scales are those of the training rows."""
+    columns = (Raw("a", np.array([1.0, 2.0, 4.0, 100.5])), Raw("b", np.array(["x", "y", "x", "y"], object)))
+    table = Table("mine", columns, np.arange(4))
+    parts = {"train": np.array([0, 1, 2]), "valid": np.array([2]), "test": np.array([3, 0])}
+    data = table_dataset(table, TableOptions(), parts, 0)
+    assert [len(split) for split in (data.train, data.valid, data.test)] == [3, 1, 2]
+    assert data.columns["a"].shift == pytest.approx(7 / 3) and data.columns["b"].labels == ("x", "y")
+    torch.testing.assert_close(data.test.x[1], data.train.x[0])
+    torch.testing.assert_close(load_like(table, data).x[3], data.test.x[0])
