@@ -13,6 +13,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
+from importlib import import_module
 from numbers import Integral
 from pathlib import Path
 from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
@@ -20,12 +21,13 @@ from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
 import torch
 from torch import Tensor
 
-from pyrovae.base import storage
+from pyrovae.base import datatree, storage
 from pyrovae.base.choices import resolve
 from pyrovae.base.errors import InputError
 from pyrovae.base.tables import TextTable
 
 FORMAT = 1
+LIBRARIES = ("pandas", "polars")  # of data frames
 _PAGE = "pyrovae.reports.html.page:page_of"
 UNSEALED = b'"sha256": ""'  # of a record, before its hash is put in
 SUFFIXES = (".csv", ".safetensors", ".json")  # in the order of writing: the last holds the hash of all
@@ -123,18 +125,46 @@ class Record(ABC):
         rows.writerows(zip(*([names] if names else []), *columns, strict=True))
         return written.getvalue()
 
-    def to_dataframe(self) -> Any:
-        """:meth:`table` as a pandas DataFrame.
+    def to_dataframe(self, library: str = "pandas") -> Any:
+        """:meth:`table` as a DataFrame.
+
+        Args:
+            library: "pandas" or "polars". Names of rows are the index of the one, a first column "name" of the other.
 
         Raises:
-            InputError: where pandas is not installed.
+            InputError: for another library, and where it is not installed.
         """
+        if library not in LIBRARIES:
+            raise InputError(f"library is one of {', '.join(LIBRARIES)}, got {library!r}")
         try:
-            import pandas
+            frames = import_module(library)
         except ImportError as error:
-            raise InputError("to_dataframe() needs pandas: pip install pandas") from error
+            raise InputError(f"to_dataframe() needs {library}: pip install {library}") from error
+        names = list(self.row_names())
         columns = {name: self._words(name) or column.numpy() for name, column in self.table().items()}
-        return pandas.DataFrame(columns, index=list(self.row_names()) or None)
+        if library == "pandas":
+            return frames.DataFrame(columns, index=names or None)
+        return frames.DataFrame(({"name": names} if names else {}) | columns)
+
+    def groups(self) -> datatree.Groups:
+        """What :meth:`to_datatree` holds, group by group; of a record without draws the table alone."""
+        lead = "row" if self.row_names() else "datum"
+        columns = self.table().items()
+        return {"constant_data": {n: datatree.Variable(self._words(n) or column, (lead,)) for n, column in columns}}
+
+    def to_datatree(self) -> Any:
+        """The record as ArviZ takes it: an xarray ``DataTree`` with the groups and dimensions of ArviZ's schema.
+
+        Records of draws hold "posterior" and what else they know; every record its table, as "constant_data", and the
+        protocol of its data, as JSON among the attributes.
+
+        Raises:
+            InputError: where ArviZ is not installed.
+        """
+        protocol = getattr(self, "protocol", None)
+        attrs = {"inference_library": "pyrovae", "record": type(self).__name__, "seed": getattr(self, "seed", None)}
+        attrs["protocol"] = None if protocol is None else json.dumps(protocol.to_dict())
+        return datatree.tree(self.groups(), attrs, {"row": list(self.row_names())} if self.row_names() else {})
 
     def _words(self, name: str) -> list[str]:
         """What a column of categories says; empty for numbers."""

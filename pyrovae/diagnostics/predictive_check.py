@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pyrovae.base import datatree
 from pyrovae.base.arguments import checked
 from pyrovae.base.errors import InputError, check_at_least_one
 from pyrovae.base.records import Record, number
@@ -90,6 +91,20 @@ class PredictiveCheck(Record):
         for name, one in self.statistics.items():
             columns |= {name: one.observed} | {f"{name}_p_{kind}": getattr(one, kind).p_value for kind in KINDS}
         return columns
+
+    def groups(self) -> datatree.Groups:
+        """Statistics of whole data sets, replicated and observed; and those of each datum, with their p-values."""
+
+        def replicated(kind: str) -> dict[str, datatree.Variable]:
+            return datatree.draws({name: getattr(one, kind).data_set[None] for name, one in self.statistics.items()})
+
+        means = {name: one.observed.nanmean() for name, one in self.statistics.items()}
+        return {
+            "posterior_predictive": replicated("posterior"),
+            "prior_predictive": replicated("prior"),
+            "observed_data": datatree.data(means),
+            "constant_data": {**super().groups()["constant_data"], **datatree.data({"pit": self.pit}, "datum")},
+        }
 
     def numbers(self) -> dict[str, Any]:
         """Means over data, and the PIT's distance from uniformity."""

@@ -43,6 +43,9 @@ class Report(Record):
     ``pareto_k`` is -inf where the guide is exact, inf where weights span more than doubles do and NaN where k-hat is
     undefined; ``kl_prior_analytic`` is NaN where KL(q(z|x) || p(z)) has no closed form. With ``defensive`` > 0 the
     guide of all columns is its mixture with that fraction of the prior.
+
+    ``to_datatree`` gives the columns, as a report keeps no draws: those of the guide, with all their log densities, are
+    in :func:`pyrovae.posterior`, those of the posterior by the same routes in :func:`pyrovae.conditional`.
     """
 
     columns: dict[str, Tensor]

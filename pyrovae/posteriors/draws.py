@@ -1,13 +1,14 @@
 """Draws from any pair: x from the model, z from the guide, and x again from both."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import pyro.poutine as poutine
 import torch
 from torch import Tensor
 
+from pyrovae.base import datatree
 from pyrovae.base.arguments import checked
 from pyrovae.base.errors import InputError, check_at_least_one, nearest
 from pyrovae.base.memory import explain_out_of_memory
@@ -19,15 +20,25 @@ from pyrovae.pairs.checks.parameters import check_parameters
 from pyrovae.pairs.checks.sites import check_own_rows
 from pyrovae.pairs.context import isolated
 from pyrovae.pairs.handlers import unconditioned
+from pyrovae.pairs.structure import Structure, describe
+from pyrovae.pairs.terms import read_terms, to_rows
 from pyrovae.pairs.traces import Program, TracePair, plain_traces, sites_of
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Draws(Record):
-    """Values drawn at sites, and the means of the distributions they were drawn from (where they have one)."""
+    """Values drawn at sites, and the means of the distributions they were drawn from (where they have one).
+
+    Draws of a guide know their log densities too, site -> (S, N) nats: of the data, of the latents under the prior, and
+    of what the guide drew; there are none where the pair has no weights of single data.
+    """
 
     values: dict[str, Tensor]
     means: dict[str, Tensor]
+    group: dict[str, str] = field(default_factory=dict)  # site -> where ArviZ's schema puts it
+    log_likelihood: dict[str, Tensor] = field(default_factory=dict)
+    log_prior: dict[str, Tensor] = field(default_factory=dict)
+    log_guide: dict[str, Tensor] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Draws({', '.join(f'{name} {tuple(value.shape)}' for name, value in self.values.items())})"
@@ -41,6 +52,24 @@ class Draws(Record):
         means = [value.nanmean() for value in values]
         spreads = [(value - mean).square().nanmean().sqrt() for value, mean in zip(values, means, strict=True)]
         return {"mean": torch.stack(means), "sd": torch.stack(spreads)}
+
+    def groups(self) -> datatree.Groups:
+        """The values, and where there are log densities log_p, log_q and log_weight of each draw as sample_stats."""
+        found = {group: self._variables(group) for group in dict.fromkeys(self.group.values())}
+        if not self.log_likelihood:
+            return found
+        terms = [torch.stack([*one.values()]).sum(0) for one in (self.log_likelihood, self.log_prior, self.log_guide)]
+        log_p, log_q = terms[0] + terms[1], terms[2]
+        stats = {"log_p": log_p, "log_q": log_q, "log_weight": log_p - log_q}
+        of_sites: dict[str, dict[str, Tensor]]
+        of_sites = {"log_likelihood": self.log_likelihood, "log_prior": self.log_prior, "sample_stats": stats}
+        return found | {group: datatree.draws(_one_chain(values), "datum") for group, values in of_sites.items()}
+
+    def _variables(self, group: str) -> dict[str, datatree.Variable]:
+        values = {name: value for name, value in self.values.items() if self.group[name] == group}
+        if group == "observed_data":
+            return datatree.data(values, "datum")
+        return datatree.draws(_one_chain(values), *["datum"] * (group == "posterior"))
 
     def numbers(self) -> dict[str, Any]:
         """The table, site by site."""
@@ -76,7 +105,8 @@ def sample(model: Program, *template: Any, num_samples: int, seed: int = 0) -> D
         seed_everything("drawing", seed)
         drawn = sites_of(unconditioned(model), *_repeated(args, num_samples, device), role="model")
         check_parameters("model", drawn)
-        return _draws(drawn)
+        groups = {name: "prior_predictive" if _was_observed(site) else "prior" for name, site in drawn.items()}
+        return replace(_draws(drawn), group=groups)
 
 
 @checked
@@ -91,10 +121,34 @@ def posterior(model: Program, guide: Program, *data: Any, num_draws: int = 1, se
         seed: of the draws.
 
     Returns:
-        ``values`` of every latent site, (S, N, ...), and ``means`` of q, (S, N, ...).
+        ``values`` of every latent site, (S, N, ...), ``means`` of q, (S, N, ...), and the log densities of each draw,
+        by which ``arviz_stats.loo(draws.to_datatree())`` works.
     """
-    draws = [_draws(run.drawn) for run in _runs(model, guide, data, num_draws, seed)]
-    return Draws(_stacked([one.values for one in draws]), _stacked([one.means for one in draws]))
+    split = as_split(tuple(data) if len(data) != 1 else data[0])
+    draws, structure = list[Draws](), None
+    for run in _runs(model, guide, (split,), num_draws, seed):
+        structure = structure if draws else _structure(run, len(split))
+        draws.append(_of_guide(run, structure, len(split)))
+    names = [one.name for one in fields(Draws) if one.name != "group"]
+    columns = {name: _stacked([getattr(one, name) for one in draws]) for name in names}
+    return Draws(**columns, group=dict.fromkeys(columns["values"], "posterior"))
+
+
+def _structure(run: TracePair, num_data: int) -> Structure | None:
+    """What a run shows; None of a pair where no datum has a weight of its own."""
+    try:
+        return describe(run, num_data)
+    except InputError:
+        return None
+
+
+def _of_guide(run: TracePair, structure: Structure | None, num_data: int) -> Draws:
+    """What a guide drew for N data, and its log densities where each datum has its own."""
+    drawn = _draws(run.drawn)
+    if structure is None:
+        return drawn
+    terms = read_terms(run, lambda log_prob: to_rows(log_prob, structure.dim).expand(num_data).double().cpu())
+    return replace(drawn, log_likelihood=terms.likelihood, log_prior=terms.prior, log_guide=terms.guide)
 
 
 @checked
@@ -116,7 +170,9 @@ def reconstruct(model: Program, guide: Program, *data: Any, num_draws: int = 16,
         check_parameters("model", run.observed)
         one = _draws(run.observed)
         total = Draws(
-            one.values, {name: mean / num_draws + total.means.get(name, 0) for name, mean in one.means.items()}
+            one.values,
+            {name: mean / num_draws + total.means.get(name, 0) for name, mean in one.means.items()},
+            dict.fromkeys(one.values, "observed_data"),
         )
     return total
 
@@ -147,7 +203,8 @@ def decode(model: Program, template: Any, values: Mapping[str, Tensor], *, seed:
         free = unconditioned(model)
         _check_given(given, sites_of(free, *args))
         drawn = sites_of(poutine.condition(free, data=given), *args)
-    return _draws({name: site for name, site in drawn.items() if _was_observed(site)})
+    found = _draws({name: site for name, site in drawn.items() if _was_observed(site)})
+    return replace(found, group=dict.fromkeys(found.values, "predictions"))
 
 
 def _runs(model: Program, guide: Program, data: Sequence[Any], num_draws: int, seed: int) -> Iterator[TracePair]:
@@ -194,6 +251,10 @@ def mean_of(site: dict) -> Tensor | None:
     except (NotImplementedError, AttributeError):
         return None
     return None if mean.isnan().all() else mean.expand(site["value"].shape)
+
+
+def _one_chain(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value[None] for name, value in values.items()}
 
 
 def _stacked(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyrovae.base import datatree
 from pyrovae.base.arguments import checked
 from pyrovae.base.errors import InputError, UntrustedPosterior, nearest, warn
 from pyrovae.base.memory import explain_out_of_memory
@@ -121,21 +122,10 @@ class PosteriorDraws(Record):
             *self.diagnostics.doubts(),
         ]
 
-    def to_arviz(self) -> Any:
-        """The draws as ArviZ takes them: an xarray ``DataTree`` with the groups "posterior" and "guide".
-
-        Raises:
-            InputError: where arviz-base is not installed.
-        """
-        try:
-            import arviz_base
-        except ImportError as error:
-            raise InputError('to_arviz() needs arviz-base: pip install "pyrovae[arviz]"') from error
+    def groups(self) -> datatree.Groups:
+        """Draws of the posterior in their chains, and those of the guide beside them."""
         guide = {name: value.unsqueeze(0) for name, value in self.guide_values.items()}
-        groups = {"posterior": self.values, "guide": guide}
-        return arviz_base.from_dict(
-            {group: {name: value.numpy() for name, value in values.items()} for group, values in groups.items()}
-        )
+        return {"posterior": datatree.draws(self.values), "guide": datatree.draws(guide), **super().groups()}
 
 
 _COLUMNS = [

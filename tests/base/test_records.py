@@ -4,8 +4,12 @@ import functools
 import html
 import json
 import math
+import sys
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
+from importlib.util import find_spec
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from examples.records import every_record
@@ -93,6 +97,33 @@ def test_a_frame_is_the_table(record):
         else:
             assert_same(torch.tensor(frame[name].to_numpy()), column)
     assert not record.row_names() or list(frame.index) == list(record.row_names())
+
+
+def test_a_frame_of_polars_gets_the_same_columns(record, monkeypatch):
+    """By its interface, a dict of columns; by polars itself where that is installed."""
+    if not find_spec("polars"):
+        monkeypatch.setitem(sys.modules, "polars", SimpleNamespace(DataFrame=lambda columns: columns))
+    frame, pandas = record.to_dataframe("polars"), record.to_dataframe()
+    names = list(record.row_names())
+    assert list(frame if isinstance(frame, dict) else frame.columns) == ["name"] * bool(names) + list(pandas.columns)
+    assert not names or list(frame["name"]) == names
+    for name in pandas.columns:
+        assert np.array_equal(np.array(frame[name]), pandas[name].to_numpy(), equal_nan=pandas[name].dtype == float)
+
+
+def test_a_datatree_holds_the_table_and_the_protocol(record):
+    tree = record.to_datatree()
+    assert tree.attrs["record"] == type(record).__name__
+    if protocol := getattr(record, "protocol", None):
+        assert json.loads(tree.attrs["protocol"]) == protocol.to_dict()
+    if isinstance(record, pv.Draws):
+        assert "posterior" in tree
+        return
+    found = tree["constant_data"].dataset
+    for name, column in record.table().items():
+        words = record.categories.get(name)
+        expected = [words[int(code)] for code in column.tolist()] if words else column.numpy()
+        assert list(found[name].values) == list(expected) or np.array_equal(found[name], expected, equal_nan=True)
 
 
 def test_shown_in_a_notebook(record):
@@ -196,10 +227,16 @@ def test_a_folder_is_no_record(tmp_path):
         pv.Report.load(tmp_path)
 
 
-def test_a_frame_needs_pandas(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "pandas", None)
-    with pytest.raises(InputError, match=r"to_dataframe\(\) needs pandas: pip install pandas"):
-        made("report").to_dataframe()
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_a_frame_needs_its_library(library, monkeypatch):
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(InputError, match=rf"to_dataframe\(\) needs {library}: pip install {library}"):
+        made("report").to_dataframe(library)
+
+
+def test_a_frame_of_another_library():
+    with pytest.raises(InputError, match="library is one of pandas, polars, got 'dask'"):
+        made("report").to_dataframe("dask")
 
 
 # -------------------------------------------------------------------------------- a record by hand

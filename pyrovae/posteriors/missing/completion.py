@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from pyrovae.base import datatree
 from pyrovae.base.records import Record, mean_and_se, number, spread
 from pyrovae.base.tables import TextTable, quantities, text
 from pyrovae.data.protocol import Protocol
@@ -109,6 +110,23 @@ class Completion(Record):
         if self.density is not None:
             columns |= {"log_density": self.density.log_density, "mc_se_log_density": self.density.mc_se_log_density}
         return columns | ({} if self.by_draws is None else {"log_density_by_draws": self.by_draws})
+
+    def groups(self) -> datatree.Groups:
+        """Draws of latents and of completed data given what was observed, that (NaN where missing), and the table."""
+        seen = torch.where(self.observed, self.mean, math.nan)
+        return {
+            "posterior": datatree.draws({name: value[None] for name, value in self.values.items()}, "datum"),
+            "posterior_predictive": {"x": datatree.Variable(self.draws[None], ("chain", "draw", *self._dims))},
+            "observed_data": {"x": datatree.Variable(seen, self._dims)},
+            "constant_data": {
+                **super().groups()["constant_data"],
+                "observed": datatree.Variable(self.observed, self._dims),
+            },
+        }
+
+    @property
+    def _dims(self) -> tuple[str, ...]:
+        return datatree.data({"x": self.mean}, "datum")["x"].dims
 
     def numbers(self) -> dict[str, Any]:
         """How much is missing, the nats of what was observed and of what was hidden, and how reliable draws are."""
