@@ -103,6 +103,7 @@ _MODULES = {
     "runs": "apps.runs",
     "figures": "reports.figures",
     "recipes": "apps.recipes",
+    "sklearn": "apps.sklearn",
 }
 _PATHS = {name: f"pyrovae.{module}:{name}" for name, module in _NAMES.items()}
 _PATHS |= {name: f"pyrovae.{module}" for name, module in _MODULES.items()}
