@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from examples.pages import read
 from examples.records import every_record
 from torch import Tensor
 
@@ -19,6 +20,8 @@ import pyrovae as pv
 from pyrovae.base.errors import InputError
 from pyrovae.base.records import Record
 from pyrovae.base.tables import TextTable
+from pyrovae.reports.html.findings import ranked
+from pyrovae.reports.html.sections import kind_of
 
 EVERY = every_record()
 pytestmark = [
@@ -133,6 +136,14 @@ def test_shown_in_a_notebook(record):
         for word in line.split():
             assert html.escape(word) in shown
     assert shown.count("<table>") == sum(isinstance(part, TextTable) for part in record.lines())
+
+
+def test_it_is_a_page_by_itself_with_its_findings(record):
+    reader = read(record.to_html())
+    assert len(set(reader.ids)) == len(reader.ids) and set(reader.targets) <= set(reader.ids)
+    for found in ranked([record]):
+        assert found.section == kind_of(record).key and found.sentence and "nan" not in found.sentence
+        assert found.nats is None or (found.nats >= 0 and math.isfinite(found.nats))
 
 
 def test_saved_and_loaded(record, tmp_path):

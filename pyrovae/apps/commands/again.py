@@ -36,7 +36,7 @@ def _option(name: str, value: Any) -> Words:
 
 
 def _written(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return repr(value) if isinstance(value, float) else str(value)
 
 
 def measurement_command(record: Any, folder: str | Path, whole: int, of_programs: Sequence[str] = ()) -> str | None:

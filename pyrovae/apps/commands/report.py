@@ -154,7 +154,7 @@ _NAMES = {
 }
 
 
-def _facts(run: str, loaded: pv.runs.Loaded) -> dict[str, str]:
+def _facts(run: str, loaded: Any) -> dict[str, str]:
     """The data and how the pair was fitted to them, in words."""
     from pyrovae.base import storage
 

@@ -1,53 +1,16 @@
 """The report as a page: what stands in it, in which order, and that a browser finds nothing to ask for."""
 
 import re
-from html.parser import HTMLParser
 
 import pytest
 from examples.browser import opened
-from examples.records import every_record
+from examples.pages import read
 
 import pyrovae as pv
 from pyrovae.base.errors import InputError
 from pyrovae.reports.html.page import LARGEST, Subject, best_of, page
 
-EVERY = every_record()
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::pyrovae.base.errors.UntrustedPosterior"),
-    pytest.mark.filterwarnings("ignore::pyrovae.base.errors.UntrustedEvidence"),
-]
 QUIET = {"progress": False}
-
-
-class Reader(HTMLParser):
-    """Ids, what is pointed to, pictures without a text, and whether every tag is closed."""
-
-    def __init__(self):
-        super().__init__()
-        self.ids, self.targets, self.open, self.svgs, self.texts = [], [], [], 0, 0
-
-    def handle_starttag(self, tag, attributes):
-        named = dict(attributes)
-        self.ids += [named["id"]] if "id" in named else []
-        self.targets += [named["href"][1:]] if named.get("href", "").startswith("#") else []
-        self.svgs += tag == "svg" and named.get("role") == "img"
-        self.texts += tag == "desc"
-        if tag not in ("meta", "link", "br", "img", "hr", "input"):
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.handle_starttag(tag, attributes)
-        self.open.pop()
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag, tag
-
-
-def read(text):
-    reader = Reader()
-    reader.feed(text)
-    assert not reader.open
-    return reader
 
 
 @pytest.fixture(scope="module")
@@ -136,13 +99,6 @@ def test_the_best_report_is_shown(oracle, x):
     poor, better = (pv.evaluate(*pair, x, num_particles=k, method="importance", **QUIET) for k in (30, 3000))
     assert best_of([poor, better]) is better and best_of([]) is None
     assert page([Subject("", [poor, better])]).count('id="p1-account"') == 1
-
-
-@pytest.mark.parametrize("name", EVERY)
-def test_every_kind_of_record_is_a_page(name):
-    record = EVERY[name]()
-    reader = read(record.to_html())
-    assert len(set(reader.ids)) == len(reader.ids) and set(reader.targets) <= set(reader.ids)
 
 
 def test_a_page_is_written_whole(records, tmp_path):
