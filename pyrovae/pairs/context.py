@@ -16,6 +16,8 @@ from typing import Any
 import pyro
 import torch
 from pyro.infer.autoguide.effect import AutoMessenger
+from pyro.params import module_from_param_with_module_name
+from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn.modules.module import register_module_forward_pre_hook
@@ -196,6 +198,25 @@ def used_modules(model: Program, guide: Program, args: Sequence[Any]) -> list[nn
         with evaluation_mode(named), called_modules() as called, suppress(Exception):
             plain_traces(model, guide, args)
         return every_module(named, list(called))
+
+
+def keep_own_weights(model: Program, guide: Program, args: Sequence[Any]) -> None:
+    """Takes out of the open scope what another module has left there under a name that a module of this pair has now.
+
+    ``pyro.module`` would hand that on to the optimizer, and the pair would not be trained, without a word: a module's
+    own weights are those that it computes with.
+    """
+    with quiet_numerics(), preserve_rng_state(), evaluation_mode(modules_of(model, guide)), suppress(Exception):
+        with _OwnWeights():
+            plain_traces(model, guide, args)
+
+
+class _OwnWeights(Messenger):
+    def _pyro_param(self, msg: Any) -> None:
+        store, name, own = pyro.get_param_store(), msg["name"], msg["args"][-1]
+        of_module = module_from_param_with_module_name(name) != name and isinstance(own, nn.Parameter)
+        if of_module and name in store and store[name].data_ptr() != own.data_ptr():
+            del store[name]
 
 
 def sets_up_later(model: Program, guide: Program) -> bool:

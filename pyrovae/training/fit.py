@@ -17,7 +17,16 @@ from pyrovae.base.arguments import checked
 from pyrovae.base.errors import InputError, whole
 from pyrovae.base.random import preserve_rng_state, seed_everything
 from pyrovae.data.split import Split, as_split
-from pyrovae.pairs.context import Scoped, home_device, on_device, own_scope, preserve_modes, sets_up_later, used_modules
+from pyrovae.pairs.context import (
+    Scoped,
+    home_device,
+    keep_own_weights,
+    on_device,
+    own_scope,
+    preserve_modes,
+    sets_up_later,
+    used_modules,
+)
 from pyrovae.pairs.traces import Program
 from pyrovae.training.checkpoint import describe_data, describe_objective
 from pyrovae.training.checks import check_arguments, check_parts
@@ -204,6 +213,7 @@ def _trained_in_place(
         stack.enter_context(preserve_modes(modules))
         stack.enter_context(torch.cuda.device(device) if device.type == "cuda" else nullcontext())
         stack.enter_context(on_device(device))
+        keep_own_weights(model, guide, [tensor.to(device) for tensor in first])
         yield model, guide, scope, modules
 
 

@@ -124,6 +124,22 @@ def test_a_second_fit_goes_on_from_the_first():
     assert again.history[0]["elbo"] > -math.inf
 
 
+def test_a_second_guide_for_one_fitted_model_is_trained_by_its_own_weights():
+    """Both are known to Pyro by one name, under which the scope of the fit still holds the weights of the first."""
+    vae, x = make_vae(), make_data()
+    fitted, found = pv.fit(vae.model, vae.guide, x, epochs=1), []
+    for seed in range(2):
+        guide = pv.encoder_for(vae.model, x, family="diagonal", seed=seed)
+        before = [p.clone() for p in guide.parameters()]
+        found.append((pv.fit(fitted.model, guide, x, only="guide", epochs=2), guide))
+        assert not any(torch.equal(a, b) for a, b in zip(before, guide.parameters(), strict=True))
+    first, second = (
+        pv.evaluate(fit.model, fit.guide, x[:5], num_particles=30, method="importance") for fit, _ in found
+    )
+    alone = [pv.evaluate(vae.model, guide, x[:5], num_particles=30, method="importance") for _, guide in found]
+    assert torch.equal(first.elbo, alone[0].elbo) and torch.equal(second.elbo, alone[1].elbo)
+
+
 def test_programs_with_bare_params_go_on_through_the_fit():
     def model(x):
         loc = pyro.param("loc", torch.tensor(0.0))
