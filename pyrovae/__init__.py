@@ -79,7 +79,7 @@ _NAMES = {
     "in_precision": "pairs.handlers",
     "from_guide": "evidence.annealing.paths",
     "from_prior": "evidence.annealing.paths",
-    "exercise": "base.exercises",
+    "exercise": "reports.exercises",
     "InputError": "base.errors",
     "Interrupted": "base.errors",
     "NoisyGradients": "base.errors",

@@ -21,10 +21,11 @@ from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
 import torch
 from torch import Tensor
 
-from pyrovae.base import datatree, storage
+from pyrovae.base import storage
 from pyrovae.base.choices import resolve
 from pyrovae.base.errors import InputError
-from pyrovae.base.tables import TextTable
+from pyrovae.base.forms import datatree
+from pyrovae.base.forms.tables import TextTable
 
 FORMAT = 1
 LIBRARIES = ("pandas", "polars")  # of data frames

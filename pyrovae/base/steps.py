@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from pyrovae.base.errors import InputError
+from pyrovae.base.forms.tables import TextTable
 from pyrovae.base.records import Record, number
-from pyrovae.base.tables import TextTable
 
 SHOWN = 12  # steps in a summary: the first ones, and the last
 

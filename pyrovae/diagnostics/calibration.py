@@ -15,9 +15,9 @@ from torch import Tensor
 
 from pyrovae.base.arguments import checked
 from pyrovae.base.errors import InputError, check_at_least_one
+from pyrovae.base.forms.tables import TextTable
 from pyrovae.base.random import stream
 from pyrovae.base.records import Record
-from pyrovae.base.tables import TextTable
 from pyrovae.data.split import as_split
 from pyrovae.diagnostics.rank_tests import NUM_REPLICATES, RankTest, check_level, rank_members, rank_test
 from pyrovae.evidence.blocks import Block, Blocks, Pair, block_by_block

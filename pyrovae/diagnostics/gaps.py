@@ -17,8 +17,8 @@ from torch import Tensor
 
 from pyrovae.base.arguments import checked
 from pyrovae.base.errors import InputError, UntrustedEvidence, check_at_least_one, warn
+from pyrovae.base.forms.tables import TextTable, quantities, text
 from pyrovae.base.records import Record, mean_and_se, spread
-from pyrovae.base.tables import TextTable, quantities, text
 from pyrovae.data.protocol import Protocol
 from pyrovae.data.split import as_split
 from pyrovae.evidence import estimators

@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pyrovae.base import datatree
 from pyrovae.base.arguments import checked
 from pyrovae.base.errors import InputError, check_at_least_one
+from pyrovae.base.forms import datatree
+from pyrovae.base.forms.tables import TextTable
 from pyrovae.base.records import Record, number
-from pyrovae.base.tables import TextTable
 from pyrovae.data.protocol import Protocol
 from pyrovae.data.split import as_split
 from pyrovae.diagnostics.replications import KINDS, Checked, Part, Replicator, check_block

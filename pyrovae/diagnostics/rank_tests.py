@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.distributions import Binomial
 
 from pyrovae.base.errors import InputError
+from pyrovae.base.forms.tables import TextTable
 from pyrovae.base.records import Record
-from pyrovae.base.tables import TextTable
 
 NUM_REPLICATES = 999  # of the null distribution
 _RANKS_AT_ONCE = 2**22

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from pyrovae.base.arguments import checked
 from pyrovae.base.errors import InputError, check_at_least_one, whole
+from pyrovae.base.forms.tables import TextTable, quantities
 from pyrovae.base.random import stream
 from pyrovae.base.records import Record
-from pyrovae.base.tables import TextTable, quantities
 from pyrovae.data.protocol import Protocol
 from pyrovae.data.split import as_split
 from pyrovae.diagnostics.aggregate_posterior import Aggregate, Aggregation, join_aggregates, mean_variances

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from pyrovae.base.arguments import checked
 from pyrovae.base.errors import LostDigits, warn
+from pyrovae.base.forms.tables import TextTable
 from pyrovae.base.records import Record
-from pyrovae.base.tables import TextTable
 from pyrovae.data.protocol import Protocol
 from pyrovae.evidence import estimators
 from pyrovae.evidence.evaluate import in_slices, measure

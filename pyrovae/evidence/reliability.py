@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
+from pyrovae.base.forms.tables import text
 from pyrovae.base.records import mean_and_se, number
-from pyrovae.base.tables import text
 from pyrovae.evidence import estimators
 
 ERRORS_GIVEN_FIT = "all errors are given this one fit; data SE holds the Monte-Carlo noise already"

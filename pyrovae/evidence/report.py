@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from pyrovae.base.forms.tables import TextTable, quantities, text
 from pyrovae.base.records import Record, mean_and_se, number, spread
-from pyrovae.base.tables import TextTable, quantities, text
 from pyrovae.data.protocol import Protocol
 from pyrovae.evidence import estimators
 from pyrovae.evidence.ladder.climbed import ROUTES

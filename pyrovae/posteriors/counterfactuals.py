@@ -15,9 +15,9 @@ from torch import Tensor
 
 from pyrovae.base.arguments import checked
 from pyrovae.base.errors import InputError, check_at_least_one
+from pyrovae.base.forms.tables import TextTable
 from pyrovae.base.random import seed_everything
 from pyrovae.base.records import Record, number, spread
-from pyrovae.base.tables import TextTable
 from pyrovae.data.protocol import Protocol
 from pyrovae.data.split import as_split
 from pyrovae.evidence import estimators

@@ -8,13 +8,13 @@ import pyro.poutine as poutine
 import torch
 from torch import Tensor
 
-from pyrovae.base import datatree
 from pyrovae.base.arguments import checked
 from pyrovae.base.errors import InputError, check_at_least_one, nearest
+from pyrovae.base.forms import datatree
+from pyrovae.base.forms.tables import TextTable
 from pyrovae.base.memory import explain_out_of_memory
 from pyrovae.base.random import seed_everything
 from pyrovae.base.records import Record
-from pyrovae.base.tables import TextTable
 from pyrovae.data.split import as_split
 from pyrovae.pairs.checks.parameters import check_parameters
 from pyrovae.pairs.checks.sites import check_own_rows

@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrovae.base import datatree
 from pyrovae.base.arguments import checked
 from pyrovae.base.errors import InputError, UntrustedPosterior, nearest, warn
+from pyrovae.base.forms import datatree
+from pyrovae.base.forms.tables import TextTable
 from pyrovae.base.memory import explain_out_of_memory
 from pyrovae.base.random import seed_everything
 from pyrovae.base.records import Record
-from pyrovae.base.tables import TextTable
 from pyrovae.data.protocol import Protocol
 from pyrovae.data.split import Split, as_split
 from pyrovae.evidence.numerics.digits import warn_of_lost_digits

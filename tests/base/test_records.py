@@ -18,8 +18,8 @@ from torch import Tensor
 
 import pyrovae as pv
 from pyrovae.base.errors import InputError
+from pyrovae.base.forms.tables import TextTable
 from pyrovae.base.records import Record
-from pyrovae.base.tables import TextTable
 from pyrovae.reports.html.findings import ranked
 from pyrovae.reports.html.sections import kind_of
 

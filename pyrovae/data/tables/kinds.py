@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.base.errors import InputError, nearest
-from pyrovae.base.tables import TextTable
+from pyrovae.base.forms.tables import TextTable
 from pyrovae.data.tables.names import IGNORED, Declared, check_kinds
 from pyrovae.data.tables.reading import Raw, Table
 from pyrovae.data.user_files import number

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from pyrovae.base.arguments import checked
 from pyrovae.base.errors import InputError, check_at_least_one
+from pyrovae.base.forms.tables import TextTable, text
 from pyrovae.base.records import Record, mean_and_se, number
-from pyrovae.base.tables import TextTable, text
 from pyrovae.data.protocol import Protocol
 from pyrovae.data.split import Split, as_split
 from pyrovae.evidence import estimators

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from pyrovae.base.arguments import checked
 from pyrovae.base.errors import InputError, check_at_least_one
+from pyrovae.base.forms.tables import TextTable
 from pyrovae.base.random import stream
 from pyrovae.base.records import Record, number
-from pyrovae.base.tables import TextTable
 from pyrovae.data.protocol import Protocol
 from pyrovae.data.split import Split, as_split
 from pyrovae.diagnostics.codes.geometry import Attribute, arc, direction, gaps, ink, line

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from pyrovae.base.arguments import checked
 from pyrovae.base.errors import InputError
+from pyrovae.base.forms.tables import TextTable
 from pyrovae.base.records import Record, mean_and_se, number
-from pyrovae.base.tables import TextTable
 from pyrovae.data.protocol import Protocol
 from pyrovae.data.split import Split, as_split
 from pyrovae.diagnostics.codes.geometry import alike

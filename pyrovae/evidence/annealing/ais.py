@@ -18,9 +18,9 @@ from torch import Tensor
 
 from pyrovae.base.arguments import checked
 from pyrovae.base.errors import UntrustedEvidence, check_at_least_one, warn
+from pyrovae.base.forms.tables import TextTable, text
 from pyrovae.base.random import seed_everything
 from pyrovae.base.records import Record, spread
-from pyrovae.base.tables import TextTable, text
 from pyrovae.data.protocol import Protocol
 from pyrovae.data.split import as_split
 from pyrovae.evidence import estimators

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from pyrovae.base.arguments import checked
 from pyrovae.base.errors import check_at_least_one
+from pyrovae.base.forms.tables import TextTable
 from pyrovae.base.random import seed_everything
 from pyrovae.base.records import Record, mean_and_se
-from pyrovae.base.tables import TextTable
 from pyrovae.data.split import as_split
 from pyrovae.evidence import estimators
 from pyrovae.evidence.annealing.ais import MEMORY, Plan, Start

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from pyrovae.base.arguments import checked
 from pyrovae.base.errors import InputError
+from pyrovae.base.forms.tables import TextTable, quantities
 from pyrovae.base.records import Record, mean_and_se
-from pyrovae.base.tables import TextTable, quantities
 from pyrovae.data.missing.masks import as_mask
 from pyrovae.data.split import Split, as_split
 from pyrovae.evidence import estimators

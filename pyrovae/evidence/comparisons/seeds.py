@@ -10,8 +10,8 @@ from torch import Tensor
 
 from pyrovae.base.arguments import checked
 from pyrovae.base.errors import InputError
+from pyrovae.base.forms.tables import TextTable
 from pyrovae.base.records import Record
-from pyrovae.base.tables import TextTable
 from pyrovae.evidence import estimators
 from pyrovae.evidence.comparisons.paired import (
     Evidence,

@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from pyrovae.base import datatree
+from pyrovae.base.forms import datatree
+from pyrovae.base.forms.tables import TextTable, quantities, text
 from pyrovae.base.records import Record, mean_and_se, number, spread
-from pyrovae.base.tables import TextTable, quantities, text
 from pyrovae.data.protocol import Protocol
 from pyrovae.evidence.comparisons.conditional import ConditionalDensity
 from pyrovae.evidence.ladder.climbed import ROUTES

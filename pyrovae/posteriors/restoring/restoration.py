@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from pyrovae.base.forms.tables import TextTable, quantities
 from pyrovae.base.records import Record, mean_and_se, spread
-from pyrovae.base.tables import TextTable, quantities
 from pyrovae.data.protocol import Protocol
 from pyrovae.evidence import estimators
 from pyrovae.evidence.ladder.climbed import ROUTES

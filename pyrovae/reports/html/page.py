@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 
 from pyrovae import __version__
 from pyrovae.base.errors import InputError
+from pyrovae.base.forms.tables import TextTable, text
 from pyrovae.base.records import Record
 from pyrovae.base.storage import write_whole
-from pyrovae.base.tables import TextTable, text
 from pyrovae.evidence.comparisons.paired import compare
 from pyrovae.evidence.report import Report
 from pyrovae.reports.figures import account

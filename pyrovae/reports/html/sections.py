@@ -13,8 +13,8 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from pyrovae.base.errors import InputError
+from pyrovae.base.forms.tables import TextTable
 from pyrovae.base.records import Record
-from pyrovae.base.tables import TextTable
 from pyrovae.diagnostics.calibration import Calibration
 from pyrovae.diagnostics.classes.classification import Classification
 from pyrovae.diagnostics.classes.diversity import Diversity

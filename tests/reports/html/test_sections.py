@@ -3,7 +3,7 @@
 import pytest
 
 import pyrovae as pv
-from pyrovae.base.tables import TextTable
+from pyrovae.base.forms.tables import TextTable
 from pyrovae.reports import figures
 from pyrovae.reports.html.sections import SECTIONS, drawings, first_paragraph, joined, section_of
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pyrovae.base.errors import InputError
-from pyrovae.base.exercises import exercise
+from pyrovae.reports.exercises import exercise
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from arviz_stats.base.array import array_stats
 from examples.records import every_record
 
 import pyrovae as pv
-from pyrovae.base import datatree
+from pyrovae.base.forms import datatree
 
 EVERY = every_record()
 pytestmark = [

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from pyrovae.base.forms.tables import TextTable, quantities, text
 from pyrovae.base.records import mean_and_se
-from pyrovae.base.tables import TextTable, quantities, text
 
 
 def test_columns_are_aligned():

@@ -1,0 +1,1 @@
+"""What a record can be written as: tables of text, groups of named arrays."""
