@@ -32,7 +32,7 @@ def factor_analysis_steps(
     num_steps: int = 1000,
     tolerance: float = 1e-7,
     start: Mapping[str, Tensor] | None = None,
-    seed: int = 0,
+    seed: int | None = None,
 ) -> Iterator[Step]:
     r"""EM for factor analysis, x | z ~ N(W z + m, diag psi), z ~ N(0, I_k), in float64.
 
@@ -46,8 +46,8 @@ def factor_analysis_steps(
         num_factors: k.
         num_steps: at most.
         tolerance: the fit ends with a step that gains less, in nats per datum.
-        start: "loadings" (D, k) and "noise" (D,) to begin at; None draws loadings.
-        seed: of that draw.
+        start: "loadings" (D, k) and "noise" (D,) to begin at; None begins at the principal axes of the correlations.
+        seed: draws loadings to begin at in their place: with many factors, EM may end in a lower maximum from there.
 
     Yields:
         Each :class:`~pyrovae.base.steps.Step`: parameters "loadings" W, "noise" psi and "loc" m; posterior "mean"
@@ -88,10 +88,23 @@ def factor_analysis_steps(
         noise = (variance - (loadings * together).sum(1)).clamp_min(LEAST_VARIANCE * variance)
         return {"loadings": loadings, "noise": noise, "loc": loc}
 
+    first = _principal(centred, num_factors) if seed is None else _drawn(variance, num_factors, seed)
+    return _alternate(first | {"loc": loc} | dict(start or {}), expect, maximize, num_steps, tolerance)
+
+
+def _principal(centred: Tensor, num_factors: int) -> Parameters:
+    """Probabilistic PCA of standardised data, in their units."""
+    scale = centred.square().mean(0).sqrt()
+    values, vectors = torch.linalg.eigh((centred / scale).T.cov(correction=0).reshape(len(scale), -1))
+    noise = values[:-num_factors].mean().clamp_min(LEAST_VARIANCE)
+    axes = vectors[:, -num_factors:] * (values[-num_factors:] - noise).clamp_min(0).sqrt()
+    return {"loadings": scale[:, None] * axes, "noise": noise * scale.square()}
+
+
+def _drawn(variance: Tensor, num_factors: int, seed: int) -> Parameters:
     noise = stream("factor analysis", seed)
     drawn = torch.randn(len(variance), num_factors, generator=noise, dtype=torch.float64) / math.sqrt(num_factors)
-    first = {"loadings": variance.sqrt()[:, None] * drawn, "noise": variance, "loc": loc}
-    return _alternate(first | dict(start or {}), expect, maximize, num_steps, tolerance)
+    return {"loadings": variance.sqrt()[:, None] * drawn, "noise": variance}
 
 
 def mixture_steps(

@@ -51,6 +51,26 @@ def test_factor_analysis_is_scikit_learns(rows, factors):
     np.testing.assert_allclose(noise / scale**2, oracle.noise_variance_ / scale**2, atol=2e-3)
 
 
+def test_of_digits_it_is_scikit_learns_too():
+    """Eight factors of 52 pixels: evidence to 1e-5, loadings up to a rotation to 1e-2 of up to 4.8."""
+    x = pv.data.load("digits").train.x.flatten(1).double()
+    x = x[:, x.std(0) > 0.5]
+    *_, last = factor_analysis_steps(x, 8, tolerance=1e-9)
+    oracle = FactorAnalysis(8, tol=1e-7, max_iter=5000, svd_method="lapack").fit(x.numpy())
+    assert last.log_evidence == pytest.approx(oracle.score(x.numpy()), abs=1e-5)
+    loadings, expected = last.parameters["loadings"].numpy(), oracle.components_.T
+    left, _, right = np.linalg.svd(loadings.T @ expected)
+    np.testing.assert_allclose(loadings @ left @ right, expected, atol=1e-2)
+
+
+def test_from_a_drawn_start_many_factors_may_end_lower():
+    x = pv.data.load("digits").train.x.flatten(1).double()
+    x = x[:, x.std(0) > 0.5]
+    *_, best = factor_analysis_steps(x, 8, tolerance=1e-6)
+    *_, lower = factor_analysis_steps(x, 8, tolerance=1e-6, seed=2)
+    assert 0.01 < best.log_evidence - lower.log_evidence < 0.1
+
+
 def test_its_posterior_is_that_of_the_model(rows, factors):
     loadings, noise, loc = (factors.parameters[name][3] for name in ("loadings", "noise", "loc"))
     model = pv.oracles.LinearGaussian(loadings, loc, noise.sqrt())
