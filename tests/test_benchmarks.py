@@ -259,3 +259,31 @@ def test_sections_are_rewritten_one_by_one(tmp_path):
     text = (tmp_path / "a.md").read_text()
     assert text.count("## ") == 2 and "zero" in text and "two" in text and "one" not in text
     assert text.index(heads[0]) < text.index(heads[1])
+
+
+def test_a_claim_holds_beyond_three_standard_errors_in_its_direction():
+    import continuity
+
+    pairs = [(1.0, 2.0), (1.5, 2.6), (0.5, 1.7)]  # differences 1.0, 1.1 and 1.2: mean 1.1, SE 0.058
+    first, second, difference, se = continuity.over_seeds(pairs)
+    assert (first, second, difference) == (1.0, pytest.approx(2.1), pytest.approx(1.1))
+    assert se == pytest.approx(0.1 / 3**0.5)
+    found = [continuity.line("a", pairs, ".1f", claim).split(" | ")[-1] for claim in (1, -1, 0)]
+    assert found == ["yes |", "reversed |", "- |"]
+    assert continuity.line("a", [(0.0, 1.0), (0.0, -1.0)], ".1f", 1).endswith("no |")
+
+
+def test_a_grid_sums_to_what_importance_sampling_estimates():
+    import continuity
+    import torch
+
+    import pyrovae as pv
+
+    x = pv.data.load("digits").test.x[:5]
+    decoder = pv.Conditional(pv.families.binomial(16), (8, 8), pv.networks.mlp(2, 5, seed=0))
+    encoder = pv.Conditional(pv.families.normal(), 2, pv.networks.mlp((8, 8), 5, seed=1))
+    pair = pv.VAE(pv.priors.StandardNormal(2), decoder, encoder)
+    found = continuity.by_grid(pair, torch.zeros(1, 2), x, points=300)
+    report = pv.evaluate(pair.model, pair.guide, x, num_particles=2000, progress=False)
+    error = float(report.mc_se_log_evidence.square().sum().sqrt()) / len(x)
+    assert abs(found - float(report.log_evidence.mean())) < 4 * error + 1e-3
