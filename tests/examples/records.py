@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import torch
-from examples import labelled
+from examples import fits_of_codes, labelled
 
 import pyrovae as pv
 
@@ -27,6 +27,12 @@ def counterfactual():
 def diverse():
     vae = pv.ConditionalVAE(labelled.Standard(), labelled.decoder, labelled.encoder)
     return pv.diversity(vae.model, labelled.draw(20))
+
+
+def continuous():
+    fits = {"autoencoder, <b>": fits_of_codes.autoencoder()}
+    digits = fits_of_codes.DIGITS
+    return pv.continuity(fits, digits.train[:50], digits.test[:20], num=3, num_steps=3)
 
 
 def every_record():
@@ -78,6 +84,9 @@ def every_record():
         "pooled": lambda: pv.pool([[1.0, 2.0], [3.0, 2.0]], [[1.0, 1.0], [1.0, 1.0]], names=["a <b>", "c"]),
         "counterfactual": counterfactual,
         "diversity": diverse,
+        "latent panels": lambda: pv.latent_panels({"exact, <b>": oracle}, x, num_particles=30, **quiet),
+        "continuity": continuous,
+        "steps": lambda: pv.baselines.Steps.of("factors", x, pv.baselines.factor_analysis_steps(x, 2, num_steps=3)),
         "draws": lambda: pv.posterior(*pair, x, num_draws=2),
         "comparison": lambda: pv.compare({"wide": report(), "exact, <b>": report(20, oracle.guide)}),
         "over seeds": lambda: pv.compare_seeds(

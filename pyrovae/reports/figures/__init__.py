@@ -5,6 +5,9 @@
 
 from pyrovae.reports.figures.bounds import annealed, bounds, convergence
 from pyrovae.reports.figures.calibration import calibration, classification, predictive_check
+from pyrovae.reports.figures.codes.continuity import continuity
+from pyrovae.reports.figures.codes.panels import latent_panels
+from pyrovae.reports.figures.codes.steps import em_steps
 from pyrovae.reports.figures.decompositions import anatomy, gaps
 from pyrovae.reports.figures.evidence import account, comparison, evidence_histogram, over_seeds, routes
 from pyrovae.reports.figures.images import completions
@@ -24,12 +27,15 @@ __all__ = [
     "classification",
     "comparison",
     "completions",
+    "continuity",
     "convergence",
     "draw",
+    "em_steps",
     "evidence_histogram",
     "gaps",
     "interpolation",
     "latent_means",
+    "latent_panels",
     "manifold",
     "over_seeds",
     "posterior_of_one",
