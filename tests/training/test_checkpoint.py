@@ -44,7 +44,7 @@ def fit_digits(folder, epochs, *, resume=False, seed=0, callback=None):
         digits.train,
         valid=digits.valid,
         epochs=epochs,
-        batch_size=100,
+        batch_size=200,
         patience=50,
         kl_warmup=2,
         seed=3,
@@ -85,7 +85,7 @@ def test_killed_at_20_random_moments_the_run_reads_and_resumes_bit_identically(t
         whole, rest = divmod(share * EPOCHS, 1)
         while process.is_alive() and (epochs_begun.value < whole or not storage.holds_run(folder)):
             time.sleep(0.001)
-        time.sleep(0.05 * rest)  # about an epoch
+        time.sleep(0.03 * rest)  # about an epoch
         process.kill()
         process.join()
         content, _ = storage.read(folder)  # readable, whatever the moment
@@ -101,7 +101,7 @@ def test_resume_refuses_other_settings_and_other_programs(tmp_path):
     fit_digits(tmp_path / "run", 1)
     digits = dynamic_digits()
     vae = make_vae()
-    same = {"epochs": 2, "out": tmp_path / "run", "resume": True, "patience": 50, "kl_warmup": 2, "batch_size": 100}
+    same = {"epochs": 2, "out": tmp_path / "run", "resume": True, "patience": 50, "kl_warmup": 2, "batch_size": 200}
     with pytest.raises(pv.InputError, match="was fitted with seed = 3, not 4"):
         pv.fit(*fit_programs(digits), digits.train, valid=digits.valid, seed=4, **same)
     with pytest.raises(pv.InputError, match="was fitted with num_rows = 1197, not 500"):
