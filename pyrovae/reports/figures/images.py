@@ -89,7 +89,8 @@ def value_range(images: Tensor) -> tuple[float, float]:
     """The range of the finite values; of what has long tails, as draws of a normal, the middle 99% and a tenth more.
 
     Example:
-        >>> value_range(torch.cat([torch.linspace(0, 1, 1001), torch.tensor([40.0, torch.nan])]))
+        >>> lowest, highest = value_range(torch.cat([torch.linspace(0, 1, 1001), torch.tensor([40.0, torch.nan])]))
+        >>> lowest, round(highest, 2)
         (0.0, 1.1)
     """
     finite = images[images.isfinite()].double().numpy()
@@ -99,7 +100,7 @@ def value_range(images: Tensor) -> tuple[float, float]:
     room = _BEYOND * (high - low)
     if room == 0:  # next to all values are one
         return float(lowest), float(highest)
-    return max(float(lowest), round(low - room, 6)), min(float(highest), round(high + room, 6))
+    return float(max(lowest, low - room)), float(min(highest, high + room))
 
 
 def is_ink(images: Tensor, limits: tuple[float, float]) -> bool:
