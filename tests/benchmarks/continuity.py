@@ -1,6 +1,6 @@
 """An autoencoder and a VAE of the same networks, and the two terms of the ELBO: do they differ as textbooks say?
 
-    python tests/benchmarks/continuity.py --out tests/benchmarks/results     # eleven minutes of one core
+    python tests/benchmarks/continuity.py --out tests/benchmarks/results     # about eight minutes of one core
 
 The 8x8 digits, counts to 16, MLPs of one hidden layer, five seeds. Part "continuity": both are judged by what they
 decode between codes (``pv.continuity``), and by log p(x), the autoencoder's by a mixture fitted to its codes
