@@ -94,6 +94,11 @@ def few_draws_factor(values: Tensor) -> Tensor:
     return 1 + (lacking / len(values) + (z2 + 1) / 4 / max(len(values) - 2, 0.22)).clamp(min=0)
 
 
+def mean_se_of_few(values: Tensor) -> Tensor:
+    """Standard error of a mean of few values, widened by :func:`few_draws_factor`: (K, N) -> (N,); NaN for K = 1."""
+    return mean_se(values) * few_draws_factor(values)
+
+
 def elbo(log_weight: Tensor) -> Tensor:
     """Evidence lower bound, mean log w: (K, N) -> (N,) nats.
 
@@ -124,7 +129,7 @@ def log_evidence_se_of_few(log_weight: Tensor) -> Tensor:
     Of 16 weights the plain one holds log p(x) in 88 to 96 of 100 cases, this one in 93 to 97 where no few of them
     outweigh the others (:func:`few_draws_factor`).
     """
-    return log_evidence_se(log_weight) * few_draws_factor(relative_weight(log_weight))
+    return mean_se_of_few(relative_weight(log_weight))
 
 
 def log_evidence_se_of_strata(strata: Sequence[Tensor]) -> Tensor:

@@ -64,6 +64,7 @@ CLOSED = {  # name: (function, table, value)
     "skewness-equal": (est.skewness, EQUAL, 0.0),
     "skewness-of-strata": (lambda table: est.skewness(torch.stack([table, 0 * table], 1)), column(0, 0, 3), 0.5**0.5),
     "few-draws-equal": (est.few_draws_factor, EQUAL, 1 + (1.96**2 + 1) / 4 / 5),
+    "mean-se-of-few": (est.mean_se_of_few, column(1, 2, 6), math.sqrt(7 / 3) * 2.3729956863751216),
     "evidence-se-of-few-equal": (est.log_evidence_se_of_few, EQUAL, 0.0),
     "ess-equal": (est.ess, EQUAL, 7.0),
     "ess-one": (est.ess, column(1, 0, 0, 0).log(), 1.0),

@@ -15,7 +15,7 @@ from strangers.stranger import Refusal, Stranger
 from torch import Tensor
 
 import pyrovae as pv
-from pyrovae.evidence.estimators import is_skewed, is_skewed_for_few, pareto_k_threshold
+from pyrovae.evidence.estimators import is_skewed, is_skewed_for_few, mean_se_of_few, pareto_k_threshold, skewness
 
 STANDARD_ERRORS = 4  # of a mean over data: one comparison in 16,000 fails by chance, were errors normal
 OF_ONE_DATUM = 7  # standard errors: their tails are heavier, and there are more of them
@@ -181,8 +181,7 @@ def bidirectional(s: Stranger, seed: int) -> list[Found]:
         plate=s.plate,
         progress=False,
     )
-    width = r.upper - r.lower
-    found = [_over_data("upper - lower bound", width, bound=1)]
+    found = [_over_data("upper - lower bound", r.width, bound=1)]
     if "simulated" not in s.skipped and s.log_evidence is not None:
         truth = s.log_evidence(*r.data).double()
         found += [_over_data("upper bound - log p(x)", r.upper - truth, bound=1)]
@@ -192,7 +191,9 @@ def bidirectional(s: Stranger, seed: int) -> list[Found]:
 
 
 def _over_data(what: str, value: Tensor, bound: int) -> Found:
-    return Found(what, float(value.mean()), float(value.std() / len(value) ** 0.5), 0.0, bound)
+    """With the error that a record of bounds states over its data, and its doubt."""
+    doubted = bool(is_skewed_for_few(skewness(value), len(value)))
+    return Found(what, float(value.mean()), float(mean_se_of_few(value)), 0.0, bound, doubted=doubted)
 
 
 def gaps(s: Stranger, seed: int) -> list[Found]:

@@ -53,7 +53,11 @@ def run(names, measurements, seeds):
 
 
 def coverage(names, measurements, seeds):
-    """Prints how often means of the record hold the exact ones, over seeds that the table does not use."""
+    """Prints how often means of the record hold the exact ones, over seeds that the table does not use.
+
+    Bounds hold an exact number between them on average; what their errors must hold is their own mean over all seeds,
+    and the exact number must be beyond them on the wrong side no more often than errors allow.
+    """
     for name in names:
         for measurement in measurements:
             found = collections.defaultdict(list)
@@ -62,11 +66,15 @@ def coverage(names, measurements, seeds):
                 torch.manual_seed(seed)
                 for one in MEASUREMENTS[measurement](PROGRAMS[name](), seed):
                     if one.se > 0 and (one.what.startswith("mean") or one.bound):
-                        found[one.what].append(((one.value - one.truth) / one.se, one.doubted))
-            for what, pairs in found.items():
-                z, doubted = torch.tensor(pairs, dtype=torch.float64).unbind(1)
+                        found[one.what].append((one.value - one.truth, one.se, one.doubted, one.bound))
+            for what, rows in found.items():
+                off, se, doubted, bound = torch.tensor(rows, dtype=torch.float64).unbind(1)
+                z = (off - off.mean() * (bound != 0)) / se
                 inside, far = (z.abs() < 1.96).double().mean(), int((z.abs() > STANDARD_ERRORS).sum())
                 said = f"{inside:.1%} within 1.96 SE, {far} of {len(z)} beyond {STANDARD_ERRORS}"
+                if bound.any():
+                    wrong = (off * bound / se < -1.96).double().mean()
+                    said += f", about the mean {off.mean():.4f}; on the wrong side of the exact by more {wrong:.1%}"
                 print(f"{name}, {measurement}, {what}: {said}; doubted {doubted.mean():.0%}", flush=True)
     return False
 
