@@ -118,12 +118,12 @@ class Latents:
         """z ~ p(z), site -> (K, n, ...)."""
         return self._draws_of(self.model, num_particles)
 
-    def draw_in_parts(self, num_particles: int) -> Iterator[Values]:
-        """z ~ q(z|x), so many at once as can be scored."""
+    def in_parts(self, draw: Callable[[int], Values], num_particles: int) -> Iterator[Values]:
+        """Draws by :meth:`draw` or :meth:`draw_prior`, so many at once as can be scored."""
         if not is_common():
-            yield from map(self.draw, self.part_sizes(num_particles))
+            yield from map(draw, self.part_sizes(num_particles))
             return
-        whole, start = self.draw(num_particles), 0  # not drawn in parts, of which there are more for more data
+        whole, start = draw(num_particles), 0  # not drawn in parts, of which there are more for more data
         for size in self.part_sizes(num_particles):
             yield {name: value[start : start + size] for name, value in whole.items()}
             start += size

@@ -40,6 +40,7 @@ from pyrovae.pairs.latents import Latents
 from pyrovae.pairs.supports import require_unmasked
 
 MORE = 3  # times K further draws, where K do not vouch for themselves
+SAMPLED = 25  # rows of a block, whose pilots tell whether one of all is worth it
 ALIKE = 0.3  # k-hats of pilots that tell nothing of which is better: a later proposal then covers more
 Tell = Callable[[str, int], Any]
 METHODS = {"importance": 0, "laplace": 1, "adaptive": 4, "auto": 5, "annealed": 5}  # the highest of the routes
@@ -228,9 +229,12 @@ class _Climbing:
         """One rung for all rows that are left; those for which its pilot is good are done."""
         seed_everything("ladder, rung", *self.key, number)
         self.near = rung.adapt(self.latents, self.near, self.beyond.by_guide).finite_or(self.near)
+        self.cost = self.cost + rung.cost(self.latents.num_dims) * self.latents.num_values
+        if rung.tentative and self._passed_over(rung, number):
+            return
         seed_everything("ladder, pilot", *self.key, number)
         looked = pilot(self.latents, Proposal(self.near), self.beyond)
-        self.cost = self.cost + (rung.cost(self.latents.num_dims) + PILOT) * self.latents.num_values
+        self.cost = self.cost + PILOT * self.latents.num_values
         held = _Held(self.rows, looked.pareto_k, looked.misses, Proposal(self.near), rung.route)
         self.held.append(held)
         if self.plan.method == "annealed":
@@ -241,6 +245,20 @@ class _Climbing:
                 chosen = held.at(self.rows[rows])
                 self._take(chosen._replace(proposal=chosen.proposal._replace(exact=exact)))
         self._keep(~good)
+
+    def _passed_over(self, rung: Rung, number: int) -> bool:
+        """Whether a few rows show that a pilot of all costs more than the next rung costs those that would pass it."""
+        after, num_rows = RUNGS[number + 1], len(self.rows)
+        goes_on = after.route in self.plan.routes and self._worth(after) and self.plan.method != "annealed"
+        if num_rows < 4 * SAMPLED or not goes_on:
+            return False
+        some = torch.arange(0, num_rows, num_rows // SAMPLED, device=self.rows.device)
+        latents = self.latents_of(self.rows[some])
+        seed_everything("ladder, sample", *self.key, number)
+        looked = pilot(latents, Proposal(self.near).of(some), self.beyond.of(some))
+        self.cost[some] += PILOT * latents.num_values
+        repaid = PILOT / (after.cost(latents.num_dims) + PILOT)
+        return bool(looked.good(rung.bar).double().mean() < repaid)
 
     def _take(self, held: _Held, poor: Tensor | None = None) -> None:
         """Keeps a proposal until the draws of all are made together; poor where its own pilot does not vouch for it."""

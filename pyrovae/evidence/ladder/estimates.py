@@ -17,7 +17,7 @@ from torch import Tensor
 from pyrovae.base.random import is_common
 from pyrovae.evidence import estimators
 from pyrovae.evidence.ladder.adaptation import Mixture
-from pyrovae.evidence.ladder.points import Points, joined, scored
+from pyrovae.evidence.ladder.points import Points, joined, of_prior, scored
 from pyrovae.evidence.ladder.rungs import FEW_COORDINATES, Bar, Proposal
 from pyrovae.evidence.proposals.students import Students
 from pyrovae.evidence.resampling import resampled
@@ -31,6 +31,7 @@ AWAY = 250  # draws of the guide, moved away from their mean: they show its tail
 INFINITE = 0.5  # k-hat of the terms of a second moment above which there may be none
 MISSED = 0.03  # nats that draws of the guide may find beside a proposal that is taken
 OF_PRIOR = 100  # draws
+FEW = 10  # draws, at which most posteriors are seen to be no Gaussian
 RARE = 1e-6  # of the density of guide or prior, below which a proposal is blind
 LOST = 0.001  # of a posterior, that may be where it is
 NUM_MOVED, MOVED_AWAY, CHANGE = 50, 0.02, 0.03  # draws onto a support and back; part that may change by so many nats
@@ -106,14 +107,15 @@ def by_proposal(latents: Latents, proposal: Proposal, num_particles: int, *, kee
         num_particles: K.
         keep: whether the points go with their weights.
     """
-    of_guide = num_guide(num_particles)
-    parts = [scored(latents, proposal.students.sample(num_particles - of_guide))]
+    of_guide, students = num_guide(num_particles), proposal.students
+    parts = [scored(latents, students.sample(num_particles - of_guide))]
     if of_guide:
         parts.append(scored(latents, of_guide))
     resolution = torch.stack([part.resolution for part in parts]).amax(0)
-    strata = mixed = [_log_weight(part, proposal, of_guide / num_particles) for part in parts]
+    each = [(part, students.log_prob(part.u)) for part in parts]
+    strata = mixed = [_log_weight(*part, of_guide / num_particles) for part in each]
     if proposal.exact:
-        alone = [_log_weight(part, proposal, 0.0) for part in parts]
+        alone = [_log_weight(*part, 0.0) for part in each]
         constant = _spread(torch.cat(alone)) <= resolution
         strata = [torch.where(constant, *pair) for pair in zip(alone, strata, strict=True)]
     kept = ([part.u for part in parts], mixed) if keep else ((), ())
@@ -125,9 +127,9 @@ def num_guide(num_draws: int) -> int:
     return max(2, math.ceil(DEFENCE * num_draws)) if num_draws > 3 else 0
 
 
-def _log_weight(points: Points, proposal: Proposal, fraction: float) -> Tensor:
+def _log_weight(points: Points, log_density: Tensor, fraction: float) -> Tensor:
     """log p(x, u) by the density of a proposal's mixture with a fraction of the encoder."""
-    return points.log_weight(defended(proposal.students.log_prob(points.u), points.log_guide, fraction))
+    return points.log_weight(defended(log_density, points.log_guide, fraction))
 
 
 def defended(log_density: Tensor, log_guide: Tensor, fraction: float) -> Tensor:
@@ -222,7 +224,7 @@ class Beyond(NamedTuple):
         """Those of the guide, and draws of the prior."""
         if by_guide.u.shape[-1] > FEW_COORDINATES:  # in many, ratios of densities are rarely near one
             return cls(by_guide, None)
-        return cls(by_guide, scored(latents, latents.unconstrain(latents.draw_prior(OF_PRIOR))))
+        return cls(by_guide, of_prior(latents, OF_PRIOR))
 
     @property
     def cost(self) -> int:
@@ -236,14 +238,18 @@ class Beyond(NamedTuple):
 
 def pilot(latents: Latents, proposal: Proposal, beyond: Beyond) -> Pilot:
     """Draws of a proposal, and those beyond it: they may have met what it misses."""
-    points, by_guide = scored(latents, proposal.students.sample(PILOT)), beyond.by_guide
+    students = proposal.students
+    own = scored(latents, students.sample(PILOT))
+    both = joined([own, beyond.by_guide])
+    known = joined([both, beyond.by_prior]) if beyond.by_prior else both
+    log_density = students.log_prob(known.u)  # once for all that is asked of it
     of_guide = math.ceil(DEFENCE / (1 - DEFENCE) * PILOT)
-    log_weight = _log_weight(joined([points, by_guide.first(of_guide)]), proposal, of_guide / (PILOT + of_guide))
-    both = joined([points, by_guide])
+    first, defence = both.first(PILOT + of_guide), of_guide / (PILOT + of_guide)
+    log_weight = _log_weight(first, log_density[: PILOT + of_guide], defence)
     pareto_k = estimators.pareto_k(log_weight, both.resolution).nan_to_num(math.inf, neginf=-math.inf)
-    misses = _misses(_log_weight(points, proposal, 0.0), _log_weight(both, proposal, 0.5))
+    misses = _misses(_log_weight(own, log_density[:PILOT], 0.0), _log_weight(both, log_density[: len(both.u)], 0.5))
     if beyond.by_prior:
-        misses |= _lost(joined([points, by_guide, beyond.by_prior]), proposal) > LOST
+        misses |= _lost(known, log_density) > LOST
     return Pilot(
         pareto_k,
         estimators.ess(log_weight) / len(log_weight),
@@ -253,9 +259,8 @@ def pilot(latents: Latents, proposal: Proposal, beyond: Beyond) -> Pilot:
     )
 
 
-def _lost(points: Points, proposal: Proposal) -> Tensor:
+def _lost(points: Points, log_own: Tensor) -> Tensor:
     """The part of all weights of draws of a proposal, of the guide and of the prior where the first is blind: (n,)."""
-    log_own = proposal.students.log_prob(points.u)
     log_others = torch.maximum(points.log_guide, points.log_prior)
     log_weight = points.log_weight(torch.stack([log_own, points.log_guide, points.log_prior]).logsumexp(0))
     return _mass(log_weight, log_own < log_others + math.log(RARE))
@@ -278,5 +283,9 @@ def _is_posterior(mixture: Mixture, points: Points) -> Tensor:
     """Whether the posterior is the very Gaussian that was found, wherever anything was drawn: (n,)."""
     if len(mixture.components) > 1:
         return torch.zeros_like(points.resolution, dtype=torch.bool)
-    away = points.log_joint - mixture.students(math.inf, 1.0).log_prob(points.u)
-    return (_spread(away) <= points.resolution) & (points.resolution <= estimators.FINE)
+    constant = points.resolution <= estimators.FINE
+    for part in (points.first(FEW), points):
+        if constant.any():
+            away = part.log_joint - mixture.students(math.inf, 1.0).log_prob(part.u)
+            constant = constant & (_spread(away) <= points.resolution)
+    return constant

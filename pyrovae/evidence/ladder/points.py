@@ -1,14 +1,14 @@
 """Points of unconstrained space with all their densities: of the model, of the prior and of the guide."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from pyrovae.evidence.ladder.kernels import by_parts
-from pyrovae.pairs.latents import Joint, Latents
+from pyrovae.pairs.latents import Joint, Latents, Values
 from pyrovae.pairs.terms import LogTerms
 
 
@@ -36,9 +36,18 @@ class Points(NamedTuple):
 
 def scored(latents: Latents, u: Tensor | int) -> Points:
     """Points (K, n, D), or K draws of the guide, and their densities; not all at once."""
-    if not isinstance(u, int):
-        return _points(u, by_parts(densities, latents, u))
-    parts = [latents.moved(part) for part in latents.draw_in_parts(u)]
+    if isinstance(u, int):
+        return _of_draws(latents, latents.draw, u)
+    return _points(u, by_parts(densities, latents, u))
+
+
+def of_prior(latents: Latents, num_points: int) -> Points:
+    """K draws of the prior, and their densities."""
+    return _of_draws(latents, latents.draw_prior, num_points)
+
+
+def _of_draws(latents: Latents, draw: Callable[[int], Values], num_points: int) -> Points:
+    parts = [latents.moved(part) for part in latents.in_parts(draw, num_points)]
     tables = [_of_joint(latents, joint) for _, joint in parts]
     return _points(torch.cat([u for u, _ in parts]), torch.cat(tables))
 

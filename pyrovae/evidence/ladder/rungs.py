@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyrovae.evidence.ladder import adaptation
 from pyrovae.evidence.ladder.adaptation import Mixture
-from pyrovae.evidence.ladder.points import Points, joined, scored
+from pyrovae.evidence.ladder.points import Points, joined, of_prior, scored
 from pyrovae.evidence.proposals.students import Students
 from pyrovae.pairs.latents import Latents
 
@@ -59,6 +59,7 @@ class Rung(NamedTuple):
     most: int = MOST_COORDINATES  # for which it is worth that
     bar: Bar = USUAL
     again: bool = False  # whether it goes on with the mixture of the last one
+    tentative: bool = False  # whether it is a start for the next one, which may serve as it is
 
 
 def _laplace(latents: Latents, near: Mixture, _: Points) -> Mixture:
@@ -72,8 +73,7 @@ def _newton(latents: Latents, near: Mixture, _: Points) -> Mixture:
 def _mixture(latents: Latents, near: Mixture, by_guide: Points) -> Mixture:
     """Starts from draws of guide, prior and last proposal, weighed against all three."""
     own = wide(near)
-    by_prior = latents.unconstrain(latents.draw_prior(STARTS))
-    found = joined([by_guide, scored(latents, torch.cat([own.sample(STARTS), by_prior]))])
+    found = joined([by_guide, scored(latents, own.sample(STARTS)), of_prior(latents, STARTS)])
     total = torch.stack([found.log_guide, found.log_prior, own.log_prob(found.u)]).logsumexp(0)
     log_weight = (found.log_joint - total).nan_to_num(-math.inf, -math.inf, -math.inf)
     return adaptation.moments(latents, adaptation.apart(latents, near, found.u, log_weight), wide)
@@ -89,7 +89,7 @@ def _mixture_cost(num_dims: int) -> int:
 
 
 RUNGS = (
-    Rung("Laplace", _laplace, adaptation.laplace_cost, FEW_COORDINATES, STRICT),
+    Rung("Laplace", _laplace, adaptation.laplace_cost, FEW_COORDINATES, STRICT, tentative=True),
     *[Rung("Newton", _newton, adaptation.newton_cost)] * 3,
     Rung("moments", _moments, adaptation.moments_cost, FEW_COORDINATES),
     Rung("mixture", _mixture, _mixture_cost, FEW_COORDINATES),

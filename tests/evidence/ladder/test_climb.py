@@ -11,6 +11,7 @@ import torch
 
 import pyrovae as pv
 from pyrovae.base.errors import InputError, UntrustedEvidence
+from pyrovae.evidence.ladder import climb
 from pyrovae.evidence.ladder.climb import MORE
 from pyrovae.evidence.ladder.estimates import AWAY, PILOT
 from pyrovae.programs.oracles import ppca
@@ -32,6 +33,34 @@ def test_gaussian_posteriors_are_found_exactly(width):
     assert repaired.double().mean() > 0.5
     assert (report.log_evidence - ORACLE.log_evidence(X))[repaired].abs().max() < 1e-10
     assert (report.pareto_k[repaired] == -math.inf).all() and report.mc_se_log_evidence[repaired].max() < 1e-8
+
+
+def _banana(noise):
+    """z in the plane, x its height above a parabola: Gaussian where the noise is large."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            bend = z[..., 0].square() if noise < 1 else 0.0
+            pyro.sample("x", dist.Normal(z[..., 1] - bend, noise), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(2), 0.4).expand([len(x), 2]).to_event(1))
+
+    return model, guide, torch.linspace(-1, 1, 120)
+
+
+@pytest.mark.parametrize("noise", [0.1, 1.0], ids=["passed over", "tried"])
+def test_a_few_rows_show_whether_laplaces_pilot_is_worth_it_for_all(monkeypatch, noise):
+    sizes, pilot = [], climb.pilot
+    monkeypatch.setattr(climb, "pilot", lambda latents, *rest: sizes.append(latents.num_data) or pilot(latents, *rest))
+    report = quiet(*_banana(noise), method="adaptive", budget=3500)
+    assert sizes == [30, 120]  # of every fourth row; then of all, by Newton's proposal or by Laplace's
+    assert {route == "Laplace" for route in report.route} == {noise == 1.0}
+    if noise < 1:  # elsewhere the guide's tails are looked at for some
+        paid = report.cost % 1000  # whether K draws followed or not
+        assert (paid - paid.min() == PILOT * (torch.arange(120) % 4 == 0)).all()
 
 
 def test_the_elbo_and_its_parts_stay_those_of_the_guide():

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import pyrovae as pv
-from pyrovae.evidence.ladder.points import joined, scored
+from pyrovae.evidence import estimators
+from pyrovae.evidence.ladder.points import joined, of_prior, scored
 from pyrovae.pairs.context import isolated
 from pyrovae.pairs.latents import Latents
 
@@ -36,6 +37,15 @@ def test_the_same_points_given(latents):
         torch.testing.assert_close(getattr(again, name), getattr(drawn, name))
     both = joined([drawn.first(2), again])
     assert both.u.shape[0] == 5 and torch.equal(both.of(torch.tensor([3])).u, both.u[:, 3:])
+
+
+def test_draws_of_the_prior_are_weighed_by_the_likelihood(latents):
+    points = of_prior(latents, 5000)
+    again = scored(latents, points.u[:3])
+    torch.testing.assert_close(points.log_joint[:3], again.log_joint)
+    log_weight = points.log_weight(points.log_prior)
+    off = estimators.log_evidence(log_weight) - GAMMA.log_evidence(latents.args[0])
+    assert (off.abs() < 4 * estimators.log_evidence_se(log_weight)).all()
 
 
 def test_where_the_prior_has_no_density_there_is_no_joint():
