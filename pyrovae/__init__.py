@@ -23,6 +23,7 @@ _NAMES = {
     "compare": "evidence.comparisons.paired",
     "compare_seeds": "evidence.comparisons.seeds",
     "sweep": "apps.sweeps.sweep",
+    "explore": "apps.explorer.explore",
     "baseline": "apps.sweeps.baselines",
     "convergence": "evidence.convergence",
     "widened": "evidence.proposals.widened",

@@ -14,7 +14,7 @@ from typing import NoReturn
 from pyrovae import __version__
 from pyrovae.apps import draw, fit, measure
 from pyrovae.apps.arguments import Command, in_options, options_of
-from pyrovae.apps.commands import complete, impute, listing, new, reference, report, sweep
+from pyrovae.apps.commands import complete, explore, impute, listing, new, reference, report, sweep
 from pyrovae.base.errors import InputError, LostDigits, UntrustedEvidence, nearest
 
 COMMANDS: dict[str, Command] = {
@@ -26,6 +26,7 @@ COMMANDS: dict[str, Command] = {
     "complete": complete.complete,
     "figures": draw.draw,
     "report": report.report,
+    "explore": explore.explore,
     "list": listing.listing,
     "reference": reference.reference,
     "new": new.new,

@@ -109,7 +109,8 @@ def test_a_part_of_the_test_split_is_not_kept(run, capsys):
 
 
 def test_every_command_has_its_function():
-    others = {"fit", "impute", "sample", "complete", "figures", "demo", "list", "new", "sweep", "report", "reference"}
+    others = {"fit", "impute", "sample", "complete", "figures", "demo", "list", "new", "sweep"}
+    others |= {"report", "reference", "explore"}
     assert set(measuring.COMMANDS) | others == set(cli.COMMANDS)
 
 
