@@ -270,9 +270,16 @@ pv.exercise(
 
 # %%
 answer_2 = ...
+
+
+def is_smallest(s):
+    """Whether the variance is finite just above s, and not just below."""
+    return oracle.weight_variance_margin(s + 0.02) > 0 >= oracle.weight_variance_margin(s - 0.02)
+
+
 pv.exercise(
     answer_2,
-    lambda s: oracle.weight_variance_margin(s + 0.02) > 0 >= oracle.weight_variance_margin(s - 0.02),
+    is_smallest,
     hint="compare the smallest eigenvalue of 2 Lambda with diag(Lambda) / s^2; here diag(Lambda) is constant.",
 )
 
@@ -309,9 +316,7 @@ print(f"K = {k:,.0f}; measured at that K: {check.mc_se_log_evidence.square().mea
 # %%
 precision = oracle.precision()
 s = (precision[0, 0] / (2 * torch.linalg.eigvalsh(precision)[0])).sqrt().item()
-assert pv.exercise(
-    s, lambda s: oracle.weight_variance_margin(s + 0.02) > 0 >= oracle.weight_variance_margin(s - 0.02)
-).right
+assert pv.exercise(s, is_smallest).right
 print(f"{s:.3f}")
 
 # %% [markdown]
