@@ -247,9 +247,9 @@ print(
 
 # %% [markdown]
 # So most of what a better prior has to offer these codes can be had after the fit, for the price of an EM of seconds.
-# And as encoder and decoder are the same on both sides, no seed can turn this difference around: it is small beside the
-# table of seeds, and certain. Refits let encoder and decoder answer to the new prior as well; where they went, an
-# account says:
+# Encoder and decoder are the same on both sides, so that no refit is in this difference: smaller than those between
+# priors above, it is six standard errors from zero. Refits let encoder and decoder answer to the new prior as well;
+# where the nats went, an account says:
 
 # %%
 pv.figures.account({"normal": reports["normal"][0], "mixture of 10": reports["mixture of 10"][0]})
