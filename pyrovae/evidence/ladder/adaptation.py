@@ -36,6 +36,7 @@ ELBO_BOUNDS = (0.2, 5.0)  # of a curvature, in units of the last one
 LONGEST = 2.0  # standard deviations by which such a step moves the mean
 MOMENT_ROUNDS, MOMENT_DRAWS = 3, 500
 NUM_COMPONENTS = 4  # of a mixture, about draws far apart
+NUM_SOUGHT, ALONE = 8, 0.5  # modes that are looked for from draws of the prior, so many of its deviations apart
 TAIL = 0.05  # of the mass of a mode, at first, for a Gaussian that is wider
 GRADIENT = 3  # decoder passes that a gradient counts for
 FEWER = 4  # times fewer points at once where gradients are asked for: what they need is kept till then
@@ -340,16 +341,47 @@ def apart(latents: Latents, near: Mixture, u: Tensor, log_weight: Tensor) -> Mix
         place = u.gather(0, away.argmax(0)[None, :, None].expand(1, *first.loc.shape))[0]
         starts.append(place)
         found.append(laplace(latents, first._replace(loc=place, scale_tril=spread.diag_embed())))
-    heights = log_joint(latents, torch.stack([one.loc for one in found]).to(first.dtype))
-    log_dets = torch.stack([one.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1) for one in found])
-    log_mass = (heights + log_dets).nan_to_num(-math.inf, -math.inf, -math.inf)
-    modes = list(found)
+    log_mass, modes = _log_mass(latents, found), list(found)
     for row, one in enumerate(modes[1:], 1):
         again = torch.stack([_distance(one, other) < 1 for other in modes[:row]]).any(0)
         wide = first._replace(scale_tril=2.0**row * first.scale_tril)
         found[row] = wide.where(again, one)
         log_mass[row] = torch.where(again, log_mass[0] + math.log(TAIL), log_mass[row])
     return Mixture(_some_finite(log_mass).log_softmax(0).clamp_min(-20.0).log_softmax(0), found)
+
+
+def sought_cost(num_dims: int) -> int:
+    """Decoder passes of :func:`sought` for each datum."""
+    return NUM_SOUGHT * (laplace_cost(num_dims) + 1)
+
+
+def sought(latents: Latents, u: Tensor, height: Tensor) -> Mixture:
+    """Laplace's approximations about the likeliest of the prior's draws that lie apart, weighed by the mass they tell of.
+
+    A guide and all that starts from its draws may know one mode of several; here every one is climbed that a draw of
+    the prior came near.
+
+    Args:
+        latents: of n data.
+        u: draws of the prior, (K, n, D).
+        height: log p(x, u) there, (K, n).
+    """
+    spread = started(u, height).scale_tril.diagonal(dim1=-2, dim2=-1)
+    scale = (spread * len(u) ** (-1 / u.shape[-1])).diag_embed()  # about as far apart as the draws are
+    height, found = height.nan_to_num(-math.inf, -math.inf, -math.inf), []
+    for _ in range(NUM_SOUGHT):
+        place = u.gather(0, height.argmax(0)[None, :, None].expand(1, *spread.shape))[0].double()
+        height = height.masked_fill(((u - place) / spread).norm(dim=-1) < ALONE, -math.inf)
+        start = Gaussian(place, scale, u.dtype)
+        found.append(laplace(latents, start).finite_or(start))
+    return Mixture(_some_finite(_log_mass(latents, found)).log_softmax(0).clamp_min(-20.0).log_softmax(0), found)
+
+
+def _log_mass(latents: Latents, modes: list[Gaussian]) -> Tensor:
+    """The mass below each of C modes by height and width, up to a constant: (C, n)."""
+    heights = log_joint(latents, torch.stack([one.loc for one in modes]).to(modes[0].dtype))
+    log_dets = torch.stack([one.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1) for one in modes])
+    return (heights + log_dets).nan_to_num(-math.inf, -math.inf, -math.inf)
 
 
 def _some_finite(log_weight: Tensor) -> Tensor:

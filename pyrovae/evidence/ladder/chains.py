@@ -30,10 +30,10 @@ from pyrovae.evidence.annealing.paths import Path, Route, from_guide, weigh, whe
 from pyrovae.evidence.annealing.tuning import Lengths, pilot_cost, run_cost, spread_of, tune
 from pyrovae.evidence.ladder.adaptation import Mixture
 from pyrovae.evidence.ladder.climbed import Climbed
-from pyrovae.evidence.ladder.estimates import DEFENCE, PILOT, Estimate, defended, num_guide, rounded_away
+from pyrovae.evidence.ladder.estimates import DEFENCE, Estimate, defended, num_guide, rounded_away
 from pyrovae.evidence.ladder.kernels import by_parts
 from pyrovae.evidence.ladder.points import densities, scored
-from pyrovae.evidence.ladder.rungs import RUNGS, WIDENED, Proposal
+from pyrovae.evidence.ladder.rungs import PILOT, RUNGS, WIDENED, Beyond, Proposal
 from pyrovae.evidence.proposals.students import Students
 from pyrovae.pairs.latents import Latents
 
@@ -255,9 +255,9 @@ def _broadened(taken: Taken, latents: Latents, budget: float, key: tuple[int, ..
     if not rungs or len(mixture.components) > 1 or float(taken.cost.max()) + cost + least > budget:
         return taken
     seed_everything("ladder, broadened", *key)
-    by_guide = scored(latents, PILOT)
+    beyond = Beyond(scored(latents, PILOT))
     for rung in rungs:
-        mixture = rung.adapt(latents, mixture, by_guide).finite_or(mixture)
+        mixture = rung.adapt(latents, mixture, beyond).finite_or(mixture)
     return taken._replace(proposal=Proposal(mixture), cost=taken.cost + cost)
 
 

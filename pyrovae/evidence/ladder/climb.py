@@ -24,18 +24,27 @@ from pyrovae.evidence.ladder.chains import Taken
 from pyrovae.evidence.ladder.climbed import ROUTES, Climbed, summed
 from pyrovae.evidence.ladder.estimates import (
     AWAY,
-    PILOT,
-    Beyond,
     Estimate,
     Pilot,
     by_proposal,
     first_pilot,
     has_variance,
+    misses_mode,
     pilot,
     rounded_away,
 )
 from pyrovae.evidence.ladder.points import Points, scored
-from pyrovae.evidence.ladder.rungs import MOST_COORDINATES, RUNGS, STRICT, Proposal, Rung
+from pyrovae.evidence.ladder.rungs import (
+    MOST_COORDINATES,
+    PILOT,
+    RUNGS,
+    SEARCHED,
+    STRICT,
+    Beyond,
+    Proposal,
+    Rung,
+    search_cost,
+)
 from pyrovae.pairs.latents import Latents
 from pyrovae.pairs.supports import require_unmasked
 
@@ -100,7 +109,8 @@ class Climb:
         bad = first.reached & (~first.good(STRICT) | (self.method == "annealed"))
         if by_guide and self.affords(spent, AWAY, latents):
             passed = (~bad & ~first.exact).nonzero().flatten()
-            first, spent[passed] = self._doubted(first, latents_of, passed, by_guide), spent[passed] + AWAY
+            first, looked = self._doubted(first, latents_of, passed, by_guide)
+            spent[passed] += looked
             bad |= first.reached & ~first.good(STRICT)
         rows, stays = bad.nonzero().flatten(), (~bad).nonzero().flatten()
         kept = [Climbed.stayed(stays, spent[stays])]
@@ -124,12 +134,16 @@ class Climb:
 
     def _doubted(
         self, first: Pilot, latents_of: Callable[[Tensor], Latents], passed: Tensor, by_guide: Points
-    ) -> Pilot:
-        """The guide's pilot, with what points beyond its draws say of those rows that it passes."""
-        doubts = torch.zeros_like(first.reached)
-        if len(passed):
-            doubts[passed] = ~has_variance(latents_of(passed), by_guide.of(passed))
-        return first.doubted(doubts)
+    ) -> tuple[Pilot, int]:
+        """The guide's pilot, with what points beyond its draws say of rows that it passes; and what these cost."""
+        if not len(passed):
+            return first, 0
+        latents, draws, doubts = latents_of(passed), by_guide.of(passed), torch.zeros_like(first.reached)
+        doubts[passed] = ~has_variance(latents, draws)
+        if latents.num_dims > SEARCHED:
+            return first.doubted(doubts), AWAY
+        doubts[passed] |= misses_mode(Beyond.drawn(latents, draws))
+        return first.doubted(doubts), AWAY + search_cost(latents.num_dims) * latents.num_values
 
     def affords(self, spent: Tensor, points: int, latents: Latents) -> bool:
         """Whether the budget has passes left for so many points of each datum."""
@@ -228,7 +242,7 @@ class _Climbing:
     def _try(self, rung: Rung, number: int) -> None:
         """One rung for all rows that are left; those for which its pilot is good are done."""
         seed_everything("ladder, rung", *self.key, number)
-        self.near = rung.adapt(self.latents, self.near, self.beyond.by_guide).finite_or(self.near)
+        self.near = rung.adapt(self.latents, self.near, self.beyond).finite_or(self.near)
         self.cost = self.cost + rung.cost(self.latents.num_dims) * self.latents.num_values
         if rung.tentative and self._passed_over(rung, number):
             return

@@ -17,8 +17,8 @@ from torch import Tensor
 from pyrovae.base.random import is_common
 from pyrovae.evidence import estimators
 from pyrovae.evidence.ladder.adaptation import Mixture
-from pyrovae.evidence.ladder.points import Points, joined, of_prior, scored
-from pyrovae.evidence.ladder.rungs import FEW_COORDINATES, Bar, Proposal
+from pyrovae.evidence.ladder.points import Points, joined, scored
+from pyrovae.evidence.ladder.rungs import PILOT, Bar, Beyond, Proposal
 from pyrovae.evidence.proposals.students import Students
 from pyrovae.evidence.resampling import resampled
 from pyrovae.pairs.latents import Latents, Values
@@ -26,11 +26,9 @@ from pyrovae.pairs.supports import whole_line
 from pyrovae.pairs.terms import sum_by_role
 
 DEFENCE = 0.1  # of the draws are from the encoder
-PILOT = 250  # draws
 AWAY = 250  # draws of the guide, moved away from their mean: they show its tails
 INFINITE = 0.5  # k-hat of the terms of a second moment above which there may be none
 MISSED = 0.03  # nats that draws of the guide may find beside a proposal that is taken
-OF_PRIOR = 100  # draws
 FEW = 10  # draws, at which most posteriors are seen to be no Gaussian
 RARE = 1e-6  # of the density of guide or prior, below which a proposal is blind
 LOST = 0.001  # of a posterior, that may be where it is
@@ -213,43 +211,20 @@ def _of_guide(log_weight: Tensor, resolution: Tensor) -> Pilot:
     )
 
 
-class Beyond(NamedTuple):
-    """Points that tell what a proposal misses: draws of the guide, and of the prior where there are few coordinates."""
-
-    by_guide: Points
-    by_prior: Points | None
-
-    @classmethod
-    def drawn(cls, latents: Latents, by_guide: Points) -> "Beyond":
-        """Those of the guide, and draws of the prior."""
-        if by_guide.u.shape[-1] > FEW_COORDINATES:  # in many, ratios of densities are rarely near one
-            return cls(by_guide, None)
-        return cls(by_guide, of_prior(latents, OF_PRIOR))
-
-    @property
-    def cost(self) -> int:
-        """Decoder passes of the draws of the prior."""
-        return OF_PRIOR if self.by_prior else 0
-
-    def of(self, rows: Tensor) -> "Beyond":
-        """Those of some of the data."""
-        return Beyond(self.by_guide.of(rows), self.by_prior and self.by_prior.of(rows))
-
-
 def pilot(latents: Latents, proposal: Proposal, beyond: Beyond) -> Pilot:
     """Draws of a proposal, and those beyond it: they may have met what it misses."""
     students = proposal.students
     own = scored(latents, students.sample(PILOT))
     both = joined([own, beyond.by_guide])
-    known = joined([both, beyond.by_prior]) if beyond.by_prior else both
+    known = joined([both, *beyond.others])
     log_density = students.log_prob(known.u)  # once for all that is asked of it
     of_guide = math.ceil(DEFENCE / (1 - DEFENCE) * PILOT)
     first, defence = both.first(PILOT + of_guide), of_guide / (PILOT + of_guide)
     log_weight = _log_weight(first, log_density[: PILOT + of_guide], defence)
     pareto_k = estimators.pareto_k(log_weight, both.resolution).nan_to_num(math.inf, neginf=-math.inf)
     misses = _misses(_log_weight(own, log_density[:PILOT], 0.0), _log_weight(both, log_density[: len(both.u)], 0.5))
-    if beyond.by_prior:
-        misses |= _lost(known, log_density) > LOST
+    if beyond.others:
+        misses |= _lost(known, log_density, beyond) > LOST
     return Pilot(
         pareto_k,
         estimators.ess(log_weight) / len(log_weight),
@@ -259,11 +234,17 @@ def pilot(latents: Latents, proposal: Proposal, beyond: Beyond) -> Pilot:
     )
 
 
-def _lost(points: Points, log_own: Tensor) -> Tensor:
-    """The part of all weights of draws of a proposal, of the guide and of the prior where the first is blind: (n,)."""
-    log_others = torch.maximum(points.log_guide, points.log_prior)
-    log_weight = points.log_weight(torch.stack([log_own, points.log_guide, points.log_prior]).logsumexp(0))
-    return _mass(log_weight, log_own < log_others + math.log(RARE))
+def misses_mode(guide: Beyond) -> Tensor:
+    """Whether the guide itself is blind where draws of the prior led: (n,)."""
+    known = joined([guide.by_guide, *guide.others])
+    return _lost(known, known.log_guide, guide) > LOST
+
+
+def _lost(points: Points, log_own: Tensor, beyond: Beyond) -> Tensor:
+    """The part of all weights where a proposal is blind, of its draws and those beyond it: (n,)."""
+    others = torch.stack([points.log_guide, points.log_prior, *beyond.log_sought(points.u)])
+    log_weight = points.log_weight(torch.cat([log_own[None], others]).logsumexp(0))
+    return _mass(log_weight, log_own < others.amax(0) + math.log(RARE))
 
 
 def _misses(own: Tensor, both: Tensor) -> Tensor:

@@ -14,7 +14,10 @@ from pyrovae.evidence.proposals.students import Students
 from pyrovae.pairs.latents import Latents
 
 WIDENED = 1.1  # a proposal is so many times as wide as the Gaussian that was found
+PILOT = 250  # draws that tell whether a proposal is good
 STARTS = 250  # draws of each that show where components of a mixture may start
+OF_PRIOR = 100  # draws, which tell what a proposal misses
+SEARCHED, OF_SEARCH = 3, 500  # coordinates, up to which so many draws of the prior come near most modes
 MOST_COORDINATES = 200  # for which curvature is worth its gradients
 FEW_COORDINATES = 20  # for which moments are worth their draws
 
@@ -50,11 +53,49 @@ def wide(mixture: Mixture) -> Students:
     return mixture.students(max(20.0, 2.0 * mixture.num_dims), WIDENED)
 
 
+class Beyond(NamedTuple):
+    """Points that tell what a proposal misses: draws of the guide; of the prior, where there are few coordinates; and
+    where these lead, where there are very few.
+    """
+
+    by_guide: Points
+    others: tuple[Points, ...] = ()  # of the prior, and of the modes that were found from there
+    modes: Mixture | None = None
+    cost: int = 0  # decoder passes of the others
+
+    @classmethod
+    def drawn(cls, latents: Latents, by_guide: Points) -> "Beyond":
+        """Those of the guide, and what the prior adds."""
+        num_dims = by_guide.u.shape[-1]
+        if num_dims > FEW_COORDINATES:  # in many, ratios of densities are rarely near one
+            return cls(by_guide)
+        if num_dims > SEARCHED:
+            return cls(by_guide, (of_prior(latents, OF_PRIOR),), None, OF_PRIOR)
+        by_prior = of_prior(latents, OF_SEARCH)
+        modes = adaptation.sought(latents, by_prior.u, by_prior.log_joint)
+        others = by_prior.first(OF_PRIOR), scored(latents, wide(modes).sample(PILOT))
+        return cls(by_guide, others, modes, search_cost(num_dims))
+
+    def of(self, rows: Tensor) -> "Beyond":
+        """Those of some of the data."""
+        modes = None if self.modes is None else self.modes.of(rows)
+        return Beyond(self.by_guide.of(rows), tuple(one.of(rows) for one in self.others), modes, self.cost)
+
+    def log_sought(self, u: Tensor) -> list[Tensor]:
+        """The density at points (K, n, D) of what was found from the prior; nothing where nothing was looked for."""
+        return [] if self.modes is None else [wide(self.modes).log_prob(u)]
+
+
+def search_cost(num_dims: int) -> int:
+    """Decoder passes of a look for modes."""
+    return OF_SEARCH + adaptation.sought_cost(num_dims) + PILOT
+
+
 class Rung(NamedTuple):
     """What makes a proposal from the last one and draws of the guide, and what it costs."""
 
     route: str
-    adapt: Callable[[Latents, Mixture, Points], Mixture]
+    adapt: Callable[[Latents, Mixture, Beyond], Mixture]
     cost: Callable[[int], int]  # coordinates -> decoder passes for each datum
     most: int = MOST_COORDINATES  # for which it is worth that
     bar: Bar = USUAL
@@ -62,24 +103,26 @@ class Rung(NamedTuple):
     tentative: bool = False  # whether it is a start for the next one, which may serve as it is
 
 
-def _laplace(latents: Latents, near: Mixture, _: Points) -> Mixture:
+def _laplace(latents: Latents, near: Mixture, _: Beyond) -> Mixture:
     return Mixture.alone(adaptation.laplace(latents, near.components[0]))
 
 
-def _newton(latents: Latents, near: Mixture, _: Points) -> Mixture:
+def _newton(latents: Latents, near: Mixture, _: Beyond) -> Mixture:
     return Mixture.alone(adaptation.newton(latents, near.components[0]))
 
 
-def _mixture(latents: Latents, near: Mixture, by_guide: Points) -> Mixture:
-    """Starts from draws of guide, prior and last proposal, weighed against all three."""
+def _mixture(latents: Latents, near: Mixture, beyond: Beyond) -> Mixture:
+    """Starts from draws of guide, prior, last proposal and what was sought, weighed against all of them."""
     own = wide(near)
-    found = joined([by_guide, scored(latents, own.sample(STARTS)), of_prior(latents, STARTS)])
-    total = torch.stack([found.log_guide, found.log_prior, own.log_prob(found.u)]).logsumexp(0)
+    drawn = [beyond.by_guide, scored(latents, own.sample(STARTS)), of_prior(latents, STARTS)]
+    found = joined([*drawn, *beyond.others[1:]])
+    each = [found.log_guide, found.log_prior, own.log_prob(found.u), *beyond.log_sought(found.u)]
+    total = torch.stack(each).logsumexp(0)
     log_weight = (found.log_joint - total).nan_to_num(-math.inf, -math.inf, -math.inf)
     return adaptation.moments(latents, adaptation.apart(latents, near, found.u, log_weight), wide)
 
 
-def _moments(latents: Latents, near: Mixture, _: Points) -> Mixture:
+def _moments(latents: Latents, near: Mixture, _: Beyond) -> Mixture:
     return adaptation.moments(latents, near, wide)
 
 
