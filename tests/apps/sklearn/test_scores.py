@@ -51,9 +51,11 @@ def test_the_elbo_is_below_by_the_kl(oracle, x):
 def test_a_row_depends_on_itself_alone(oracle, x, method):
     pair, plan = Widened(oracle, 0.6, shift=0.4), scores.plan_of(50, 0, method)
     few = x[:2] if method == "annealed" else x
-    whole, order = scores.log_evidence(pair, few, plan), torch.arange(len(few)).flip(0)
-    torch.testing.assert_close(scores.log_evidence(pair, few[order], plan), whole[order], rtol=0, atol=1e-9)
+    whole = scores.log_evidence(pair, few, plan)
     torch.testing.assert_close(scores.log_evidence(pair, few[1:2], plan), whole[1:2], rtol=0, atol=1e-9)
+    if method != "annealed":  # which takes row by row anyway
+        order = torch.arange(len(few)).flip(0)
+        torch.testing.assert_close(scores.log_evidence(pair, few[order], plan), whole[order], rtol=0, atol=1e-9)
 
 
 def test_what_nothing_vouches_for_is_said(oracle, x):
