@@ -89,18 +89,18 @@ def value_range(images: Tensor) -> tuple[float, float]:
     """The range of the finite values; of what has long tails, as draws of a normal, the middle 99% and a tenth more.
 
     Example:
-        >>> lowest, highest = value_range(torch.cat([torch.linspace(0, 1, 1001), torch.tensor([40.0, torch.nan])]))
-        >>> lowest, round(highest, 2)
+        >>> low, high = value_range(torch.cat([torch.linspace(0, 1, 1001), torch.tensor([40.0, torch.nan])]))
+        >>> low, round(high, 2)
         (0.0, 1.1)
     """
     finite = images[images.isfinite()].double().numpy()
     if not len(finite):
         return 0.0, 1.0
-    lowest, low, high, highest = np.quantile(finite, (0, *_MIDDLE, 1))
+    lowest, low, high, highest = np.quantile(finite, (0, *_MIDDLE, 1)).tolist()
     room = _BEYOND * (high - low)
     if room == 0:  # next to all values are one
-        return float(lowest), float(highest)
-    return float(max(lowest, low - room)), float(min(highest, high + room))
+        return lowest, highest
+    return max(lowest, low - room), min(highest, high + room)
 
 
 def is_ink(images: Tensor, limits: tuple[float, float]) -> bool:

@@ -21,6 +21,12 @@ def copy(run, tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """The pair's own pictures, which take seconds, are those of another test."""
+    monkeypatch.setattr("pyrovae.apps.draw.run_figures", lambda *pair: {"training": None})
+
+
 def test_a_run_that_was_not_measured_names_every_command(copy, tmp_path, capsys):
     out = tmp_path / "page.html"
     assert cli.main(["report", str(copy), "--out", str(out)]) == 0
@@ -33,7 +39,7 @@ def test_a_run_that_was_not_measured_names_every_command(copy, tmp_path, capsys)
     assert "page.html: 0." in capsys.readouterr().out
 
 
-def test_what_is_missing_is_measured_kept_and_shown(copy, tmp_path, capsys, monkeypatch):
+def test_what_is_missing_is_measured_kept_and_shown(copy, tmp_path, capsys, monkeypatch, no_pictures):
     small = {"evaluate": ("evaluate", "--particles", "50"), "anatomy": ("anatomy", "--num", "40")}
     for name, words in small.items():
         monkeypatch.setitem(report.MEASUREMENTS, name, report.MEASUREMENTS[name]._replace(words=words))
@@ -47,7 +53,7 @@ def test_what_is_missing_is_measured_kept_and_shown(copy, tmp_path, capsys, monk
     assert not {"evaluate", "anatomy"} & set(report.missing(pv.runs.reports(copy)))
 
 
-def test_several_runs_stand_side_by_side(run, account, copy, tmp_path):
+def test_several_runs_stand_side_by_side(run, account, tmp_path, no_pictures):
     out = tmp_path / "page.html"
     assert cli.main(["report", str(run), str(run), "--out", str(out)]) == 0
     text = out.read_text()
