@@ -162,13 +162,16 @@ def test_a_fit_in_bfloat16_trains_and_its_evidence_is_that_of_float32():
 
 
 @pytest.mark.skipif(compiler_missing(torch.device("cpu")) is not None, reason="needs a C++ compiler")
-def test_rounded_products_are_compiled_too():
-    x, last = make_data(200), []
+def test_rounded_products_are_compiled_too(request):
+    """The step in kernels; the evaluation as traced."""
+    x, last, fits = make_data(200), [], {}
     for compile in (False, True):
         vae = make_vae(hidden=64)
         settings = {"epochs": 5, "batch_size": 50, "precision": "bfloat16", "seed": 0}
-        fitted = pv.fit(vae.model, vae.guide, x, compile=compile, **settings)
-        assert fitted.settings["compile"] is compile
+        fits[compile] = pv.fit(vae.model, vae.guide, x, compile=compile, **settings)
+        assert fits[compile].settings["compile"] is compile
+    request.getfixturevalue("graphs_as_traced")
+    for compile, fitted in fits.items():
         programs = [in_precision(program, "bfloat16") for program in (fitted.model, fitted.guide)]
         report = pv.evaluate(*programs, x, num_particles=200, compile=compile, progress=False)
         last.append(report.log_evidence.mean())
