@@ -36,7 +36,7 @@ ELBO_BOUNDS = (0.2, 5.0)  # of a curvature, in units of the last one
 LONGEST = 2.0  # standard deviations by which such a step moves the mean
 MOMENT_ROUNDS, MOMENT_DRAWS = 3, 500
 NUM_COMPONENTS = 4  # of a mixture, about draws far apart
-NUM_SOUGHT, ALONE = 8, 0.5  # modes that are looked for from draws of the prior, so many of its deviations apart
+NUM_SOUGHT, ALONE = 10, 0.25  # modes that are looked for from draws of the prior, so many of its deviations apart
 TAIL = 0.05  # of the mass of a mode, at first, for a Gaussian that is wider
 GRADIENT = 3  # decoder passes that a gradient counts for
 FEWER = 4  # times fewer points at once where gradients are asked for: what they need is kept till then
@@ -102,6 +102,11 @@ class Mixture(NamedTuple):
         loc = torch.stack([one.loc for one in self.components])
         scale_tril = torch.stack([one.scale_tril for one in self.components])
         return Students(self.log_weight, loc, widened * scale_tril, df, self.components[0].dtype)
+
+    def beside(self, other: "Mixture") -> "Mixture":
+        """Half of this and half of another mixture."""
+        log_weight = torch.cat([self.log_weight.log_softmax(0), other.log_weight.log_softmax(0)])
+        return Mixture(log_weight - math.log(2), [*self.components, *other.components])
 
     def finite_or(self, other: "Mixture") -> "Mixture":
         """With the first component of another in place of those that are not finite."""
@@ -356,7 +361,7 @@ def sought_cost(num_dims: int) -> int:
 
 
 def sought(latents: Latents, u: Tensor, height: Tensor) -> Mixture:
-    """Laplace's approximations about the likeliest of the prior's draws that lie apart, weighed by the mass they tell of.
+    """Laplace's approximations about the likeliest of the prior's draws that lie apart, weighed by the mass they hold.
 
     A guide and all that starts from its draws may know one mode of several; here every one is climbed that a draw of
     the prior came near.

@@ -107,10 +107,10 @@ class Climb:
         first, by_guide = first_pilot(latents)
         spent = torch.full((latents.num_data,), float(self.num_particles + PILOT))
         bad = first.reached & (~first.good(STRICT) | (self.method == "annealed"))
+        beyond = self._beyond(latents, latents_of, by_guide, ~first.exact, spent)
         if by_guide and self.affords(spent, AWAY, latents):
             passed = (~bad & ~first.exact).nonzero().flatten()
-            first, looked = self._doubted(first, latents_of, passed, by_guide)
-            spent[passed] += looked
+            first, spent[passed] = self._doubted(first, latents_of, passed, by_guide, beyond), spent[passed] + AWAY
             bad |= first.reached & ~first.good(STRICT)
         rows, stays = bad.nonzero().flatten(), (~bad).nonzero().flatten()
         kept = [Climbed.stayed(stays, spent[stays])]
@@ -126,24 +126,47 @@ class Climb:
             return kept + self.from_guide(some, rows, spent, (self.seed, index), tell), []
         seed_everything("ladder, encoder", self.seed, index)
         spent = spent if by_guide else spent + PILOT * some.num_values
-        by_guide = by_guide.of(rows) if by_guide else scored(some, PILOT)
-        beyond = Beyond.drawn(some, by_guide)
-        start = _Start(rows, first.pareto_k[rows], beyond, spent + beyond.cost * some.num_values)
+        if beyond is None:
+            of_rows = Beyond.drawn(some, by_guide.of(rows) if by_guide else scored(some, PILOT))
+            spent = spent + of_rows.cost * some.num_values
+        else:
+            of_rows = beyond.at(rows)
+        start = _Start(rows, first.pareto_k[rows], of_rows, spent)
         found, left = _Climbing(self, latents_of, some, start, (self.seed, index), tell).climbed()
         return kept + found, left
 
+    def _beyond(
+        self,
+        latents: Latents,
+        latents_of: Callable[[Tensor], Latents],
+        by_guide: Points | None,
+        those: Tensor,
+        spent: Tensor,
+    ) -> "_Seen | None":
+        """What a search for modes finds for those rows, where it is worth it for all; what it costs is spent."""
+        dear = not self.affords(spent, AWAY + search_cost(latents.num_dims), latents)
+        if by_guide is None or latents.num_dims > SEARCHED or dear or not those.any():
+            return None
+        rows = those.nonzero().flatten()
+        found = Beyond.drawn(latents_of(rows), by_guide.of(rows))
+        spent[rows] += found.cost * latents.num_values
+        return _Seen(rows, found)
+
     def _doubted(
-        self, first: Pilot, latents_of: Callable[[Tensor], Latents], passed: Tensor, by_guide: Points
-    ) -> tuple[Pilot, int]:
-        """The guide's pilot, with what points beyond its draws say of rows that it passes; and what these cost."""
-        if not len(passed):
-            return first, 0
-        latents, draws, doubts = latents_of(passed), by_guide.of(passed), torch.zeros_like(first.reached)
-        doubts[passed] = ~has_variance(latents, draws)
-        if latents.num_dims > SEARCHED:
-            return first.doubted(doubts), AWAY
-        doubts[passed] |= misses_mode(Beyond.drawn(latents, draws))
-        return first.doubted(doubts), AWAY + search_cost(latents.num_dims) * latents.num_values
+        self,
+        first: Pilot,
+        latents_of: Callable[[Tensor], Latents],
+        passed: Tensor,
+        by_guide: Points,
+        beyond: "_Seen | None",
+    ) -> Pilot:
+        """The guide's pilot, with what points beyond its draws say of those rows that it passes."""
+        doubts = torch.zeros_like(first.reached)
+        if len(passed):
+            doubts[passed] = ~has_variance(latents_of(passed), by_guide.of(passed))
+            if beyond is not None:
+                doubts[passed] |= misses_mode(beyond.at(passed))
+        return first.doubted(doubts)
 
     def affords(self, spent: Tensor, points: int, latents: Latents) -> bool:
         """Whether the budget has passes left for so many points of each datum."""
@@ -159,6 +182,16 @@ class Climb:
         found, _ = chains.walked(latents, walk, rows, spent, self.budget, num_kept=self.num_kept)
         tell(found.route, len(rows))
         return found.parted()
+
+
+class _Seen(NamedTuple):
+    """What is known beyond the guide's draws of some rows of a block."""
+
+    rows: Tensor
+    beyond: Beyond
+
+    def at(self, rows: Tensor) -> Beyond:
+        return self.beyond.of(torch.searchsorted(self.rows, rows))
 
 
 class _Start(NamedTuple):

@@ -31,6 +31,7 @@ INFINITE = 0.5  # k-hat of the terms of a second moment above which there may be
 MISSED = 0.03  # nats that draws of the guide may find beside a proposal that is taken
 FEW = 10  # draws, at which most posteriors are seen to be no Gaussian
 RARE = 1e-6  # of the density of guide or prior, below which a proposal is blind
+RARELY = 1e-3  # of that of modes which were found, likewise
 LOST = 0.001  # of a posterior, that may be where it is
 NUM_MOVED, MOVED_AWAY, CHANGE = 50, 0.02, 0.03  # draws onto a support and back; part that may change by so many nats
 
@@ -242,9 +243,12 @@ def misses_mode(guide: Beyond) -> Tensor:
 
 def _lost(points: Points, log_own: Tensor, beyond: Beyond) -> Tensor:
     """The part of all weights where a proposal is blind, of its draws and those beyond it: (n,)."""
-    others = torch.stack([points.log_guide, points.log_prior, *beyond.log_sought(points.u)])
-    log_weight = points.log_weight(torch.cat([log_own[None], others]).logsumexp(0))
-    return _mass(log_weight, log_own < others.amax(0) + math.log(RARE))
+    others, sought = torch.stack([points.log_guide, points.log_prior]), beyond.log_sought(points.u)
+    log_weight = points.log_weight(torch.cat([log_own[None], others, *sought]).logsumexp(0))
+    blind = log_own < others.amax(0) + math.log(RARE)
+    for log_density in sought:
+        blind |= log_own < log_density[0] + math.log(RARELY)
+    return _mass(log_weight, blind)
 
 
 def _misses(own: Tensor, both: Tensor) -> Tensor:

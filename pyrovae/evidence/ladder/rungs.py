@@ -82,8 +82,8 @@ class Beyond(NamedTuple):
         return Beyond(self.by_guide.of(rows), tuple(one.of(rows) for one in self.others), modes, self.cost)
 
     def log_sought(self, u: Tensor) -> list[Tensor]:
-        """The density at points (K, n, D) of what was found from the prior; nothing where nothing was looked for."""
-        return [] if self.modes is None else [wide(self.modes).log_prob(u)]
+        """The density at points (K, n, D) of modes found from the prior, (1, K, n); none where none were looked for."""
+        return [] if self.modes is None else [wide(self.modes).log_prob(u)[None]]
 
 
 def search_cost(num_dims: int) -> int:
@@ -116,10 +116,11 @@ def _mixture(latents: Latents, near: Mixture, beyond: Beyond) -> Mixture:
     own = wide(near)
     drawn = [beyond.by_guide, scored(latents, own.sample(STARTS)), of_prior(latents, STARTS)]
     found = joined([*drawn, *beyond.others[1:]])
-    each = [found.log_guide, found.log_prior, own.log_prob(found.u), *beyond.log_sought(found.u)]
-    total = torch.stack(each).logsumexp(0)
+    each = torch.stack([found.log_guide, found.log_prior, own.log_prob(found.u)])
+    total = torch.cat([each, *beyond.log_sought(found.u)]).logsumexp(0)
     log_weight = (found.log_joint - total).nan_to_num(-math.inf, -math.inf, -math.inf)
-    return adaptation.moments(latents, adaptation.apart(latents, near, found.u, log_weight), wide)
+    start = adaptation.apart(latents, near, found.u, log_weight)
+    return adaptation.moments(latents, start if beyond.modes is None else start.beside(beyond.modes), wide)
 
 
 def _moments(latents: Latents, near: Mixture, _: Beyond) -> Mixture:

@@ -13,7 +13,8 @@ import pyrovae as pv
 from pyrovae.base.errors import InputError, UntrustedEvidence
 from pyrovae.evidence.ladder import climb
 from pyrovae.evidence.ladder.climb import MORE
-from pyrovae.evidence.ladder.estimates import AWAY, PILOT
+from pyrovae.evidence.ladder.estimates import AWAY
+from pyrovae.evidence.ladder.rungs import PILOT, search_cost
 from pyrovae.programs.oracles import ppca
 
 ORACLE, HEAVY = ppca(20, 3), ppca(20, 3, collinearity=0.9)
@@ -55,7 +56,7 @@ def _banana(noise):
 def test_a_few_rows_show_whether_laplaces_pilot_is_worth_it_for_all(monkeypatch, noise):
     sizes, pilot = [], climb.pilot
     monkeypatch.setattr(climb, "pilot", lambda latents, *rest: sizes.append(latents.num_data) or pilot(latents, *rest))
-    report = quiet(*_banana(noise), method="adaptive", budget=3500)
+    report = quiet(*_banana(noise), method="adaptive", budget=3500 + search_cost(2))
     assert sizes == [30, 120]  # of every fourth row; then of all, by Newton's proposal or by Laplace's
     assert {route == "Laplace" for route in report.route} == {noise == 1.0}
     if noise < 1:  # elsewhere the guide's tails are looked at for some
@@ -78,7 +79,8 @@ def test_what_the_encoder_does_well_stays_as_it_is():
     )
     assert set(report.route) == {"encoder"}
     torch.testing.assert_close(report.log_evidence, plain.log_evidence, rtol=0, atol=0)
-    assert (report.columns["cost"] == 1000 + PILOT + AWAY).all() and (plain.columns["cost"] == 1000).all()
+    looked = PILOT + AWAY + search_cost(3)
+    assert (report.columns["cost"] == 1000 + looked).all() and (plain.columns["cost"] == 1000).all()
 
 
 def test_each_datum_says_its_route_and_its_cost():

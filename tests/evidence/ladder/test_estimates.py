@@ -13,7 +13,7 @@ from pyrovae.evidence import estimators
 from pyrovae.evidence.ladder import estimates
 from pyrovae.evidence.ladder.adaptation import Gaussian, Mixture
 from pyrovae.evidence.ladder.points import scored
-from pyrovae.evidence.ladder.rungs import STRICT, USUAL, Proposal
+from pyrovae.evidence.ladder.rungs import STRICT, USUAL, Beyond, Proposal
 from pyrovae.pairs.context import isolated
 from pyrovae.pairs.latents import Latents
 
@@ -62,7 +62,7 @@ def test_the_error_of_strata_covers(latents):
 
 
 def piloted(latents, proposal):
-    return estimates.pilot(latents, proposal, estimates.Beyond.drawn(latents, scored(latents, 250)))
+    return estimates.pilot(latents, proposal, Beyond.drawn(latents, scored(latents, 250)))
 
 
 def test_the_posterior_itself_is_exact(latents):
