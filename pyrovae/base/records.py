@@ -31,6 +31,7 @@ FORMAT = 1
 LIBRARIES = ("pandas", "polars")  # of data frames
 _PAGE = "pyrovae.reports.html.page:page_of"
 UNSEALED = b'"sha256": ""'  # of a record, before its hash is put in
+ALTERED = "altered since it was written, or a file beside it was (its SHA-256 does not fit)"
 SUFFIXES = (".csv", ".safetensors", ".json")  # in the order of writing: the last holds the hash of all
 
 
@@ -219,6 +220,8 @@ class Record(ABC):
                 raise InputError(f"{what}: there is no such file")
             account = json.loads(files[".json"])
             record = account.get("record", {"files": [".csv"]})
+            if not {*record["files"]} <= {*SUFFIXES}:
+                raise InputError(f"{what}: {ALTERED}")
             if missing := [suffix for suffix in record["files"] if suffix not in files]:
                 raise InputError(f"{what}: there is no file beside it that ends in {missing[0]}")
             if "record" not in account:
@@ -278,7 +281,7 @@ def _check(record: Mapping[str, Any], files: Mapping[str, bytes], kind: str, wha
         raise InputError(f"{what}: has format {record['format']}, this version reads up to {FORMAT}; update pyrovae")
     unsealed = files[".json"].replace(f'"sha256": "{record["sha256"]}"'.encode(), UNSEALED)
     if record["sha256"] != _sha256(unsealed, {suffix: files[suffix] for suffix in record["files"]}):
-        raise InputError(f"{what}: altered since it was written, or a file beside it was (its SHA-256 does not fit)")
+        raise InputError(f"{what}: {ALTERED}")
 
 
 def _sha256(whole: bytes, files: Mapping[str, bytes]) -> str:

@@ -69,8 +69,8 @@ class Bidirectional(Record):
     def skewed(self) -> tuple[str, ...]:
         """Quantities whose standard error over data may be too small, as data are too few or too skewed for it.
 
-        Of the others, +-1.96 errors hold the expectation in 93 to 97 of 100 cases; that of ``upper`` is no less than
-        the mean of log p(x), that of ``lower`` no more.
+        Where that is rarely said, in fewer than 5 of 100 runs, +-1.96 errors hold the expectation in 93 to 97 of them;
+        that of ``upper`` is no less than the mean of log p(x), that of ``lower`` no more.
         """
         skewness = {name: estimators.skewness(column) for name, column in self._averaged.items()}
         return tuple(name for name, skew in skewness.items() if estimators.is_skewed_for_few(skew, len(self)))

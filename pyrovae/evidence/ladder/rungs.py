@@ -17,7 +17,7 @@ WIDENED = 1.1  # a proposal is so many times as wide as the Gaussian that was fo
 PILOT = 250  # draws that tell whether a proposal is good
 STARTS = 250  # draws of each that show where components of a mixture may start
 OF_PRIOR = 100  # draws, which tell what a proposal misses
-SEARCHED, OF_SEARCH = 3, 500  # coordinates, up to which so many draws of the prior come near most modes
+SEARCHED, OF_SEARCH = 3, 1000  # coordinates, up to which so many draws of the prior come near most modes
 MOST_COORDINATES = 200  # for which curvature is worth its gradients
 FEW_COORDINATES = 20  # for which moments are worth their draws
 

@@ -46,11 +46,6 @@ class Students(Local):
         identity = torch.eye(self.loc.shape[-1], dtype=self.loc.dtype, device=self.loc.device)
         return torch.linalg.solve_triangular(self.scale_tril, identity.expand_as(self.scale_tril), upper=False)
 
-    @cached_property
-    def _in_dtype(self) -> tuple[Tensor, Tensor]:
-        """Means and scales of draws, which are rounded to that dtype all the same; densities there are in double."""
-        return self.loc.to(self.dtype), self.scale_tril.to(self.dtype)
-
     def draw(self, num_particles: int) -> Tensor:
         parts = [self.draw_of(torch.full((num_particles, self.loc.shape[1]), c)) for c in range(len(self.loc))]
         return torch.cat(parts)
@@ -67,15 +62,15 @@ class Students(Local):
 
     def _draw_at_once(self, component: Tensor) -> Tensor:
         normal = partial(torch.randn, dtype=self.dtype)
-        away = noise(normal, *component.shape, self.loc.shape[-1], data=1)
+        away = noise(normal, *component.shape, self.loc.shape[-1], data=1).double()
         if self.df < math.inf:
             squares = noise(Chi2(self.loc.new_tensor(self.df)).sample, *component.shape, data=1)
-            away = away * (self.df / squares).sqrt().to(self.dtype)[..., None]
-        loc, scale_tril = self._in_dtype
-        if len(loc) == 1:
-            return loc[0] + torch.einsum("nij,knj->kni", scale_tril[0], away)
-        data = torch.arange(loc.shape[1])
-        return loc[component, data] + (scale_tril[component, data] @ away[..., None]).squeeze(-1)
+            away = away * (self.df / squares).sqrt()[..., None]
+        if len(self.loc) == 1:
+            return (self.loc[0] + torch.einsum("nij,knj->kni", self.scale_tril[0], away)).to(self.dtype)
+        data = torch.arange(self.loc.shape[1])
+        moved = (self.scale_tril[component, data] @ away[..., None]).squeeze(-1)
+        return (self.loc[component, data] + moved).to(self.dtype)
 
     def log_prob(self, points: Points, joint: Joint | None = None) -> Tensor:
         each = self.log_prob_of_each(points)
