@@ -205,11 +205,13 @@ repaired = pv.evaluate(both_modes.model, guide, two)
 print(f"repaired: {(repaired.log_evidence - truth).mean():.4f} nats, k-hat bad for {repaired.fraction_unreliable:.0%}")
 
 # %% [markdown]
-# Nearly all is well, say weights and error bars, and the estimate is too low by the logarithm of the mass that was
-# found: the same with ten draws and with a million. The repair climbs from where the guide is, finds the other mode
-# for some data and not for all. **Diagnostics of weights see only where draws fall.** (The summary of a report ends
-# with that warning.) Three things look elsewhere: draws of the prior, data simulated together with their true latents,
-# and annealing backwards from such a true latent.
+# Nearly all is well, say weights and error bars, and the guide's own draws are too low by the logarithm of the mass
+# that they found: the same with ten draws and with a million. **Diagnostics of weights see only where draws fall.**
+# The repair does not rest on them: with up to three latents, as here, `evaluate` climbs from the likeliest of a thousand
+# draws of the prior too, and finds the other mode. With more latents draws of the prior come near nothing, and nothing
+# is certain; the summary of a report ends with that warning. Three things look elsewhere, at any number of latents:
+# draws of the prior in the estimate, data simulated together with their true latents, and annealing backwards from such
+# a true latent.
 
 # %%
 defensive = pv.evaluate(both_modes.model, guide, two, defensive=0.1)
