@@ -74,7 +74,8 @@ def _images(record: Continuity, part: str, num: int) -> Figure:
         raise InputError(f"expected images, (H, W) or (C, H, W), but a datum has shape {tuple(of_all[0].shape[2:])}")
     is_line = of_all[0].shape[1] > 1
     grids = [each[:num] if is_line else in_rows(each[:, 0]) for each in of_all]
-    figure, axes = grid_figure(*grids, like=torch.cat(of_all).flatten(0, 1), room=(0.3, 1.3))
+    like = torch.cat([record.images[name]["reconstruction"] for name in record.names])  # in gaps no ground is clean
+    figure, axes = grid_figure(*grids, like=like.flatten(0, 1), room=(0.3, 1.3))
     _write(axes, record, part, grids)
     axes.set_title(PARTS[part], pad=18 if is_line else None)
     return figure

@@ -1,5 +1,7 @@
 """Scores with their errors, and images with their scores."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from examples.drawing import assert_legible
@@ -31,6 +33,21 @@ def test_images_of_a_part_and_their_scores(part):
     assert any("confidence" in text and "distance" in text for text in told)
     if part == "walk":
         assert "−2.0 sd" in told and any("ink moves by" in text for text in told)
+
+
+def test_ink_is_dark_in_every_part_or_in_none():
+    """The prior's draws have no clean ground by which to tell: reconstructions say which it is."""
+    record = compared()
+    reached = {part: each.clone() for part, each in record.images["VAE"].items()}
+    reached["reconstruction"][..., :4] = 0  # a ground
+    reached["prior"] = reached["prior"].clamp_min(4)  # and none
+    shown = replace(record, names=["VAE"], images={"VAE": reached})
+    signs = set()
+    for part in PARTS:
+        (axes,) = pv.figures.continuity(shown, part=part).axes
+        drawn = np.asarray(axes.images[0].get_array(), dtype=float)[4:64:8, 4:64:8, 0]  # a dot of each pixel
+        signs.add(np.sign(np.corrcoef(drawn.ravel(), reached[part][0, 0].ravel())[0, 1]))
+    assert len(signs) == 1
 
 
 def test_a_part_that_is_none():
