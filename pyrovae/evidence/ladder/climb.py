@@ -127,7 +127,8 @@ class Climb:
         seed_everything("ladder, encoder", self.seed, index)
         spent = spent if by_guide else spent + PILOT * some.num_values
         if beyond is None:
-            of_rows = Beyond.drawn(some, by_guide.of(rows) if by_guide else scored(some, PILOT))
+            draws = by_guide.of(rows) if by_guide else scored(some, PILOT)
+            of_rows = Beyond.drawn(some, draws, search=False)
             spent = spent + of_rows.cost * some.num_values
         else:
             of_rows = beyond.at(rows)
@@ -143,8 +144,8 @@ class Climb:
         those: Tensor,
         spent: Tensor,
     ) -> "_Seen | None":
-        """What a search for modes finds for those rows, where it is worth it for all; what it costs is spent."""
-        dear = not self.affords(spent, AWAY + search_cost(latents.num_dims), latents)
+        """What a search for modes finds for those rows, where it takes half of the budget at most; its cost is spent."""
+        dear = not self.affords(spent, AWAY + 2 * search_cost(latents.num_dims), latents)
         if by_guide is None or latents.num_dims > SEARCHED or dear or not those.any():
             return None
         rows = those.nonzero().flatten()

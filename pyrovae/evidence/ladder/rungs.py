@@ -64,12 +64,12 @@ class Beyond(NamedTuple):
     cost: int = 0  # decoder passes of the others
 
     @classmethod
-    def drawn(cls, latents: Latents, by_guide: Points) -> "Beyond":
-        """Those of the guide, and what the prior adds."""
+    def drawn(cls, latents: Latents, by_guide: Points, *, search: bool = True) -> "Beyond":
+        """Those of the guide, and what the prior adds, with or without a search for modes from there."""
         num_dims = by_guide.u.shape[-1]
         if num_dims > FEW_COORDINATES:  # in many, ratios of densities are rarely near one
             return cls(by_guide)
-        if num_dims > SEARCHED:
+        if num_dims > SEARCHED or not search:
             return cls(by_guide, (of_prior(latents, OF_PRIOR),), None, OF_PRIOR)
         by_prior = of_prior(latents, OF_SEARCH)
         modes = adaptation.sought(latents, by_prior.u, by_prior.log_joint)
