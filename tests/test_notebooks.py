@@ -15,6 +15,7 @@ import jupytext
 import matplotlib.pyplot as plt
 import pyro
 import pytest
+import torch
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 TEXTS = sorted(FOLDER.glob("[0-9]*.py"))
@@ -40,8 +41,17 @@ def offline(monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", local_only)
 
 
+@pytest.fixture
+def settings_undone():
+    """What a notebook sets for itself is not left to the tests after it."""
+    yield
+    torch.set_default_dtype(torch.float32)
+    plt.close("all")
+    pyro.clear_param_store()
+
+
 @OF_EACH
-def test_it_runs_in_short(text, tmp_path, monkeypatch, offline):
+def test_it_runs_in_short(text, tmp_path, monkeypatch, offline, settings_undone):
     """As a program, where what it imports is imported already; warnings are for its readers."""
     program = tmp_path / text.name
     program.write_text(in_short(text.read_text()))
@@ -49,8 +59,6 @@ def test_it_runs_in_short(text, tmp_path, monkeypatch, offline):
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         runpy.run_path(str(program), run_name="__main__")
-    plt.close("all")
-    pyro.clear_param_store()
 
 
 @OF_EACH
