@@ -57,13 +57,13 @@ def posteriors(latents: Latents, draws: np.ndarray, plane: Plane, box: Box) -> d
     scouts = np.ascontiguousarray(draws.swapaxes(0, 1))
     scouted = _log_joint(latents, plane.latents(scouts))
     boxes = np.tile(np.asarray(box), (latents.num_data, 1))
-    for _ in range(ROUNDS):
+    for rounds in range(1, ROUNDS + 1):
         nodes = np.stack([nodes_of(tuple(one), NODES).reshape(-1, 2) for one in boxes], 1)
         log = _log_joint(latents, plane.latents(nodes))
         points, heights = np.concatenate([nodes, scouts]), np.concatenate([log, scouted])
         fitted = np.stack([_fitted(points[:, n], heights[:, n], one) for n, one in enumerate(boxes)])
-        if _settled(fitted, boxes):
-            break
+        if _settled(fitted, boxes) or rounds == ROUNDS:
+            break  # the boxes are those of the last grids
         boxes = fitted
     return {"log": np.maximum(log.T.reshape(-1, NODES, NODES), -1e30), "boxes": boxes}
 

@@ -107,7 +107,7 @@ class Climb:
         first, by_guide = first_pilot(latents)
         spent = torch.full((latents.num_data,), float(self.num_particles + PILOT))
         bad = first.reached & (~first.good(STRICT) | (self.method == "annealed"))
-        beyond = self._beyond(latents, latents_of, by_guide, ~first.exact, spent)
+        beyond = self._beyond(latents, latents_of, by_guide, ~first.exact | bad, spent)
         if by_guide and self.affords(spent, AWAY, latents):
             passed = (~bad & ~first.exact).nonzero().flatten()
             first, spent[passed] = self._doubted(first, latents_of, passed, by_guide, beyond), spent[passed] + AWAY
@@ -144,7 +144,7 @@ class Climb:
         those: Tensor,
         spent: Tensor,
     ) -> "_Seen | None":
-        """What a search for modes finds for those rows, where it takes half of the budget at most; its cost is spent."""
+        """What a search for modes finds for those rows, where half of the budget pays it; its cost is spent."""
         dear = not self.affords(spent, AWAY + 2 * search_cost(latents.num_dims), latents)
         if by_guide is None or latents.num_dims > SEARCHED or dear or not those.any():
             return None
@@ -298,7 +298,7 @@ class _Climbing:
         """Whether a few rows show that a pilot of all costs more than the next rung costs those that would pass it."""
         after, num_rows = RUNGS[number + 1], len(self.rows)
         goes_on = after.route in self.plan.routes and self._worth(after) and self.plan.method != "annealed"
-        if num_rows < 4 * SAMPLED or not goes_on:
+        if num_rows < 4 * SAMPLED or not goes_on or is_common():
             return False
         some = torch.arange(0, num_rows, num_rows // SAMPLED, device=self.rows.device)
         latents = self.latents_of(self.rows[some])

@@ -58,9 +58,11 @@ def nats(value: float) -> str:
     """A number of nats, to two digits after the point or as many as it has.
 
     Example:
-        >>> nats(7.1), nats(0.0213), nats(0.00004), nats(1.0)
-        ('7.10 nats', '0.021 nat', 'less than 0.0001 nat', '1.00 nat')
+        >>> nats(7.1), nats(0.0213), nats(0.00004), nats(1.0), nats(math.inf)
+        ('7.10 nats', '0.021 nat', 'less than 0.0001 nat', '1.00 nat', 'unknown')
     """
+    if not math.isfinite(value):
+        return "unknown"
     if abs(value) < 1e-4:
         return "0 nats" if value == 0 else "less than 0.0001 nat"
     size = abs(value)
@@ -86,9 +88,10 @@ def unreliable_rows(report: Report) -> Finding | None:
         return Finding(0.0, told, "account")
     moved = [(report.columns[name] - report.log_evidence).abs() for name in CORRECTED if name in report.columns]
     moved.append(2 * report.mc_se_log_evidence)
-    most = torch.stack([one.nan_to_num(nan=0.0, posinf=0.0) for one in moved]).amax(0)
-    value = float(most[rows].sum() / len(report))
+    value = float(torch.stack(moved).amax(0)[rows].sum() / len(report))  # NaN wherever one is
     told = f"{percent(report.fraction_unreliable)} of the rows are unreliable: log p(x) is too low there by an unknown "
+    if not math.isfinite(value):
+        return Finding(math.inf, told + "amount, of which too few draws tell nothing", "account")
     told += f"amount; two standard errors and both corrections move the mean by at most {nats(value)}"
     return Finding(value, told, "account")
 
@@ -99,10 +102,12 @@ def guide_too_narrow(report: Report) -> Finding | None:
     if not taken or BY_GUIDE not in report.columns:
         return None
     short = float((report.log_evidence - report.columns[BY_GUIDE]).mean())
+    if math.isnan(short):
+        return None
     count = sum(found["num_data"] for found in taken.values())
     passes = sum(found["num_data"] * (found["cost"] or 0.0) for found in taken.values()) / count
-    told = f"By the guide's own draws log p(x) would be {nats(max(short, 0.0))} too low: {count:,} of {len(report):,} "
-    told += f"rows took a better proposal, at {passes:,.0f} decoder passes each in place of {report.num_particles:,}"
+    told = f"By the guide's own draws log p(x) would be at least {nats(max(short, 0.0))} too low: {count:,} of "
+    told += f"{len(report):,} rows took a better proposal, at {passes:,.0f} decoder passes each in place of {report.num_particles:,}"
     return Finding(max(short, 0.0), told, "account")
 
 
@@ -111,7 +116,8 @@ def elbo_falls_short(report: Report) -> Finding | None:
     mean = report.numbers()["kl_posterior"]["mean"]
     if mean is None or report.found_by == "exact":
         return None
-    told = f"The ELBO is {nats(mean)} below log p(x): that is how far the guide is from the posterior, "
+    least = "at least " * (report.fraction_unreliable > 0)
+    told = f"The ELBO is {least}{nats(mean)} below log p(x): that is how far the guide is from the posterior, "
     return Finding(max(mean, 0.0), told + "and no fault of the model", "account")
 
 
@@ -137,7 +143,9 @@ def overfitting(pair: TrainAndTest) -> Finding | None:
     if train["mean"] is None or test["mean"] is None:
         return None
     lost = train["mean"] - test["mean"]
-    error = math.hypot(train["data_se"] or math.nan, test["data_se"] or math.nan)
+    if train["data_se"] is None or test["data_se"] is None:
+        return None  # of one row
+    error = math.hypot(train["data_se"], test["data_se"])
     if lost <= 2 * error:
         told = f"No over-fitting seen: log p(x) of training rows is {lost:.2f} above that of test rows (SE {error:.2f})"
         return Finding(max(lost, 0.0), told, "fit")
@@ -197,7 +205,8 @@ def approximation(record: Gaps) -> Finding | None:
     if "approximation" not in account or account["approximation"]["mean"] is None:
         return None
     mean = account["approximation"]["mean"]
-    told = f"Approximation gap: {nats(mean)} are beyond the guide's family"
+    least = "at least " * (record.fraction_unreliable > 0)
+    told = f"Approximation gap: {least}{nats(mean)} are beyond the guide's family"
     gains = {name: account[f"gain_{name.replace(' ', '_')}"]["mean"] for name in account["families"] if name != "own"}
     told += "".join(f"; a {name} would buy {nats(gain)}" for name, gain in gains.items() if gain is not None)
     return Finding(max(mean, 0.0), told, "gaps")
@@ -244,8 +253,10 @@ def miscalibration(record: Calibration) -> Finding | None:
 
 def _worst_quantity(test: RankTest) -> tuple[str, float]:
     """The quantity whose ranks are furthest from uniform, and by how many nats."""
-    levels = (test.ranks.double() + 0.5) / (test.num_draws + 1)
-    values = {name: divergence_from_uniform(levels[:, test.names.index(name)]) for name in test.verdicts}
+    num_ranks = test.num_draws + 1
+    levels = (test.ranks.double() + 0.5) / num_ranks
+    bins = max(size for size in range(1, BINS + 1) if num_ranks % size == 0)  # of as many ranks each
+    values = {name: divergence_from_uniform(levels[:, test.names.index(name)], bins) for name in test.verdicts}
     worst = max(values, key=lambda name: values[name])
     return worst, values[worst]
 
@@ -293,10 +304,10 @@ def misfit(record: PredictiveCheck) -> Finding | None:
 def wrong_classes(record: Classification) -> Finding | None:
     """How often each classifier is wrong, and what the guide loses of the label's log probability."""
     errors = {by: float(record.wrong(by).mean()) for by in CLASSIFIERS}
-    loss = {by: -float(record.of_truth(by).clamp_min(1e-38).log().mean()) for by in CLASSIFIERS}
+    loss = {by: -float(record.of_truth(by).log().mean()) for by in CLASSIFIERS}
     told = f"{percent(errors['guide'])} of the labels are wrong by the guide, {percent(errors['model'])} by the model; "
     told += f"the guide's probabilities cost {nats(loss['guide'])} a label, the model's {nats(loss['model'])}"
-    return Finding(max(loss.values()), told, "classification")
+    return Finding(max(loss["guide"] - loss["model"], 0.0), told, "classification")
 
 
 def unreliable_draws(record: Restoration | Completion) -> Finding | None:
@@ -338,6 +349,11 @@ def differences(record: Comparison) -> Finding | None:
     """How far the best pair is above the next."""
     best, second = record.rows[:2]
     gain, error = abs(second.difference), second.difference_se
+    if record.warnings():
+        told = (
+            f"Not told apart for certain: {best.name} and {second.name}, {nats(gain)} apart (paired SE {error:.2g}), "
+        )
+        return Finding(None, f"{told}as {record.warnings()[0]}", "comparison")
     if second.within_error:
         told = f"Within their error: {best.name} and {second.name}, {nats(gain)} apart (paired SE {error:.2g})"
     else:

@@ -11,6 +11,7 @@ import torch
 
 import pyrovae as pv
 from pyrovae.base.errors import InputError, UntrustedEvidence
+from pyrovae.base.random import common_random_numbers
 from pyrovae.evidence.ladder import climb
 from pyrovae.evidence.ladder.climb import MORE
 from pyrovae.evidence.ladder.estimates import AWAY
@@ -62,6 +63,28 @@ def test_a_few_rows_show_whether_laplaces_pilot_is_worth_it_for_all(monkeypatch,
     if noise < 1:  # elsewhere the guide's tails are looked at for some
         paid = report.cost % 1000  # whether K draws followed or not
         assert (paid - paid.min() == PILOT * (torch.arange(120) % 4 == 0)).all()
+
+
+def test_a_row_climbs_alike_alone_and_among_many_under_common_random_numbers():
+    model, guide, x = _banana(0.1)
+    with common_random_numbers():
+        among = quiet(model, guide, x, method="adaptive", dtype="float64")
+        alone = quiet(model, guide, x[:3], method="adaptive", dtype="float64")
+    assert among.route[:3] == alone.route
+    torch.testing.assert_close(among.log_evidence[:3], alone.log_evidence, rtol=0, atol=1e-8)
+
+
+def test_annealing_starts_at_its_own_datum_where_the_guide_is_exact_for_some():
+    def guide(x):
+        exact = ORACLE.posterior(x)
+        scale = torch.where(x[:, :1] < 0, 1.5, 1.0)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.MultivariateNormal(exact.mean, scale_tril=scale[..., None] * exact.scale_tril))
+
+    x = X[:12][X[:12, 0].argsort()]  # the last rows are those for which the guide is exact
+    report = quiet(ORACLE.model, guide, x, num_particles=100, method="annealed")
+    off = (report.log_evidence - ORACLE.log_evidence(x)).abs()
+    assert (off < 5 * report.mc_se_log_evidence + 1e-3).all()
 
 
 def test_the_elbo_and_its_parts_stay_those_of_the_guide():

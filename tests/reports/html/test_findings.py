@@ -57,6 +57,23 @@ def test_unreliable_rows_are_counted_with_what_they_are_worth(oracle, x):
     assert good.nats == 0 and "reliable" in good.sentence
 
 
+def test_what_one_draw_cannot_tell_is_unknown_and_stands_first(oracle, x):
+    report = pv.evaluate(oracle.model, oracle.mean_field_guide(), x, num_particles=1, method="importance", **QUIET)
+    first = ranked([report])[0]
+    assert first.nats == math.inf and "too few draws" in first.sentence
+
+
+def test_one_row_tells_nothing_of_overfitting(oracle, x):
+    assert findings.overfitting(TrainAndTest(rows("train", 5.0, oracle, x[:1]), rows("test", 0.0, oracle, x))) is None
+
+
+def test_ranks_are_counted_in_bins_of_as_many_each(oracle, x):
+    """Of 7 draws there are 8 ranks: evenly spread, they tell of no divergence."""
+    record = pv.calibrate(oracle.model, oracle.guide, x, num_simulations=100, num_draws=7, num_particles=50, **QUIET)
+    ranks = torch.arange(8).repeat(500)[:, None].expand(-1, len(record.guide.names))
+    assert findings._worst_quantity(replace(record.guide, ranks=ranks))[1] < 0.001
+
+
 def test_what_better_proposals_found_is_told_with_its_cost(oracle, x):
     report = pv.evaluate(oracle.model, pv.widened(oracle.guide, 0.3, shift=1.0), x, num_particles=200, **QUIET)
     found = findings.guide_too_narrow(report)
