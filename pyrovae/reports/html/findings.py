@@ -107,7 +107,8 @@ def guide_too_narrow(report: Report) -> Finding | None:
     count = sum(found["num_data"] for found in taken.values())
     passes = sum(found["num_data"] * (found["cost"] or 0.0) for found in taken.values()) / count
     told = f"By the guide's own draws log p(x) would be at least {nats(max(short, 0.0))} too low: {count:,} of "
-    told += f"{len(report):,} rows took a better proposal, at {passes:,.0f} decoder passes each in place of {report.num_particles:,}"
+    told += f"{len(report):,} rows took a better proposal, at {passes:,.0f} decoder passes each in place of "
+    told += f"{report.num_particles:,}"
     return Finding(max(short, 0.0), told, "account")
 
 
@@ -255,10 +256,20 @@ def _worst_quantity(test: RankTest) -> tuple[str, float]:
     """The quantity whose ranks are furthest from uniform, and by how many nats."""
     num_ranks = test.num_draws + 1
     levels = (test.ranks.double() + 0.5) / num_ranks
-    bins = max(size for size in range(1, BINS + 1) if num_ranks % size == 0)  # of as many ranks each
+    bins = even_bins(num_ranks)
     values = {name: divergence_from_uniform(levels[:, test.names.index(name)], bins) for name in test.verdicts}
     worst = max(values, key=lambda name: values[name])
     return worst, values[worst]
+
+
+def even_bins(num_ranks: int) -> int:
+    """The most bins, up to ten, that hold as many ranks each.
+
+    Example:
+        >>> even_bins(100), even_bins(8), even_bins(11)
+        (10, 8, 1)
+    """
+    return max(size for size in range(1, BINS + 1) if num_ranks % size == 0)
 
 
 def divergence_from_uniform(levels: Tensor, bins: int = BINS) -> float:
