@@ -257,8 +257,8 @@ def elbo_under(prior: nn.Module, encoder: nn.Module, decoder: nn.Module, x: Tens
 
 
 def _loss(problem: Problem, data: Tensor) -> tuple[Callable[[Tensor], Tensor], list[Tensor]]:
-    """The loss of a batch by hand, and all parameters."""
-    encoder, decoder = (network.to(data.device) for network in by_hand.networks(problem))
+    """The loss of a batch by hand, and all parameters, where and in what format the data are."""
+    encoder, decoder = (network.to(data) for network in by_hand.networks(problem))
     parameters = [*encoder.parameters(), *decoder.parameters()]
     loss = LOSSES["elbo" if problem.prior else problem.objective]
     if problem.prior:
