@@ -19,7 +19,7 @@ from pyrovae.data.split import as_split
 from pyrovae.pairs.checks.parameters import check_parameters
 from pyrovae.pairs.checks.sites import check_own_rows
 from pyrovae.pairs.context import isolated
-from pyrovae.pairs.handlers import unconditioned
+from pyrovae.pairs.handlers import scorable, unconditioned
 from pyrovae.pairs.structure import Structure, describe
 from pyrovae.pairs.terms import read_terms, to_rows
 from pyrovae.pairs.traces import Program, TracePair, plain_traces, sites_of
@@ -126,7 +126,7 @@ def posterior(model: Program, guide: Program, *data: Any, num_draws: int = 1, se
     """
     split = as_split(tuple(data) if len(data) != 1 else data[0])
     draws, structure = list[Draws](), None
-    for run in _runs(model, guide, (split,), num_draws, seed):
+    for run in _runs(model, guide, (split,), num_draws, seed, scored=True):
         structure = structure if draws else _structure(run, len(split))
         draws.append(_of_guide(run, structure, len(split)))
     names = [one.name for one in fields(Draws) if one.name != "group"]
@@ -207,13 +207,16 @@ def decode(model: Program, template: Any, values: Mapping[str, Tensor], *, seed:
     return replace(found, group=dict.fromkeys(found.values, "predictions"))
 
 
-def _runs(model: Program, guide: Program, data: Sequence[Any], num_draws: int, seed: int) -> Iterator[TracePair]:
-    """One run after the other, none kept."""
+def _runs(
+    model: Program, guide: Program, data: Sequence[Any], num_draws: int, seed: int, *, scored: bool = False
+) -> Iterator[TracePair]:
+    """One run after the other, none kept; of a model whose observations can be scored, where they are to be."""
     check_at_least_one(num_draws=num_draws)
     split = as_split(tuple(data) if len(data) != 1 else data[0])
     with isolated(model, guide) as (model, guide, device):
         seed_everything("drawing", seed)
         args = split.to(device).batch(slice(0, len(split)))
+        model = scorable(model) if scored else model
         for _ in range(num_draws):
             run = plain_traces(model, guide, args)
             check_own_rows(run, len(split))

@@ -20,7 +20,7 @@ class Contractive(Objective):
     r"""The ELBO less a weight times the squared Jacobian of each draw, at fixed noise, by its datum.
 
     .. math:: \sum_n \big[ \log p(x_n \mid z_n) - (\log q(z_n \mid x_n) - \log p(z_n))
-        - \lambda \, \lVert \partial z_n / \partial x_n \rVert_F^2 \big], \qquad z_n \sim q(z \mid x_n)
+        - \lambda \, \| \partial z_n / \partial x_n \|_F^2 \big], \qquad z_n \sim q(z \mid x_n)
 
     Of an autoencoder, whose draw is its code, it is the contractive autoencoder's loss. Every coordinate of z takes a
     backward pass. The first argument of the programs is x; the history's ELBO is without the penalty.
