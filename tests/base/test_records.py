@@ -143,7 +143,7 @@ def test_it_is_a_page_by_itself_with_its_findings(record):
     assert len(set(reader.ids)) == len(reader.ids) and set(reader.targets) <= set(reader.ids)
     for found in ranked([record]):
         assert found.section == kind_of(record).key and found.sentence and "nan" not in found.sentence
-        assert found.nats is None or (found.nats >= 0 and math.isfinite(found.nats))
+        assert found.nats is None or found.nats >= 0  # infinite: unknown
 
 
 def test_saved_and_loaded(record, tmp_path):
