@@ -96,7 +96,8 @@ class PredictiveCheck(Record):
         """Statistics of whole data sets, replicated and observed; and those of each datum, with their p-values."""
 
         def replicated(kind: str) -> dict[str, datatree.Variable]:
-            return datatree.draws({name: getattr(one, kind).data_set[None] for name, one in self.statistics.items()})
+            of_data_sets = {name: getattr(one, kind).data_set for name, one in self.statistics.items()}
+            return datatree.draws(datatree.one_chain(of_data_sets))
 
         means = {name: one.observed.nanmean() for name, one in self.statistics.items()}
         return {

@@ -63,13 +63,15 @@ class Draws(Record):
         stats = {"log_p": log_p, "log_q": log_q, "log_weight": log_p - log_q}
         of_sites: dict[str, dict[str, Tensor]]
         of_sites = {"log_likelihood": self.log_likelihood, "log_prior": self.log_prior, "sample_stats": stats}
-        return found | {group: datatree.draws(_one_chain(values), "datum") for group, values in of_sites.items()}
+        return found | {
+            group: datatree.draws(datatree.one_chain(values), "datum") for group, values in of_sites.items()
+        }
 
     def _variables(self, group: str) -> dict[str, datatree.Variable]:
         values = {name: value for name, value in self.values.items() if self.group[name] == group}
         if group == "observed_data":
             return datatree.data(values, "datum")
-        return datatree.draws(_one_chain(values), *["datum"] * (group == "posterior"))
+        return datatree.draws(datatree.one_chain(values), *["datum"] * (group == "posterior"))
 
     def numbers(self) -> dict[str, Any]:
         """The table, site by site."""
@@ -254,10 +256,6 @@ def mean_of(site: dict) -> Tensor | None:
     except (NotImplementedError, AttributeError):
         return None
     return None if mean.isnan().all() else mean.expand(site["value"].shape)
-
-
-def _one_chain(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value[None] for name, value in values.items()}
 
 
 def _stacked(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:

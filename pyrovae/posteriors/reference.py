@@ -124,8 +124,8 @@ class PosteriorDraws(Record):
 
     def groups(self) -> datatree.Groups:
         """Draws of the posterior in their chains, and those of the guide beside them."""
-        guide = {name: value.unsqueeze(0) for name, value in self.guide_values.items()}
-        return {"posterior": datatree.draws(self.values), "guide": datatree.draws(guide), **super().groups()}
+        guide = datatree.draws(datatree.one_chain(self.guide_values))
+        return {"posterior": datatree.draws(self.values), "guide": guide, **super().groups()}
 
 
 _COLUMNS = [

@@ -43,6 +43,11 @@ def draws(values: Mapping[str, Tensor], *lead: str) -> dict[str, Variable]:
     return {name: Variable(value, (*lead, *_rest(name, value, lead, vector))) for name, value in values.items()}
 
 
+def one_chain(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Draws (S, ...) as those of a single chain, (1, S, ...)."""
+    return {name: value[None] for name, value in values.items()}
+
+
 def data(values: Mapping[str, Tensor], *lead: str) -> dict[str, Variable]:
     """Variables without draws, whose dimensions behind those that are named are named after the variable."""
     return {name: Variable(value, (*lead, *_rest(name, value, lead, False))) for name, value in values.items()}

@@ -101,11 +101,7 @@ class Bidirectional(Record):
             f"bidirectional Monte Carlo from the {self.start}: {self.num_temperatures} temperatures, "
             f"{self.num_chains} chains for each of N = {len(self)} simulated data; nats per datum",
             TextTable(columns, [(label, *values[name].values()) for name, label in labels.items()]),
-            *(
-                [f"SE may be too small, as data are too few or too skewed: {', '.join(self.skewed)}"]
-                if self.skewed
-                else []
-            ),
+            *([f"{TOO_FEW}: {', '.join(self.skewed)}"] if self.skewed else []),
             CERTIFICATE,
         ]
 

@@ -352,7 +352,7 @@ def apart(latents: Latents, near: Mixture, u: Tensor, log_weight: Tensor) -> Mix
         wide = first._replace(scale_tril=2.0**row * first.scale_tril)
         found[row] = wide.where(again, one)
         log_mass[row] = torch.where(again, log_mass[0] + math.log(TAIL), log_mass[row])
-    return Mixture(_some_finite(log_mass).log_softmax(0).clamp_min(-20.0).log_softmax(0), found)
+    return _by_mass(log_mass, found)
 
 
 def sought_cost(num_dims: int) -> int:
@@ -379,7 +379,7 @@ def sought(latents: Latents, u: Tensor, height: Tensor) -> Mixture:
         height = height.masked_fill(((u - place) / spread).norm(dim=-1) < ALONE, -math.inf)
         start = Gaussian(place, scale, u.dtype)
         found.append(laplace(latents, start).finite_or(start))
-    return Mixture(_some_finite(_log_mass(latents, found)).log_softmax(0).clamp_min(-20.0).log_softmax(0), found)
+    return _by_mass(_log_mass(latents, found), found)
 
 
 def _log_mass(latents: Latents, modes: list[Gaussian]) -> Tensor:
@@ -387,6 +387,11 @@ def _log_mass(latents: Latents, modes: list[Gaussian]) -> Tensor:
     heights = log_joint(latents, torch.stack([one.loc for one in modes]).to(modes[0].dtype))
     log_dets = torch.stack([one.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1) for one in modes])
     return (heights + log_dets).nan_to_num(-math.inf, -math.inf, -math.inf)
+
+
+def _by_mass(log_mass: Tensor, modes: list[Gaussian]) -> Mixture:
+    """Modes in proportion to masses exp(log_mass), (C, n), none of which is left out for good."""
+    return Mixture(_some_finite(log_mass).log_softmax(0).clamp_min(-20.0).log_softmax(0), modes)
 
 
 def _some_finite(log_weight: Tensor) -> Tensor:

@@ -243,12 +243,12 @@ def misses_mode(guide: Beyond) -> Tensor:
 
 def _lost(points: Points, log_own: Tensor, beyond: Beyond) -> Tensor:
     """The part of all weights where a proposal is blind, of its draws and those beyond it: (n,)."""
-    others, sought = torch.stack([points.log_guide, points.log_prior]), beyond.log_sought(points.u)
-    log_weight = points.log_weight(torch.cat([log_own[None], others, *sought]).logsumexp(0))
-    blind = log_own < others.amax(0) + math.log(RARE)
-    for log_density in sought:
-        blind |= log_own < log_density[0] + math.log(RARELY)
-    return _mass(log_weight, blind)
+    each = [log_own, points.log_guide, points.log_prior]
+    blind = log_own < torch.maximum(points.log_guide, points.log_prior) + math.log(RARE)
+    if (log_modes := beyond.log_modes(points.u)) is not None:
+        each.append(log_modes)
+        blind |= log_own < log_modes + math.log(RARELY)
+    return _mass(points.log_weight(torch.stack(each).logsumexp(0)), blind)
 
 
 def _misses(own: Tensor, both: Tensor) -> Tensor:

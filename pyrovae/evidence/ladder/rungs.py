@@ -59,9 +59,9 @@ class Beyond(NamedTuple):
     """
 
     by_guide: Points
-    others: tuple[Points, ...] = ()  # of the prior, and of the modes that were found from there
-    modes: Mixture | None = None
-    cost: int = 0  # decoder passes of the others
+    by_prior: Points | None = None
+    modes: Mixture | None = None  # found from draws of the prior
+    by_modes: Points | None = None  # draws of their mixture
 
     @classmethod
     def drawn(cls, latents: Latents, by_guide: Points, *, search: bool = True) -> "Beyond":
@@ -70,20 +70,30 @@ class Beyond(NamedTuple):
         if num_dims > FEW_COORDINATES:  # in many, ratios of densities are rarely near one
             return cls(by_guide)
         if num_dims > SEARCHED or not search:
-            return cls(by_guide, (of_prior(latents, OF_PRIOR),), None, OF_PRIOR)
+            return cls(by_guide, of_prior(latents, OF_PRIOR))
         by_prior = of_prior(latents, OF_SEARCH)
         modes = adaptation.sought(latents, by_prior.u, by_prior.log_joint)
-        others = by_prior.first(OF_PRIOR), scored(latents, wide(modes).sample(PILOT))
-        return cls(by_guide, others, modes, search_cost(num_dims))
+        return cls(by_guide, by_prior.first(OF_PRIOR), modes, scored(latents, wide(modes).sample(PILOT)))
+
+    @property
+    def others(self) -> list[Points]:
+        """Those that the guide did not draw."""
+        return [one for one in (self.by_prior, self.by_modes) if one is not None]
+
+    @property
+    def cost(self) -> int:
+        """Decoder passes of the others."""
+        if self.modes is not None:
+            return search_cost(self.modes.num_dims)
+        return OF_PRIOR if self.by_prior else 0
 
     def of(self, rows: Tensor) -> "Beyond":
         """Those of some of the data."""
-        modes = None if self.modes is None else self.modes.of(rows)
-        return Beyond(self.by_guide.of(rows), tuple(one.of(rows) for one in self.others), modes, self.cost)
+        return Beyond._make(one and one.of(rows) for one in self)
 
-    def log_sought(self, u: Tensor) -> list[Tensor]:
-        """The density at points (K, n, D) of modes found from the prior, (1, K, n); none where none were looked for."""
-        return [] if self.modes is None else [wide(self.modes).log_prob(u)[None]]
+    def log_modes(self, u: Tensor) -> Tensor | None:
+        """The density at points (K, n, D) of the modes that were found, (K, n); None where none were looked for."""
+        return None if self.modes is None else wide(self.modes).log_prob(u)
 
 
 def search_cost(num_dims: int) -> int:
@@ -115,9 +125,9 @@ def _mixture(latents: Latents, near: Mixture, beyond: Beyond) -> Mixture:
     """Starts from draws of guide, prior, last proposal and what was sought, weighed against all of them."""
     own = wide(near)
     drawn = [beyond.by_guide, scored(latents, own.sample(STARTS)), of_prior(latents, STARTS)]
-    found = joined([*drawn, *beyond.others[1:]])
-    each = torch.stack([found.log_guide, found.log_prior, own.log_prob(found.u)])
-    total = torch.cat([each, *beyond.log_sought(found.u)]).logsumexp(0)
+    found = joined([*drawn, *([beyond.by_modes] if beyond.by_modes else [])])
+    each = [found.log_guide, found.log_prior, own.log_prob(found.u), beyond.log_modes(found.u)]
+    total = torch.stack([one for one in each if one is not None]).logsumexp(0)
     log_weight = (found.log_joint - total).nan_to_num(-math.inf, -math.inf, -math.inf)
     start = adaptation.apart(latents, near, found.u, log_weight)
     return adaptation.moments(latents, start if beyond.modes is None else start.beside(beyond.modes), wide)

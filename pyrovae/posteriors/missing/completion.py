@@ -115,7 +115,7 @@ class Completion(Record):
         """Draws of latents and of completed data given what was observed, that (NaN where missing), and the table."""
         seen = torch.where(self.observed, self.mean, math.nan)
         return {
-            "posterior": datatree.draws({name: value[None] for name, value in self.values.items()}, "datum"),
+            "posterior": datatree.draws(datatree.one_chain(self.values), "datum"),
             "posterior_predictive": {"x": datatree.Variable(self.draws[None], ("chain", "draw", *self._dims))},
             "observed_data": {"x": datatree.Variable(seen, self._dims)},
             "constant_data": {

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pyrovae.base.errors import InputError
+from pyrovae.reports.figures.latents.plane import levels_of
 
 MASSES = (0.5, 0.9, 0.99)  # of a density, inside each of its contours
 Box = tuple[float, float, float, float]  # left, right, bottom, top
@@ -95,13 +96,11 @@ def contours(density: np.ndarray, box: Box, masses: Sequence[float] = MASSES) ->
     """The smallest regions that hold so much of the mass of a density (G, G): lines [x, y, x, y, ...] of each."""
     from contourpy import contour_generator  # which matplotlib brings
 
-    order = np.sort(density, axis=None)[::-1]
-    inside = np.cumsum(order) / order.sum()
     x, y = (np.linspace(low, high, len(density)) for low, high in (box[:2], box[2:]))
     generator = contour_generator(x, y, density)
     found = []
-    for mass in masses:
-        drawn: Any = generator.lines(order[min(int(np.searchsorted(inside, mass)), order.size - 1)])
+    for mass, level in zip(masses, levels_of(density, masses), strict=True):
+        drawn: Any = generator.lines(level)
         lines = [np.round(line, 4).ravel().tolist() for line in drawn]
         found.append({"mass": mass, "lines": lines})
     return found

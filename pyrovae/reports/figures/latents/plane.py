@@ -4,7 +4,7 @@ More than two latents are seen by their first two principal components, posterio
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -87,11 +87,21 @@ def _draw_contours(axes: Axes, draws: np.ndarray) -> None:
     edges = [np.linspace(*ends, _CELLS + 1) for ends in zip(low - room, high + room, strict=True)]
     counts, *_ = np.histogram2d(draws[:, 0], draws[:, 1], bins=edges)  # type: ignore[arg-type]
     density = gaussian_filter(counts, 2.5)
-    ordered = np.sort(density, axis=None)[::-1]
-    inside = np.cumsum(ordered) / ordered.sum()
-    levels = sorted({float(ordered[np.searchsorted(inside, mass)]) for mass in _MASSES})
+    levels = sorted({*levels_of(density, _MASSES)})
     x, y = ((one[1:] + one[:-1]) / 2 for one in edges)
     axes.contour(x, y, density.T, levels=levels, colors=INK, linewidths=0.9, linestyles=("--", "-")[-len(levels) :])
+
+
+def levels_of(density: np.ndarray, masses: Iterable[float]) -> list[float]:
+    """The heights of a density on a grid above which lie the smallest regions that hold so much of its mass.
+
+    Example:
+        >>> levels_of(np.array([[1.0, 4.0], [3.0, 2.0]]), (0.5, 0.95))
+        [3.0, 1.0]
+    """
+    ordered = np.sort(density, axis=None)[::-1]
+    inside = np.cumsum(ordered) / ordered.sum()
+    return [float(ordered[min(int(np.searchsorted(inside, mass)), ordered.size - 1)]) for mass in masses]
 
 
 def _draw_ellipses(axes: Axes, around: np.ndarray, index: np.ndarray) -> None:
