@@ -51,7 +51,7 @@ def settings_undone():
 
 
 @OF_EACH
-def test_it_runs_in_short(text, tmp_path, monkeypatch, offline, settings_undone):
+def test_it_runs_in_short(text, tmp_path, monkeypatch, offline, settings_undone, graphs_as_traced):
     """As a program, where what it imports is imported already; warnings are for its readers."""
     program = tmp_path / text.name
     program.write_text(in_short(text.read_text()))

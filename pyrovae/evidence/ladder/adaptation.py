@@ -43,7 +43,10 @@ FEWER = 4  # times fewer points at once where gradients are asked for: what they
 
 
 class Gaussian(NamedTuple):
-    """N(loc, scale_tril scale_tril') for each of n data, float64; and the dtype of the latents."""
+    """N(loc, scale_tril scale_tril') for each of n data, float64; and the dtype of the latents.
+
+    Several of the same data stand in front, (C, n, D), where it says so.
+    """
 
     loc: Tensor  # (n, D)
     scale_tril: Tensor  # (n, D, D)
@@ -65,6 +68,10 @@ class Gaussian(NamedTuple):
     def of(self, rows: Tensor) -> "Gaussian":
         """Those of some of the data."""
         return self._replace(loc=self.loc[rows], scale_tril=self.scale_tril[rows])
+
+    def each(self) -> "list[Gaussian]":
+        """Several, one by one."""
+        return [Gaussian(*one, self.dtype) for one in zip(self.loc, self.scale_tril, strict=True)]
 
     def where(self, these: Tensor, other: "Gaussian") -> "Gaussian":
         """This for some of the data, (n,), the other for the rest."""
@@ -167,13 +174,13 @@ def started(u: Tensor, log_joint: Tensor) -> Gaussian:
 
 
 def laplace(latents: Latents, start: Gaussian) -> Gaussian:
-    """Laplace's approximation: damped Newton steps to a mode, then the curvature there.
+    """Laplace's approximation: damped Newton steps to a mode, then the curvature there; of several starts at once too.
 
     References:
         Tierney and Kadane (1986), Accurate approximations for posterior moments and marginal densities, JASA 81:82.
     """
     found = start
-    axes = torch.eye(start.loc.shape[1], dtype=torch.float64, device=start.loc.device).expand_as(start.scale_tril)
+    axes = torch.eye(start.loc.shape[-1], dtype=torch.float64, device=start.loc.device).expand_as(start.scale_tril)
     for number in range(MODE_STEPS + 1):
         slope, curvature = differences(latents, found, axes, torch.ones_like(found.loc))
         values, vectors = torch.linalg.eigh(_symmetric(curvature, axes))
@@ -187,11 +194,12 @@ def laplace(latents: Latents, start: Gaussian) -> Gaussian:
 
 
 def _part(latents: Latents, found: Gaussian, step: Tensor) -> Tensor:
-    """The part of a step that leads highest, zero where all lead down: (n, 1)."""
+    """The part of a step (..., n, D) that leads highest, zero where all lead down: (..., n, 1)."""
     parts = torch.tensor((0.0, *BACKTRACKS), dtype=torch.float64, device=step.device)
     whole = (found.scale_tril @ step[..., None]).squeeze(-1)
-    height = log_joint(latents, (found.loc + parts[:, None, None] * whole).to(found.dtype))
-    return parts[height.nan_to_num(-math.inf, -math.inf, -math.inf).argmax(0)][:, None]
+    points = torch.stack([found.loc + part * whole for part in parts])
+    height = log_joint(latents, points.flatten(0, -3).to(found.dtype)).reshape(points.shape[:-1])
+    return parts[height.nan_to_num(-math.inf, -math.inf, -math.inf).argmax(0)][..., None]
 
 
 def newton(latents: Latents, start: Gaussian, num_steps: int = ELBO_STEPS) -> Gaussian:
@@ -209,8 +217,7 @@ def newton(latents: Latents, start: Gaussian, num_steps: int = ELBO_STEPS) -> Ga
     found, num_dims = start, start.loc.shape[1]
     identity = torch.eye(num_dims, dtype=torch.float64, device=start.loc.device)
     for _ in range(num_steps):
-        frames = [_on_random_directions(latents, found) for _ in range(num_frames(num_dims))]
-        slope, excess = (torch.stack(parts).mean(0) for parts in zip(*frames, strict=True))
+        slope, excess = (each.mean(0) for each in _on_random_directions(latents, found))
         precision = _bounded(identity + ELBO_RATE * excess, *ELBO_BOUNDS)
         step = _solved(precision, slope)
         step = ELBO_RATE * step * (LONGEST / step.norm(dim=-1, keepdim=True).clamp_min(LONGEST))
@@ -219,13 +226,22 @@ def newton(latents: Latents, start: Gaussian, num_steps: int = ELBO_STEPS) -> Ga
 
 
 def _on_random_directions(latents: Latents, found: Gaussian) -> tuple[Tensor, Tensor]:
-    """Slope, and by how much minus the curvature exceeds one, in units of the scale: (n, D) and (n, D, D)."""
+    """Slope, and by how much minus the curvature exceeds one, in units of the scale: (F, n, D) and (F, n, D, D), as
+    each of F frames tells.
+    """
+    frames = [_frame(found) for _ in range(num_frames(found.loc.shape[1]))]
+    directions, lengths = (torch.stack(each) for each in zip(*frames, strict=True))
+    slope, curvature = differences(latents, found, directions, lengths)
+    return slope, _symmetric(curvature - directions, directions)
+
+
+def _frame(found: Gaussian) -> tuple[Tensor, Tensor]:
+    """Random orthonormal directions (n, D, M), and the lengths (n, M) of standard normal draws along them."""
     num_dims = found.loc.shape[1]
     normal = partial(torch.randn, dtype=found.loc.dtype, device=found.loc.device)
     directions = torch.linalg.qr(noise(normal, *found.loc.shape, num_directions(num_dims), data=0)).Q
     lengths = noise(Chi2(found.loc.new_tensor(num_dims)).sample, *directions.shape[::2], data=0).sqrt()
-    slope, curvature = differences(latents, found, directions, lengths)
-    return slope, _symmetric(curvature - directions, directions)
+    return directions, lengths
 
 
 def num_directions(num_dims: int) -> int:
@@ -244,16 +260,17 @@ def differences(latents: Latents, at: Gaussian, directions: Tensor, lengths: Ten
     Args:
         latents: of n data.
         at: centres of the pairs, and scales L.
-        directions: orthonormal columns v, (n, D, M).
-        lengths: of each, (n, M).
+        directions: orthonormal columns v, (..., n, D, M).
+        lengths: of each, (..., n, M).
 
     Returns:
-        (n, D) and (n, D, M), float64.
+        (..., n, D) and (..., n, D, M), float64.
     """
-    along = (at.scale_tril @ directions * lengths[:, None]).permute(2, 0, 1)  # (M, n, D): from the centre
-    slope = slopes(latents, torch.cat([at.loc + along, at.loc - along]).to(at.dtype))
+    along = (at.scale_tril @ directions * lengths[..., None, :]).movedim(-1, 0)  # (M, ..., n, D): from the centre
+    points = torch.cat([at.loc + along, at.loc - along]).to(at.dtype)
+    slope = slopes(latents, points.flatten(0, -3)).reshape(points.shape)
     ahead, behind = slope.chunk(2)
-    change = (ahead - behind).movedim(0, -1) / (2 * lengths[:, None])
+    change = (ahead - behind).movedim(0, -1) / (2 * lengths[..., None, :])
     return (at.scale_tril.mT @ slope.mean(0)[..., None]).squeeze(-1), -at.scale_tril.mT @ change
 
 
@@ -283,7 +300,7 @@ def _bounded(matrix: Tensor, low: float, high: float) -> Tensor:
 
 def _of_eigen(values: Tensor, vectors: Tensor) -> Tensor:
     """V diag(values) V': (n, D, D)."""
-    return vectors * values[:, None] @ vectors.mT
+    return vectors * values[..., None, :] @ vectors.mT
 
 
 def _tril(half: Tensor) -> Tensor:
@@ -373,12 +390,13 @@ def sought(latents: Latents, u: Tensor, height: Tensor) -> Mixture:
     """
     spread = started(u, height).scale_tril.diagonal(dim1=-2, dim2=-1)
     scale = (spread * len(u) ** (-1 / u.shape[-1])).diag_embed()  # about as far apart as the draws are
-    height, found = height.nan_to_num(-math.inf, -math.inf, -math.inf), []
+    height, places = height.nan_to_num(-math.inf, -math.inf, -math.inf), []
     for _ in range(NUM_SOUGHT):
-        place = u.gather(0, height.argmax(0)[None, :, None].expand(1, *spread.shape))[0].double()
-        height = height.masked_fill(((u - place) / spread).norm(dim=-1) < ALONE, -math.inf)
-        start = Gaussian(place, scale, u.dtype)
-        found.append(laplace(latents, start).finite_or(start))
+        places.append(u.gather(0, height.argmax(0)[None, :, None].expand(1, *spread.shape))[0].double())
+        height = height.masked_fill(((u - places[-1]) / spread).norm(dim=-1) < ALONE, -math.inf)
+    start = Gaussian(torch.stack(places), scale.expand(NUM_SOUGHT, *scale.shape), u.dtype)
+    climbed = laplace(latents, start)
+    found = [one.finite_or(first) for one, first in zip(climbed.each(), start.each(), strict=True)]
     return _by_mass(_log_mass(latents, found), found)
 
 
