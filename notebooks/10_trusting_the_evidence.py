@@ -47,7 +47,7 @@ plt.rcParams.update({"figure.dpi": 75, "axes.spines.top": False, "axes.spines.ri
 # %%
 collinearity = 0.9  # the knob: the cosine of any two columns of W
 oracle = pv.oracles.ppca(20, 3, collinearity=collinearity)
-num_data = 1000  # short: 200
+num_data = 1000  # short: 60
 x, _ = oracle.draw(num_data, seed=1)
 exact = oracle.log_evidence(x)
 wide, narrow = pv.widened(oracle.guide, 1.3, shift=0.3), oracle.mean_field_guide()

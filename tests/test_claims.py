@@ -23,10 +23,10 @@ def test_a_linear_vae_reaches_probabilistic_pca():
         vae.model,
         vae.guide,
         x,
-        epochs=1000,
+        epochs=500,
         batch_size=200,
         seed=0,
-        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=1e-2, fused=True),
+        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=3e-2, fused=True),
         schedule=lambda fraction: 0.5 * (1 + math.cos(math.pi * fraction)),
     )
     affine = vae.decoder.network.network[0]

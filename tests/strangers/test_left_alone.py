@@ -7,6 +7,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from examples.kernels import in_kernels
 from torch import nn
 
 import pyrovae as pv
@@ -58,6 +59,7 @@ MEASUREMENTS = {
     "reconstruct": lambda m, g: pv.reconstruct(m, g, X),
     "sample": lambda m, g: pv.sample(m, X, num_samples=3),
 }
+EAGER = [pytest.param(name, None, id=name) for name in MEASUREMENTS if "compiled" not in name]
 
 
 def everything(modules):
@@ -73,8 +75,8 @@ def everything(modules):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("name", MEASUREMENTS)
-def test_nothing_is_changed(name):
+@pytest.mark.parametrize(("name", "graphs"), in_kernels(of=["evaluate, compiled"]) + EAGER, indirect=["graphs"])
+def test_nothing_is_changed(name, graphs):
     model, guide, modules = make()
     before = everything(modules)
     MEASUREMENTS[name](model, guide)

@@ -104,8 +104,8 @@ def fit(pair, x, compile, **settings):
     return pv.fit(pair.model, pair.guide, x, compile=compile, **settings)
 
 
-# One of each kind: of reparameterized draws, of scores, of mixtures, of batches; by each optimizer.
-KERNELS = ("VAE, warm-up, schedule", "mixture prior, IWAE", "VIMCO", "MMD", "by hand, Pyro's Adam", "AdamW, Trace_ELBO")
+# The objective and the optimizer of our own with a prior that is learned; and what is brought along.
+KERNELS = ("mixture prior, IWAE", "by hand, Pyro's Adam")
 
 
 @pytest.mark.parametrize(("name", "graphs"), in_kernels(*KERNELS, of=CASES), indirect=["graphs"])
@@ -516,6 +516,7 @@ class Constants(Plain):
             pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x)
 
 
+@as_traced
 def test_expanded_constants_empty_parameters_and_data_in_columns_are_fitted_alike():
     last = []
     for compile, x in ((False, points()), (True, points().t().contiguous().t())):
@@ -594,7 +595,7 @@ def test_on_cuda_a_captured_fit_waits_for_the_device_nowhere_inside_an_epoch():
 
 # The kernels of the other groups are those of evaluations.
 @pytest.mark.filterwarnings("ignore::pyrovae.base.errors.NoisyGradients")
-@pytest.mark.parametrize(("group", "graphs"), in_kernels("half-lines", "classes", of=GROUPS), indirect=["graphs"])
+@pytest.mark.parametrize(("group", "graphs"), in_kernels("half-lines", of=GROUPS), indirect=["graphs"])
 def test_latents_of_all_families_are_fitted_alike(group, graphs):
     """As guides and as priors; at the same noise, to rounding."""
     last, dtype = [], DTYPES.get(group, torch.float32)
