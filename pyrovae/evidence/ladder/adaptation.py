@@ -36,7 +36,8 @@ ELBO_BOUNDS = (0.2, 5.0)  # of a curvature, in units of the last one
 LONGEST = 2.0  # standard deviations by which such a step moves the mean
 MOMENT_ROUNDS, MOMENT_DRAWS = 3, 500
 NUM_COMPONENTS = 4  # of a mixture, about draws far apart
-NUM_SOUGHT, ALONE = 16, 0.2  # modes that are looked for from draws of the prior, so many of its deviations apart
+NUM_SOUGHT, AT_ONCE = 16, 4  # modes that are looked for from draws of the prior, so many of them in a round
+ALONE = 0.2  # of the prior's deviations, by which those of a round are apart at least
 TAIL = 0.05  # of the mass of a mode, at first, for a Gaussian that is wider
 GRADIENT = 3  # decoder passes that a gradient counts for
 FEWER = 4  # times fewer points at once where gradients are asked for: what they need is kept till then
@@ -68,6 +69,11 @@ class Gaussian(NamedTuple):
     def of(self, rows: Tensor) -> "Gaussian":
         """Those of some of the data."""
         return self._replace(loc=self.loc[rows], scale_tril=self.scale_tril[rows])
+
+    def distance(self, u: Tensor) -> Tensor:
+        """Of points (..., n, D) from the mean, in standard deviations: (..., n)."""
+        away = (u - self.loc)[..., None]
+        return torch.linalg.solve_triangular(self.scale_tril, away, upper=False).norm(dim=(-2, -1))
 
     def each(self) -> "list[Gaussian]":
         """Several, one by one."""
@@ -110,10 +116,10 @@ class Mixture(NamedTuple):
         scale_tril = torch.stack([one.scale_tril for one in self.components])
         return Students(self.log_weight, loc, widened * scale_tril, df, self.components[0].dtype)
 
-    def beside(self, other: "Mixture") -> "Mixture":
-        """Half of this and half of another mixture."""
-        log_weight = torch.cat([self.log_weight.log_softmax(0), other.log_weight.log_softmax(0)])
-        return Mixture(log_weight - math.log(2), [*self.components, *other.components])
+    def beside(self, other: "Mixture", part: float = 0.5) -> "Mixture":
+        """This, and another mixture that is so large a part of the whole."""
+        each = [self.log_weight.log_softmax(0) + math.log1p(-part), other.log_weight.log_softmax(0) + math.log(part)]
+        return Mixture(torch.cat(each), [*self.components, *other.components])
 
     def finite_or(self, other: "Mixture") -> "Mixture":
         """With the first component of another in place of those that are not finite."""
@@ -365,7 +371,7 @@ def apart(latents: Latents, near: Mixture, u: Tensor, log_weight: Tensor) -> Mix
         found.append(laplace(latents, first._replace(loc=place, scale_tril=spread.diag_embed())))
     log_mass, modes = _log_mass(latents, found), list(found)
     for row, one in enumerate(modes[1:], 1):
-        again = torch.stack([_distance(one, other) < 1 for other in modes[:row]]).any(0)
+        again = torch.stack([other.distance(one.loc) < 1 for other in modes[:row]]).any(0)
         wide = first._replace(scale_tril=2.0**row * first.scale_tril)
         found[row] = wide.where(again, one)
         log_mass[row] = torch.where(again, log_mass[0] + math.log(TAIL), log_mass[row])
@@ -377,34 +383,54 @@ def sought_cost(num_dims: int) -> int:
     return NUM_SOUGHT * (laplace_cost(num_dims) + 1)
 
 
-def sought(latents: Latents, u: Tensor, height: Tensor) -> Mixture:
-    """Laplace's approximations about the likeliest of the prior's draws that lie apart, weighed by the mass they hold.
+def sought(latents: Latents, u: Tensor, log_prior: Tensor, height: Tensor) -> Mixture:
+    """Laplace's approximations about draws of the prior that lie apart, weighed by the mass they hold.
 
-    A guide and all that starts from its draws may know one mode of several; here every one is climbed that a draw of
-    the prior came near.
+    A guide and all that starts from its draws may know one mode of several. Here a few are climbed to at once, from the
+    draws that stand for most of the posterior and that no mode explains so far; round after round.
 
     Args:
         latents: of n data.
         u: draws of the prior, (K, n, D).
+        log_prior: log p(u) there, (K, n).
         height: log p(x, u) there, (K, n).
     """
     spread = started(u, height).scale_tril.diagonal(dim1=-2, dim2=-1)
     scale = (spread * len(u) ** (-1 / u.shape[-1])).diag_embed()  # about as far apart as the draws are
-    height, places = height.nan_to_num(-math.inf, -math.inf, -math.inf), []
-    for _ in range(NUM_SOUGHT):
-        places.append(u.gather(0, height.argmax(0)[None, :, None].expand(1, *spread.shape))[0].double())
-        height = height.masked_fill(((u - places[-1]) / spread).norm(dim=-1) < ALONE, -math.inf)
-    start = Gaussian(torch.stack(places), scale.expand(NUM_SOUGHT, *scale.shape), u.dtype)
-    climbed = laplace(latents, start)
-    found = [one.finite_or(first) for one, first in zip(climbed.each(), start.each(), strict=True)]
+    stands_for = (height - log_prior).nan_to_num(-math.inf, -math.inf, -math.inf)
+    found = list[Gaussian]()
+    for _ in range(NUM_SOUGHT // AT_ONCE):
+        places = _likeliest(u, stands_for, ALONE * spread)
+        start = Gaussian(places, scale.expand(AT_ONCE, *scale.shape), u.dtype)
+        climbed = [
+            one.finite_or(first) for one, first in zip(laplace(latents, start).each(), start.each(), strict=True)
+        ]
+        for one, top in zip(climbed, _heights(latents, climbed), strict=True):
+            explained = top - one.distance(u).square() / 2 > height - math.log(10)
+            stands_for = stands_for.masked_fill(explained | (one.distance(u) < 3), -math.inf)
+        found += climbed
     return _by_mass(_log_mass(latents, found), found)
+
+
+def _likeliest(u: Tensor, log_weight: Tensor, radius: Tensor) -> Tensor:
+    """Points (K, n, D) of the largest weights (K, n) that are a radius (n, D) apart, float64: (AT_ONCE, n, D)."""
+    places = []
+    for _ in range(AT_ONCE):
+        index = log_weight.argmax(0)[None, :, None].expand(1, *u.shape[1:])
+        places.append(u.gather(0, index)[0].double())
+        log_weight = log_weight.masked_fill(((u - places[-1]) / radius).norm(dim=-1) < 1, -math.inf)
+    return torch.stack(places)
 
 
 def _log_mass(latents: Latents, modes: list[Gaussian]) -> Tensor:
     """The mass below each of C modes by height and width, up to a constant: (C, n)."""
-    heights = log_joint(latents, torch.stack([one.loc for one in modes]).to(modes[0].dtype))
     log_dets = torch.stack([one.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1) for one in modes])
-    return (heights + log_dets).nan_to_num(-math.inf, -math.inf, -math.inf)
+    return (_heights(latents, modes) + log_dets).nan_to_num(-math.inf, -math.inf, -math.inf)
+
+
+def _heights(latents: Latents, modes: list[Gaussian]) -> Tensor:
+    """log p(x, u) at each of C means: (C, n)."""
+    return log_joint(latents, torch.stack([one.loc for one in modes]).to(modes[0].dtype))
 
 
 def _by_mass(log_mass: Tensor, modes: list[Gaussian]) -> Mixture:
@@ -415,9 +441,3 @@ def _by_mass(log_mass: Tensor, modes: list[Gaussian]) -> Mixture:
 def _some_finite(log_weight: Tensor) -> Tensor:
     """Log weights (C, n), all alike for data where none is finite."""
     return torch.where(log_weight.isfinite().any(0) & ~log_weight.isnan().any(0), log_weight, 0.0)
-
-
-def _distance(one: Gaussian, other: Gaussian) -> Tensor:
-    """Of two means, in standard deviations of the other: (n,)."""
-    away = (one.loc - other.loc)[..., None]
-    return torch.linalg.solve_triangular(other.scale_tril, away, upper=False).square().sum((-2, -1)).sqrt()

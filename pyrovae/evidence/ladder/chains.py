@@ -28,7 +28,6 @@ from torch.distributions import Categorical
 from pyrovae.base.random import seed_everything
 from pyrovae.evidence.annealing.paths import Path, Route, from_guide, weigh, where
 from pyrovae.evidence.annealing.tuning import Lengths, pilot_cost, run_cost, spread_of, tune
-from pyrovae.evidence.ladder.adaptation import Mixture
 from pyrovae.evidence.ladder.climbed import Climbed
 from pyrovae.evidence.ladder.estimates import DEFENCE, Estimate, defended, num_guide, rounded_away
 from pyrovae.evidence.ladder.kernels import by_parts
@@ -50,7 +49,7 @@ class Taken(NamedTuple):
     @property
     def start(self) -> tuple[bool, int]:
         """What must be one for chains to start together."""
-        return self.proposal.exact, len(self.proposal.mixture.components)
+        return self.proposal.exact, len(self.proposal.whole.components)
 
     @property
     def kind(self) -> tuple[str, bool, int]:
@@ -61,8 +60,7 @@ class Taken(NamedTuple):
     def joined(cls, taken: "Sequence[Taken]") -> "Taken":
         """Those of one kind."""
         rows, poor, cost = (torch.cat([getattr(one, name) for one in taken]) for name in ("rows", "poor", "cost"))
-        proposal = taken[0].proposal._replace(mixture=Mixture.joined([one.proposal.mixture for one in taken]))
-        return cls(rows, proposal, taken[0].route, poor, cost)
+        return cls(rows, Proposal.joined([one.proposal for one in taken]), taken[0].route, poor, cost)
 
     def of(self, places: Tensor) -> "Taken":
         """Some of them."""
@@ -258,7 +256,7 @@ def _broadened(taken: Taken, latents: Latents, budget: float, key: tuple[int, ..
     beyond = Beyond(scored(latents, PILOT))
     for rung in rungs:
         mixture = rung.adapt(latents, mixture, beyond).finite_or(mixture)
-    return taken._replace(proposal=Proposal(mixture), cost=taken.cost + cost)
+    return taken._replace(proposal=Proposal(mixture, taken.proposal.modes), cost=taken.cost + cost)
 
 
 def _walked(latents: Latents, route: Route, plan: Plan, key: tuple[int, ...]) -> Estimate:
@@ -273,7 +271,7 @@ class _Moves:
 
     def __init__(self, latents: Latents, proposal: Proposal) -> None:
         self.latents, self.draw = latents, path_from(latents, proposal).draw
-        self.own, self.gaussians = proposal.students, proposal.mixture.students(math.inf, WIDENED)
+        self.own, self.gaussians = proposal.students, proposal.whole.students(math.inf, WIDENED)
 
     def begin(self, u: Tensor) -> _State:
         return _state(self.own, u, partial(by_parts, densities, self.latents))

@@ -281,9 +281,10 @@ class _Climbing:
         if rung.tentative and self._passed_over(rung, number):
             return
         seed_everything("ladder, pilot", *self.key, number)
-        looked = pilot(self.latents, Proposal(self.near), self.beyond)
+        proposal = self._proposal
+        looked = pilot(self.latents, proposal, self.beyond)
         self.cost = self.cost + PILOT * self.latents.num_values
-        held = _Held(self.rows, looked.pareto_k, looked.misses, Proposal(self.near), rung.route)
+        held = _Held(self.rows, looked.pareto_k, looked.misses, proposal, rung.route)
         self.held.append(held)
         if self.plan.method == "annealed":
             return
@@ -294,6 +295,11 @@ class _Climbing:
                 self._take(chosen._replace(proposal=chosen.proposal._replace(exact=exact)))
         self._keep(~good)
 
+    @property
+    def _proposal(self) -> Proposal:
+        """The last; a mixture keeps the modes that were found, one Gaussian is to do without them."""
+        return Proposal(self.near, self.beyond.modes if len(self.near.components) > 1 else None)
+
     def _passed_over(self, rung: Rung, number: int) -> bool:
         """Whether a few rows show that a pilot of all costs more than the next rung costs those that would pass it."""
         after, num_rows = RUNGS[number + 1], len(self.rows)
@@ -303,7 +309,7 @@ class _Climbing:
         some = torch.arange(0, num_rows, num_rows // SAMPLED, device=self.rows.device)
         latents = self.latents_of(self.rows[some])
         seed_everything("ladder, sample", *self.key, number)
-        looked = pilot(latents, Proposal(self.near).of(some), self.beyond.of(some))
+        looked = pilot(latents, self._proposal.of(some), self.beyond.of(some))
         self.cost[some] += PILOT * latents.num_values
         repaid = PILOT / (after.cost(latents.num_dims) + PILOT)
         return bool(looked.good(rung.bar).double().mean() < repaid)

@@ -1,7 +1,7 @@
 """Rungs of the ladder: what makes a proposal from the last one, what it costs, and what its pilot must show."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,6 +18,7 @@ PILOT = 250  # draws that tell whether a proposal is good
 STARTS = 250  # draws of each that show where components of a mixture may start
 OF_PRIOR = 100  # draws, which tell what a proposal misses
 SEARCHED, OF_SEARCH = 3, 1000  # coordinates, up to which so many draws of the prior come near most modes
+OF_MODES = 0.1  # of the draws of a proposal are from these
 MOST_COORDINATES = 200  # for which curvature is worth its gradients
 FEW_COORDINATES = 20  # for which moments are worth their draws
 
@@ -34,18 +35,34 @@ STRICT, USUAL = Bar(0.25, 0.4), Bar(0.5, 0.2)
 
 
 class Proposal(NamedTuple):
-    """What is drawn from for each of n data: a mixture, or the posterior itself where that is a Gaussian."""
+    """What is drawn from for each of n data: a mixture, or the posterior itself where that is a Gaussian.
+
+    A part of a mixture are the modes that were found from the prior, where such were looked for: what adaptation forgets
+    of them it still draws.
+    """
 
     mixture: Mixture
+    modes: Mixture | None = None
     exact: bool = False
 
     @property
+    def whole(self) -> Mixture:
+        return self.mixture if self.exact or self.modes is None else self.mixture.beside(self.modes, OF_MODES)
+
+    @property
     def students(self) -> Students:
-        return self.mixture.students(math.inf, 1.0) if self.exact else wide(self.mixture)
+        return self.mixture.students(math.inf, 1.0) if self.exact else wide(self.whole)
 
     def of(self, rows: Tensor) -> "Proposal":
         """Those of some of the data."""
-        return Proposal(self.mixture.of(rows), self.exact)
+        return Proposal(self.mixture.of(rows), self.modes and self.modes.of(rows), self.exact)
+
+    @classmethod
+    def joined(cls, proposals: "Sequence[Proposal]") -> "Proposal":
+        """Those of unlike data, of as many components each, and exact or not alike."""
+        modes = [one.modes for one in proposals if one.modes is not None]
+        mixture = Mixture.joined([one.mixture for one in proposals])
+        return cls(mixture, Mixture.joined(modes) if modes else None, proposals[0].exact)
 
 
 def wide(mixture: Mixture) -> Students:
@@ -72,7 +89,7 @@ class Beyond(NamedTuple):
         if num_dims > SEARCHED or not search:
             return cls(by_guide, of_prior(latents, OF_PRIOR))
         by_prior = of_prior(latents, OF_SEARCH)
-        modes = adaptation.sought(latents, by_prior.u, by_prior.log_joint)
+        modes = adaptation.sought(latents, by_prior.u, by_prior.log_prior, by_prior.log_joint)
         return cls(by_guide, by_prior.first(OF_PRIOR), modes, scored(latents, wide(modes).sample(PILOT)))
 
     @property
