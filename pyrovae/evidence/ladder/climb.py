@@ -35,10 +35,10 @@ from pyrovae.evidence.ladder.estimates import (
 )
 from pyrovae.evidence.ladder.points import Points, scored
 from pyrovae.evidence.ladder.rungs import (
+    FEW_COORDINATES,
     MOST_COORDINATES,
     PILOT,
     RUNGS,
-    SEARCHED,
     STRICT,
     Beyond,
     Proposal,
@@ -104,14 +104,15 @@ class Climb:
             What became of data; and the proposals from which some are to be annealed, as nothing vouches for these.
         """
         seed_everything("ladder, first pilot", self.seed, index)
-        first, by_guide = first_pilot(latents)
-        spent = torch.full((latents.num_data,), float(self.num_particles + PILOT))
+        first, by_guide, cost = first_pilot(latents, self.budget - self.num_particles)
+        spent = torch.full((latents.num_data,), float(self.num_particles + cost))
         bad = first.reached & (~first.good(STRICT) | (self.method == "annealed"))
-        beyond = self._beyond(latents, latents_of, by_guide, ~first.exact | bad, spent)
+        beyond = self._beyond(latents, by_guide, spent)
         if by_guide and self.affords(spent, AWAY, latents):
-            passed = (~bad & ~first.exact).nonzero().flatten()
-            first, spent[passed] = self._doubted(first, latents_of, passed, by_guide, beyond), spent[passed] + AWAY
-            bad |= first.reached & ~first.good(STRICT)
+            first = self._doubted(first, latents_of, (~bad & ~first.exact).nonzero().flatten(), by_guide, spent)
+        if beyond is not None:
+            first = first.doubted(misses_mode(beyond))
+        bad |= first.reached & ~first.good(STRICT)
         rows, stays = bad.nonzero().flatten(), (~bad).nonzero().flatten()
         kept = [Climbed.stayed(stays, spent[stays])]
         if not len(rows):
@@ -131,42 +132,29 @@ class Climb:
             of_rows = Beyond.drawn(some, draws, search=False)
             spent = spent + of_rows.cost * some.num_values
         else:
-            of_rows = beyond.at(rows)
+            of_rows = beyond.of(rows)
         start = _Start(rows, first.pareto_k[rows], of_rows, spent)
         found, left = _Climbing(self, latents_of, some, start, (self.seed, index), tell).climbed()
         return kept + found, left
 
-    def _beyond(
-        self,
-        latents: Latents,
-        latents_of: Callable[[Tensor], Latents],
-        by_guide: Points | None,
-        those: Tensor,
-        spent: Tensor,
-    ) -> "_Seen | None":
-        """What a search for modes finds for those rows, where half of the budget pays it; its cost is spent."""
+    def _beyond(self, latents: Latents, by_guide: Points | None, spent: Tensor) -> Beyond | None:
+        """What the prior shows beyond the guide's draws, where half of the budget pays it; its cost is spent."""
         dear = not self.affords(spent, AWAY + 2 * search_cost(latents.num_dims), latents)
-        if by_guide is None or latents.num_dims > SEARCHED or dear or not those.any():
+        if by_guide is None or latents.num_dims > FEW_COORDINATES or dear:
             return None
-        rows = those.nonzero().flatten()
-        found = Beyond.drawn(latents_of(rows), by_guide.of(rows))
-        spent[rows] += found.cost * latents.num_values
-        return _Seen(rows, found)
+        found = Beyond.drawn(latents, by_guide, search=latents.num_values == 1)
+        spent += found.cost * latents.num_values
+        return found
 
     def _doubted(
-        self,
-        first: Pilot,
-        latents_of: Callable[[Tensor], Latents],
-        passed: Tensor,
-        by_guide: Points,
-        beyond: "_Seen | None",
+        self, first: Pilot, latents_of: Callable[[Tensor], Latents], passed: Tensor, by_guide: Points, spent: Tensor
     ) -> Pilot:
-        """The guide's pilot, with what points beyond its draws say of those rows that it passes."""
+        """The guide's pilot, with what its draws say, moved away, of those rows that it passes; they are spent."""
         doubts = torch.zeros_like(first.reached)
         if len(passed):
-            doubts[passed] = ~has_variance(latents_of(passed), by_guide.of(passed))
-            if beyond is not None:
-                doubts[passed] |= misses_mode(beyond.at(passed))
+            latents = latents_of(passed)
+            doubts[passed] = ~has_variance(latents, by_guide.of(passed))
+            spent[passed] += AWAY * latents.num_values
         return first.doubted(doubts)
 
     def affords(self, spent: Tensor, points: int, latents: Latents) -> bool:
@@ -183,16 +171,6 @@ class Climb:
         found, _ = chains.walked(latents, walk, rows, spent, self.budget, num_kept=self.num_kept)
         tell(found.route, len(rows))
         return found.parted()
-
-
-class _Seen(NamedTuple):
-    """What is known beyond the guide's draws of some rows of a block."""
-
-    rows: Tensor
-    beyond: Beyond
-
-    def at(self, rows: Tensor) -> Beyond:
-        return self.beyond.of(torch.searchsorted(self.rows, rows))
 
 
 class _Start(NamedTuple):

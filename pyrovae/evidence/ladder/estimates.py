@@ -19,6 +19,7 @@ from pyrovae.evidence import estimators
 from pyrovae.evidence.ladder.adaptation import Mixture
 from pyrovae.evidence.ladder.points import Points, joined, scored
 from pyrovae.evidence.ladder.rungs import PILOT, Bar, Beyond, Proposal
+from pyrovae.evidence.ladder.summed import Summed
 from pyrovae.evidence.proposals.students import Students
 from pyrovae.evidence.resampling import resampled
 from pyrovae.pairs.latents import Latents, Values
@@ -30,9 +31,10 @@ AWAY = 250  # draws of the guide, moved away from their mean: they show its tail
 INFINITE = 0.5  # k-hat of the terms of a second moment above which there may be none
 MISSED = 0.03  # nats that draws of the guide may find beside a proposal that is taken
 FEW = 10  # draws, at which most posteriors are seen to be no Gaussian
-RARE = 1e-6  # of the density of guide or prior, below which a proposal is blind
-RARELY = 1e-3  # of that of modes which were found, likewise
+RARE = 1e-3  # of the density of guide, prior or modes that were found, below which a proposal is blind
 LOST = 0.001  # of a posterior, that may be where it is
+LEAST = 0.02  # effective of its draws, as draws beyond it tell
+FEW_VALUES = 64  # of discrete latents together, which are worth a sum to see what the guide's draws miss
 NUM_MOVED, MOVED_AWAY, CHANGE = 50, 0.02, 0.03  # draws onto a support and back; part that may change by so many nats
 
 
@@ -170,18 +172,32 @@ class Pilot(NamedTuple):
 
     def doubted(self, rows: Tensor) -> "Pilot":
         """With the k-hat of weights without a variance for some of the data, (n,)."""
-        return self._replace(pareto_k=torch.where(rows, math.inf, self.pareto_k), misses=self.misses | rows)
+        return self._replace(
+            pareto_k=torch.where(rows, math.inf, self.pareto_k),
+            exact=self.exact & ~rows,
+            misses=self.misses | rows,
+        )
 
 
-def first_pilot(latents: Latents) -> tuple[Pilot, Points | None]:
-    """Draws of the guide by itself, and their points; none where the guide draws classes that are summed out here."""
+def first_pilot(latents: Latents, most: float) -> tuple[Pilot, Points | None, int]:
+    """Draws of the guide by itself, their points, and decoder passes for each datum.
+
+    Of a guide that draws classes, which are summed out here, there are points where the classes are few and at most so
+    many passes pay for them: what their sum finds beside its draws, these miss.
+    """
     if latents.particles.structure.has_discrete:
         sizes = [PILOT] if is_common() else latents.part_sizes(PILOT)
         parts = [sum_by_role(latents.particles.log_terms(size)) for size in sizes]
         log_weight = torch.cat([part.log_weight for part in parts])
-        return _of_guide(log_weight, torch.full_like(log_weight[0], math.nan)), None  # draws may all be equal
+        looked = _of_guide(log_weight, torch.full_like(log_weight[0], math.nan))  # draws may all be equal
+        cost = PILOT + latents.num_values * (PILOT if latents.sites else 1)
+        if not isinstance(latents, Summed) or latents.num_values > FEW_VALUES or cost > most:
+            return looked, None, PILOT
+        points = scored(latents, PILOT) if latents.sites else None
+        summed = points.log_weight(points.log_guide) if points else latents.log_evidence()[None]
+        return looked.doubted(_misses(log_weight, summed)), points, cost
     points = scored(latents, PILOT)
-    return _of_guide(points.log_weight(points.log_guide), points.resolution), points
+    return _of_guide(points.log_weight(points.log_guide), points.resolution), points, PILOT
 
 
 def has_variance(latents: Latents, by_guide: Points) -> Tensor:
@@ -225,7 +241,8 @@ def pilot(latents: Latents, proposal: Proposal, beyond: Beyond) -> Pilot:
     pareto_k = estimators.pareto_k(log_weight, both.resolution).nan_to_num(math.inf, neginf=-math.inf)
     misses = _misses(_log_weight(own, log_density[:PILOT], 0.0), _log_weight(both, log_density[: len(both.u)], 0.5))
     if beyond.others:
-        misses |= _lost(known, log_density, beyond) > LOST
+        balance = torch.logaddexp(log_density + math.log(PILOT), beyond.log_balance(known))
+        misses |= _is_blind(known, log_density, balance, beyond)
     return Pilot(
         pareto_k,
         estimators.ess(log_weight) / len(log_weight),
@@ -238,17 +255,25 @@ def pilot(latents: Latents, proposal: Proposal, beyond: Beyond) -> Pilot:
 def misses_mode(guide: Beyond) -> Tensor:
     """Whether the guide itself is blind where draws of the prior led: (n,)."""
     known = joined([guide.by_guide, *guide.others])
-    return _lost(known, known.log_guide, guide) > LOST
+    return _is_blind(known, known.log_guide, guide.log_balance(known), guide)
 
 
-def _lost(points: Points, log_own: Tensor, beyond: Beyond) -> Tensor:
-    """The part of all weights where a proposal is blind, of its draws and those beyond it: (n,)."""
-    each = [log_own, points.log_guide, points.log_prior]
-    blind = log_own < torch.maximum(points.log_guide, points.log_prior) + math.log(RARE)
-    if (log_modes := beyond.log_modes(points.u)) is not None:
-        each.append(log_modes)
-        blind |= log_own < log_modes + math.log(RARELY)
-    return _mass(points.log_weight(torch.stack(each).logsumexp(0)), blind)
+def _is_blind(points: Points, log_own: Tensor, log_balance: Tensor, beyond: Beyond) -> Tensor:
+    """Whether a proposal would hardly draw where some of all weights lie, or few of its draws would count: (n,).
+
+    Args:
+        points: K that several densities drew.
+        log_own: of the proposal there, (K, n).
+        log_balance: of all that drew them, as often as they did, (K, n).
+        beyond: what tells where to look.
+    """
+    others = [points.log_guide, points.log_prior, beyond.log_modes(points.u)]
+    most = torch.stack([one for one in others if one is not None]).amax(0)
+    log_weight = points.log_weight(log_balance)
+    lost = _mass(log_weight, log_own < most + math.log(RARE))
+    second = (log_weight + points.log_weight(log_own)).logsumexp(0)  # moment of its weights
+    ess = (2 * log_weight.logsumexp(0) - second).exp()
+    return (lost > LOST) | (ess < LEAST)
 
 
 def _misses(own: Tensor, both: Tensor) -> Tensor:

@@ -37,8 +37,8 @@ STRICT, USUAL = Bar(0.25, 0.4), Bar(0.5, 0.2)
 class Proposal(NamedTuple):
     """What is drawn from for each of n data: a mixture, or the posterior itself where that is a Gaussian.
 
-    A part of a mixture are the modes that were found from the prior, where such were looked for: what adaptation forgets
-    of them it still draws.
+    A part of a mixture are the modes that were found from the prior, where such were looked for: what adaptation
+    forgets of them it still draws.
     """
 
     mixture: Mixture
@@ -102,7 +102,16 @@ class Beyond(NamedTuple):
         """Decoder passes of the others."""
         if self.modes is not None:
             return search_cost(self.modes.num_dims)
-        return OF_PRIOR if self.by_prior else 0
+        return len(self.by_prior.u) if self.by_prior else 0
+
+    def log_balance(self, points: Points) -> Tensor:
+        """The density of all these draws together at points, as often as each was drawn: (K, n)."""
+        each = [points.log_guide + math.log(len(self.by_guide.u))]
+        if self.by_prior:
+            each.append(points.log_prior + math.log(len(self.by_prior.u)))
+        if self.by_modes and (log_modes := self.log_modes(points.u)) is not None:
+            each.append(log_modes + math.log(len(self.by_modes.u)))
+        return torch.stack(each).logsumexp(0)
 
     def of(self, rows: Tensor) -> "Beyond":
         """Those of some of the data."""
@@ -114,8 +123,8 @@ class Beyond(NamedTuple):
 
 
 def search_cost(num_dims: int) -> int:
-    """Decoder passes of a look for modes."""
-    return OF_SEARCH + adaptation.sought_cost(num_dims) + PILOT
+    """Decoder passes of a look for modes: of a search, or of draws of the prior alone."""
+    return OF_SEARCH + adaptation.sought_cost(num_dims) + PILOT if num_dims <= SEARCHED else OF_PRIOR
 
 
 class Rung(NamedTuple):
