@@ -12,7 +12,7 @@ import pyrovae as pv
 from pyrovae.apps.arguments import Action
 from pyrovae.apps.recipes import CHOICES, check_support, choose, likelihood_of, rows_with_missing
 from pyrovae.base.choices import parsed
-from pyrovae.base.errors import InputError
+from pyrovae.base.errors import InputError, check_at_least_one
 from pyrovae.data.named import BINARIZATIONS, DATASETS, FitDefaults, existing
 from pyrovae.data.tables.names import IGNORED, KINDS, check_kinds, parse_columns
 
@@ -202,6 +202,8 @@ def _check_before_all(given: Namespace) -> None:
     """Raises InputError for what is wrong with the names alone, before anything is imported that takes seconds."""
     _check_names(vars(given))
     choose("choice of --compile", given.compile, COMPILE)
+    counts = {name: getattr(given, name) for name in ("epochs", "batch_size")}
+    check_at_least_one(**{name: count for name, count in counts.items() if count is not None})
     if given.binarization is not None:
         choose("binarization", given.binarization, BINARIZATIONS)
     if given.data is not None and given.data not in DATASETS:

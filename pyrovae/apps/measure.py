@@ -261,8 +261,8 @@ def measured(
     except Interrupted as interrupt:
         record, status = interrupt.partial, 130
         print(f"interrupted: this is the account of the {len(record)} data that were done", file=sys.stderr)
-    deliver(given.json, record, interrupted=status == 130)
-    draw_record(given.figure, record)
     if status == 0 and (given.split == "test" and not given.later if keep is None else keep):
         keep_in(given.run, record, quiet=given.json == "-")
+    deliver(given.json, record, interrupted=status == 130)
+    draw_record(given.figure, record)
     return status

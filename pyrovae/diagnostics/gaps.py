@@ -195,7 +195,7 @@ class Gaps(Record):
             f"Pareto k-hat above {text(threshold, '.2f')} or undefined: {unreliable:.1%} of data",
         ]
         if unreliable > 0:
-            lines += ["  there evidence, and with it the approximation gap, is too low by an unknown amount"]
+            lines += ["  there evidence, and so the approximation gap, is off by an unknown amount, most often too low"]
         lines += skewed_errors(self.skewed, f"K = {self.num_particles}")
         if "own" in self.elbo:
             lines += ["an optimisation that has not come to its end makes amortization too small: raise num_steps"]

@@ -15,11 +15,12 @@ from pyrovae.data.split import Protocol, as_split
 from pyrovae.evidence import estimators
 from pyrovae.evidence.blocks import Block, Blocks, Pair, block_by_block
 from pyrovae.evidence.importance import Evaluation, Weights, put_draws
-from pyrovae.evidence.ladder.climbed import ROUTES, Climbed
+from pyrovae.evidence.ladder.climbed import MODE, ROUTES, Climbed
 from pyrovae.evidence.numerics.digits import digits
 from pyrovae.evidence.plan import WEIGHTS_AT_ONCE, Plan, data_at_once, elements_at_once
 from pyrovae.evidence.reliability import UNRELIABLE_FRACTION, UNRESOLVED
 from pyrovae.evidence.report import Report
+from pyrovae.pairs.checks.data import not_finite
 from pyrovae.pairs.context import double_precision, own_scope
 from pyrovae.pairs.traces import Program
 
@@ -108,15 +109,15 @@ def routed(
     Returns:
         The report; and the draws, latent site -> (L, N, *plates inside a datum, *event), none where none are kept.
     """
-    data = as_split(data)
+    data, draws = as_split(data), dict[str, Tensor]()
     jacobians = data.log_jacobians()
 
     def reduce(block: Weights) -> dict[str, Tensor]:
         return account(block) | {f"{KEPT}{name}": value.movedim(1, -1) for name, value in (block.draws or {}).items()}
 
-    def build(columns: dict[str, Tensor], run: Evaluation, protocol: Protocol) -> tuple[Report, dict[str, Tensor]]:
+    def build(columns: dict[str, Tensor], run: Evaluation, protocol: Protocol) -> Report:
         kept = [name for name in columns if name.startswith(KEPT)]
-        draws = {name.removeprefix(KEPT): columns.pop(name).movedim(-1, 1).contiguous() for name in kept}
+        draws.update({name.removeprefix(KEPT): columns.pop(name).movedim(-1, 1).contiguous() for name in kept})
         for climbed in run.repair.late:
             _put(columns, climbed, plan.num_particles)
             put_draws(draws, climbed)
@@ -125,9 +126,9 @@ def routed(
         lost = digits(run.compared, columns["mc_se_log_evidence"])
         how, num_particles = run.pair, plan.num_particles
         said = columns, num_particles, plan.seed, how.strategy, how.measure, protocol, plan.defensive, lost
-        return Report(*said, plan.method, plan.budget, run.repair.staying, run.beyond), draws
+        return Report(*said, plan.method, plan.budget, run.repair.staying, run.beyond)
 
-    return measure(model, guide, data, plan, reduce, build, progress=progress)
+    return measure(model, guide, data, plan, reduce, build, progress=progress), draws
 
 
 def _name(dtype: str | torch.dtype | None) -> str | None:
@@ -152,14 +153,14 @@ def _untrusted(report: Report) -> UntrustedEvidence:
         )
     return UntrustedEvidence(
         f"the Pareto k-hat of {report.fraction_unreliable:.0%} of {len(report)} data is above "
-        f"{report.pareto_k_threshold:.2f} or undefined, so their evidence may be too low by an unknown amount: "
-        f"{_advice(report)}"
+        f"{report.pareto_k_threshold:.2f} or undefined, so their evidence may be off by an unknown amount, most often "
+        f"too low: {_advice(report)}"
     )
 
 
 def _advice(report: Report) -> str:
     """What helps, of what was not done already."""
-    if report.staying:
+    if report.staying and report.staying != MODE:
         return f"no better proposal could be found, as {report.staying}; raise num_particles"
     if report.method in ("importance", "laplace", "adaptive"):
         return "leave method='auto', which looks for better proposals and anneals where none is good enough"
@@ -198,7 +199,15 @@ def measure(
             pair.weigh_rows(source, most, double=plan.dtype is not None, enough=enough)
         run = Evaluation(pair, plan, len(split))
         runs.append(run)
-        return lambda block: reduce(run.block(source.batch(block.rows), block))
+
+        def work(block: Block) -> dict[str, Tensor]:
+            batch = source.batch(block.rows)
+            try:
+                return reduce(run.block(batch, block))
+            except FloatingPointError as error:
+                raise not_finite(batch[0], start=block.rows.start) or error from error
+
+        return work
 
     def record(done: Sequence[dict[str, Tensor]], _: Pair) -> Record:
         whole = {name: torch.cat([block[name] for block in done], -1).cpu() for name in done[0]}

@@ -79,7 +79,7 @@ class Report(Record):
         return f"Report(N={len(self)}, K={self.num_particles}, log p(x) {mean:.3f} nats per datum)"
 
     def table(self) -> dict[str, Tensor]:
-        return dict(self.columns)
+        return self.columns | {"unreliable": self.unreliable}
 
     @property
     def found_by(self) -> str:
@@ -250,7 +250,7 @@ class Report(Record):
         if tail["fraction_above"] > 0:
             more = "; method='auto' looks for better proposals" if self.method in ("importance", "laplace") else ""
             few = f"  above it, or by fewer than {estimators.FEWEST_EFFECTIVE} effective draws"
-            lines += [f"{few}, evidence is too low by an unknown amount{more}"]
+            lines += [f"{few}, evidence is off by an unknown amount, most often too low{more}"]
         if tail["fraction_unresolved"] > 0:
             lines += [f"  {tail['fraction_unresolved']:.1%}: {UNRESOLVED}"]
         if tail["fraction_undefined"] > tail["fraction_unresolved"]:

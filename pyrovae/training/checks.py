@@ -17,7 +17,7 @@ from pyrovae.base.random import preserve_rng_state
 from pyrovae.data.batches import Batch
 from pyrovae.data.split import Split
 from pyrovae.pairs.checks import looks, parameters
-from pyrovae.pairs.checks.data import check_possible
+from pyrovae.pairs.checks.data import check_possible, not_finite
 from pyrovae.pairs.checks.inverses import check_batch_norm_of_flows
 from pyrovae.pairs.context import preserve_modes, quiet_numerics
 from pyrovae.pairs.particles import Particles
@@ -128,17 +128,14 @@ def _inspect(pair: tuple[Program, Program], split: Split, rows: slice, plate: st
     except (ValueError, RuntimeError, FloatingPointError) as error:
         if out_of_memory(error):
             raise
-        missing = ~batch[0].isfinite().reshape(len(batch[0]), -1).all(1)
-        if not missing.any():
+        missing = not_finite(batch[0], f" of the {name}", rows.start)
+        if missing is None:
             named = error if isinstance(error, FloatingPointError) else parameters.explained(error, *pair, batch)
             if named is not None:
                 raise InputError(str(named)) from error
             hint = f". {PER_DATUM}" if len(batch) > 1 else ""
             raise InputError(f"the programs do not run on the data: {first_line(error)}{hint}") from error
-        raise InputError(
-            f"{int(missing.sum())} rows hold values that are missing or infinite, the first is row "
-            f"{rows.start + int(missing.nonzero()[0])} of the {name}: impute them, or mask them in programs of your own"
-        ) from error
+        raise missing from error
 
 
 def check_density(particles: Particles, where: str, start: int) -> None:

@@ -28,7 +28,7 @@ from torch.distributions import Categorical
 from pyrovae.base.random import seed_everything
 from pyrovae.evidence.annealing.paths import Path, Route, from_guide, weigh, where
 from pyrovae.evidence.annealing.tuning import Lengths, pilot_cost, run_cost, spread_of, tune
-from pyrovae.evidence.ladder.climbed import Climbed
+from pyrovae.evidence.ladder.climbed import EDGE, Climbed
 from pyrovae.evidence.ladder.estimates import DEFENCE, Estimate, defended, num_guide, rounded_away
 from pyrovae.evidence.ladder.kernels import by_parts
 from pyrovae.evidence.ladder.points import densities, scored
@@ -45,6 +45,7 @@ class Taken(NamedTuple):
     route: str
     poor: Tensor
     cost: Tensor
+    misses: Tensor  # whether other draws found a mode that it does not draw
 
     @property
     def start(self) -> tuple[bool, int]:
@@ -59,12 +60,15 @@ class Taken(NamedTuple):
     @classmethod
     def joined(cls, taken: "Sequence[Taken]") -> "Taken":
         """Those of one kind."""
-        rows, poor, cost = (torch.cat([getattr(one, name) for one in taken]) for name in ("rows", "poor", "cost"))
-        return cls(rows, Proposal.joined([one.proposal for one in taken]), taken[0].route, poor, cost)
+        rows, poor, cost, misses = (
+            torch.cat([getattr(one, name) for one in taken]) for name in ("rows", "poor", "cost", "misses")
+        )
+        return cls(rows, Proposal.joined([one.proposal for one in taken]), taken[0].route, poor, cost, misses)
 
     def of(self, places: Tensor) -> "Taken":
         """Some of them."""
-        return Taken(self.rows[places], self.proposal.of(places), self.route, self.poor[places], self.cost[places])
+        poor, cost, misses = (part[places] for part in (self.poor, self.cost, self.misses))
+        return Taken(self.rows[places], self.proposal.of(places), self.route, poor, cost, misses)
 
 
 @dataclass(frozen=True)
@@ -220,7 +224,7 @@ def annealed(
         if not stage.adds:
             before = None
         climbed, before = walked(latents, walk, taken.rows, taken.cost, budget, before, num_kept)
-        found.append(climbed.doubted(rounded_away(latents, taken.proposal.students)))
+        found.append(climbed.doubted(rounded_away(latents, taken.proposal.students), EDGE))
         left = climbed.unvouched.nonzero().flatten()
         if not len(left):
             break

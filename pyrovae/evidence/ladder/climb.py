@@ -21,7 +21,7 @@ from pyrovae.evidence import estimators
 from pyrovae.evidence.ladder import chains
 from pyrovae.evidence.ladder.adaptation import Mixture, started
 from pyrovae.evidence.ladder.chains import Taken
-from pyrovae.evidence.ladder.climbed import ROUTES, Climbed, summed
+from pyrovae.evidence.ladder.climbed import EDGE, MODE, ROUTES, Climbed, summed
 from pyrovae.evidence.ladder.estimates import (
     AWAY,
     Estimate,
@@ -295,7 +295,8 @@ class _Climbing:
     def _take(self, held: _Held, poor: Tensor | None = None) -> None:
         """Keeps a proposal until the draws of all are made together; poor where its own pilot does not vouch for it."""
         cost, none = self.cost[torch.searchsorted(self.rows, held.rows)], torch.zeros_like(held.misses)
-        self.taken.append(Taken(held.rows, held.proposal, held.route, none if poor is None else poor, cost))
+        poor = none if poor is None else poor
+        self.taken.append(Taken(held.rows, held.proposal, held.route, poor, cost, held.misses))
 
     def _drawn(self, taken: Taken, number: int) -> tuple[list[Climbed], Taken]:
         """Fresh draws of a frozen proposal: K, and more beside them where these do not vouch for themselves.
@@ -323,7 +324,7 @@ class _Climbing:
         estimate = by_proposal(latents, taken.proposal, num_draws, keep=self.plan.num_kept > 0).beside(before)
         taken = taken._replace(cost=taken.cost + num_draws * latents.num_values)
         drawn = Climbed(taken.rows, estimate.columns(), taken.route, taken.cost)
-        drawn = drawn.doubted(rounded_away(latents, taken.proposal.students))
+        drawn = drawn.doubted(taken.misses, MODE).doubted(rounded_away(latents, taken.proposal.students), EDGE)
         return drawn._replace(draws=estimate.draws(latents, self.plan.num_kept)), taken, estimate
 
     def _keep(self, left: Tensor) -> None:

@@ -15,6 +15,7 @@ EDGE = (
     "posteriors of some reach the edge of a support, where numbers of the programs' dtype end and what lies beyond is "
     "lost; use dtype='float64', or draw that site on the unconstrained scale"
 )
+MODE = "their best proposals do not draw a mode that other draws led to"
 NAN = "a density is NaN at draws of better proposals for some of them"
 
 
@@ -43,13 +44,13 @@ class Climbed(NamedTuple):
         rule = found["pareto_k"], found["ess"], found["skewness_log_evidence"], found["num_weights"], annealed
         return estimators.is_unreliable(*rule) & ~found["pareto_k"].isnan()
 
-    def doubted(self, away: Tensor) -> "Climbed":
-        """With an undefined k-hat where a posterior lies on the edge of what numbers hold."""
-        if not away.any():
+    def doubted(self, those: Tensor, reason: str) -> "Climbed":
+        """With an undefined k-hat for those, (m,), that weights say nothing of, and the reason."""
+        if not those.any():
             return self
         pareto_k = self.columns["pareto_k"]
-        columns = self.columns | {"pareto_k": torch.where(away.to(pareto_k.device), math.nan, pareto_k)}
-        return self._replace(columns=columns, reason=EDGE)
+        columns = self.columns | {"pareto_k": torch.where(those.to(pareto_k.device), math.nan, pareto_k)}
+        return self._replace(columns=columns, reason=reason)
 
     def among(self, rows: Tensor) -> "Climbed":
         """As of rows of all data, on the CPU."""

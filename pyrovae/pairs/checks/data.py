@@ -65,6 +65,24 @@ def check_data(run: TracePair, again: Sequence[Callable[[], Sites]]) -> None:
         raise InputError(_message(name, run.observed[name], found) + tried)
 
 
+def not_finite(x: Tensor, whose: str = "", start: int = 0) -> InputError | None:
+    """What to say where programs fail on data (N, ...) of which some are missing or infinite; None where none are.
+
+    Args:
+        x: the data.
+        whose: rows they are, in words.
+        start: number of the first.
+    """
+    rows = ~x.isfinite().reshape(len(x), -1).all(1)
+    if not rows.any():
+        return None
+    return InputError(
+        f"{int(rows.sum())} rows hold values that are missing or infinite, the first is row "
+        f"{start + int(rows.nonzero()[0])}{whose}: impute them, or leave what is missing out of the likelihood, by "
+        "observed_entries(model), and give the guide numbers in its place (x.nan_to_num())"
+    )
+
+
 def check_given(run: TracePair, again: Callable[[], Sites]) -> None:
     """Demands that what is observed under a bounded support is the data's alone, not computed from latents.
 

@@ -107,7 +107,7 @@ def test_data_whose_density_is_nan_on_the_way_are_given_back_and_the_others_walk
 
 def taken(proposal):
     rows = torch.arange(len(proposal.mixture.components[0].loc))
-    return chains.Taken(rows, proposal, "Laplace", rows >= 0, torch.zeros(len(rows), dtype=torch.float64))
+    return chains.Taken(rows, proposal, "Laplace", rows >= 0, torch.zeros(len(rows), dtype=torch.float64), rows < 0)
 
 
 def test_one_gaussian_becomes_a_mixture_before_chains_start_from_it(oracle, x, latents):

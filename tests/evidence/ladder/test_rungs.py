@@ -1,6 +1,7 @@
 """Rungs: each makes a proposal from the last one, and says what it takes."""
 
 import math
+import warnings
 
 import pyro
 import pyro.distributions as dist
@@ -36,6 +37,71 @@ def test_a_rung_gives_a_proposal_with_tails(rung):
 def test_tails_are_no_wider_than_many_coordinates_allow():
     assert wide(Mixture.alone(started(torch.randn(9, 2, 3), torch.zeros(9, 2)))).df == 20
     assert wide(Mixture.alone(started(torch.randn(9, 2, 50), torch.zeros(9, 2)))).df == 100
+
+
+def two_modes(num_latents, spread=4.0, noise=4.0):
+    """Half of the prior's mass at -s and half at s; a guide that is the posterior of the one half, without an error."""
+    center = torch.full((num_latents,), spread)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            places = torch.stack([-center, center]).expand(len(x), 2, -1)
+            each = dist.MixtureSameFamily(dist.Categorical(torch.ones(len(x), 2)), dist.Normal(places, 1.0).to_event(1))
+            z = pyro.sample("z", each)
+            pyro.sample("x", dist.Normal(z, noise).to_event(1), obs=x)
+
+    def guide(x):
+        variance = 1 / (1 + noise**-2)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(variance * (center + x / noise**2), variance**0.5).to_event(1))
+
+    torch.manual_seed(0)
+    x = noise * torch.randn(15, num_latents) / 2
+    each = [dist.Normal(sign * center, (1 + noise**2) ** 0.5).log_prob(x).sum(-1).double() for sign in (-1, 1)]
+    return model, guide, x, torch.stack(each).logsumexp(0) - math.log(2)
+
+
+@pytest.mark.parametrize("num_latents", [1, 2, 5])
+def test_a_guide_that_is_the_posterior_of_one_of_two_modes_is_not_exact(num_latents):
+    model, guide, x, exact = two_modes(num_latents)
+    report = pv.evaluate(model, guide, x)
+    assert set(report.route) <= {"mixture", "annealed"} and not report.unreliable.any()
+    error = (report.log_evidence - exact) / report.mc_se_log_evidence
+    assert error.abs().max() < 4 and error.mean().abs() < 4 / len(x) ** 0.5
+    with pytest.warns(pv.UntrustedEvidence, match="leave method='auto'"):
+        by_one = pv.evaluate(model, guide, x, method="laplace")  # no single Gaussian holds both
+    assert by_one.unreliable.all() and (by_one.log_evidence < exact - 0.1).any()
+
+
+@pytest.mark.parametrize("of_others", [1e-5, 1e-7])
+@pytest.mark.parametrize("alone", [True, False], ids=["a class", "a class and a latent"])
+def test_a_class_that_the_guide_hardly_draws_is_not_lost(of_others, alone):
+    """x ~ N(m_c, 5), by way of z or not; the guide draws one of four classes but for a few draws."""
+    means, odds = torch.tensor([-6.0, -2.0, 2.0, 6.0]), torch.tensor([1.0, *[of_others] * 3])
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            mean = means[pyro.sample("c", dist.Categorical(torch.ones(4)))]
+            if not alone:
+                mean = pyro.sample("z", dist.Normal(mean, 3.0))
+            pyro.sample("x", dist.Normal(mean, 5.0 if alone else 4.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            mean = means[pyro.sample("c", dist.Categorical(odds.expand(len(x), 4)))]
+            if not alone:
+                pyro.sample("z", dist.Normal(0.64 * mean + 0.36 * x, 2.4))
+
+    x = torch.linspace(-8, 8, 15)
+    exact = dist.Normal(means[:, None], 5.0).log_prob(x).double().logsumexp(0) - math.log(4)
+    with pyro.validation_enabled(False), warnings.catch_warnings():
+        warnings.simplefilter("ignore", pv.UntrustedEvidence)
+        by_guide = pv.evaluate(model, guide, x, method="importance")
+    assert (by_guide.log_evidence - exact).min() < -1
+    report = pv.evaluate(model, guide, x)
+    assert not report.unreliable.any()
+    error = (report.log_evidence - exact).abs()
+    assert error.max() < 1e-5 if alone else (error / report.mc_se_log_evidence).max() < 4
 
 
 @pytest.mark.parametrize(("num_latents", "num_folded"), [(1, 1), (2, 1), (2, 2), (3, 1)])
