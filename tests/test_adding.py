@@ -125,66 +125,67 @@ ABOUT = {
 }
 
 
+NAMES = ["--prior", "toy-prior", "--likelihood", "toy-family", "--guide", "toy-guide", "--objective", "toy-objective"]
+SUITES = ("programs/priors", "programs/families", "training/objectives", "apps/test_recipes.py", "apps/test_fit.py")
+SUITES += ("apps/test_cli.py", "programs/guides/test_guides.py")
+RUN = """
+import contextlib, io, sys
+import pytest
+import pyrovae as pv
+from pyrovae.apps.cli import main
+
+def printed(name, function, *words):
+    with contextlib.redirect_stdout(io.StringIO()) as text:
+        try:
+            status = function(*words)
+        except SystemExit as stop:
+            status = stop.code
+    open(f"{out}/{name}.txt", "w").write(text.getvalue())
+    assert status == 0, (name, text.getvalue())
+
+out = sys.argv[1]
+printed("listed", main, ["list"])
+printed("helped", main, ["fit", "--help"])
+printed("commands", main, ["--help"])
+printed("fitted", main, ["fit", "--data", "toy-data", *NAMES, "--out", f"{out}/run"])
+printed("counted", main, ["toy-diagnostic", f"{out}/run", "--figure", f"{out}/count.png"])
+printed("objective", lambda: print(pv.runs.load(f"{out}/run").settings["objective"]) or 0)
+words = ["-k", "toy", "-rA", "-p", "no:cacheprovider", "--import-mode=importlib"]
+printed("tested", pytest.main, words + [f"tests/{suite}" for suite in SUITES])
+"""
+
+
 @pytest.fixture(scope="module")
-def python(tmp_path_factory):
-    """Runs Python with the toys added and returns what it prints."""
-    folder = tmp_path_factory.mktemp("toys")
+def out(tmp_path_factory):
+    """What one Python with the toys added printed of each command and of the contract tests, and the run it made."""
+    folder, out = tmp_path_factory.mktemp("toys"), tmp_path_factory.mktemp("printed")
     for name, text in FILES.items():
         (folder / name).write_text(text)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]), "COLUMNS": "600"}
-
-    def run(*words):
-        done = subprocess.run(
-            [sys.executable, *map(str, words)], capture_output=True, text=True, env=environment, cwd=ROOT, timeout=300
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    return run
+    code = f"NAMES, SUITES = {NAMES!r}, {SUITES!r}{RUN}"
+    words = [sys.executable, "-c", code, str(out)]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out
 
 
-def test_they_are_listed_and_in_the_help(python):
-    listed, helped = python("-m", "pyrovae", "list"), python("-m", "pyrovae", "fit", "--help")
+def test_they_are_listed_and_in_the_help(out):
+    listed, helped, commands = ((out / f"{name}.txt").read_text() for name in ("listed", "helped", "commands"))
     for name, about in {**ABOUT, "toy-data": "noise"}.items():
         assert re.search(rf"^  {name} +{about}", listed, re.M), name
         assert re.search(rf"^  --\w+ [A-Z]+\s+.*\b{name}\b", helped, re.M), name
     assert "dimensions of z [digits 16" in helped and "toy-data 3, else 10]" in helped
-    assert re.search(r"^ +toy-diagnostic\s+count the data of a run$", python("-m", "pyrovae", "--help"), re.M)
+    assert re.search(r"^ +toy-diagnostic\s+count the data of a run$", commands, re.M)
 
 
-def test_the_command_line_takes_them(python, tmp_path):
-    names = [
-        "--prior",
-        "toy-prior",
-        "--likelihood",
-        "toy-family",
-        "--guide",
-        "toy-guide",
-        "--objective",
-        "toy-objective",
-    ]
-    run, figure = tmp_path / "run", tmp_path / "count.png"
-    lines = [
-        ["fit", "--data", "toy-data", *names, "--out", str(run)],
-        ["toy-diagnostic", str(run), "--figure", str(figure)],
-    ]
-    code = f"""
-import pyrovae as pv
-from pyrovae.apps.cli import main
-assert [main(words) for words in {lines!r}] == [0, 0]
-print(pv.runs.load({str(run)!r}).settings['objective'])
-"""
-    printed = python("-c", code)
-    assert "a toy that counted 10 data" in printed
-    assert figure.read_bytes().startswith(b"\x89PNG")
-    assert printed.splitlines()[-1].startswith("SampledELBO(")
+def test_the_command_line_takes_them(out):
+    assert "a toy that counted 10 data" in (out / "counted.txt").read_text()
+    assert (out / "count.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "objective.txt").read_text().startswith("SampledELBO(")
 
 
-def test_the_contract_tests_take_them(python):
-    suites = ["programs/priors", "programs/families", "training/objectives", "apps/test_recipes.py", "apps/test_fit.py"]
-    suites += ["apps/test_cli.py", "programs/guides/test_guides.py"]
-    words = ["-m", "pytest", "-k", "toy", "-rA", "-p", "no:cacheprovider", "--import-mode=importlib"]
-    passed = re.findall(r"^PASSED (\S+)", python(*words, *(f"tests/{suite}" for suite in suites)), re.M)
+def test_the_contract_tests_take_them(out):
+    passed = re.findall(r"^PASSED (\S+)", (out / "tested.txt").read_text(), re.M)
     least = {"toy-prior": 8, "toy-family": 8, "toy-guide": 6, "toy-objective": 10, "toy-data": 1, "toy-diagnostic": 1}
     for name, number in least.items():
         assert sum(name in test for test in passed) >= number, (name, passed)

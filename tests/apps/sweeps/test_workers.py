@@ -33,18 +33,16 @@ def test_they_leave_what_one_process_leaves(tmp_path, one_thread):
 
 
 def test_what_a_fit_refuses_is_said_and_another_fit_in_its_folder_raised(tmp_path):
-    fits, said = Fits("digits", tmp_path, EVALUATION, None, "cpu"), []
+    said = []
     broken, kept = (
         Combination("one", {"prior": "normal", "likelihood": name, **QUICK}) for name in ("mixed", "binomial")
     )
-    in_processes(fits, [(broken, 0)], 1, said.append)
-    assert len(said) == 1 and "made of the columns of a table" in said[0]
-    fits.measure(kept, 0)
+    Fits("digits", tmp_path, EVALUATION, None, "cpu").measure(kept, 0)
+    fits = Fits("digits", tmp_path, {**EVALUATION, "num_particles": 31}, None, "cpu")
     longer = Combination("one", {**kept.settings, "epochs": 2})
     with pytest.raises(StaleRun, match="was begun with epochs 1, not 2"):
-        in_processes(
-            Fits("digits", tmp_path, {**EVALUATION, "num_particles": 31}, None, "cpu"), [(longer, 0)], 1, print
-        )
+        in_processes(fits, [(broken, 0), (longer, 0)], 1, said.append)
+    assert len(said) == 1 and "made of the columns of a table" in said[0]
 
 
 def test_a_stop_ends_every_fit_at_its_next_step(tmp_path):
