@@ -17,7 +17,7 @@ def quiet(model, guide, *args, **options):
 def test_data_of_all_blocks_are_annealed_together_and_come_back_to_their_rows():
     """Exact evidence of every row, from blocks of seven, where some of each block are annealed at the end."""
     oracle = pv.oracles.mixture_prior(1, 2)
-    x, _ = oracle.draw(40, seed=0)
+    x, _ = oracle.draw(16, seed=0)
     report = quiet(oracle.model, pv.widened(oracle.guide, 0.5), x, method="annealed", batch_size=7)
     assert set(report.route) == {"annealed"}
     z = (report.log_evidence - oracle.log_evidence(x)) / report.mc_se_log_evidence

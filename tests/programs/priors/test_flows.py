@@ -39,9 +39,10 @@ def test_the_density_is_zukos(make):
 def test_the_density_integrates_to_one(make, error):
     """Splines have kinks, of which a grid makes an error."""
     prior = scattered(make, 2, 0.15)
-    axis = torch.linspace(-14, 14, 1201, dtype=torch.float64)
+    axis = torch.linspace(-10, 10, 859, dtype=torch.float64)
+    parts = torch.cartesian_prod(axis, axis).split(8000)  # what so few points leave behind stays in a core's cache
     with torch.no_grad(), pyro.validation_enabled(False):
-        mass = prior().log_prob(torch.cartesian_prod(axis, axis)).exp().sum() * (axis[1] - axis[0]) ** 2
+        mass = sum(prior().log_prob(z).exp().sum() for z in parts) * (axis[1] - axis[0]) ** 2
     assert mass.item() == pytest.approx(1, abs=error)
 
 
