@@ -1,7 +1,9 @@
 """The benchmarks run and write what they say; what they measure is never asserted."""
 
+import contextlib
+import functools
+import io
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,38 +13,79 @@ FOLDER = Path(__file__).parent / "benchmarks"
 HEADER = "| contender | ms per step | loss | first round after |"
 
 
-@pytest.fixture(autouse=True)
-def importable(monkeypatch):
-    monkeypatch.syspath_prepend(FOLDER)
+@pytest.fixture(autouse=True, scope="module")
+def importable():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(FOLDER)
+        yield
+
+
+def run(program, *words):
+    """Runs a benchmark in this process, as the command line would."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [f"{program.__name__}.py", *map(str, words)])
+        program.main()
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    """The folder of two tiny rounds of three contenders."""
-    out = tmp_path_factory.mktemp("results")
-    contenders = ["by hand, eager", "Pyro SVI, Trace_ELBO", "NumPyro, jitted step"]
+def alternated(importable, tmp_path_factory):
+    """The folder of two tiny rounds of four contenders, one of which cannot begin; and what was said of it."""
+    import training_step
+
+    out, contenders = tmp_path_factory.mktemp("results"), ["broken", "by hand, eager", "Pyro SVI, Trace_ELBO"]
+    contenders += ["NumPyro, jitted step"]
     sizes = ["--problems", "burda-20", "--rounds", "2", "--steps", "2", "--threads", "1"]
-    command = [sys.executable, "training_step.py", "--contenders", *contenders, *sizes, "--out", out]
-    subprocess.run(command, cwd=FOLDER, check=True, timeout=300)
-    return out
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()) as said:
+        patch.setitem(training_step.CONTENDERS, "broken", "by_hand:nothing")
+        run(training_step, "--contenders", *contenders, *sizes, "--out", out)
+    return out, said.getvalue()
+
+
+@pytest.fixture(scope="module")
+def written(alternated):
+    return alternated[0]
 
 
 def test_a_row_for_each_contender_and_the_machine_below(written):
     lines = (written / "training_cpu.md").read_text().splitlines()
     start = lines.index(HEADER)
-    rows = [line.strip("| ").split(" | ") for line in lines[start + 2 : start + 5]]
-    assert [len(row) for row in rows] == [4, 4, 4]
-    assert all(float(row[2]) > 0 for row in rows[:2])
-    assert rows[2][1] == "jax is not installed" or float(rows[2][2]) > 0
+    rows = [line.strip("| ").split(" | ") for line in lines[start + 2 : start + 6]]
+    assert [len(row) for row in rows] == [4, 4, 4, 4]
+    assert all(float(row[2]) > 0 for row in rows[1:3])
+    assert rows[3][1] == "jax is not installed" or float(rows[3][2]) > 0
     assert any(line.startswith("Machine: ") for line in lines)
     assert (written / "training_cpu.png").stat().st_size > 0
 
 
-def test_as_many_times_as_rounds_and_the_same_losses(written):
-    numbers = json.loads((written / "training_cpu.json").read_text())
-    by_hand, pyro, _ = numbers["seconds per step"]["burda-20"].values()
+@pytest.fixture(scope="module")
+def outcomes(written):
+    """Contender -> what became of it."""
+    return json.loads((written / "training_cpu.json").read_text())["seconds per step"]["burda-20"]
+
+
+def test_as_many_times_as_rounds_and_the_same_losses(outcomes):
+    _, by_hand, pyro, _ = outcomes.values()
     assert len(by_hand["seconds"]) == len(pyro["seconds"]) == 2
     assert by_hand["value"] == pytest.approx(pyro["value"], rel=1e-3)  # same weights, data and noise
+
+
+def test_a_contender_that_fails_says_so_and_the_others_go_on(alternated, outcomes):
+    assert "no attribute 'nothing'" in outcomes["broken"]["absent"] and outcomes["broken"]["seconds"] == []
+    assert all(outcomes[name]["seconds"] for name in ("by hand, eager", "Pyro SVI, Trace_ELBO"))
+    assert "no attribute 'nothing'" in alternated[1]
+
+
+def test_importance_sampling_by_hand_ends_a_round_with_a_number(monkeypatch):
+    from side_by_side import by_hand
+    from side_by_side.clock import Clock
+    from side_by_side.problems import Problem
+
+    replies = io.StringIO()
+    monkeypatch.setattr(sys, "stdin", io.StringIO())  # of a driver that has ended
+    with pytest.raises(SystemExit):
+        by_hand.fused(Problem("tiny", 4, num_particles=10, hidden=(5,)), "cpu", Clock(replies))
+    reply = json.loads(replies.getvalue(), parse_constant=pytest.fail)
+    assert reply["seconds"] > 0 and reply["value"] < 0 and reply["units"] == 40
 
 
 def test_ratios_are_taken_round_by_round():
@@ -51,18 +94,6 @@ def test_ratios_are_taken_round_by_round():
     quick, slow = Outcome(seconds=[1.0, 2.0, 3.0]), Outcome(seconds=[2.0, 4.0, 12.0])
     assert slow.over(quick) == Middle(2.0, 2.0, 3.0)
     assert slow.over(Outcome(absent="jax is not installed")) is None
-
-
-def test_a_contender_that_fails_says_so_and_the_others_go_on(capfd):
-    from side_by_side.alternating import alternate
-    from side_by_side.problems import Problem
-
-    problem = Problem("tiny", 4, num_particles=10, hidden=(5,))
-    contenders = {"broken": ("by_hand:nothing", problem), "sound": ("by_hand:fused", problem)}
-    outcomes = alternate(contenders, rounds=1, warm_up=0, threads=1)
-    assert "no attribute 'nothing'" in outcomes["broken"].absent
-    assert len(outcomes["sound"].seconds) == 1
-    assert "no attribute 'nothing'" in capfd.readouterr().err
 
 
 def test_cost_is_fixed_and_so_much_each():
@@ -99,9 +130,9 @@ def test_adam_by_hand_is_adam():
 
 
 def test_signal_to_noise_of_gradients_over_particles(tmp_path):
-    sizes = ["--particles", "1", "4", "--rows", "20", "--batches", "2"]
-    command = [sys.executable, "gradient_snr.py", *sizes, "--out", tmp_path]
-    subprocess.run(command, cwd=FOLDER, check=True, timeout=300)
+    import gradient_snr
+
+    run(gradient_snr, "--particles", 1, 4, "--rows", 20, "--batches", 2, "--out", tmp_path)
     results = json.loads((tmp_path / "gradient_snr.json").read_text())
     assert results["num_estimates"] == 40
     for name in ("IWAE", "DReG", "StickingTheLanding"):
@@ -109,8 +140,8 @@ def test_signal_to_noise_of_gradients_over_particles(tmp_path):
         assert all(len(found[which]) == 2 and min(found[which]) > 0 for which in ("loc", "log_scale"))
 
 
-@pytest.fixture
-def answers():
+@pytest.fixture(scope="module")
+def answers(importable):
     """Rows of answers on a scale of six under two pairs of programs, ordinal and normal."""
     import numpy as np
     import torch
@@ -224,15 +255,17 @@ def test_tables_with_missing_entries_have_a_row_for_each_method(tmp_path, monkey
     import missing_tables
 
     monkeypatch.setattr(missing_tables, "NUM_DRAWS", 40)
+    # Guides of two steps are worth no better proposals, whose search takes most of the time.
+    monkeypatch.setattr(missing_tables, "draws_of", functools.partial(missing_tables.draws_of, budget=1000))
     pandas = pytest.importorskip("pandas")
     columns = pandas.DataFrame({f"c{d}": torch_rows()[:, d] for d in range(12)})
     (tmp_path / "tabular").mkdir()
     columns.to_csv(tmp_path / "tabular" / "winequality-white.csv", sep=";", index=False)
-    small = {"epochs": 1, "num_particles": 50, "num_rows": 40, "num_chained": 2, "num_trees": 2}
+    small = {"epochs": 1, "num_particles": 50, "num_rows": 20, "num_chained": 2, "num_trees": 2}
     wine = list(missing_tables.wine(tmp_path, **small))
     breast = list(missing_tables.breast(num_columns=6, sizes=(1,), **small))
-    masks = list(missing_tables.masks(1, 50, 40, 6, [1], 2))
-    pooled = list(missing_tables.pooled(3, 400, 3, num_fits=2, num_masked=2, num_steps=2))
+    masks = list(missing_tables.masks(1, 50, 20, 6, [1], 2))
+    pooled = list(missing_tables.pooled(3, 200, 3, num_fits=2, num_masked=2, num_steps=2))
     for lines, count in ((wine, 7), (breast, 7), (masks, 3), (pooled, 27)):
         rows = [line for line in lines if line.startswith("| ")][2:]  # below the head and its rule
         assert len(rows) == count
