@@ -107,8 +107,9 @@ def test_errors_are_calibrated(num_queries):
         assert abs(z.std() - 1) < 0.25, part
 
 
-def test_the_error_over_data_is_that_of_other_data():
+def test_the_error_over_data_is_that_of_other_data(monkeypatch):
     """Over 100 data sets the sd of each part is its data SE within 3.5 / sqrt(200), to first order in 1/N."""
+    monkeypatch.setattr("pyrovae.diagnostics.priors.better.FEWEST", 1000)  # no mixture is fitted: it is not looked at
     runs = [surgery(model, diagonal, doubles(100, 2, seed=seed), seed=seed) for seed in range(100)]
     for part in ("kl_prior", *PARTS, "distortion"):
         estimates = torch.tensor([getattr(run, part) for run in runs])

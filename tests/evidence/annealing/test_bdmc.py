@@ -10,7 +10,7 @@ from pyrovae.evidence import estimators
 from pyrovae.evidence.annealing.bdmc import Bidirectional, bidirectional
 from pyrovae.evidence.annealing.paths import from_guide, from_prior
 
-N = 100
+N = 50
 CONTINUOUS = [name for name in pv.oracles.EXAMPLES if name not in ("bernoulli mixture", "gaussian mixture")]
 
 

@@ -68,7 +68,7 @@ class TestImages:
 @pytest.mark.parametrize("shape", [(4, 4), (3, 4, 4)])
 def test_completions_show_truth_draws_mean_and_sd(shape):
     model, guide = pictures(shape)
-    x = torch.rand(6, *shape)
+    x = torch.rand(3, *shape)
     operator = pv.operators.named("left", shape)
     record = pv.restore(model, guide, operator.apply(x), operator, truth=x, num_draws=5, num_particles=50)
     for found, num_names in ((completions(record, num=3), 5), (pv.figures.draw(record, num=2, num_draws=2), 5)):
