@@ -21,5 +21,5 @@ def run(tmp_path_factory):
 def account(run):
     """What the command printed as it evaluated the run; its report is kept there."""
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        assert cli.main(["evaluate", str(run), "--particles", "50"]) == 0
+        assert cli.main(["evaluate", str(run), "--particles", "50", "--budget", "500"]) == 0
     return printed.getvalue()

@@ -56,7 +56,7 @@ def fit_digits(folder, epochs, *, resume=False, seed=0, callback=None):
     return vae, fitted
 
 
-EPOCHS = 12
+EPOCHS = 6
 
 
 def fit_that_is_killed(folder, epochs_begun):

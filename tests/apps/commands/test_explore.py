@@ -9,7 +9,7 @@ def test_the_page_of_a_run_is_written_with_its_report(run, account, tmp_path, ca
     out = tmp_path / "explorer.html"
     assert cli.main(["explore", str(run), "--out", str(out)]) == 0
     assert f"{out}: 0." in (said := capsys.readouterr().out) and "MB, decoder and encoder live" in said
-    assert '"found_by":"auto, K = 50"' in out.read_text()
+    assert '"found_by":"auto, K = 50, budget 500"' in out.read_text()
     assert cli.main(["explore", str(run), "--out", str(out), "--split", "valid", "--plane", "1,0"]) == 0
     assert '"report":null' in out.read_text() and '"names":["z[1]","z[0]"]' in out.read_text()
 

@@ -40,7 +40,7 @@ def test_a_run_that_was_not_measured_names_every_command(copy, tmp_path, capsys)
 
 
 def test_what_is_missing_is_measured_kept_and_shown(copy, tmp_path, capsys, monkeypatch, no_pictures):
-    small = {"evaluate": ("evaluate", "--particles", "50"), "anatomy": ("anatomy", "--num", "40")}
+    small = {"evaluate": ("evaluate", "--particles", "50", "--budget", "500"), "anatomy": ("anatomy", "--num", "40")}
     for name, words in small.items():
         monkeypatch.setitem(report.MEASUREMENTS, name, report.MEASUREMENTS[name]._replace(words=words))
     out = tmp_path / "page.html"
