@@ -75,7 +75,7 @@ def test_killed_at_20_random_moments_the_run_reads_and_resumes_bit_identically(t
     straight, expected = fit_digits(None, EPOCHS)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["pyrovae.training.fit", "pyrovae.apps.recipes", "sklearn.datasets", "torch._dynamo"]
+        ["pyrovae.training.fit", "pyrovae.apps.recipes", "sklearn.datasets", "torch._dynamo", "pytest", __name__]
     )
     epochs_done = []
     for number, share in enumerate(torch.rand(20, generator=torch.Generator().manual_seed(0)).tolist()):

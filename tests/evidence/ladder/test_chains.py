@@ -25,7 +25,7 @@ def oracle():
 
 @pytest.fixture(scope="module")
 def x(oracle):
-    return oracle.draw(60, seed=0)[0]
+    return oracle.draw(100, seed=0)[0]
 
 
 @pytest.fixture
