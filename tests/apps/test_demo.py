@@ -19,9 +19,9 @@ def demo(tmp_path_factory):
         return found
 
     patch.setattr(demonstration, "baselines", baselines)
-    patch.setattr(demonstration, "BUDGET", 2000)  # few data climb, which the tests do not look at
-    patch.setattr(demonstration, "GRID", (1, 80, 320))  # the best of all is among them
-    assert demonstration.run(folder, epochs=40, num_particles=100) == 0
+    patch.setattr(demonstration, "BUDGET", 500)  # few data climb, which the tests do not look at
+    patch.setattr(demonstration, "GRID", (1, 320))  # the best of all is among them
+    assert demonstration.run(folder, epochs=30, num_particles=100) == 0
     yield folder, found
     patch.undo()
 
