@@ -19,7 +19,7 @@ test: .venv/.ready-to-test lint
 combinations: .venv/.ready-to-test
 	$(BIN)/python -m pytest tests/test_combinations.py tests/training/test_compiled.py tests/evidence/numerics/test_compiled.py \
 		tests/training/test_guide_alone.py tests/strangers/test_left_alone.py \
-		tests/training/objectives/test_objective.py --numprocesses logical --dist worksteal -m ''
+		tests/training/objectives/test_objective.py tests/pairs/test_handlers.py --numprocesses logical --dist worksteal -m ''
 
 notebooks: .venv/.ready-to-test
 	$(BIN)/python tests/benchmarks/notebooks.py

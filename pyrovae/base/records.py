@@ -82,6 +82,10 @@ class Record(ABC):
         """The columns by name, (N,) each, of one row for each datum, or for each of :meth:`row_names`."""
         return {name: value for name, value in vars(self).items() if isinstance(value, Tensor) and value.dim() == 1}
 
+    def shown(self) -> dict[str, Tensor]:
+        """The table as a frame shows it, with what is worked out of its columns."""
+        return self.table()
+
     def row_names(self) -> Sequence[str]:
         """What the rows of the table are called; empty where they are data."""
         return ()
@@ -128,7 +132,7 @@ class Record(ABC):
         return written.getvalue()
 
     def to_dataframe(self, library: str = "pandas") -> Any:
-        """:meth:`table` as a DataFrame.
+        """:meth:`shown` as a DataFrame: the table, and what is worked out of its columns.
 
         Args:
             library: "pandas" or "polars". Names of rows are the index of the one, a first column "name" of the other.
@@ -143,7 +147,7 @@ class Record(ABC):
         except ImportError as error:
             raise InputError(f"to_dataframe() needs {library}: pip install {library}") from error
         names = list(self.row_names())
-        columns = {name: self._words(name) or column.numpy() for name, column in self.table().items()}
+        columns = {name: self._words(name) or column.numpy() for name, column in self.shown().items()}
         if library == "pandas":
             return frames.DataFrame(columns, index=names or None)
         return frames.DataFrame(({"name": names} if names else {}) | columns)

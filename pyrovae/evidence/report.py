@@ -79,6 +79,9 @@ class Report(Record):
         return f"Report(N={len(self)}, K={self.num_particles}, log p(x) {mean:.3f} nats per datum)"
 
     def table(self) -> dict[str, Tensor]:
+        return dict(self.columns)
+
+    def shown(self) -> dict[str, Tensor]:
         return self.columns | {"unreliable": self.unreliable}
 
     @property

@@ -7,6 +7,7 @@ import pyro.distributions as dist
 import pyro.poutine as poutine
 import pytest
 import torch
+from examples.kernels import in_kernels
 from examples.moving import above
 from examples.small import make_data, make_vae
 from pyro.infer import Trace_ELBO
@@ -162,12 +163,13 @@ def test_a_fit_in_bfloat16_trains_and_its_evidence_is_that_of_float32():
 
 
 @pytest.mark.skipif(compiler_missing(torch.device("cpu")) is not None, reason="needs a C++ compiler")
-def test_rounded_products_are_compiled_too(request):
-    """The step in kernels; the evaluation as traced."""
+@pytest.mark.parametrize(("name", "graphs"), in_kernels(of=["bfloat16"]), indirect=["graphs"])
+def test_rounded_products_are_compiled_too(request, name, graphs):
+    """The step in kernels or not; the evaluation as traced."""
     x, last, fits = make_data(200), [], {}
     for compile in (False, True):
         vae = make_vae(hidden=64)
-        settings = {"epochs": 5, "batch_size": 50, "precision": "bfloat16", "seed": 0}
+        settings = {"epochs": 5, "batch_size": 50, "precision": name, "seed": 0}
         fits[compile] = pv.fit(vae.model, vae.guide, x, compile=compile, **settings)
         assert fits[compile].settings["compile"] is compile
     request.getfixturevalue("graphs_as_traced")

@@ -72,8 +72,9 @@ class Gaussian(NamedTuple):
 
     def distance(self, u: Tensor) -> Tensor:
         """Of points (..., n, D) from the mean, in standard deviations: (..., n)."""
-        away = (u - self.loc)[..., None]
-        return torch.linalg.solve_triangular(self.scale_tril, away, upper=False).norm(dim=(-2, -1))
+        axes = torch.eye(self.loc.shape[-1], dtype=self.loc.dtype, device=self.loc.device)
+        whitening = torch.linalg.solve_triangular(self.scale_tril, axes.expand_as(self.scale_tril), upper=False)
+        return torch.einsum("nij,...nj->...ni", whitening, u - self.loc).norm(dim=-1)
 
     def each(self) -> "list[Gaussian]":
         """Several, one by one."""
@@ -406,8 +407,9 @@ def sought(latents: Latents, u: Tensor, log_prior: Tensor, height: Tensor) -> Mi
             one.finite_or(first) for one, first in zip(laplace(latents, start).each(), start.each(), strict=True)
         ]
         for one, top in zip(climbed, _heights(latents, climbed), strict=True):
-            explained = top - one.distance(u).square() / 2 > height - math.log(10)
-            stands_for = stands_for.masked_fill(explained | (one.distance(u) < 3), -math.inf)
+            away = one.distance(u)
+            explained = (top - away.square() / 2 > height - math.log(10)) | (away < 3)
+            stands_for = stands_for.masked_fill(explained, -math.inf)
         found += climbed
     return _by_mass(_log_mass(latents, found), found)
 

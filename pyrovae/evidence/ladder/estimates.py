@@ -233,16 +233,16 @@ def pilot(latents: Latents, proposal: Proposal, beyond: Beyond) -> Pilot:
     students = proposal.students
     own = scored(latents, students.sample(PILOT))
     both = joined([own, beyond.by_guide])
-    known = joined([both, *beyond.others])
+    known, others, balance = beyond.beside(own)
     log_density = students.log_prob(known.u)  # once for all that is asked of it
     of_guide = math.ceil(DEFENCE / (1 - DEFENCE) * PILOT)
     first, defence = both.first(PILOT + of_guide), of_guide / (PILOT + of_guide)
     log_weight = _log_weight(first, log_density[: PILOT + of_guide], defence)
     pareto_k = estimators.pareto_k(log_weight, both.resolution).nan_to_num(math.inf, neginf=-math.inf)
     misses = _misses(_log_weight(own, log_density[:PILOT], 0.0), _log_weight(both, log_density[: len(both.u)], 0.5))
-    if beyond.others:
-        balance = torch.logaddexp(log_density + math.log(PILOT), beyond.log_balance(known))
-        misses |= _is_blind(known, log_density, balance, beyond)
+    if len(others) > 1:
+        balance = torch.logaddexp(balance, log_density + math.log(PILOT))
+        misses |= _is_blind(known, log_density, others, balance)
     return Pilot(
         pareto_k,
         estimators.ess(log_weight) / len(log_weight),
@@ -254,22 +254,21 @@ def pilot(latents: Latents, proposal: Proposal, beyond: Beyond) -> Pilot:
 
 def misses_mode(guide: Beyond) -> Tensor:
     """Whether the guide itself is blind where draws of the prior led: (n,)."""
-    known = joined([guide.by_guide, *guide.others])
-    return _is_blind(known, known.log_guide, guide.log_balance(known), guide)
+    known, others, balance = guide.beside(guide.by_guide.first(0))
+    return _is_blind(known, known.log_guide, others, balance)
 
 
-def _is_blind(points: Points, log_own: Tensor, log_balance: Tensor, beyond: Beyond) -> Tensor:
+def _is_blind(points: Points, log_own: Tensor, others: Tensor, balance: Tensor) -> Tensor:
     """Whether a proposal would hardly draw where some of all weights lie, or few of its draws would count: (n,).
 
     Args:
         points: K that several densities drew.
         log_own: of the proposal there, (K, n).
-        log_balance: of all that drew them, as often as they did, (K, n).
-        beyond: what tells where to look.
+        others: the other densities there, (S, K, n).
+        balance: of all that drew them, each as often as it did, (K, n).
     """
-    others = [points.log_guide, points.log_prior, beyond.log_modes(points.u)]
-    most = torch.stack([one for one in others if one is not None]).amax(0)
-    log_weight = points.log_weight(log_balance)
+    log_weight = points.log_weight(balance)
+    most = torch.maximum(others.amax(0), points.log_prior)
     lost = _mass(log_weight, log_own < most + math.log(RARE))
     second = (log_weight + points.log_weight(log_own)).logsumexp(0)  # moment of its weights
     ess = (2 * log_weight.logsumexp(0) - second).exp()

@@ -79,6 +79,7 @@ class Beyond(NamedTuple):
     by_prior: Points | None = None
     modes: Mixture | None = None  # found from draws of the prior
     by_modes: Points | None = None  # draws of their mixture
+    log_modes: Tensor | None = None  # its density at all of these points, (K, n)
 
     @classmethod
     def drawn(cls, latents: Latents, by_guide: Points, *, search: bool = True) -> "Beyond":
@@ -90,12 +91,13 @@ class Beyond(NamedTuple):
             return cls(by_guide, of_prior(latents, OF_PRIOR))
         by_prior = of_prior(latents, OF_SEARCH)
         modes = adaptation.sought(latents, by_prior.u, by_prior.log_prior, by_prior.log_joint)
-        return cls(by_guide, by_prior.first(OF_PRIOR), modes, scored(latents, wide(modes).sample(PILOT)))
+        found = cls(by_guide, by_prior.first(OF_PRIOR), modes, scored(latents, wide(modes).sample(PILOT)))
+        return found._replace(log_modes=wide(modes).log_prob(found.points.u))
 
     @property
-    def others(self) -> list[Points]:
-        """Those that the guide did not draw."""
-        return [one for one in (self.by_prior, self.by_modes) if one is not None]
+    def points(self) -> Points:
+        """All of them."""
+        return joined([one for one in (self.by_guide, self.by_prior, self.by_modes) if one is not None])
 
     @property
     def cost(self) -> int:
@@ -104,22 +106,22 @@ class Beyond(NamedTuple):
             return search_cost(self.modes.num_dims)
         return len(self.by_prior.u) if self.by_prior else 0
 
-    def log_balance(self, points: Points) -> Tensor:
-        """The density of all these draws together at points, as often as each was drawn: (K, n)."""
-        each = [points.log_guide + math.log(len(self.by_guide.u))]
+    def beside(self, own: Points) -> tuple[Points, Tensor, Tensor]:
+        """All points, others in front; the densities there that drew these, (S, K, n); and their balance, (K, n)."""
+        known = joined([own, self.points])
+        each = [(known.log_guide, self.by_guide)]
         if self.by_prior:
-            each.append(points.log_prior + math.log(len(self.by_prior.u)))
-        if self.by_modes and (log_modes := self.log_modes(points.u)) is not None:
-            each.append(log_modes + math.log(len(self.by_modes.u)))
-        return torch.stack(each).logsumexp(0)
+            each.append((known.log_prior, self.by_prior))
+        if self.by_modes and self.modes and self.log_modes is not None:
+            each.append((torch.cat([wide(self.modes).log_prob(own.u), self.log_modes]), self.by_modes))
+        balance = torch.stack([density + math.log(len(drawn.u)) for density, drawn in each]).logsumexp(0)
+        return known, torch.stack([density for density, _ in each]), balance
 
     def of(self, rows: Tensor) -> "Beyond":
         """Those of some of the data."""
-        return Beyond._make(one and one.of(rows) for one in self)
-
-    def log_modes(self, u: Tensor) -> Tensor | None:
-        """The density at points (K, n, D) of the modes that were found, (K, n); None where none were looked for."""
-        return None if self.modes is None else wide(self.modes).log_prob(u)
+        by_prior, by_modes = (one and one.of(rows) for one in (self.by_prior, self.by_modes))
+        log_modes = None if self.log_modes is None else self.log_modes[:, rows]
+        return Beyond(self.by_guide.of(rows), by_prior, self.modes and self.modes.of(rows), by_modes, log_modes)
 
 
 def search_cost(num_dims: int) -> int:
@@ -152,8 +154,8 @@ def _mixture(latents: Latents, near: Mixture, beyond: Beyond) -> Mixture:
     own = wide(near)
     drawn = [beyond.by_guide, scored(latents, own.sample(STARTS)), of_prior(latents, STARTS)]
     found = joined([*drawn, *([beyond.by_modes] if beyond.by_modes else [])])
-    each = [found.log_guide, found.log_prior, own.log_prob(found.u), beyond.log_modes(found.u)]
-    total = torch.stack([one for one in each if one is not None]).logsumexp(0)
+    each = [found.log_guide, found.log_prior, own.log_prob(found.u)]
+    total = torch.stack([*each, *([wide(beyond.modes).log_prob(found.u)] if beyond.modes else [])]).logsumexp(0)
     log_weight = (found.log_joint - total).nan_to_num(-math.inf, -math.inf, -math.inf)
     start = adaptation.apart(latents, near, found.u, log_weight)
     return adaptation.moments(latents, start if beyond.modes is None else start.beside(beyond.modes), wide)

@@ -26,9 +26,9 @@ def test_rows_whose_evidence_is_nan_stay_at_the_encoder_and_say_why():
 
 def test_a_posterior_at_an_edge_has_no_k_hat():
     away = torch.tensor([False, True, False])
-    doubted = climbed().doubted(away)
+    doubted = climbed().doubted(away, EDGE)
     assert doubted.columns["pareto_k"].isnan().tolist() == away.tolist() and doubted.reason == EDGE
-    assert climbed().doubted(~away & away).reason is None
+    assert climbed().doubted(~away & away, EDGE).reason is None
 
 
 def test_draws_do_not_vouch_for_a_high_k_hat_nor_for_few_effective_ones():

@@ -238,8 +238,8 @@ def test_without_noise_nothing_is_left():
 # ------------------------------------------------------------------------------------------- families of latents
 
 
-@compiles  # the kernels of the other groups are those of fits
-@pytest.mark.parametrize(("group", "graphs"), in_kernels("counts", of=GROUPS), indirect=["graphs"])
+@compiles
+@pytest.mark.parametrize(("group", "graphs"), in_kernels(of=GROUPS), indirect=["graphs"])
 def test_latents_of_all_families_are_evaluated_alike(group, graphs):
     """As guides and as priors; at the same noise, to rounding."""
     dtype = DTYPES.get(group, torch.float32)
