@@ -85,6 +85,7 @@ _NAMES = {
     "from_guide": "evidence.annealing.paths",
     "from_prior": "evidence.annealing.paths",
     "exercise": "reports.exercises",
+    "EdgeOfSupport": "base.errors",
     "InputError": "base.errors",
     "Interrupted": "base.errors",
     "NoisyGradients": "base.errors",

@@ -9,7 +9,7 @@ from collections import abc
 from collections.abc import Callable
 from typing import Any, TypeVar, Union, get_args, get_origin
 
-from pyrovae.base.errors import InputError
+from pyrovae.base.errors import InputError, nearest
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 LARGEST = 2**63 - 1  # of the whole numbers that tensors hold
@@ -39,7 +39,9 @@ def checked(function: Function) -> Function:
         try:
             given = signature.bind_partial(*args, **kwargs).arguments
         except TypeError:
-            given = {}  # too many, or a name that is none: Python says so below
+            given = {}  # too many: Python says so below
+            for name in kwargs.keys() - signature.parameters.keys():
+                raise TypeError(f"{function.__name__}() takes no {name}:{_instead(name, signature)}") from None
         for name, value in given.items():
             parameter = signature.parameters[name]
             for one in value if parameter.kind is parameter.VAR_POSITIONAL else (value,):
@@ -47,6 +49,14 @@ def checked(function: Function) -> Function:
         return function(*args, **kwargs)
 
     return call  # type: ignore[return-value]
+
+
+def _instead(name: str, signature: inspect.Signature) -> str:
+    """What may have been meant by a name that is none."""
+    if name in ("lr", "learning_rate") and "optimizer" in signature.parameters:
+        return " give optimizer=lambda parameters: torch.optim.Adam(parameters, lr=1e-2)"
+    names = list(signature.parameters)
+    return f"{nearest(name, names)} its arguments are {', '.join(names)}"
 
 
 def _check(parameter: inspect.Parameter, value: Any) -> None:

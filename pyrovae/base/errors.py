@@ -33,6 +33,10 @@ class Interrupted(KeyboardInterrupt):
         self.partial = partial
 
 
+class EdgeOfSupport(UserWarning):
+    """A posterior reaches the edge of a support, beyond what its numbers hold; the message says what to do."""
+
+
 class LostDigits(UserWarning):
     """The programs' number format is too short for their densities; the message says by how much and at which site."""
 

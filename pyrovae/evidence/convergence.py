@@ -101,6 +101,7 @@ class Convergence(Record):
             "",
             TextTable(_COLUMNS, list(rows)),
             "",
+            f"each row is a mean over all blocks of K that the {last:,} draws are cut into, and MC SE is of that mean",
             f"Pareto k-hat at K = {last} above {estimators.pareto_k_threshold(last):.2f} or undefined: "
             f"{unreliable:.1%} of data",
             *skewed_errors({"log_evidence": self.skewed}, f"K = {last}"),

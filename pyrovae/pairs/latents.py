@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyrovae.base.errors import InputError
+from pyrovae.base.errors import EdgeOfSupport, InputError, warn
 from pyrovae.base.random import is_common, one_by_one
 from pyrovae.pairs.checks import looks
 from pyrovae.pairs.checks.inverses import check_density_at
@@ -25,11 +25,12 @@ from pyrovae.pairs.checks.sites import require_no_codes
 from pyrovae.pairs.handlers import Placed, Reached, Unconstrained
 from pyrovae.pairs.particles import Particles
 from pyrovae.pairs.structure import Structure
-from pyrovae.pairs.supports import base_measure, layers, may_miss, to_support
+from pyrovae.pairs.supports import base_measure, layers, may_miss, to_support, whole_line
 from pyrovae.pairs.terms import latent_log_prob, proper_log_prob, sum_by_role
 from pyrovae.pairs.traces import Program, Sites, site_log_prob
 
 NUM_DRAWS = 200  # of latents, at which a likelihood is looked at
+MOVED_AWAY, CHANGE = 0.02, 0.03  # part of points, moved onto a support and back, that may change by so many nats
 Values = dict[str, Tensor]  # latent site -> (K, n, *plates inside a datum, *event)
 
 
@@ -260,6 +261,30 @@ class Latents:
         """Latents (K, n, ...) as points of unconstrained space (K, n, num_dims), and the model's densities there."""
         joint = self._score_model(values, Reached)
         return self._real_vector(joint.values), joint._replace(values=values)
+
+    def rounds_away(self, u: Tensor) -> Tensor:
+        """The part of points (K, n, num_dims) whose density changes when they are moved onto their supports and back.
+
+        There the number format of a support ends, and no density is right: (n,).
+        """
+        if all(whole_line(site["fn"]) for site in self.particles.example.latent.values()):
+            return torch.zeros(self.num_data, dtype=torch.float64)
+        joint = self.log_joint_unconstrained(u)
+        before, after = joint.log_density, self.moved(joint.values)[1].log_density
+        allowed = CHANGE + 32 * torch.finfo(u.dtype).eps * before.abs()
+        return (~((after - before).abs() <= allowed) & (before > -math.inf)).double().mean(0)
+
+    def warn_of_edges(self, u: Tensor, purpose: str) -> None:
+        """Warns (EdgeOfSupport) where two draws of a posterior (K, n, num_dims), and 2 %, lie where its numbers end."""
+        lost = self.rounds_away(u) > max(MOVED_AWAY, 1.5 / len(u))
+        if lost.any():
+            warn(
+                EdgeOfSupport(
+                    f"posteriors of {int(lost.sum())} of {self.num_data} data reach the edge of a support, where "
+                    f"numbers of {str(u.dtype).removeprefix('torch.')} end, and what lies beyond is lost to {purpose}: run the "
+                    "programs in float64, or draw that site on the unconstrained scale"
+                )
+            )
 
     def require_bijection(self, purpose: str) -> None:
         """Raises InputError, naming the site, if a latent has no bijection with the reals: a class, an angle."""

@@ -34,6 +34,7 @@ DEPTH = 30.0  # nats: what is so far below the highest density is negligible
 TOLERANCE = 1e-6  # nats of error in log p(x): more asks for a finer grid, while there is one
 MOST_ERRORS = 5  # standard errors by which importance sampling may lie above the grid
 UNRELIABLE = 1e-2  # nats of error that the caller is warned of
+LOOKED_AT = 200  # draws, for the edges of supports
 SCOUTS = 1000  # draws of the guide, and as many of the prior, that show where to look
 ROUNDS = 200
 
@@ -96,7 +97,9 @@ def on_grid(latents: Latents, plan: Plan) -> Answer:
     evidence, moments = nodes.log_evidence(), nodes.moments()
     coarse = nodes.every_second().moments()
     error = {name: (mean - coarse.mean[name]).abs() for name, mean in moments.mean.items()}
-    values = {name: value.unsqueeze(0) for name, value in line.at(nodes.draw(plan.num_draws)).values.items()}
+    u = nodes.draw(plan.num_draws)
+    latents.warn_of_edges(u[:LOOKED_AT, None].to(line.dtype), "a grid")
+    values = {name: value.unsqueeze(0) for name, value in line.at(u).values.items()}
     grid = nodes.normalised(count(line, modes), _sampled(latents))
     return Answer(values, moments, error, Evidence(evidence.item(), grid.error), grid)
 

@@ -180,6 +180,7 @@ def reference_posterior(
         FloatingPointError: where a density is NaN or infinite.
 
     Warns:
+        EdgeOfSupport: on a grid, where the posterior reaches the edge of a support, beyond what its numbers hold.
         UntrustedPosterior: where chains disagree or diverge, weights have too heavy a tail, or a grid is too coarse.
 
     Example:

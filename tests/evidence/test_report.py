@@ -613,7 +613,8 @@ def test_the_table_reads_elsewhere(wide):
 
 def test_to_dataframe(wide):
     frame = wide.to_dataframe()
-    assert frame.shape == (N, len(wide.table()))
+    assert list(frame.columns) == [*wide.table(), "unreliable"] and len(frame) == N
+    assert frame["unreliable"].tolist() == wide.unreliable.tolist()
     assert (frame["elbo"].to_numpy() == wide.elbo.numpy()).all()
 
 

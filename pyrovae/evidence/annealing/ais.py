@@ -68,13 +68,15 @@ class Plan:
         """The chains of one block, from the start to p(x, z)."""
         seed_everything("annealing chains", self.seed, block.index)
         try:
-            return walk(route, route.draw(self.num_chains), block.tick)
+            found = walk(route, route.draw(self.num_chains), block.tick)
         except FloatingPointError as error:
             try:
                 check_finite(latents.particles.log_terms(self.num_chains))
             except FloatingPointError as named:
                 raise FloatingPointError(f"{error}: {named}") from error
             raise
+        latents.warn_of_edges(found.u, "annealing")
+        return found
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -194,6 +196,7 @@ def annealed_evidence(
         Interrupted: after Ctrl-C, with the record of the blocks that were done as ``partial``.
 
     Warns:
+        EdgeOfSupport: where a posterior reaches the edge of a support, beyond what its numbers hold.
         UntrustedEvidence: if a quarter of the chains carries the weight for more than 5 % of the data, or none for
             one.
 

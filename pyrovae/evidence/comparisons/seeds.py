@@ -133,6 +133,7 @@ class OverSeeds(Record):
             return [*lines, "one fit of each: how far a fit from another seed would move these numbers is not known"]
         lines += ["spread: sd over seeds of the difference between one fit of each"]
         lines += ["clear: above 3 SE, 3 MC errors and twice the spread; noise: within 2 of either error, or the spread"]
+        lines += ["without a word: in between"]
         return lines
 
 

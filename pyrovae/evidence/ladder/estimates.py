@@ -22,8 +22,7 @@ from pyrovae.evidence.ladder.rungs import PILOT, Bar, Beyond, Proposal
 from pyrovae.evidence.ladder.summed import Summed
 from pyrovae.evidence.proposals.students import Students
 from pyrovae.evidence.resampling import resampled
-from pyrovae.pairs.latents import Latents, Values
-from pyrovae.pairs.supports import whole_line
+from pyrovae.pairs.latents import MOVED_AWAY, Latents, Values
 from pyrovae.pairs.terms import sum_by_role
 
 DEFENCE = 0.1  # of the draws are from the encoder
@@ -35,7 +34,7 @@ RARE = 1e-3  # of the density of guide, prior or modes that were found, below wh
 LOST = 0.001  # of a posterior, that may be where it is
 LEAST = 0.02  # effective of its draws, as draws beyond it tell
 FEW_VALUES = 64  # of discrete latents together, which are worth a sum to see what the guide's draws miss
-NUM_MOVED, MOVED_AWAY, CHANGE = 50, 0.02, 0.03  # draws onto a support and back; part that may change by so many nats
+NUM_MOVED = 50  # draws onto a support and back
 
 
 class Estimate(NamedTuple):
@@ -145,16 +144,8 @@ def _spread(log_weight: Tensor) -> Tensor:
 
 
 def rounded_away(latents: Latents, students: Students) -> Tensor:
-    """Whether a posterior lies where the number format of a support ends, so that no density there is right: (n,).
-
-    Draws are moved onto their support and back: their density must not change.
-    """
-    if all(whole_line(site["fn"]) for site in latents.particles.example.latent.values()):
-        return torch.zeros(latents.num_data, dtype=torch.bool)
-    joint = latents.log_joint_unconstrained(students.sample(NUM_MOVED))
-    before, after = joint.log_density, latents.moved(joint.values)[1].log_density
-    allowed = CHANGE + 32 * torch.finfo(students.dtype).eps * before.abs()
-    return (~((after - before).abs() <= allowed)).double().mean(0) > MOVED_AWAY
+    """Whether a posterior lies where the number format of a support ends, so that no density there is right: (n,)."""
+    return latents.rounds_away(students.sample(NUM_MOVED)) > MOVED_AWAY
 
 
 class Pilot(NamedTuple):

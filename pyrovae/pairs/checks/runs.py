@@ -134,7 +134,7 @@ def check_rows_independent(looks: Looks) -> None:
             f"site '{looks.leaning}': the log density of a row changes with the other rows of its batch, so log p(x) "
             "of a datum would change with the size of a block. Is there a mean over the batch, batch norm without "
             "running statistics, attention or a Gaussian process across rows? Let each row be read alone, or make "
-            "what leans on each other one datum"
+            "what leans on each other one datum; a single datum needs a leading dimension, x[None]"
         )
 
 

@@ -10,7 +10,7 @@ from examples.small import make_data, make_vae
 from examples.zoo import ZOO
 
 import pyrovae as pv
-from pyrovae.base.errors import InputError, Interrupted
+from pyrovae.base.errors import EdgeOfSupport, InputError, Interrupted
 from pyrovae.evidence.annealing.ais import annealed_evidence
 from pyrovae.evidence.annealing.bdmc import bidirectional
 from pyrovae.evidence.annealing.paths import from_prior
@@ -216,3 +216,34 @@ def test_errors_of_sixteen_chains_cover():
     inside = (found.log_evidence - exact).abs() <= 1.96 * found.mc_se_log_evidence
     assert found.skewed < 0.05 and "MC SE may be too small" not in found.summary()
     assert abs(inside.double().mean() - 0.95) < 0.02 + 0.022
+
+
+def on_the_edge(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Beta(torch.full((1,), 0.2).to(x), 0.2).to_event(1))
+        pyro.sample("x", dist.Binomial(30, z, validate_args=False).to_event(1), obs=x)
+
+
+def its_posterior(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Beta(x + 0.5, 30.5 - x).to_event(1))
+
+
+@pytest.mark.parametrize("measure", [pv.annealed_evidence, pv.bidirectional, pv.reference_posterior])
+def test_posteriors_that_reach_the_end_of_float32_are_told(measure):
+    """A proportion so near to one that float32 holds it for one."""
+    x = torch.full((1 if measure is pv.reference_posterior else 20, 1), 30.0)
+    with pytest.warns(EdgeOfSupport, match="reach the edge of a support, where numbers of float32 end"):
+        measure(on_the_edge, its_posterior, x)
+
+
+def test_in_double_they_are_right():
+    x = torch.full((20, 1), 30.0, dtype=torch.float64)
+    exact = math.lgamma(30.2) + math.lgamma(0.4) - math.lgamma(0.2) - math.lgamma(30.4)  # B(30.2, 0.2) / B(0.2, 0.2)
+    found = pv.reference_posterior(on_the_edge, its_posterior, x[:1])
+    assert abs(found.log_evidence.value - exact) < 2e-3  # 0.0014 of the mass is beyond the last double below one
+    annealed = pv.annealed_evidence(on_the_edge, its_posterior, x)
+    assert (
+        abs(annealed.log_evidence.mean() - exact)
+        < 5 * annealed.mc_se_log_evidence.square().sum().sqrt() / len(x) + 0.01
+    )
