@@ -14,15 +14,16 @@ import torch
 from torch import Tensor
 
 from pyrovae.base.errors import InputError, NotCompiled, warn
-from pyrovae.base.memory import out_of_memory
+from pyrovae.base.memory import of_device, out_of_memory
 from pyrovae.base.random import seed_everything
+from pyrovae.evidence import estimators
 from pyrovae.evidence.blocks import Block, Pair
 from pyrovae.evidence.ladder.climbed import Climbed
 from pyrovae.evidence.ladder.repair import Repair
 from pyrovae.evidence.numerics.compiled import Replay, Replayed
 from pyrovae.evidence.numerics.digits import FEW, NUM_DRAWS, Compared, check_double, compared
 from pyrovae.evidence.numerics.running_sums import Moments, Tally, Totals, tally
-from pyrovae.evidence.plan import Plan, elements_at_once
+from pyrovae.evidence.plan import WEIGHTS_AT_ONCE, Plan, elements_at_once
 from pyrovae.evidence.proposals.defensive import defended
 from pyrovae.evidence.resampling import resampled
 from pyrovae.pairs.checks import looks
@@ -86,7 +87,7 @@ class Evaluation:
         if self.plan.vectorize and not self.plan.defensive:
             kl = analytic_kl(particles.example, structure, block.num_data)
         particles.most = self.sizes[block.num_data] if self.halved else None
-        climbed = self.repair.block(particles, block)
+        climbed = self.repair.block(particles, block, lambda: _unvouched(totals.log_weight, nats))
         draws = self._kept(particles, block, climbed) if self.plan.num_kept else None
         return Weights(totals.log_weight, totals.terms, nats, kl.double(), climbed, draws)
 
@@ -195,3 +196,13 @@ def even(num_particles: int, most: int) -> int:
     """
     most = min(num_particles, most)
     return next((size for size in range(most, most * 3 // 4, -1) if num_particles % size == 0), most)
+
+
+def _unvouched(log_weight: Tensor, resolution: Tensor) -> Tensor:
+    """Whether draws, (K, n), say of themselves that they are not to be trusted, where they say anything: (n,)."""
+    width, parts = max(1, of_device(WEIGHTS_AT_ONCE, log_weight.device) // len(log_weight)), []
+    for some, nats in zip(log_weight.split(width, 1), resolution.split(width), strict=True):
+        pareto_k, nothing = estimators.pareto_k(some, nats), torch.zeros_like(some[0])
+        rule = pareto_k, estimators.ess(some), nothing, nothing + len(some), nothing.bool()
+        parts.append(estimators.is_unreliable(*rule) & ~pareto_k.isnan())
+    return torch.cat(parts)

@@ -281,8 +281,8 @@ class Latents:
             warn(
                 EdgeOfSupport(
                     f"posteriors of {int(lost.sum())} of {self.num_data} data reach the edge of a support, where "
-                    f"numbers of {str(u.dtype).removeprefix('torch.')} end, and what lies beyond is lost to {purpose}: run the "
-                    "programs in float64, or draw that site on the unconstrained scale"
+                    f"numbers of {str(u.dtype).removeprefix('torch.')} end, and what lies beyond is lost to {purpose}: "
+                    "run the programs in float64, or draw that site on the unconstrained scale"
                 )
             )
 

@@ -90,6 +90,7 @@ class Climb:
         latents: Latents,
         latents_of: Callable[[Tensor], Latents],
         index: int,
+        unvouched: Tensor,
         tell: Tell = lambda route, num_data: None,
     ) -> tuple[list[Climbed], list[Taken]]:
         """Refines what the encoder gives for those data where the k-hat of its pilot is high or undefined.
@@ -98,6 +99,7 @@ class Climb:
             latents: of a block of data.
             latents_of: what gives the latents of some of its rows.
             index: of the block.
+            unvouched: whether the guide's K draws say of themselves that they are not to be trusted, (n,).
             tell: is told by which route how many data are done.
 
         Returns:
@@ -105,6 +107,7 @@ class Climb:
         """
         seed_everything("ladder, first pilot", self.seed, index)
         first, by_guide, cost = first_pilot(latents, self.budget - self.num_particles)
+        first = first.doubted(unvouched)
         spent = torch.full((latents.num_data,), float(self.num_particles + cost))
         bad = first.reached & (~first.good(STRICT) | (self.method == "annealed"))
         beyond = self._beyond(latents, by_guide, spent)

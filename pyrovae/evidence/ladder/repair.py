@@ -60,16 +60,22 @@ class Repair:
         """Of what is to be done for data, so much is done here."""
         return 0.0 if self.stays else CLIMBING
 
-    def block(self, particles: Particles, block: Block) -> list[Climbed]:
-        """What better proposals give for the data of a block that need one; what has waited long enough is annealed."""
-        climbed = [] if self.stays else self._climbed(particles, block, self.amount)
+    def block(self, particles: Particles, block: Block, unvouched: Callable[[], Tensor]) -> list[Climbed]:
+        """What better proposals give for the data of a block that need one; what has waited long enough is annealed.
+
+        Args:
+            particles: of the block.
+            block: where it lies.
+            unvouched: whether the guide's K draws say of themselves that they are not to be trusted, (n,).
+        """
+        climbed = [] if self.stays else self._climbed(particles, block, unvouched())
         if sum(len(one.rows) for one, _ in self.waiting) >= self.num_rows or block.rows.stop == self.num_data:
             self._anneal_waiting(block)
         return climbed
 
-    def _climbed(self, particles: Particles, block: Block, climbing: float) -> list[Climbed]:
+    def _climbed(self, particles: Particles, block: Block, unvouched: Tensor) -> list[Climbed]:
         """What better proposals give, for the data that need one."""
-        left = block.num_data
+        left, climbing = block.num_data, self.amount
 
         def tell(route: str, num_data: int) -> None:
             nonlocal left
@@ -78,16 +84,18 @@ class Repair:
             block.tick(climbing * num_data)
             block.say(", ".join(f"{name} {count:,}" for name, count in self.routes.items()))
 
-        climbed = self._climb(particles, block, tell)
+        climbed = self._climb(particles, block, unvouched, tell)
         tell(ROUTES[0], left)
         return climbed
 
-    def _climb(self, particles: Particles, block: Block, tell: Callable[[str, int], Any]) -> list[Climbed]:
+    def _climb(
+        self, particles: Particles, block: Block, unvouched: Tensor, tell: Callable[[str, int], Any]
+    ) -> list[Climbed]:
         try:
             latents = self._climbable(particles)
             plan = self.plan
             climb = Climb(plan.num_particles, plan.method, self._budget, plan.seed, plan.num_kept)
-            climbed, left = climb.block(latents, partial(self._of_rows, latents), block.index, tell)
+            climbed, left = climb.block(latents, partial(self._of_rows, latents), block.index, unvouched, tell)
         except REFUSED as error:  # what the guide gave is kept
             self._stay(error)
             return []

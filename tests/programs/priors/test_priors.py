@@ -89,7 +89,7 @@ def quadrature(make):
         "unit": (moved(transforms.SigmoidTransform()), 2),
         "simplex": (moved(transforms.StickBreakingTransform()), 3),
     }[make.support]
-    axis = torch.linspace(-12, 12, 330, dtype=torch.float64)
+    axis = torch.linspace(-12, 12, 400, dtype=torch.float64)
     points, log_weight = moves(torch.cartesian_prod(axis, axis))
     return num_latents, points, log_weight.exp() * float(axis[1] - axis[0]) ** 2
 
