@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.base.arguments import checked
-from pyrovae.base.errors import UntrustedEvidence, check_at_least_one, warn
+from pyrovae.base.errors import InputError, UntrustedEvidence, check_at_least_one, warn
 from pyrovae.base.forms.tables import TextTable, text
 from pyrovae.base.random import seed_everything
 from pyrovae.base.records import Record, spread
@@ -34,6 +34,7 @@ from pyrovae.pairs.traces import Program
 
 Start = Callable[[Latents], Path]
 MEMORY = "{} chains of {{num_data}} data at once: lower num_chains or batch_size"
+ELSEWHERE, MISSED = 100, 0.03  # draws of the guide, and of the prior; nats that these may find beside the chains
 ADVICE = "take more temperatures or chains, or start from the prior (from_prior)"
 
 
@@ -95,6 +96,7 @@ class Annealed(Record):
     seed: int
     measure: dict[str, str]  # observed site -> "mass" or "density"
     protocol: Protocol | None = None
+    missed: Tensor | None = None  # 1 where draws of guide and prior find more than the chains do, else 0
 
     def __len__(self) -> int:
         return len(self.log_evidence)
@@ -109,8 +111,14 @@ class Annealed(Record):
 
     @property
     def fraction_unreliable(self) -> float:
-        """Fraction of the data whose evidence rests on less than a quarter of the chains; or on none, all lost."""
-        return (~(self.ess >= self.num_chains / 4)).double().mean().item()
+        """Fraction of the data whose evidence rests on less than a quarter of the chains or on none, or is too low."""
+        bad = ~(self.ess >= self.num_chains / 4)
+        return (bad if self.missed is None else bad | (self.missed > 0)).double().mean().item()
+
+    @property
+    def fraction_missed(self) -> float:
+        """Fraction of the data of which draws of guide and prior find more than the chains do, beyond both errors."""
+        return 0.0 if self.missed is None else self.missed.double().mean().item()
 
     @property
     def skewed(self) -> float:
@@ -128,6 +136,7 @@ class Annealed(Record):
             "num_data": len(self),
             "log_evidence": evidence_and_errors(self.log_evidence, self.mc_se_log_evidence),
             "skewed": self.skewed,
+            "missed": self.fraction_missed,
             "ess": spread(self.ess),
             "acceptance": spread(self.acceptance),
         }
@@ -135,7 +144,7 @@ class Annealed(Record):
     def lines(self) -> list[str | TextTable]:
         values, fraction = self.numbers(), self.fraction_unreliable
         evidence, acceptance = values["log_evidence"], values["acceptance"]
-        unreliable = fraction > UNRELIABLE_FRACTION
+        unreliable, missed = fraction > UNRELIABLE_FRACTION, self.fraction_missed
         return [
             *([str(self.protocol)] if self.protocol else []),
             f"annealed importance sampling from the {self.start}: {self.num_temperatures} temperatures, "
@@ -146,7 +155,12 @@ class Annealed(Record):
             effective_size(f"{self.num_chains} chains", values["ess"]),
             f"acceptance of the transitions: mean {text(acceptance['mean'], '.2f')}, "
             f"least {text(acceptance['min'], '.2f')}",
-            *([f"few chains carry the weight of {fraction:.0%} of data: {ADVICE}"] if unreliable else []),
+            *(
+                [f"few chains carry the weight of {fraction:.0%} of data, or too little: {ADVICE}"]
+                if unreliable
+                else []
+            ),
+            *([f"draws of guide and prior find more for {missed:.0%} of data: chains miss a mode"] if missed else []),
             *skewed_errors({"log_evidence": self.skewed}, f"{self.num_chains} chains"),
             "a lower bound in expectation, blind to modes that no chain reaches; bidirectional bounds (bdmc) tell on",
             "simulated data how far below it may be",
@@ -198,7 +212,7 @@ def annealed_evidence(
     Warns:
         EdgeOfSupport: where a posterior reaches the edge of a support, beyond what its numbers hold.
         UntrustedEvidence: if a quarter of the chains carries the weight for more than 5 % of the data, or none for
-            one.
+            one; or a few draws of guide and prior find more than the chains, which then miss a mode.
 
     References:
         Neal (2001), Annealed importance sampling, Statistics and Computing 11:125, arXiv:physics/9803008.
@@ -222,7 +236,8 @@ def annealed_evidence(
 
         def anneal(block: Block) -> dict[str, Tensor]:
             latents = pair.latents(source.batch(block.rows))
-            return _columns(plan.forward(latents, plan.route(latents, block), block))
+            columns = _columns(plan.forward(latents, plan.route(latents, block), block))
+            return columns | _missed(latents, plan, block, columns)
 
         return anneal
 
@@ -251,9 +266,33 @@ def _doubt(annealed: Annealed) -> str | None:
     if annealed.fraction_unreliable > UNRELIABLE_FRACTION:
         return (
             f"the annealed evidence of {annealed.fraction_unreliable:.0%} of {len(annealed)} data rests on less than a "
-            f"quarter of their {num_chains} chains and may be too low: {ADVICE}"
+            f"quarter of their {num_chains} chains, or draws of guide and prior find more (for "
+            f"{annealed.fraction_missed:.0%}), and may be too low: {ADVICE}"
         )
     return None
+
+
+def _missed(latents: Latents, plan: Plan, block: Block, columns: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Whether a few draws of the guide and of the prior, by the density of both, find more than the chains of a block.
+
+    Nothing for a guide whose density at given latents is not known.
+    """
+    try:
+        latents.require_guide_density()
+    except InputError:
+        return {}
+    seed_everything("annealing, elsewhere", plan.seed, block.index)
+    parts = []
+    for draw in (latents.draw, latents.draw_prior):
+        for values in latents.in_parts(draw, ELSEWHERE):
+            joint = latents.log_joint(values)
+            density = torch.logaddexp(joint.log_prior, latents.log_guide(values)).double() - math.log(2)
+            weight = joint.log_likelihood.double() + joint.log_prior.double() - density
+            parts.append(torch.where(joint.log_prior == -math.inf, -math.inf, weight))
+    elsewhere = torch.cat(parts).nan_to_num(-math.inf)
+    errors = columns["mc_se_log_evidence"], estimators.log_evidence_se(elsewhere)
+    more = estimators.log_evidence(elsewhere) - columns["log_evidence"]
+    return {"missed": (more > MISSED + 3 * torch.stack(errors).nan_to_num(0.0).norm(dim=0)).double()}
 
 
 def _columns(walk: Walk) -> dict[str, Tensor]:

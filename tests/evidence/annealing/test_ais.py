@@ -10,7 +10,7 @@ from examples.small import make_data, make_vae
 from examples.zoo import ZOO
 
 import pyrovae as pv
-from pyrovae.base.errors import EdgeOfSupport, InputError, Interrupted
+from pyrovae.base.errors import EdgeOfSupport, InputError, Interrupted, UntrustedEvidence
 from pyrovae.evidence.annealing.ais import annealed_evidence
 from pyrovae.evidence.annealing.bdmc import bidirectional
 from pyrovae.evidence.annealing.paths import from_prior
@@ -247,3 +247,28 @@ def test_in_double_they_are_right():
         abs(annealed.log_evidence.mean() - exact)
         < 5 * annealed.mc_se_log_evidence.square().sum().sqrt() / len(x) + 0.01
     )
+
+
+def test_a_mode_that_chains_miss_is_told_by_a_few_draws_of_the_prior():
+    """Half of the prior at -8 and half at 8, data that tell little, and chains that start on the one side."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            places = dist.Normal(torch.tensor([-8.0, 8.0]).expand(len(x), 2), 1.0)
+            z = pyro.sample("z", dist.MixtureSameFamily(dist.Categorical(torch.ones(len(x), 2)), places))
+            pyro.sample("x", dist.Normal(z, 20.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal((8 + x / 400) / (1 + 1 / 400), 1.0))
+
+    x = torch.linspace(-10, 10, 20)
+    exact = dist.Normal(torch.tensor([[-8.0], [8.0]]), 401**0.5).log_prob(x).double().logsumexp(0) - math.log(2)
+    with pytest.warns(UntrustedEvidence, match="draws of guide and prior find more"):
+        found = annealed_evidence(model, guide, x, num_temperatures=50)
+    assert found.fraction_missed > 0.9 and (found.log_evidence < exact - 0.2).all()
+    assert "chains miss a mode" in found.summary()
+    both = annealed_evidence(model, guide, x, num_temperatures=50, start=from_prior)
+    assert both.fraction_missed == 0
+    error = (both.log_evidence - exact).sum() / both.mc_se_log_evidence.square().sum().sqrt()
+    assert abs(error) < 4
