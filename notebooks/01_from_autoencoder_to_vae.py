@@ -301,8 +301,8 @@ print(f"unreliable: at most {unreliable:.0%} of the digits of a fit")
 # %% [markdown]
 # The first table alone would be printed as a finding: the autoencoder is better by more than two standard errors.
 # Over fits it is about two errors with three degrees of freedom, no finding, and one seed has the other sign. What
-# can be said is that the VAE's log p(x) is *not higher*: to encode to a distribution has bought no better density of
-# digits here.
+# can be said is that *nothing shows* the VAE's log p(x) to be higher: that to encode to a distribution buys a better
+# density of digits is not seen here.
 #
 # So why do it? Since a VAE is one model from the beginning: its prior, its log p(x) and the uncertainty of its codes
 # need no second fit, and each can be looked into. For instance what it lacks. The average of $q(z \mid x)$ over the

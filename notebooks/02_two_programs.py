@@ -145,7 +145,8 @@ for name, q in {"posterior": oracle.guide, "factorised": oracle.mean_field_guide
 # ## A guide that forgets a latent
 #
 # Here is a **deliberate failure**: a guide that calls its latent `code`, where the model calls it `z`. Pyro's own loss
-# warns, draws z from the prior in both programs, and returns a number; trained on it, the encoder would learn nothing.
+# warns, draws z from the prior, as no guide draws it, and returns a number; trained on it, the encoder would learn
+# nothing.
 # `evaluate`, `fit` and all others refuse the pair, and name the site.
 
 
@@ -182,7 +183,7 @@ print(fitted)
 pv.figures.training_curves(fitted.history)
 
 # %% [markdown]
-# The curves of training and validation part. Is the model overfitted, or something else? The account tells.
+# The curves of training and validation go apart. Is the model overfitted, or something else? The account tells.
 #
 # ## The account
 #
@@ -206,8 +207,8 @@ for name, each in {"training": on_training, "test": report}.items():
 
 # %% [markdown]
 # The ELBO of new digits is far below that of training digits, and most of the distance is the KL to the posterior: the
-# *encoder* has learnt its training digits by heart. What the model itself has learnt by heart is the difference in log
-# p(x), small beside it.
+# *encoder* has learnt its training digits by heart. The difference in log p(x) is small beside it, and is between
+# unlike digits: what the model itself has learnt by heart is some of it, if any.
 #
 # Is that number to be trusted? Pareto k-hat describes the tail of each digit's own weights. Above the threshold a few
 # weights carry the sum, and the estimate is too low. More draws show it: by the guide's own draws alone the evidence

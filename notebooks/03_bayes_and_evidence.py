@@ -18,7 +18,7 @@
 #
 # - read Bayes' theorem off a picture of the joint density: p(x) is an area, p(z | x) a slice divided by it;
 # - integrate the latents out on a grid, in one and in two dimensions, and say how large the error is;
-# - say why a grid ends at about five latents, and draws from the prior soon after;
+# - say why a grid ends at six latents or so, and draws from the prior soon after;
 # - tell from Pareto k-hat, without knowing the truth, that an estimate of log p(x) is not to be trusted.
 
 # %%
@@ -79,8 +79,9 @@ right.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(-0.02,
 plt.show()
 
 # %% [markdown]
-# Three values of z explain this datum, so the posterior has three modes. No Normal looks like that: remember it when a
-# guide is a Normal.
+# Three values of z explain this datum, and each is a mode of the posterior. (A fourth, near -2.2, explains nothing: it
+# is where the curve comes nearest on its side, and holds less than a hundredth of the mass.) No Normal looks like that:
+# remember it when a guide is a Normal.
 #
 # How good is the grid? **A twin whose answer is known** tells. With $f(z) = z$ instead, x is a sum of two Normals, and
 # $p(x) = N(x; 0, 1 + s^2)$ exactly. The same grid on the twin:
@@ -146,7 +147,7 @@ plt.show()
 # ## Two latents: still on paper
 #
 # Let $x \mid z \sim N(z_1 z_2, s^2)$. Many pairs have the same product, so the posterior is two ridges along the
-# branches of a hyperbola. Blue is the posterior on a grid of the tool's, red are draws of the prior.
+# branches of a hyperbola. Blue is the posterior on a grid of the tool's, orange are draws of the prior.
 
 
 # %%
@@ -267,9 +268,10 @@ plt.show()
 
 # %% [markdown]
 # Three things to see. The estimate is too *low*, never too high on average: few draws hit the small region that
-# matters, and a mean without its largest terms is too small. The stated error does not warn: it is computed from the
-# same draws, which do not know what they missed, and cannot exceed 1. **Pareto k-hat warns**: it fits the tail of each
-# datum's weights, and where that is too heavy for so many draws the datum counts as unreliable.
+# matters, and a mean without its largest terms is too small. The stated error is no measure of it: computed from the
+# same draws, which do not know what they missed, it cannot exceed 1, and near 1 says only that one draw carries all.
+# **Pareto k-hat warns**: it fits the tail of each datum's weights, and where that is too heavy for so many draws the
+# datum counts as unreliable.
 #
 # (A nicety: weights of the prior are bounded by the largest likelihood, so their variance is finite, and in theory a
 # large enough K will do. k-hat tells that *this* K is not large enough, which is what one wants to know.)
@@ -360,8 +362,10 @@ pv.exercise(
 # ## Solutions
 #
 # 1. It falls. Within two standard deviations of the prior the curve stays below x = 2.0, so the datum is some standard
-#    deviations of noise away from every probable z, and halving the noise doubles that number. (A sharper likelihood
-#    is higher at its peak only.)
+#    deviations of noise away from every probable z, and halving the noise doubles that number: by this alone log p(x)
+#    would fall by more than five nats. It falls by less, as the curve does reach 2.0, near z = 3, where the prior has
+#    little mass; with the smaller noise most of p(x) comes from there. (A sharper likelihood is higher at its peak
+#    only.)
 
 # %%
 change = log_evidence_of(2.0, 0.15) - log_evidence_of(2.0, 0.3)
@@ -378,8 +382,8 @@ print(latents)
 
 # %% [markdown]
 # 3. Each latent divides the effective draws by the same factor, on average: take it from 2 to 4 latents, where the
-#    draws can still be trusted most, and go on to 6. (To go by the 6 latents of the table would be to trust draws that
-#    k-hat has called unreliable.)
+#    draws can be trusted most, and go on to 6. (k-hat doubts many of these data already, and the more so at 6: the answer
+#    is right within a factor of four, no better.)
 
 # %%
 factor = (reports[2].ess.median() / reports[4].ess.median()).sqrt().item()

@@ -120,7 +120,7 @@ plt.show()
 # %% [markdown]
 # The best factorised guide is still short of log p(x): the posterior is correlated, and no factorised guide is. The
 # narrowest guide shows the **deliberate failure**: its ELBO is measured well, its log p(x), and with it the KL, is
-# not. Draws never reach the rims of the posterior, the weights have no variance, and the KL is far off in its own
+# not. Draws never reach the rims of the posterior, the weights have infinite variance, and the KL is far off in its own
 # standard errors. No error bar says so. Pareto k-hat does, in the last column.
 #
 # ## Which way a guide errs

@@ -257,7 +257,7 @@ figure.tight_layout(pad=0.2)
 #
 # ## A table of unlike columns
 #
-# Breast tumours again: a diagnosis (binary), a radius and a texture (real), the standard error of a perimeter
+# Breast tumours: a diagnosis (binary), a radius and a texture (real), the standard error of a perimeter
 # (positive, with a heavy tail), two proportions, and the concavity as a pathologist would note it, in five grades (here
 # cut at quintiles). A family for each column, a list; each swap changes one entry of it. Rows and their scaling are the
 # same for all, so differences are paired.
@@ -366,7 +366,7 @@ for place, name in enumerate(table.columns.names):
 # ## Exercise 1: inches
 #
 # A colleague measures in inches, y = x / 2.54, one real column, nothing missing. His log p per row of the same model is
-# larger or smaller than yours, by how many nats? (Estimate minus yours, with its sign.)
+# larger or smaller than yours, by how many nats? (Estimate his minus yours, with its sign.)
 
 # %%
 answer_1 = ...

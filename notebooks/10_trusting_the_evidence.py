@@ -75,11 +75,11 @@ for name, guide in {"wide": wide, "narrow": narrow}.items():
               f"{report.fraction_unreliable:17.1%}")  # fmt: skip
 
 # %% [markdown]
-# The wide guide does as the theory says: errors fall with $1/\sqrt K$, the bias with $1/K$, and from some hundred
-# draws on the intervals hold what they promise. (With 10 draws k-hat is undefined, which counts as bad.)
+# The wide guide does as the theory says: errors fall with $1/\sqrt K$, the bias with $1/K$, and at a
+# thousand draws the intervals hold what they promise, at a hundred nearly. (With 10 draws k-hat is undefined, which counts as bad.)
 #
 # **The narrow guide fails, and its error bars do not say so**: they leave the truth out far more often than in 5 of
-# 100 cases, at every K. Its weights have no variance, so "sd(w)" estimates nothing. k-hat calls four data in five bad.
+# 100 cases, at every K. Its weights have infinite variance, so "sd(w)" estimates nothing. k-hat calls four data in five bad.
 #
 # ## What k-hat estimates
 #
@@ -139,8 +139,9 @@ print(f"\nstill {(exact[:100] - rising.log_evidence[-1]).mean():.3f} nats below 
 pv.figures.convergence(rising)
 
 # %% [markdown]
-# Where the tail has shape k > 1/2 the error falls like $K^{k - 1}$ instead of $K^{-1/2}$: for k = 0.86 a thousand
-# times the draws divide it by no more than 2.6. A better guide is cheaper.
+# Where the tail has shape k > 1/2 the error falls, in the end, like $K^{k - 1}$ instead of $K^{-1/2}$: for k = 0.86 a
+# thousand times the draws would then divide it by 2.6 (in the table, from 10 to 10,000, by some 4.6). A better guide is
+# cheaper.
 #
 # ## Repair
 #
@@ -239,7 +240,7 @@ print(bounds[temperatures[-1]])
 pv.figures.bounds(bounds)
 
 # %% [markdown]
-# And on the data at hand, annealing gives an estimate that owes nothing to the shape of the guide:
+# And on the data at hand, annealing gives an estimate that only starts at the guide (`start=pv.from_prior` owes nothing to it):
 
 # %%
 annealed = pv.annealed_evidence(oracle.model, narrow, x[:50], num_temperatures=temperatures[-1])

@@ -127,7 +127,7 @@ both = {"test": anatomy, "training": pv.gaps(fitted.model, fitted.guide, seen, n
 pv.figures.gaps(both)
 
 # %% [markdown]
-# Two questions, two answers. *Whose fault?* Read the red bar against the blue one. *Does the encoder generalise?* The
+# Two questions, two answers. *Whose fault?* Read the orange bar against the blue one. *Does the encoder generalise?* The
 # amortization gap of the training digits stands below: an encoder that is worse on new data than on those it was
 # trained on has been overfitted, and no change of the family mends that.
 #

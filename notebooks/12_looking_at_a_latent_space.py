@@ -136,8 +136,8 @@ print(
 )
 
 # %% [markdown]
-# Where the guide sits in a lesser one of several modes, its own draws are short by many nats, and so is every proposal
-# that is made from them; k-hat sees only where draws fall. `evaluate` looks elsewhere too: with up to three latents it
+# Where the guide sits far from the posterior, or in a lesser one of several modes, its own draws are short by many
+# nats, and so is every proposal that is made from them; k-hat sees only where draws fall. `evaluate` looks elsewhere too: with up to three latents it
 # climbs from the likeliest of a thousand draws of the prior, and what it finds there it draws from. With more latents no
 # such search is complete, and the last lines of a report warn of just this. Half of the draws from the prior
 # (`defensive=0.5`) are the plain look from elsewhere: they come near the grid's value, and doubt themselves.

@@ -259,7 +259,7 @@ panels[0].legend(frameon=False, fontsize=7)
 figure.tight_layout()
 
 # %% [markdown]
-# Under MCAR nobody is biased. Under MAR the rows that have what is asked for are a selection, and the model, which
+# Under MCAR nobody's mean is biased. Under MAR the rows that have what is asked for are a selection, and the model, which
 # knows how column 1 goes with column 0, undoes it. Filled-in means do for a mean; for a slope they do not: they lie on
 # the model's own regression, without scatter, so that the slope is too steep and its interval much too short. Draws
 # serve both. Their intervals for the slope cover more than they say, for here the imputer knows the parameters and the

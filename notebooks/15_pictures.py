@@ -284,7 +284,7 @@ figure.tight_layout()
 # %% [markdown]
 # The weights are content, as each draw that fell is right; half of the answer never appeared. The chains propose from
 # the prior now and then, and find it. (So would `method="auto"` here: with up to three latents it looks for modes from
-# draws of the prior. With the sixteen of the pictures it cannot.) So a completion that matters is asked twice, by
+# draws of the prior. With the twelve of the pictures it cannot.) So a completion that matters is asked twice, by
 # `method="auto"` and by `method="gibbs"`.
 #
 # ## Colour
@@ -350,7 +350,7 @@ for place in range(num_coloured):
     print(f"{place:5d} {missed_mass[place]:25.2f} ({error[place]:.2f}) {from_truth_away[place]:30.0f}")
 
 # %% [markdown]
-# Of 0, 1 and 6 the first search had missed nearly all of the mass, by 5, 37 and 30 nats, and k-hat vouched for it: from
+# Of 0, 1 and 6 the first search had missed nearly all of the mass, by 6, 37 and 30 nats, and k-hat vouched for it: from
 # a guess of the wrong colour the proposals climbed the wrong hill, and on top of it all weights are alike. By as much
 # was log p(x | y) of these three too high above. Of 7 the evidence stays as it is: there it is the model that leaves
 # the hue open.

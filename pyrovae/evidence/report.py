@@ -248,7 +248,7 @@ class Report(Record):
         lines: list[str] = [
             effective_size(str(self.num_draws), account["ess"]),
             f"Pareto k-hat {above}undefined: {tail['fraction_undefined']:.1%}; "
-            f"guide exact: {tail['fraction_exact']:.1%}",
+            f"proposal exact: {tail['fraction_exact']:.1%}",
         ]
         if tail["fraction_above"] > 0:
             more = "; method='auto' looks for better proposals" if self.method in ("importance", "laplace") else ""

@@ -97,7 +97,7 @@ def test_exact_guide():
     assert (report.log_evidence - EXACT).abs().max() < 1e-10
     assert (report.kl_posterior.abs() < 1e-10).all() and (report.mc_se_log_evidence < 1e-10).all()
     assert (report.pareto_k == -math.inf).all() and torch.allclose(report.ess, torch.tensor(100.0).double())
-    assert "guide exact: 100.0%" in report.summary()
+    assert "proposal exact: 100.0%" in report.summary()
 
 
 STUCK = torch.tensor([0.4, 0.3, 0.3]), torch.tensor([1.0, 5.0, 30.0])  # weights and rates of three Poissons
@@ -122,7 +122,7 @@ def test_equal_draws_are_no_exact_guide(vectorize, num_particles):
     with pytest.warns(UntrustedEvidence, match="k-hat of 100% of 2 data"):
         report = account(stuck_guide, x, **options)
     assert report.pareto_k.isnan().all() and report.mc_se_log_evidence.max() < 1e-10
-    assert "guide exact: 0.0%" in report.summary() and WHERE_DRAWN not in report.summary()
+    assert "proposal exact: 0.0%" in report.summary() and WHERE_DRAWN not in report.summary()
 
 
 @pytest.mark.filterwarnings("ignore::pyrovae.base.errors.UntrustedEvidence")
