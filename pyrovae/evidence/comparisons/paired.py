@@ -1,6 +1,7 @@
 """compare(): which pair gives the same data more evidence, by paired differences datum by datum."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -242,6 +243,13 @@ def _measures(report: Evidence) -> list[str]:
     return sorted(" and a ".join(each) for each in parts)
 
 
+def _in_words(measures: Sequence[str]) -> str:
+    """A density and 3 masses."""
+    count, plural = Counter(" and a ".join(measures).split(" and a ")), {"mass": "masses", "density": "densities"}
+    of_each = [(number, one) for one, number in sorted(count.items())]
+    return " and ".join(f"a {one}" if number == 1 else f"{number} {plural.get(one, one)}" for number, one in of_each)
+
+
 def _is_bounded(mass: Evidence, density: Evidence) -> bool:
     """Whether one is of a mass, and the other a density of the same whole numbers with noise: a lower bound on one."""
     return set(mass.measure.values()) == {"mass"} and _is_dequantized(density)
@@ -259,8 +267,8 @@ def check_alike(name: str, report: Evidence, other_name: str, other: Evidence) -
     measures = _measures(report), _measures(other)
     if measures[0] != measures[1] and not _is_bounded(report, other) and not _is_bounded(other, report):
         raise InputError(
-            f"{pair}: the likelihood of one is a {' and a '.join(measures[0])}, of the other a "
-            f"{' and a '.join(measures[1])}; log densities of unlike base measures have no difference"
+            f"{pair}: the likelihood of one is {_in_words(measures[0])}, of the other {_in_words(measures[1])}; log "
+            "densities of unlike base measures have no difference"
         )
     a, b = report.protocol, other.protocol
     if a is None or b is None:

@@ -204,7 +204,7 @@ REFUSED = {  # name: (changes of two reports on the same rows, message)
     ),
     "joint-and-conditional": (
         lambda a: (replace(a, measure={"x": "mass", "y": "mass"}), replace(a, measure={"x": "mass"})),
-        "likelihood of one is a mass and a mass, of the other a mass",
+        "likelihood of one is 2 masses, of the other a mass",
     ),
     "parts-of-a-row": (
         lambda a: (a, replace(a, measure={"x.real": "density", "x.ordinal5": "mass"})),
