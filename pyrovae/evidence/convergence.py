@@ -21,8 +21,8 @@ from pyrovae.base.forms.tables import TextTable
 from pyrovae.base.records import Record
 from pyrovae.data.protocol import Protocol
 from pyrovae.evidence import estimators
-from pyrovae.evidence.evaluate import in_slices, measure
-from pyrovae.evidence.importance import Evaluation
+from pyrovae.evidence.evaluate import measure
+from pyrovae.evidence.importance import Evaluation, in_slices
 from pyrovae.evidence.numerics.digits import digits
 from pyrovae.evidence.plan import Plan
 from pyrovae.evidence.reliability import (

@@ -23,6 +23,7 @@ from pyrovae.evidence.pareto import pareto_k_threshold as pareto_k_threshold
 from pyrovae.evidence.pareto import pareto_tail as pareto_tail
 from pyrovae.evidence.pareto import psis as psis
 
+MISSED = 0.03  # nats that other draws may find beside an estimate that is taken
 FEWEST_EFFECTIVE = 5  # draws that must carry the evidence of a datum
 FEWEST_DRAWS = 16  # fewer tell neither their spread nor their skewness
 
@@ -257,6 +258,15 @@ def ess(log_weight: Tensor) -> Tensor:
 def log_evidence_psis(log_weight: Tensor, resolution: Tensor | float = 1e-12) -> Tensor:
     """Evidence of the :func:`psis` weights, log of their mean: (K, N) -> (N,) nats."""
     return log_evidence(psis(log_weight, resolution))
+
+
+def finds_more(log_weight: Tensor, evidence: Tensor, se: Tensor) -> Tensor:
+    """Whether weights (K, N) find more than an estimate (N,) with an error (N,), by ``MISSED`` and 3 errors: (N,).
+
+    An error that is undefined counts for nothing, as where no draw of the estimate has a density.
+    """
+    errors = torch.stack([se, log_evidence_se(log_weight)]).nan_to_num(0.0)
+    return log_evidence(log_weight) - evidence > MISSED + 3 * errors.norm(dim=0)
 
 
 def is_unreliable(pareto_k: Tensor, ess: Tensor, skew: Tensor, num_weights: Tensor, annealed: Tensor) -> Tensor:

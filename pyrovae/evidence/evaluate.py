@@ -10,14 +10,13 @@ from torch import Tensor
 
 from pyrovae.base.arguments import checked
 from pyrovae.base.errors import LostDigits, UntrustedEvidence, warn
-from pyrovae.base.memory import of_device
 from pyrovae.data.split import Protocol, as_split
 from pyrovae.evidence import estimators
 from pyrovae.evidence.blocks import Block, Blocks, Pair, block_by_block
-from pyrovae.evidence.importance import Evaluation, Weights, put_draws
+from pyrovae.evidence.importance import Evaluation, Weights, in_slices, put_draws
 from pyrovae.evidence.ladder.climbed import MODE, ROUTES, Climbed
 from pyrovae.evidence.numerics.digits import digits
-from pyrovae.evidence.plan import WEIGHTS_AT_ONCE, Plan, data_at_once, elements_at_once
+from pyrovae.evidence.plan import Plan, data_at_once, elements_at_once
 from pyrovae.evidence.reliability import UNRELIABLE_FRACTION, UNRESOLVED
 from pyrovae.evidence.report import Report
 from pyrovae.pairs.checks.data import not_finite
@@ -297,11 +296,3 @@ def importance_sampling(log_weight: Tensor, resolution: Tensor) -> dict[str, Ten
     """What a report's columns owe to the log weights: (K, n) and their resolution (n,) -> (n,) each."""
     tail = estimators.pareto_tail(log_weight, resolution)
     return {name: column(log_weight, tail) for name, column in COLUMNS.items()}
-
-
-def in_slices(reduce: Callable[[Tensor, Tensor], dict[str, Tensor]], block: Weights) -> dict[str, Tensor]:
-    """Applies a function of log weights (K, m) and their resolution (m,) to a few data at a time."""
-    width = max(1, of_device(WEIGHTS_AT_ONCE, block.log_weight.device) // len(block.log_weight))
-    slices = zip(block.log_weight.split(width, 1), block.resolution.split(width), strict=True)
-    parts = [reduce(*part) for part in slices]
-    return {name: torch.cat([part[name] for part in parts], -1) for name in parts[0]}

@@ -87,9 +87,10 @@ class Evaluation:
         if self.plan.vectorize and not self.plan.defensive:
             kl = analytic_kl(particles.example, structure, block.num_data)
         particles.most = self.sizes[block.num_data] if self.halved else None
-        climbed = self.repair.block(particles, block, lambda: _unvouched(totals.log_weight, nats))
+        weights = Weights(totals.log_weight, totals.terms, nats, kl.double())
+        climbed = self.repair.block(particles, block, lambda: _unvouched(weights))
         draws = self._kept(particles, block, climbed) if self.plan.num_kept else None
-        return Weights(totals.log_weight, totals.terms, nats, kl.double(), climbed, draws)
+        return weights._replace(climbed=climbed, draws=draws)
 
     def _kept(self, particles: Particles, block: Block, climbed: Sequence[Climbed]) -> Values:
         """Draws of the posterior by better proposals, for the other data by the guide."""
@@ -198,11 +199,20 @@ def even(num_particles: int, most: int) -> int:
     return next((size for size in range(most, most * 3 // 4, -1) if num_particles % size == 0), most)
 
 
-def _unvouched(log_weight: Tensor, resolution: Tensor) -> Tensor:
-    """Whether draws, (K, n), say of themselves that they are not to be trusted, where they say anything: (n,)."""
-    width, parts = max(1, of_device(WEIGHTS_AT_ONCE, log_weight.device) // len(log_weight)), []
-    for some, nats in zip(log_weight.split(width, 1), resolution.split(width), strict=True):
-        pareto_k, nothing = estimators.pareto_k(some, nats), torch.zeros_like(some[0])
-        rule = pareto_k, estimators.ess(some), nothing, nothing + len(some), nothing.bool()
-        parts.append(estimators.is_unreliable(*rule) & ~pareto_k.isnan())
-    return torch.cat(parts)
+def in_slices(reduce: Callable[[Tensor, Tensor], dict[str, Tensor]], block: Weights) -> dict[str, Tensor]:
+    """Applies a function of log weights (K, m) and their resolution (m,) to a few data at a time."""
+    width = max(1, of_device(WEIGHTS_AT_ONCE, block.log_weight.device) // len(block.log_weight))
+    slices = zip(block.log_weight.split(width, 1), block.resolution.split(width), strict=True)
+    parts = [reduce(*part) for part in slices]
+    return {name: torch.cat([part[name] for part in parts], -1) for name in parts[0]}
+
+
+def _unvouched(block: Weights) -> Tensor:
+    """Whether the guide's draws say of themselves that they are not to be trusted, where they say anything: (n,)."""
+
+    def reduce(log_weight: Tensor, resolution: Tensor) -> dict[str, Tensor]:
+        pareto_k, nothing = estimators.pareto_k(log_weight, resolution), torch.zeros_like(log_weight[0])
+        rule = pareto_k, estimators.ess(log_weight), nothing, nothing + len(log_weight), nothing.bool()
+        return {"unvouched": estimators.is_unreliable(*rule) & ~pareto_k.isnan()}
+
+    return in_slices(reduce, block)["unvouched"]

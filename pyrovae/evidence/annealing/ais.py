@@ -34,7 +34,7 @@ from pyrovae.pairs.traces import Program
 
 Start = Callable[[Latents], Path]
 MEMORY = "{} chains of {{num_data}} data at once: lower num_chains or batch_size"
-ELSEWHERE, MISSED = 100, 0.03  # draws of the guide, and of the prior; nats that these may find beside the chains
+ELSEWHERE = 100  # draws of the guide, and of the prior, that may find what chains miss
 ADVICE = "take more temperatures or chains, or start from the prior (from_prior)"
 
 
@@ -290,9 +290,8 @@ def _missed(latents: Latents, plan: Plan, block: Block, columns: dict[str, Tenso
             weight = joint.log_likelihood.double() + joint.log_prior.double() - density
             parts.append(torch.where(joint.log_prior == -math.inf, -math.inf, weight))
     elsewhere = torch.cat(parts).nan_to_num(-math.inf)
-    errors = columns["mc_se_log_evidence"], estimators.log_evidence_se(elsewhere)
-    more = estimators.log_evidence(elsewhere) - columns["log_evidence"]
-    return {"missed": (more > MISSED + 3 * torch.stack(errors).nan_to_num(0.0).norm(dim=0)).double()}
+    more = estimators.finds_more(elsewhere, columns["log_evidence"], columns["mc_se_log_evidence"])
+    return {"missed": more.double()}
 
 
 def _columns(walk: Walk) -> dict[str, Tensor]:

@@ -28,7 +28,6 @@ from pyrovae.pairs.terms import sum_by_role
 DEFENCE = 0.1  # of the draws are from the encoder
 AWAY = 250  # draws of the guide, moved away from their mean: they show its tails
 INFINITE = 0.5  # k-hat of the terms of a second moment above which there may be none
-MISSED = 0.03  # nats that draws of the guide may find beside a proposal that is taken
 FEW = 10  # draws, at which most posteriors are seen to be no Gaussian
 RARE = 1e-3  # of the density of guide, prior or modes that were found, below which a proposal is blind
 LOST = 0.001  # of a posterior, that may be where it is
@@ -268,9 +267,7 @@ def _is_blind(points: Points, log_own: Tensor, others: Tensor, balance: Tensor) 
 
 def _misses(own: Tensor, both: Tensor) -> Tensor:
     """Whether draws of a proposal by themselves find less than those of the guide beside them do: (n,)."""
-    less = estimators.log_evidence(both) - estimators.log_evidence(own)
-    se = (estimators.log_evidence_se(own).square() + estimators.log_evidence_se(both).square()).sqrt()
-    return less > MISSED + 3 * se.nan_to_num(0.0)  # none of a proposal whose draws have no density
+    return estimators.finds_more(both, estimators.log_evidence(own), estimators.log_evidence_se(own))
 
 
 def _mass(log_weight: Tensor, those: Tensor) -> Tensor:
