@@ -12,6 +12,7 @@ from torch import Tensor
 import pyrovae as pv
 from pyrovae.apps import loading
 from pyrovae.base import storage
+from pyrovae.base.device import resolve_device
 from pyrovae.base.errors import InputError, UnfinishedFit, warn
 from pyrovae.base.random import preserve_rng_state
 from pyrovae.base.records import SUFFIXES, Record
@@ -20,7 +21,7 @@ from pyrovae.evidence.report import Report
 from pyrovae.pairs import context
 from pyrovae.pairs.traces import Program, plain_traces
 from pyrovae.training.checkpoint import part, read_history, set_weights
-from pyrovae.training.fit import Fit, resolve_device
+from pyrovae.training.fit import Fit
 
 
 class Loaded(NamedTuple):

@@ -1,6 +1,8 @@
 """A progress bar on a terminal or in a notebook, silence in a pipe; and what an interrupt leaves."""
 
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
@@ -29,6 +31,26 @@ def kept_on_interrupt(done: Sized, record: Callable[[], Any]) -> Iterator[None]:
         if not len(done):
             raise
         raise Interrupted(record()) from None
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C inside sets a flag, to be looked at between two steps; a second one interrupts at once."""
+    pressed = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield pressed.is_set
+        return
+
+    def press(number: int, frame: Any) -> None:
+        if pressed.is_set():
+            raise KeyboardInterrupt
+        pressed.set()
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _in_notebook() -> bool:

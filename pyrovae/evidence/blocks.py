@@ -14,8 +14,8 @@ from pyrovae.evidence.numerics.digits import warn_of_lost_digits
 from pyrovae.pairs.checks.sites import require_no_codes
 from pyrovae.pairs.context import in_double, isolated, sets_up_later
 from pyrovae.pairs.latents import Latents
-from pyrovae.pairs.particles import STRATEGIES, Particles, row_growth
-from pyrovae.pairs.traces import Program, num_rows, plain_traces
+from pyrovae.pairs.particles import STRATEGIES, Particles
+from pyrovae.pairs.traces import Program, num_rows, plain_traces, row_growth
 
 WHOLE = 100  # data that may well be one block
 RUNS_OF_A_LOOK = 4  # that are held at one time: the first, and two particles beside a run of one of them

@@ -23,8 +23,6 @@ from pyrovae.evidence.pareto import pareto_k_threshold as pareto_k_threshold
 from pyrovae.evidence.pareto import pareto_tail as pareto_tail
 from pyrovae.evidence.pareto import psis as psis
 
-MISSED = 0.03  # nats that other draws may find beside an estimate that is taken
-FEWEST_EFFECTIVE = 5  # draws that must carry the evidence of a datum
 FEWEST_DRAWS = 16  # fewer tell neither their spread nor their skewness
 
 
@@ -258,28 +256,6 @@ def ess(log_weight: Tensor) -> Tensor:
 def log_evidence_psis(log_weight: Tensor, resolution: Tensor | float = 1e-12) -> Tensor:
     """Evidence of the :func:`psis` weights, log of their mean: (K, N) -> (N,) nats."""
     return log_evidence(psis(log_weight, resolution))
-
-
-def finds_more(log_weight: Tensor, evidence: Tensor, se: Tensor) -> Tensor:
-    """Whether weights (K, N) find more than an estimate (N,) with an error (N,), by ``MISSED`` and 3 errors: (N,).
-
-    An error that is undefined counts for nothing, as where no draw of the estimate has a density.
-    """
-    errors = torch.stack([se, log_evidence_se(log_weight)]).nan_to_num(0.0)
-    return log_evidence(log_weight) - evidence > MISSED + 3 * errors.norm(dim=0)
-
-
-def is_unreliable(pareto_k: Tensor, ess: Tensor, skew: Tensor, num_weights: Tensor, annealed: Tensor) -> Tensor:
-    """Whether nothing vouches for the evidence of a datum: (N,) each -> (N,).
-
-    Its k-hat is above the threshold or undefined, fewer than five effective draws carry it, of which k-hat tells
-    little; or, where it is annealed, the weights of its few chains are too skewed for the error that is stated.
-    """
-    most = torch.zeros_like(pareto_k)
-    for number in num_weights.unique().tolist():
-        most[num_weights == number] = pareto_k_threshold(int(number))
-    few, skewed = ess < FEWEST_EFFECTIVE, annealed & is_skewed_for_few(skew, num_weights)
-    return (~(pareto_k <= most) | few | skewed) & (pareto_k != -math.inf)
 
 
 def _nan(values: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """evaluate(): the account of log p(x) for any pair on any data, datum by datum, with every error beside its number."""
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -9,16 +8,16 @@ import torch
 from torch import Tensor
 
 from pyrovae.base.arguments import checked
-from pyrovae.base.errors import LostDigits, UntrustedEvidence, warn
+from pyrovae.base.errors import LostDigits, warn
+from pyrovae.base.memory import keep_freed_memory
 from pyrovae.data.split import Protocol, as_split
 from pyrovae.evidence import estimators
 from pyrovae.evidence.blocks import Block, Blocks, Pair, block_by_block
 from pyrovae.evidence.importance import Evaluation, Weights, in_slices, put_draws
-from pyrovae.evidence.ladder.climbed import MODE, ROUTES, Climbed
+from pyrovae.evidence.ladder.climbed import ROUTES, Climbed
 from pyrovae.evidence.numerics.digits import digits
 from pyrovae.evidence.plan import Plan, data_at_once, elements_at_once
-from pyrovae.evidence.reliability import UNRELIABLE_FRACTION, UNRESOLVED
-from pyrovae.evidence.report import Report
+from pyrovae.evidence.report import Report, untrusted
 from pyrovae.pairs.checks.data import not_finite
 from pyrovae.pairs.context import double_precision, own_scope
 from pyrovae.pairs.traces import Program
@@ -95,8 +94,8 @@ def evaluate(
     report, _ = routed(model, guide, data, plan, progress=progress)
     if report.digits is not None and report.digits.lost:
         warn(LostDigits(report.digits.said))
-    if report.fraction_unreliable > UNRELIABLE_FRACTION or bool((report.log_evidence == -math.inf).any()):
-        warn(_untrusted(report))
+    if (warning := untrusted(report)) is not None:
+        warn(warning)
     return report
 
 
@@ -132,40 +131,6 @@ def routed(
 
 def _name(dtype: str | torch.dtype | None) -> str | None:
     return None if dtype is None else str(dtype).removeprefix("torch.")
-
-
-def _untrusted(report: Report) -> UntrustedEvidence:
-    lost = (report.log_evidence == -math.inf).nonzero().flatten()
-    if len(lost):
-        return UntrustedEvidence(
-            f"all {report.num_particles} draws have weight zero for {len(lost)} of {len(report)} data, the first is "
-            f"row {lost[0]}: prior or likelihood rule out all that the guide draws there, so log p(x) is -inf. "
-            "Draw in the guide what they allow, or some particles from the prior (defensive=0.1)"
-        )
-    if report.fraction_unresolved > UNRELIABLE_FRACTION:
-        return UntrustedEvidence(f"for {report.fraction_unresolved:.0%} of {len(report)} data {UNRESOLVED}")
-    if report.num_draws < estimators.FEWEST_WEIGHTS:
-        return UntrustedEvidence(
-            f"the Pareto k-hat of {report.fraction_unreliable:.0%} of {len(report)} data is undefined for fewer than "
-            f"{estimators.FEWEST_WEIGHTS} particles, so nothing vouches for their evidence: raise num_particles (here "
-            f"{report.num_particles})"
-        )
-    return UntrustedEvidence(
-        f"the Pareto k-hat of {report.fraction_unreliable:.0%} of {len(report)} data is above "
-        f"{report.pareto_k_threshold:.2f} or undefined, so their evidence may be off by an unknown amount, most often "
-        f"too low: {_advice(report)}"
-    )
-
-
-def _advice(report: Report) -> str:
-    """What helps, of what was not done already."""
-    if report.staying and report.staying != MODE:
-        return f"no better proposal could be found, as {report.staying}; raise num_particles"
-    if report.method in ("importance", "laplace", "adaptive"):
-        return "leave method='auto', which looks for better proposals and anneals where none is good enough"
-    if report.budget is not None:
-        return f"raise budget (here {report.budget} decoder passes for each datum), or num_particles"
-    return "raise num_particles, or compare with annealed_evidence at more temperatures"
 
 
 KEPT = "draws of "  # before the name of a site, among the columns of blocks
@@ -227,14 +192,6 @@ def _in_dtype(dtype: str | None, model: Program, guide: Program) -> Iterator[tup
         return
     with own_scope(model, guide) as (model, guide, _), double_precision(model, guide):
         yield model, guide
-
-
-def keep_freed_memory() -> None:
-    """Lets glibc keep what is freed in blocks below 32 MB: given back, each page of it is cleared at its next use.
-
-    Freeing one block of that size, untouched, raises its threshold; other allocators take no notice.
-    """
-    torch.empty(2**25 - 2**14, dtype=torch.uint8, device="cpu")
 
 
 def account(block: Weights) -> dict[str, Tensor]:

@@ -23,8 +23,9 @@ from pyrovae.evidence.ladder.repair import Repair
 from pyrovae.evidence.numerics.compiled import Replay, Replayed
 from pyrovae.evidence.numerics.digits import FEW, NUM_DRAWS, Compared, check_double, compared
 from pyrovae.evidence.numerics.running_sums import Moments, Tally, Totals, tally
-from pyrovae.evidence.plan import WEIGHTS_AT_ONCE, Plan, elements_at_once
+from pyrovae.evidence.plan import WEIGHTS_AT_ONCE, Plan, elements_at_once, even
 from pyrovae.evidence.proposals.defensive import defended
+from pyrovae.evidence.reliability import is_unreliable
 from pyrovae.evidence.resampling import resampled
 from pyrovae.pairs.checks import looks
 from pyrovae.pairs.checks.coverage import NUM_DRAWS as PRIOR_DRAWS
@@ -188,17 +189,6 @@ class Evaluation:
             return None
 
 
-def even(num_particles: int, most: int) -> int:
-    """The size of blocks of particles: a divisor of their number if there is one not far below the most.
-
-    Example:
-        >>> even(1000, 26), even(1000, 2000), even(997, 26)  # a last block of its own size would be compiled anew
-        (25, 1000, 26)
-    """
-    most = min(num_particles, most)
-    return next((size for size in range(most, most * 3 // 4, -1) if num_particles % size == 0), most)
-
-
 def in_slices(reduce: Callable[[Tensor, Tensor], dict[str, Tensor]], block: Weights) -> dict[str, Tensor]:
     """Applies a function of log weights (K, m) and their resolution (m,) to a few data at a time."""
     width = max(1, of_device(WEIGHTS_AT_ONCE, block.log_weight.device) // len(block.log_weight))
@@ -213,6 +203,6 @@ def _unvouched(block: Weights) -> Tensor:
     def reduce(log_weight: Tensor, resolution: Tensor) -> dict[str, Tensor]:
         pareto_k, nothing = estimators.pareto_k(log_weight, resolution), torch.zeros_like(log_weight[0])
         rule = pareto_k, estimators.ess(log_weight), nothing, nothing + len(log_weight), nothing.bool()
-        return {"unvouched": estimators.is_unreliable(*rule) & ~pareto_k.isnan()}
+        return {"unvouched": is_unreliable(*rule) & ~pareto_k.isnan()}
 
     return in_slices(reduce, block)["unvouched"]

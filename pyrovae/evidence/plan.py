@@ -123,3 +123,14 @@ def elements_at_once(device: torch.device) -> int:
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     room = (torch.cuda.mem_get_info(device)[0] + unused) // (4 * 32)  # bytes for a logit and what comes of it
     return min(ON_CUDA, 1 << max(0, room.bit_length() - 1))
+
+
+def even(num_particles: int, most: int) -> int:
+    """The size of blocks of particles: a divisor of their number if there is one not far below the most.
+
+    Example:
+        >>> even(1000, 26), even(1000, 2000), even(997, 26)  # a last block of its own size would be compiled anew
+        (25, 1000, 26)
+    """
+    most = min(num_particles, most)
+    return next((size for size in range(most, most * 3 // 4, -1) if num_particles % size == 0), most)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pyrovae.base.forms.tables import text
@@ -12,6 +13,9 @@ from pyrovae.evidence import estimators
 
 ERRORS_GIVEN_FIT = "all errors are given this one fit; data SE holds the Monte-Carlo noise already"
 UNRELIABLE_FRACTION = 0.05  # of data whose k-hat is too high or undefined, above which their mean is not to be trusted
+
+FEWEST_EFFECTIVE = 5  # draws that must carry the evidence of a datum
+MISSED = 0.03  # nats that other draws may find beside an estimate that is taken
 
 UNRELIABLE = "unreliable: fraction of data whose evidence may be too low by more than the error says"
 
@@ -25,6 +29,28 @@ UNRESOLVED = "the digits of the programs' dtype do not tell the weights apart: e
 def evidence_and_errors(log_evidence: Tensor, mc_se: Tensor) -> dict[str, float | None]:
     """Mean of log p(x) over data (N,) with its standard errors and its bias, for JSON."""
     return mean_and_se(log_evidence, mc_se) | {"bias": number(estimators.log_evidence_bias(mc_se).mean())}
+
+
+def is_unreliable(pareto_k: Tensor, ess: Tensor, skew: Tensor, num_weights: Tensor, annealed: Tensor) -> Tensor:
+    """Whether nothing vouches for the evidence of a datum: (N,) each -> (N,).
+
+    Its k-hat is above the threshold or undefined, fewer than five effective draws carry it, of which k-hat tells
+    little; or, where it is annealed, the weights of its few chains are too skewed for the error that is stated.
+    """
+    most = torch.zeros_like(pareto_k)
+    for count in num_weights.unique().tolist():
+        most[num_weights == count] = estimators.pareto_k_threshold(int(count))
+    few, skewed = ess < FEWEST_EFFECTIVE, annealed & estimators.is_skewed_for_few(skew, num_weights)
+    return (~(pareto_k <= most) | few | skewed) & (pareto_k != -math.inf)
+
+
+def finds_more(log_weight: Tensor, evidence: Tensor, se: Tensor) -> Tensor:
+    """Whether weights (K, N) find more than an estimate (N,) with an error (N,), by ``MISSED`` and 3 errors: (N,).
+
+    An error that is undefined counts for nothing, as where no draw of the estimate has a density.
+    """
+    errors = torch.stack([se, estimators.log_evidence_se(log_weight)]).nan_to_num(0.0)
+    return estimators.log_evidence(log_weight) - evidence > MISSED + 3 * errors.norm(dim=0)
 
 
 def fraction_unreliable(pareto_k: Tensor, num_particles: int) -> float:

@@ -8,20 +8,23 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from pyrovae.base.errors import UntrustedEvidence
 from pyrovae.base.forms.tables import TextTable, quantities, text
 from pyrovae.base.records import Record, mean_and_se, number, spread
 from pyrovae.data.protocol import Protocol
 from pyrovae.evidence import estimators
-from pyrovae.evidence.ladder.climbed import ROUTES
+from pyrovae.evidence.ladder.climbed import MODE, ROUTES
 from pyrovae.evidence.numerics.digits import Digits
 from pyrovae.evidence.reliability import (
     ERRORS_GIVEN_FIT,
+    FEWEST_EFFECTIVE,
     UNRELIABLE_FRACTION,
     UNRESOLVED,
     WHERE_DRAWN,
     effective_size,
     evidence_and_errors,
     fraction_skewed,
+    is_unreliable,
     skewed_errors,
 )
 
@@ -124,7 +127,7 @@ class Report(Record):
         num_weights = self.columns.get("num_weights", torch.full_like(self.pareto_k, self.num_particles))
         annealed = self._route == ROUTES.index("annealed")
         skewness = self.columns.get("skewness_log_evidence", torch.zeros_like(self.pareto_k))
-        return estimators.is_unreliable(self.pareto_k, self.ess, skewness, num_weights, annealed)
+        return is_unreliable(self.pareto_k, self.ess, skewness, num_weights, annealed)
 
     @property
     def fraction_unreliable(self) -> float:
@@ -252,7 +255,7 @@ class Report(Record):
         ]
         if tail["fraction_above"] > 0:
             more = "; method='auto' looks for better proposals" if self.method in ("importance", "laplace") else ""
-            few = f"  above it, or by fewer than {estimators.FEWEST_EFFECTIVE} effective draws"
+            few = f"  above it, or by fewer than {FEWEST_EFFECTIVE} effective draws"
             lines += [f"{few}, evidence is off by an unknown amount, most often too low{more}"]
         if tail["fraction_unresolved"] > 0:
             lines += [f"  {tail['fraction_unresolved']:.1%}: {UNRESOLVED}"]
@@ -308,3 +311,40 @@ def route_table(routes: Mapping[str, Mapping[str, Any]]) -> TextTable:
     columns = [("route", "<12", ""), ("data", ">8", ",d"), ("of them unreliable", ">22", ",d")]
     columns += [("decoder passes per datum", ">28", ",.0f")]
     return TextTable(columns, [(name, *route.values()) for name, route in routes.items()])
+
+
+def untrusted(report: Report) -> UntrustedEvidence | None:
+    """What to warn of: k-hat high or undefined for more than 5 % of the data, or all weights of a datum zero."""
+    lost = (report.log_evidence == -math.inf).nonzero().flatten()
+    if report.fraction_unreliable <= UNRELIABLE_FRACTION and not len(lost):
+        return None
+    if len(lost):
+        return UntrustedEvidence(
+            f"all {report.num_particles} draws have weight zero for {len(lost)} of {len(report)} data, the first is "
+            f"row {lost[0]}: prior or likelihood rule out all that the guide draws there, so log p(x) is -inf. "
+            "Draw in the guide what they allow, or some particles from the prior (defensive=0.1)"
+        )
+    if report.fraction_unresolved > UNRELIABLE_FRACTION:
+        return UntrustedEvidence(f"for {report.fraction_unresolved:.0%} of {len(report)} data {UNRESOLVED}")
+    if report.num_draws < estimators.FEWEST_WEIGHTS:
+        return UntrustedEvidence(
+            f"the Pareto k-hat of {report.fraction_unreliable:.0%} of {len(report)} data is undefined for fewer than "
+            f"{estimators.FEWEST_WEIGHTS} particles, so nothing vouches for their evidence: raise num_particles (here "
+            f"{report.num_particles})"
+        )
+    return UntrustedEvidence(
+        f"the Pareto k-hat of {report.fraction_unreliable:.0%} of {len(report)} data is above "
+        f"{report.pareto_k_threshold:.2f} or undefined, so their evidence may be off by an unknown amount, most often "
+        f"too low: {_advice(report)}"
+    )
+
+
+def _advice(report: Report) -> str:
+    """What helps, of what was not done already."""
+    if report.staying and report.staying != MODE:
+        return f"no better proposal could be found, as {report.staying}; raise num_particles"
+    if report.method in ("importance", "laplace", "adaptive"):
+        return "leave method='auto', which looks for better proposals and anneals where none is good enough"
+    if report.budget is not None:
+        return f"raise budget (here {report.budget} decoder passes for each datum), or num_particles"
+    return "raise num_particles, or compare with annealed_evidence at more temperatures"

@@ -32,7 +32,6 @@ from pyrovae.pairs.traces import (
     each_batched,
     num_rows,
     plain_traces,
-    site_log_prob,
     sites,
     sites_of,
 )
@@ -321,29 +320,6 @@ STRATEGIES: dict[str, Callable[[Particles, int], SiteTerms]] = {  # from the fas
     **dict.fromkeys(("vectorized", "tiled", "looped"), Particles._in_runs),
     ONE_BY_ONE: Particles._one_by_one,
 }
-
-
-def row_growth(model: Program, guide: Program, args: Sequence[Any], enough: int = -1) -> int:
-    """Bytes that one run of a pair takes for one more row, by its first two; 0 where it cannot be run on so few.
-
-    Where those two take no more than ``enough`` bytes in all, that is given back, a bound.
-    """
-
-    store = pyro.get_param_store()
-
-    def run(rows: int) -> None:
-        with store.scope(store.get_state()):  # parameters that are made of so few rows are forgotten
-            found = plain_traces(model, guide, each_batched(args, lambda arg: arg[:rows]))
-        for site in found.every_site:
-            site_log_prob(site)
-
-    try:
-        with pyro.validation_enabled(False):
-            return memory.Growth(run)(enough)
-    except Exception as error:  # the look at the whole batch says what is wrong
-        if out_of_memory(error):
-            raise
-        return 0
 
 
 def one_row(args: Sequence[Any], row: int) -> list[Any]:

@@ -16,6 +16,7 @@ from pyro.poutine.messenger import _context_wrap
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from pyrovae.base import memory
 from pyrovae.base.errors import InputError, first_line
 from pyrovae.base.memory import out_of_memory
 
@@ -303,3 +304,26 @@ def site_log_prob(site: Any) -> Tensor:
             f"({first_line(error)}). Take a family that scores a batch of data, MixtureSameFamily for a mixture"
         ) from error
     return log_prob if mask is None else torch.where(torch.as_tensor(mask, device=log_prob.device), log_prob, 0.0)
+
+
+def row_growth(model: Program, guide: Program, args: Sequence[Any], enough: int = -1) -> int:
+    """Bytes that one run of a pair takes for one more row, by its first two; 0 where it cannot be run on so few.
+
+    Where those two take no more than ``enough`` bytes in all, that is given back, a bound.
+    """
+
+    store = pyro.get_param_store()
+
+    def run(rows: int) -> None:
+        with store.scope(store.get_state()):  # parameters that are made of so few rows are forgotten
+            found = plain_traces(model, guide, each_batched(args, lambda arg: arg[:rows]))
+        for site in found.every_site:
+            site_log_prob(site)
+
+    try:
+        with pyro.validation_enabled(False):
+            return memory.Growth(run)(enough)
+    except Exception as error:  # the look at the whole batch says what is wrong
+        if out_of_memory(error):
+            raise
+        return 0

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from pyrovae.base import storage
 from pyrovae.base.arguments import checked
-from pyrovae.base.errors import InputError, whole
+from pyrovae.base.device import resolve_device
+from pyrovae.base.errors import whole
 from pyrovae.base.random import preserve_rng_state, seed_everything
 from pyrovae.data.split import Split, as_split
 from pyrovae.pairs.context import (
@@ -221,20 +222,3 @@ def _first(train: Split, batch_size: int, sets_up: bool) -> tuple[Tensor, ...]:
     """Two rows, or all where each datum may have a parameter of its own, and where programs keep the size of these."""
     with preserve_rng_state():
         return train.batch(slice(0, 2 if batch_size < len(train) and not sets_up else len(train)))
-
-
-def resolve_device(device: str) -> torch.device:
-    """The device of a name; "auto" is CUDA when there is one.
-
-    Raises:
-        InputError: if the name is unknown or the device is not there.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        target = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise InputError(f"unknown device '{device}'; use auto, cpu, cuda or cuda:N") from error
-    if target.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device '{device}' was asked for, but there is no CUDA device here; use auto or cpu")
-    return target

@@ -1,11 +1,8 @@
 """The loop of a fit: steps, epochs, early stopping, checkpoints and the way out of it."""
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +13,7 @@ from pyro.optim import PyroOptim
 from torch import nn
 
 from pyrovae.base.memory import explain_out_of_memory
-from pyrovae.base.progress import bar
+from pyrovae.base.progress import bar, interruptible
 from pyrovae.base.random import preserve_rng_state, seed_everything
 from pyrovae.data.batches import Batch, Batches
 from pyrovae.data.split import Split
@@ -79,7 +76,7 @@ class Loop:
         check_batch_norm(self.pair, batches, self.modules)
         if self.settings["only"] == "guide":
             self.step.kept = models_own(self.measured, batches, self.modules)
-        with numerics_of_training(), _interruptible() as self.interrupted:
+        with numerics_of_training(), interruptible() as self.interrupted:
             if resume:
                 self._restore()
             done, total = self.state.epoch * self.steps + self.state.step, self.epochs * self.steps
@@ -193,23 +190,3 @@ class Loop:
         self.shown.set_postfix_str(
             f"ELBO {means['elbo']:.2f} = {means['reconstruction']:.2f} - {means['kl_prior']:.2f} nats per datum"
         )
-
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C inside sets a flag, to be looked at between two steps; a second one interrupts at once."""
-    pressed = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield pressed.is_set
-        return
-
-    def press(number: int, frame: Any) -> None:
-        if pressed.is_set():
-            raise KeyboardInterrupt
-        pressed.set()
-
-    before = signal.signal(signal.SIGINT, press)
-    try:
-        yield pressed.is_set
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -466,7 +466,7 @@ def test_five_percent_may_be_unreliable(wide, monkeypatch):
 
     assert fraction(10) == 0.05 == report_module.UNRELIABLE_FRACTION and fraction(11) > 0.05
     x, _ = HEAVY.draw(40, seed=1)
-    monkeypatch.setattr("pyrovae.evidence.evaluate.UNRELIABLE_FRACTION", 1.0)
+    monkeypatch.setattr("pyrovae.evidence.report.UNRELIABLE_FRACTION", 1.0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert account(HEAVY.mean_field_guide(), x, model=HEAVY.model).fraction_unreliable > 0.5

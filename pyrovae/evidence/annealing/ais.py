@@ -27,7 +27,13 @@ from pyrovae.evidence import estimators
 from pyrovae.evidence.annealing.paths import Path, Route, Walk, from_guide, walk
 from pyrovae.evidence.annealing.tuning import num_transitions, tune
 from pyrovae.evidence.blocks import Block, Blocks, Pair, block_by_block
-from pyrovae.evidence.reliability import UNRELIABLE_FRACTION, effective_size, evidence_and_errors, skewed_errors
+from pyrovae.evidence.reliability import (
+    UNRELIABLE_FRACTION,
+    effective_size,
+    evidence_and_errors,
+    finds_more,
+    skewed_errors,
+)
 from pyrovae.pairs.latents import Latents
 from pyrovae.pairs.terms import check_finite
 from pyrovae.pairs.traces import Program
@@ -290,7 +296,7 @@ def _missed(latents: Latents, plan: Plan, block: Block, columns: dict[str, Tenso
             weight = joint.log_likelihood.double() + joint.log_prior.double() - density
             parts.append(torch.where(joint.log_prior == -math.inf, -math.inf, weight))
     elsewhere = torch.cat(parts).nan_to_num(-math.inf)
-    more = estimators.finds_more(elsewhere, columns["log_evidence"], columns["mc_se_log_evidence"])
+    more = finds_more(elsewhere, columns["log_evidence"], columns["mc_se_log_evidence"])
     return {"missed": more.double()}
 
 

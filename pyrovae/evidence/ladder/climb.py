@@ -48,7 +48,7 @@ from pyrovae.evidence.ladder.rungs import (
 from pyrovae.pairs.latents import Latents
 from pyrovae.pairs.supports import require_unmasked
 
-MORE = 3  # times K further draws, where K do not vouch for themselves
+MORE = 3  # times K further draws, where K and the pilot do not agree whether they vouch for themselves
 SAMPLED = 25  # rows of a block, whose pilots tell whether one of all is worth it
 ALIKE = 0.3  # k-hats of pilots that tell nothing of which is better: a later proposal then covers more
 Tell = Callable[[str, int], Any]
@@ -302,13 +302,14 @@ class _Climbing:
         self.taken.append(Taken(held.rows, held.proposal, held.route, poor, cost, held.misses))
 
     def _drawn(self, taken: Taken, number: int) -> tuple[list[Climbed], Taken]:
-        """Fresh draws of a frozen proposal: K, and more beside them where these do not vouch for themselves.
+        """Fresh draws of a frozen proposal: K, and more beside them where these and the pilot do not say the same.
 
         Returns:
             What became of the data, where what comes later counts; and as poor those that nothing vouches for.
         """
         drawn, taken, before = self._fresh(taken, self.plan.num_particles, ("ladder, draws", *self.key, number))
-        more = (drawn.unvouched & ~taken.poor).nonzero().flatten()
+        decided = taken.misses | (self.plan.method == "annealed")
+        more = ((drawn.unvouched ^ taken.poor) & ~decided).nonzero().flatten()
         taken = taken._replace(poor=taken.poor | drawn.unvouched)
         num_more = MORE * self.plan.num_particles
         if not len(more) or not self.plan.affords(taken.cost[more], num_more, self.latents):

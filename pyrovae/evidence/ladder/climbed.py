@@ -6,8 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyrovae.evidence import estimators
 from pyrovae.evidence.ladder.summed import Summed
+from pyrovae.evidence.reliability import is_unreliable
 from pyrovae.pairs.latents import Latents, Values
 
 ROUTES = ("encoder", "Laplace", "Newton", "moments", "mixture", "annealed", "summed")
@@ -42,7 +42,7 @@ class Climbed(NamedTuple):
         """Whether draws say that they are not to be trusted, (m,), where they say anything."""
         found, annealed = self.columns, torch.full_like(self.cost, self.route == "annealed").bool()
         rule = found["pareto_k"], found["ess"], found["skewness_log_evidence"], found["num_weights"], annealed
-        return estimators.is_unreliable(*rule) & ~found["pareto_k"].isnan()
+        return is_unreliable(*rule) & ~found["pareto_k"].isnan()
 
     def doubted(self, those: Tensor, reason: str) -> "Climbed":
         """With an undefined k-hat for those, (m,), that weights say nothing of, and the reason."""

@@ -21,6 +21,7 @@ from pyrovae.evidence.ladder.points import Points, joined, scored
 from pyrovae.evidence.ladder.rungs import PILOT, Bar, Beyond, Proposal
 from pyrovae.evidence.ladder.summed import Summed
 from pyrovae.evidence.proposals.students import Students
+from pyrovae.evidence.reliability import finds_more
 from pyrovae.evidence.resampling import resampled
 from pyrovae.pairs.latents import MOVED_AWAY, Latents, Values
 from pyrovae.pairs.terms import sum_by_role
@@ -267,7 +268,7 @@ def _is_blind(points: Points, log_own: Tensor, others: Tensor, balance: Tensor) 
 
 def _misses(own: Tensor, both: Tensor) -> Tensor:
     """Whether draws of a proposal by themselves find less than those of the guide beside them do: (n,)."""
-    return estimators.finds_more(both, estimators.log_evidence(own), estimators.log_evidence_se(own))
+    return finds_more(both, estimators.log_evidence(own), estimators.log_evidence_se(own))
 
 
 def _mass(log_weight: Tensor, those: Tensor) -> Tensor:

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor, nn
 
 import pyrovae as pv
-from pyrovae.base.memory import blocks_of
+from pyrovae.base.memory import blocks_of, keep_freed_memory
 from pyrovae.base.random import seed_everything
 from pyrovae.data.split import as_split
 from pyrovae.evidence import blocks as measuring
-from pyrovae.evidence.evaluate import keep_freed_memory
 from pyrovae.evidence.importance import Evaluation
 from pyrovae.evidence.plan import Plan
 from pyrovae.pairs.context import isolated

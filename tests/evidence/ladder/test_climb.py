@@ -156,6 +156,23 @@ def test_draws_that_do_not_vouch_for_themselves_are_followed_by_more():
     assert z[more].abs().max() < 4 and abs(z[more].mean()) < 4 / more.sum().sqrt()
 
 
+@pytest.mark.parametrize(("misses", "route"), [(False, "mixture"), (True, "annealed")])
+def test_more_draws_decide_where_a_pilot_doubts_what_draws_vouch_for(monkeypatch, misses, route):
+    """Where it shows that a mode is missed, no number of draws decides: chains do."""
+
+    def doubts(*args):
+        looked, every = climb_pilot(*args), torch.ones(5, dtype=torch.bool)
+        return looked._replace(pareto_k=torch.full((5,), 0.9), exact=~every, misses=misses & every)
+
+    climb_pilot = climb.pilot
+    monkeypatch.setattr(climb, "pilot", doubts)
+    x, _ = ORACLE.draw(5, seed=0)
+    report = quiet(ORACLE.model, pv.widened(ORACLE.guide, 0.5), x, num_particles=200)
+    assert set(report.route) == {route}
+    assert misses or (report.columns["num_weights"] == (1 + MORE) * 200).all()
+    assert ((report.log_evidence - ORACLE.log_evidence(x)).abs() < 4 * report.mc_se_log_evidence + 1e-6).all()
+
+
 def test_annealed_anneals_all():
     x, _ = ORACLE.draw(3, seed=0)
     report = quiet(ORACLE.model, pv.widened(ORACLE.guide, 1.2), x, method="annealed")
