@@ -46,10 +46,11 @@ plt.rcParams.update({"figure.dpi": 75, "axes.spines.top": False, "axes.spines.ri
 
 # %%
 collinearity = 0.9  # the knob: the cosine of any two columns of W
-oracle = pv.oracles.ppca(20, 3, collinearity=collinearity)
+oracle = pv.oracles.ppca(20, 3, collinearity=collinearity)  # 20 values, 3 latents; a model and all that is exact of it
 num_data = 1000  # short: 60
 x, _ = oracle.draw(num_data, seed=1)
 exact = oracle.log_evidence(x)
+# Any guide can be made wider and moved, in units of its own standard deviations. oracle.guide is the exact posterior.
 wide, narrow = pv.widened(oracle.guide, 1.3, shift=0.3), oracle.mean_field_guide()
 print(f"exact log p(x): {exact.mean():.3f} nats per datum")
 
@@ -223,7 +224,9 @@ print(f"repaired: {(repaired.log_evidence - truth).mean():.4f} nats, k-hat bad f
 
 # %%
 defensive = pv.evaluate(both_modes.model, guide, two, defensive=0.1)
-print(f"defensive: {(defensive.log_evidence - truth).mean():+.4f} nats off")
+print(
+    f"defensive: {(defensive.log_evidence - truth).mean():+.4f} nats off, k-hat bad for {defensive.fraction_unreliable:.0%}"
+)
 print("calibrate:", pv.calibrate(both_modes.model, guide, two).verdict)
 missed_steps = 50  # short: 10
 missed = pv.bidirectional(both_modes.model, guide, two, num_data=50, num_temperatures=missed_steps)
@@ -283,7 +286,7 @@ answer_2 = ...
 
 
 def is_smallest(s):
-    """Whether the variance is finite just above s, and not just below."""
+    """Whether the variance is finite just above s, and not just below: by the least eigenvalue of the matrix above."""
     return oracle.weight_variance_margin(s + 0.02) > 0 >= oracle.weight_variance_margin(s - 0.02)
 
 
