@@ -46,7 +46,8 @@ plt.rcParams.update({"figure.dpi": 75, "axes.spines.top": False, "axes.spines.ri
 # $$p_{new}(x) = p_{old}(x)\; E_{p_{old}(z \mid x)}\!\left[\frac{p_{new}(z)}{p_{old}(z)}\right],$$
 #
 # so the old posterior can be reweighted, if it reaches where the new prior sends us. `with_prior` is the model with its
-# prior swapped; data come from the mixture.
+# prior swapped; data come from the mixture. `evaluate` is told nothing of the method here, so that data for which draws
+# of the old posterior do not vouch get a proposal of their own; what those draws do alone is the next section.
 
 # %%
 oracle = pv.oracles.mixture_prior(3, 2, seed=2)
@@ -116,6 +117,13 @@ figure.tight_layout()
 #
 # Handwritten digits (8 x 8 pixels, counts 0 to 16), two latents so that everything can be seen. The rest of the model
 # is the same for all.
+#
+# - *normal*: N(0, I), nothing to fit.
+# - *Student-t*: a t with 5 degrees of freedom for each latent, that is, heavier tails.
+# - *mixture of 10*: ten normals, whose places, widths and weights are fitted with the rest.
+# - *VampPrior* (Tomczak and Welling 2018): a mixture too, of the encoder's own q(z | u) at 50 made-up data u, the
+#   *pseudo-inputs*. These are fitted; so the prior moves with the encoder and can come near the average of all q(z | x).
+# - *flow*: a normal that is bent by an invertible network, of which the density is known exactly.
 
 # %%
 digits = pv.data.load("digits")
@@ -164,6 +172,10 @@ print(over_seeds)
 pv.figures.over_seeds(over_seeds)
 
 # %% [markdown]
+# *Stacking* (Yao et al. 2018) weighs the models for a mixture of their predictions p(x), by its log score on these rows:
+# a model that is second best on the mean may get weight, if it is best for some digits. *Unreliable* are data whose
+# k-hat is too high, after all repairs.
+#
 # A difference has two errors. SE: these test digits are a sample, and the difference is paired, digit by digit. Spread:
 # another seed is another fit. What `compare_seeds` calls noise may turn around with either; what it calls clear stands
 # against both. Here nothing is clear: a seed moves a fit by two to five nats, as much as the priors differ. Had each
@@ -220,7 +232,8 @@ figure.tight_layout()
 #
 # Take the fit with the normal prior and leave it as it is. The best prior for *this* encoder and decoder, by the ELBO
 # on the training digits, is q(z) itself, and it would raise that ELBO by the marginal KL, no more. A mixture fitted to
-# draws of q by EM comes near it; `with_prior` says what it does to log p(x) of test digits.
+# draws of q by EM comes near it; `with_prior` says what it does to log p(x) of test digits. (*Found by* is how: "auto"
+# on both sides, draws of the encoder or, where these do not do, of a proposal for each digit.)
 
 # %%
 num_components = 20  # the knob

@@ -85,8 +85,8 @@ for name, guide in {"wide": wide, "narrow": narrow}.items():
 #
 # The largest weights are fitted by a generalised Pareto distribution, $\Pr(w > u + y \mid w > u) \approx (1 + \hat k y
 # / \sigma)^{-1/\hat k}$. Weights with shape k have moments up to order 1/k: below 1/2 a variance, below 1 a mean. For
-# this oracle the shape is known: with $a = D / s^2 = 20$ and cosine c it is $k = ac / (1 + a)$ (that is the twin). So
-# k-hat, too, can be held against the truth.
+# this oracle the shape is known: with D = 20 values, noise s = 1, $a = D / s^2 = 20$ and cosine c between the columns it
+# is $k = ac / (1 + a)$ (that is the twin). So k-hat, too, can be held against the truth.
 
 # %%
 num_particles = 3000
@@ -146,9 +146,10 @@ pv.figures.convergence(rising)
 # ## Repair
 #
 # Two remedies by hand: widen the guide, or draw one in ten from the prior (*defensive* sampling: no weight can then
-# exceed ten times the likelihood). And one that needs no choice: by default `evaluate` looks at a few pilot draws of
-# each datum, and where they do not vouch for the guide it fits a better proposal to that datum's posterior, freezes
-# it, and estimates by fresh draws.
+# exceed ten times the likelihood). And one that needs no choice: by default `evaluate` looks at a few *pilot* draws of
+# each datum, which enter no estimate, and where they do not vouch for the guide it fits a better proposal to that
+# datum's posterior, freezes it, and estimates by fresh draws. By what the evidence of a datum was found is its *route*:
+# "encoder" means the guide's own draws, the others are proposals, in the order in which they are tried.
 
 # %%
 some = x[:200]
@@ -166,6 +167,12 @@ print()
 print(reports["repaired, datum by datum"])
 
 # %% [markdown]
+# Look at the third line too: the *defensive* estimate is off by a tenth of what the guide's is, and k-hat calls nearly
+# all of its data bad. Both are right. Its weights are bounded, so that their variance is finite and more draws do help;
+# but among these thousand a few still carry too much. The bound says what happens in the end, k-hat what these draws
+# are worth. Here an estimate that k-hat doubts is nearly right; without the exact value beside it you would not know,
+# and should not use it.
+#
 # The route "Laplace" is a Gaussian at the posterior's mode with its curvature. Here the posterior *is* Gaussian, so
 # little is left to chance. On real models the climb goes further, up to annealing; the summary says how many data took
 # which route, and at what cost.

@@ -211,6 +211,8 @@ plt.show()
 # $$\mathrm{Var}[x_j] = E_q[16\,p_j(1 - p_j)] + \mathrm{Var}_q[16\,p_j],$$
 #
 # ink that is drawn anew, and not knowing z. The usual picture of a reconstruction shows the mean alone.
+# Three digits: on top the one that was picked above as the hardest, below it the first two of the test set, as they
+# come. The numbers are of these three too, and no estimate for digits at large.
 
 # %%
 shown = [hardest, 0, 1]
@@ -255,9 +257,9 @@ print(taken)
 #
 # ## Walks and lines, measured
 #
-# A walk along an attribute moves codes in the direction in which they move with it; here the attribute is ink. A
-# picture of a walk always looks like something. `continuity` asks how far the attribute moves of what was asked, and
-# how real the decoded pictures are, by their distance to the training data and by a classifier.
+# A walk along an attribute moves codes in the direction in which they move with it, all else fixed; here the attribute
+# is ink. A picture of a walk always looks like something. `continuity` asks how far the attribute moves of what was
+# asked, and how real the decoded pictures are, by their distance to the training data and by a classifier.
 
 # %%
 num = 60  # short: 6

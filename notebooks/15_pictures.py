@@ -322,10 +322,11 @@ for place in range(num_coloured):
     print(f"{place:5d} {hue(true_colours)[place]:10.0f} {away[:, place].abs().median():24.0f}")
 
 # %% [markdown]
-# Most draws of the two eights (0 and 1) and of 6 and 7 are far from the true hue, and no star stands beside these rows:
-# k-hat is content. Is the model wrong, or was something missed? Here the truth is known, so we can start from it: a
-# guide that reads the true picture, and the same question. Both estimates of log p(y) are lower bounds in expectation;
-# where the second is higher, there was mass that the first search never met.
+# Most draws of the two eights (0 and 1) and of 6 and 7 are far from the true hue. In the figure a star beside the
+# number of a row would say that nothing vouches for its draws; there is none, as k-hat is content. Is the model wrong,
+# or was something missed? Here the truth is known, so we can start from it: a guide that reads the true picture, and
+# the same question. Both estimates of log p(y) are lower bounds in expectation; where the second is higher, there was
+# mass that the first search never met.
 
 
 # %%
