@@ -38,8 +38,9 @@ MOMENT_ROUNDS, MOMENT_DRAWS = 3, 500
 NUM_COMPONENTS = 4  # of a mixture, about draws far apart
 NUM_SOUGHT, AT_ONCE = 16, 4  # modes that are looked for from draws of the prior, so many of them in a round
 ALONE = 0.2  # of the prior's deviations, by which those of a round are apart at least
-NUM_STARTED, NUM_KEPT = 32, 8  # modes that are looked for from given starts, and those that are climbed to the end
-FAR = 0.55  # of the distance of independent starts, by which those that are climbed from are apart
+NUM_HIGHEST, NUM_FARTHEST = 16, 16  # of given starts, from which modes are looked for
+NUM_KEPT = 8  # of these, that are climbed to the end
+FAR = 0.55  # of the distance of independent starts, by which the highest of them are apart
 NEAR = 0.3  # of the deviations of starts, for a first look at slopes
 TAIL = 0.05  # of the mass of a mode, at first, for a Gaussian that is wider
 GRADIENT = 3  # decoder passes that a gradient counts for
@@ -421,13 +422,14 @@ def sought(latents: Latents, u: Tensor, log_prior: Tensor, height: Tensor) -> Mi
 
 def started_cost(num_dims: int) -> int:
     """Decoder passes of :func:`sought_from` for each datum."""
-    return (NUM_STARTED + NUM_KEPT) * (laplace_cost(num_dims) + 1)
+    return (NUM_HIGHEST + NUM_FARTHEST + NUM_KEPT) * (laplace_cost(num_dims) + 1)
 
 
 def sought_from(latents: Latents, starts: Tensor, height: Tensor) -> Mixture:
-    """Laplace's approximations about the highest of starts that lie far apart, weighed by the mass they hold.
+    """Laplace's approximations about starts far apart, weighed by the mass they hold.
 
-    In many coordinates a start says little of the hill that it is on. So all are climbed a part of the way, and the
+    In many coordinates a start says little of the hill that it is on, how high it is and where others are. So the
+    highest are climbed a part of the way, then those that lie farthest from all before (Gonzalez 1985); and the
     heaviest, where no heavier one is near, to the end.
 
     Args:
@@ -438,7 +440,8 @@ def sought_from(latents: Latents, starts: Tensor, height: Tensor) -> Mixture:
     num_dims = starts.shape[-1]
     spread = started(starts, height).scale_tril.diagonal(dim1=-2, dim2=-1)
     height = height.nan_to_num(-math.inf, -math.inf, -math.inf)
-    places = _likeliest(starts, height, FAR * math.sqrt(2 * num_dims) * spread, NUM_STARTED)
+    places = _likeliest(starts, height, FAR * math.sqrt(2 * num_dims) * spread, NUM_HIGHEST)
+    places = torch.cat([places, _farthest(starts, height > -math.inf, places, spread)])
     scale = (NEAR * spread).diag_embed()
     found = _climbed(latents, [Gaussian(place, scale, starts.dtype) for place in places])
     log_mass, kept = _log_mass(latents, found), list[Gaussian]()
@@ -447,7 +450,23 @@ def sought_from(latents: Latents, starts: Tensor, height: Tensor) -> Mixture:
         near = torch.stack([kept[-1].distance(one.loc) for one in found]) < math.sqrt(num_dims)
         log_mass = log_mass.masked_fill(near, -math.inf)
     kept = _climbed(latents, kept)
-    return _by_mass(_log_mass(latents, kept), kept)
+    return _by_mass(_once(_log_mass(latents, kept), kept), kept)
+
+
+def each_by_newton(latents: Latents, modes: Mixture) -> Mixture:
+    """Each mode by Newton's method on the ELBO, weighed by the mass it then holds."""
+    found = [newton(latents, one).finite_or(one) for one in modes.components]
+    return _by_mass(_once(_log_mass(latents, found), found), found)
+
+
+def _once(log_mass: Tensor, modes: list[Gaussian]) -> Tensor:
+    """Masses of C modes (C, n), nothing for one that is near a heavier one, or near an earlier one as heavy."""
+    left, numbers = log_mass.clone(), torch.arange(len(modes), device=log_mass.device)[:, None]
+    for row, one in enumerate(modes):
+        near = torch.stack([other.distance(one.loc) for other in modes]) < math.sqrt(one.loc.shape[1])
+        before = (log_mass > log_mass[row]) | ((log_mass == log_mass[row]) & (numbers < row))
+        left[row] = left[row].masked_fill((near & before).any(0), -math.inf)
+    return left
 
 
 def _climbed(latents: Latents, starts: list[Gaussian]) -> list[Gaussian]:
@@ -466,6 +485,17 @@ def _kept(several: list[Gaussian], which: Tensor) -> Gaussian:
     loc = torch.stack([one.loc for one in several])[which, data]
     scale_tril = torch.stack([one.scale_tril for one in several])[which, data]
     return several[0]._replace(loc=loc, scale_tril=scale_tril)
+
+
+def _farthest(u: Tensor, inside: Tensor, places: Tensor, spread: Tensor) -> Tensor:
+    """Of points (K, n, D), those inside (K, n), each the farthest from all before: (NUM_FARTHEST, n, D), float64."""
+    away, found = torch.where(inside, math.inf, -math.inf), list[Tensor]()
+    for place in places:
+        away = torch.minimum(away, ((u - place) / spread).norm(dim=-1))
+    for _ in range(NUM_FARTHEST):
+        found.append(u.gather(0, away.argmax(0)[None, :, None].expand(1, *u.shape[1:]))[0].double())
+        away = torch.minimum(away, ((u - found[-1]) / spread).norm(dim=-1))
+    return torch.stack(found)
 
 
 def _likeliest(u: Tensor, log_weight: Tensor, radius: Tensor, num_places: int) -> Tensor:

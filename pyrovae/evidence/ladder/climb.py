@@ -254,6 +254,8 @@ class _Climbing:
         num_dims = self.latents.num_dims
         if rung.again and len(self.near.components) == 1:
             return False
+        if rung.of_modes and (self.beyond.modes is None or num_dims <= FEW_COORDINATES):
+            return False
         return num_dims <= rung.most and self._affords(rung.cost(num_dims) + PILOT + self.plan.num_particles)
 
     def _affords(self, points: int) -> bool:
@@ -283,9 +285,8 @@ class _Climbing:
 
     @property
     def _proposal(self) -> Proposal:
-        """The last; a mixture keeps the modes that were found, one Gaussian is to do without where one is to come."""
-        last = len(self.near.components) > 1 or self.latents.num_dims > FEW_COORDINATES
-        return Proposal(self.near, self.beyond.modes if last else None)
+        """The last; a mixture keeps the modes that were found, one Gaussian is to do without them."""
+        return Proposal(self.near, self.beyond.modes if len(self.near.components) > 1 else None)
 
     def _passed_over(self, rung: Rung, number: int) -> bool:
         """Whether a few rows show that a pilot of all costs more than the next rung costs those that would pass it."""

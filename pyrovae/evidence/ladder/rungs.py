@@ -175,6 +175,7 @@ class Rung(NamedTuple):
     bar: Bar = USUAL
     again: bool = False  # whether it goes on with the mixture of the last one
     tentative: bool = False  # whether it is a start for the next one, which may serve as it is
+    of_modes: bool = False  # whether it takes modes that were found, where there are too many coordinates for moments
 
 
 def _laplace(latents: Latents, near: Mixture, _: Beyond) -> Mixture:
@@ -201,6 +202,16 @@ def _moments(latents: Latents, near: Mixture, _: Beyond) -> Mixture:
     return adaptation.moments(latents, near, wide)
 
 
+def _of_modes(latents: Latents, _: Mixture, beyond: Beyond) -> Mixture:
+    """The modes that were found, each by Newton's method: where draws are too few for moments."""
+    assert beyond.modes is not None
+    return adaptation.each_by_newton(latents, beyond.modes)
+
+
+def _of_modes_cost(num_dims: int) -> int:
+    return adaptation.NUM_KEPT * (adaptation.newton_cost(num_dims) + 1)
+
+
 def _mixture_cost(num_dims: int) -> int:
     starts = (adaptation.NUM_COMPONENTS - 1) * adaptation.laplace_cost(num_dims)
     return 3 * STARTS + starts + adaptation.moments_cost(num_dims)
@@ -212,4 +223,5 @@ RUNGS = (
     Rung("moments", _moments, adaptation.moments_cost, FEW_COORDINATES),
     Rung("mixture", _mixture, _mixture_cost, FEW_COORDINATES),
     Rung("mixture", _moments, adaptation.moments_cost, FEW_COORDINATES, again=True),
+    Rung("mixture", _of_modes, _of_modes_cost, of_modes=True),
 )
