@@ -12,6 +12,7 @@ from pyrovae.evidence.blocks import Pair
 from pyrovae.evidence.ladder.climb import METHODS
 from pyrovae.evidence.ladder.estimates import PILOT
 from pyrovae.pairs.graphs.graph import compiler_missing
+from pyrovae.pairs.latents import Values
 
 REPAID = 10**7  # decoder passes, N K, after which compiling has cost less than it saved, on two cores
 ON_CUDA = 2**28  # numbers scored at once there, where memory allows: more keep the device no busier
@@ -39,6 +40,7 @@ class Plan:
     method: str = "importance"
     budget: int | None = None
     num_kept: int = 0  # draws of the posterior of each datum that are handed back
+    starts: Values | None = None  # latents, site -> (S, N, ...), from where the modes of each datum are sought too
 
     def __post_init__(self) -> None:
         check_at_least_one(num_particles=self.num_particles)
@@ -72,7 +74,7 @@ class Plan:
 
     def apart(self) -> "Plan":
         """The same with draws of its own, none of which are handed back: of a second evidence beside a first."""
-        return replace(self, seed=seed_of("joint", self.seed), num_kept=0)
+        return replace(self, seed=seed_of("joint", self.seed), num_kept=0, starts=None)
 
     @property
     def may_compile(self) -> bool:

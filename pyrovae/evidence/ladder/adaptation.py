@@ -38,6 +38,10 @@ MOMENT_ROUNDS, MOMENT_DRAWS = 3, 500
 NUM_COMPONENTS = 4  # of a mixture, about draws far apart
 NUM_SOUGHT, AT_ONCE = 16, 4  # modes that are looked for from draws of the prior, so many of them in a round
 ALONE = 0.2  # of the prior's deviations, by which those of a round are apart at least
+NUM_HIGHEST, NUM_FARTHEST = 16, 16  # of given starts, from which modes are looked for
+NUM_KEPT = 8  # of these, that are climbed to the end
+FAR = 0.55  # of the distance of independent starts, by which the highest of them are apart
+NEAR = 0.3  # of the deviations of starts, for a first look at slopes
 TAIL = 0.05  # of the mass of a mode, at first, for a Gaussian that is wider
 GRADIENT = 3  # decoder passes that a gradient counts for
 FEWER = 4  # times fewer points at once where gradients are asked for: what they need is kept till then
@@ -116,6 +120,11 @@ class Mixture(NamedTuple):
         loc = torch.stack([one.loc for one in self.components])
         scale_tril = torch.stack([one.scale_tril for one in self.components])
         return Students(self.log_weight, loc, widened * scale_tril, df, self.components[0].dtype)
+
+    @property
+    def heaviest(self) -> Gaussian:
+        """The component of each datum that weighs most."""
+        return _kept(self.components, self.log_weight.argmax(0))
 
     def beside(self, other: "Mixture", part: float = 0.5) -> "Mixture":
         """This, and another mixture that is so large a part of the whole."""
@@ -401,11 +410,8 @@ def sought(latents: Latents, u: Tensor, log_prior: Tensor, height: Tensor) -> Mi
     stands_for = (height - log_prior).nan_to_num(-math.inf, -math.inf, -math.inf)
     found = list[Gaussian]()
     for _ in range(NUM_SOUGHT // AT_ONCE):
-        places = _likeliest(u, stands_for, ALONE * spread)
-        start = Gaussian(places, scale.expand(AT_ONCE, *scale.shape), u.dtype)
-        climbed = [
-            one.finite_or(first) for one, first in zip(laplace(latents, start).each(), start.each(), strict=True)
-        ]
+        places = _likeliest(u, stands_for, ALONE * spread, AT_ONCE)
+        climbed = _climbed(latents, Gaussian(places, scale.expand(AT_ONCE, *scale.shape), u.dtype).each())
         for one, top in zip(climbed, _heights(latents, climbed), strict=True):
             away = one.distance(u)
             explained = (top - away.square() / 2 > height - math.log(10)) | (away < 3)
@@ -414,10 +420,88 @@ def sought(latents: Latents, u: Tensor, log_prior: Tensor, height: Tensor) -> Mi
     return _by_mass(_log_mass(latents, found), found)
 
 
-def _likeliest(u: Tensor, log_weight: Tensor, radius: Tensor) -> Tensor:
-    """Points (K, n, D) of the largest weights (K, n) that are a radius (n, D) apart, float64: (AT_ONCE, n, D)."""
+def started_cost(num_dims: int) -> int:
+    """Decoder passes of :func:`sought_from` for each datum."""
+    return (NUM_HIGHEST + NUM_FARTHEST + NUM_KEPT) * (laplace_cost(num_dims) + 1)
+
+
+def sought_from(latents: Latents, starts: Tensor, height: Tensor) -> Mixture:
+    """Laplace's approximations about starts far apart, weighed by the mass they hold.
+
+    In many coordinates a start says little of the hill that it is on, how high it is and where others are. So the
+    highest are climbed a part of the way, then those that lie farthest from all before (Gonzalez 1985); and the
+    heaviest, where no heavier one is near, to the end.
+
+    Args:
+        latents: of n data.
+        starts: points (S, n, D).
+        height: log p(x, u) there, (S, n).
+    """
+    num_dims = starts.shape[-1]
+    spread = started(starts, height).scale_tril.diagonal(dim1=-2, dim2=-1)
+    height = height.nan_to_num(-math.inf, -math.inf, -math.inf)
+    places = _likeliest(starts, height, FAR * math.sqrt(2 * num_dims) * spread, NUM_HIGHEST)
+    places = torch.cat([places, _farthest(starts, height > -math.inf, places, spread)])
+    scale = (NEAR * spread).diag_embed()
+    found = _climbed(latents, [Gaussian(place, scale, starts.dtype) for place in places])
+    log_mass, kept = _log_mass(latents, found), list[Gaussian]()
+    for _ in range(NUM_KEPT):
+        kept.append(_kept(found, log_mass.argmax(0)))
+        near = torch.stack([kept[-1].distance(one.loc) for one in found]) < math.sqrt(num_dims)
+        log_mass = log_mass.masked_fill(near, -math.inf)
+    kept = _climbed(latents, kept)
+    return _by_mass(_once(_log_mass(latents, kept), kept), kept)
+
+
+def each_by_newton(latents: Latents, modes: Mixture) -> Mixture:
+    """Each mode by Newton's method on the ELBO, weighed by the mass it then holds."""
+    found = [newton(latents, one).finite_or(one) for one in modes.components]
+    return _by_mass(_once(_log_mass(latents, found), found), found)
+
+
+def _once(log_mass: Tensor, modes: list[Gaussian]) -> Tensor:
+    """Masses of C modes (C, n), nothing for one that is near a heavier one, or near an earlier one as heavy."""
+    left, numbers = log_mass.clone(), torch.arange(len(modes), device=log_mass.device)[:, None]
+    for row, one in enumerate(modes):
+        near = torch.stack([other.distance(one.loc) for other in modes]) < math.sqrt(one.loc.shape[1])
+        before = (log_mass > log_mass[row]) | ((log_mass == log_mass[row]) & (numbers < row))
+        left[row] = left[row].masked_fill((near & before).any(0), -math.inf)
+    return left
+
+
+def _climbed(latents: Latents, starts: list[Gaussian]) -> list[Gaussian]:
+    """Laplace's approximation from each start, a few at a time; the start itself where that is not finite."""
+    found = list[Gaussian]()
+    for first in range(0, len(starts), AT_ONCE):
+        some = starts[first : first + AT_ONCE]
+        start = Gaussian(torch.stack([s.loc for s in some]), torch.stack([s.scale_tril for s in some]), some[0].dtype)
+        found += [one.finite_or(at) for one, at in zip(laplace(latents, start).each(), some, strict=True)]
+    return found
+
+
+def _kept(several: list[Gaussian], which: Tensor) -> Gaussian:
+    """One of several for each datum, by its number (n,)."""
+    data = torch.arange(len(which), device=which.device)
+    loc = torch.stack([one.loc for one in several])[which, data]
+    scale_tril = torch.stack([one.scale_tril for one in several])[which, data]
+    return several[0]._replace(loc=loc, scale_tril=scale_tril)
+
+
+def _farthest(u: Tensor, inside: Tensor, places: Tensor, spread: Tensor) -> Tensor:
+    """Of points (K, n, D), those inside (K, n), each the farthest from all before: (NUM_FARTHEST, n, D), float64."""
+    away, found = torch.where(inside, math.inf, -math.inf), list[Tensor]()
+    for place in places:
+        away = torch.minimum(away, ((u - place) / spread).norm(dim=-1))
+    for _ in range(NUM_FARTHEST):
+        found.append(u.gather(0, away.argmax(0)[None, :, None].expand(1, *u.shape[1:]))[0].double())
+        away = torch.minimum(away, ((u - found[-1]) / spread).norm(dim=-1))
+    return torch.stack(found)
+
+
+def _likeliest(u: Tensor, log_weight: Tensor, radius: Tensor, num_places: int) -> Tensor:
+    """Points (K, n, D) of the largest weights (K, n) that are a radius (n, D) apart, float64: (num_places, n, D)."""
     places = []
-    for _ in range(AT_ONCE):
+    for _ in range(num_places):
         index = log_weight.argmax(0)[None, :, None].expand(1, *u.shape[1:])
         places.append(u.gather(0, index)[0].double())
         log_weight = log_weight.masked_fill(((u - places[-1]) / radius).norm(dim=-1) < 1, -math.inf)

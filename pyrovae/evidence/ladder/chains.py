@@ -251,7 +251,7 @@ def walked(
 def _broadened(taken: Taken, latents: Latents, budget: float, key: tuple[int, ...]) -> Taken:
     """With a mixture in place of one Gaussian, where it is worth it: chains reach only what they start near."""
     mixture, num_dims = taken.proposal.mixture, latents.num_dims
-    rungs = [rung for rung in RUNGS if rung.route == "mixture" and num_dims <= rung.most]
+    rungs = [rung for rung in RUNGS if rung.route == "mixture" and num_dims <= rung.most and not rung.of_modes]
     cost = (PILOT + sum(rung.cost(num_dims) for rung in rungs)) * latents.num_values
     least = BY_DRAWS.cost * latents.num_values
     if not rungs or len(mixture.components) > 1 or float(taken.cost.max()) + cost + least > budget:

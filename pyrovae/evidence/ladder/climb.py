@@ -19,7 +19,7 @@ from torch import Tensor
 from pyrovae.base.random import is_common, seed_everything
 from pyrovae.evidence import estimators
 from pyrovae.evidence.ladder import chains
-from pyrovae.evidence.ladder.adaptation import Mixture, started
+from pyrovae.evidence.ladder.adaptation import Mixture
 from pyrovae.evidence.ladder.chains import Taken
 from pyrovae.evidence.ladder.climbed import EDGE, MODE, ROUTES, Climbed, summed
 from pyrovae.evidence.ladder.estimates import (
@@ -43,9 +43,10 @@ from pyrovae.evidence.ladder.rungs import (
     Beyond,
     Proposal,
     Rung,
+    num_of,
     search_cost,
 )
-from pyrovae.pairs.latents import Latents
+from pyrovae.pairs.latents import Latents, Values
 from pyrovae.pairs.supports import require_unmasked
 
 MORE = 3  # times K further draws, where K and the pilot do not agree whether they vouch for themselves
@@ -72,6 +73,7 @@ class Climb:
         budget: decoder passes for each datum, at most.
         seed: of the draws.
         num_kept: draws of the posterior of each datum that are handed back.
+        starts: latents of a block, site -> (S, n, ...), from where modes are sought too.
     """
 
     num_particles: int
@@ -79,6 +81,7 @@ class Climb:
     budget: float
     seed: int
     num_kept: int = 0
+    starts: Values | None = None
 
     @property
     def routes(self) -> tuple[str, ...]:
@@ -142,10 +145,12 @@ class Climb:
 
     def _beyond(self, latents: Latents, by_guide: Points | None, spent: Tensor) -> Beyond | None:
         """What the prior shows beyond the guide's draws, where half of the budget pays it; its cost is spent."""
-        dear = not self.affords(spent, AWAY + 2 * search_cost(latents.num_dims), latents)
-        if by_guide is None or latents.num_dims > FEW_COORDINATES or dear:
+        search = latents.num_values == 1
+        starts = self.starts if search and latents.num_dims <= MOST_COORDINATES else None
+        dear = not self.affords(spent, AWAY + 2 * search_cost(latents.num_dims, num_of(starts)), latents)
+        if by_guide is None or dear or (starts is None and latents.num_dims > FEW_COORDINATES):
             return None
-        found = Beyond.drawn(latents, by_guide, search=latents.num_values == 1)
+        found = Beyond.drawn(latents, by_guide, search=search, starts=starts)
         spent += found.cost * latents.num_values
         return found
 
@@ -214,7 +219,7 @@ class _Climbing:
         self.plan, self.latents_of, self.key, self.tell = plan, latents_of, key, tell
         self.rows, self.of_encoder, self.beyond, self.cost = start  # the last so far
         self.latents = latents
-        self.near = Mixture.alone(started(self.beyond.by_guide.u, self.beyond.by_guide.log_joint))
+        self.near = Mixture.alone(self.beyond.begin)
         self.held, self.taken = list[_Held](), list[Taken]()
 
     def climbed(self) -> tuple[list[Climbed], list[Taken]]:
@@ -248,6 +253,8 @@ class _Climbing:
     def _worth(self, rung: Rung) -> bool:
         num_dims = self.latents.num_dims
         if rung.again and len(self.near.components) == 1:
+            return False
+        if rung.of_modes and (self.beyond.modes is None or num_dims <= FEW_COORDINATES):
             return False
         return num_dims <= rung.most and self._affords(rung.cost(num_dims) + PILOT + self.plan.num_particles)
 

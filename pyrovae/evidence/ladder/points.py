@@ -1,7 +1,7 @@
 """Points of unconstrained space with all their densities: of the model, of the prior and of the guide."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -46,8 +46,19 @@ def of_prior(latents: Latents, num_points: int) -> Points:
     return _of_draws(latents, latents.draw_prior, num_points)
 
 
+def at_values(latents: Latents, values: Values) -> Points:
+    """Latents, site -> (K, n, ...), as points, and their densities."""
+    sizes = latents.part_sizes(len(next(iter(values.values()))))
+    parts = zip(*(value.split(sizes) for value in values.values()), strict=True)
+    return _of_values(latents, (dict(zip(values, part, strict=True)) for part in parts))
+
+
 def _of_draws(latents: Latents, draw: Callable[[int], Values], num_points: int) -> Points:
-    parts = [latents.moved(part) for part in latents.in_parts(draw, num_points)]
+    return _of_values(latents, latents.in_parts(draw, num_points))
+
+
+def _of_values(latents: Latents, values: Iterable[Values]) -> Points:
+    parts = [latents.moved(part) for part in values]
     tables = [_of_joint(latents, joint) for _, joint in parts]
     return _points(torch.cat([u for u, _ in parts]), torch.cat(tables))
 

@@ -22,7 +22,7 @@ from pyrovae.evidence.ladder.climbed import ROUTES, Climbed
 from pyrovae.evidence.ladder.kernels import Kernels
 from pyrovae.evidence.ladder.summed import Summed, without_discrete
 from pyrovae.evidence.plan import Plan
-from pyrovae.pairs.latents import Latents
+from pyrovae.pairs.latents import Latents, Values
 from pyrovae.pairs.particles import Particles
 from pyrovae.pairs.traces import each_batched, joined_rows
 
@@ -94,7 +94,8 @@ class Repair:
         try:
             latents = self._climbable(particles)
             plan = self.plan
-            climb = Climb(plan.num_particles, plan.method, self._budget, plan.seed, plan.num_kept)
+            settings = plan.num_particles, plan.method, self._budget, plan.seed, plan.num_kept
+            climb = Climb(*settings, self._starts(block))
             climbed, left = climb.block(latents, partial(self._of_rows, latents), block.index, unvouched, tell)
         except REFUSED as error:  # what the guide gave is kept
             self._stay(error)
@@ -105,6 +106,11 @@ class Repair:
 
     def _stay(self, error: BaseException) -> None:
         self.staying = "not enough memory for better proposals" if out_of_memory(error) else first_line(error)
+
+    def _starts(self, block: Block) -> Values | None:
+        """From where modes of these data are sought too, site -> (S, n, ...)."""
+        starts = self.plan.starts
+        return starts and {name: value[:, block.rows].to(self.pair.device) for name, value in starts.items()}
 
     @property
     def _budget(self) -> float:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from pyrovae.evidence.ladder import adaptation
-from pyrovae.evidence.ladder.adaptation import Mixture
-from pyrovae.evidence.ladder.points import Points, joined, of_prior, scored
+from pyrovae.evidence.ladder.adaptation import Gaussian, Mixture, started
+from pyrovae.evidence.ladder.points import Points, at_values, joined, of_prior, scored
 from pyrovae.evidence.proposals.students import Students
-from pyrovae.pairs.latents import Latents
+from pyrovae.pairs.latents import Latents, Values
 
 WIDENED = 1.1  # a proposal is so many times as wide as the Gaussian that was found
 PILOT = 250  # draws that tell whether a proposal is good
@@ -72,27 +72,53 @@ def wide(mixture: Mixture) -> Students:
 
 class Beyond(NamedTuple):
     """Points that tell what a proposal misses: draws of the guide; of the prior, where there are few coordinates; and
-    where these lead, where there are very few.
+    where these lead, where there are very few, or where starts lead that were given.
     """
 
     by_guide: Points
     by_prior: Points | None = None
-    modes: Mixture | None = None  # found from draws of the prior
+    modes: Mixture | None = None  # found from draws of the prior, or from starts
     by_modes: Points | None = None  # draws of their mixture
     log_modes: Tensor | None = None  # its density at all of these points, (K, n)
+    num_starts: int = 0
 
     @classmethod
-    def drawn(cls, latents: Latents, by_guide: Points, *, search: bool = True) -> "Beyond":
-        """Those of the guide, and what the prior adds, with or without a search for modes from there."""
+    def drawn(
+        cls, latents: Latents, by_guide: Points, *, search: bool = True, starts: Values | None = None
+    ) -> "Beyond":
+        """Those of the guide, and what the prior adds, with or without a search for modes from there.
+
+        Args:
+            latents: of n data.
+            by_guide: draws of the guide.
+            search: whether modes are sought from draws of the prior where there are very few coordinates.
+            starts: latents, site -> (S, n, ...), from where they are sought where there are more.
+        """
         num_dims = by_guide.u.shape[-1]
-        if num_dims > FEW_COORDINATES:  # in many, ratios of densities are rarely near one
+        if num_dims > FEW_COORDINATES and starts is None:  # in many, ratios of densities are rarely near one
             return cls(by_guide)
-        if num_dims > SEARCHED or not search:
-            return cls(by_guide, of_prior(latents, OF_PRIOR))
-        by_prior = of_prior(latents, OF_SEARCH)
-        modes = adaptation.sought(latents, by_prior.u, by_prior.log_prior, by_prior.log_joint)
-        found = cls(by_guide, by_prior.first(OF_PRIOR), modes, scored(latents, wide(modes).sample(PILOT)))
+        if num_dims <= SEARCHED and search:
+            by_prior = of_prior(latents, OF_SEARCH)
+            modes = adaptation.sought(latents, by_prior.u, by_prior.log_prior, by_prior.log_joint)
+            return cls(by_guide, by_prior.first(OF_PRIOR))._with(latents, modes)
+        by_prior = of_prior(latents, OF_PRIOR)
+        if starts is None:
+            return cls(by_guide, by_prior)
+        points = at_values(latents, starts)
+        modes = adaptation.sought_from(latents, points.u, points.log_joint)
+        return cls(by_guide, by_prior, num_starts=len(points.u))._with(latents, modes)
+
+    def _with(self, latents: Latents, modes: Mixture) -> "Beyond":
+        """With modes that were found, and draws of them."""
+        found = self._replace(modes=modes, by_modes=scored(latents, wide(modes).sample(PILOT)))
         return found._replace(log_modes=wide(modes).log_prob(found.points.u))
+
+    @property
+    def begin(self) -> Gaussian:
+        """Where to begin to climb: where the guide draws; at the heaviest mode where starts led to some."""
+        if self.modes is not None and self.num_starts:
+            return self.modes.heaviest
+        return started(self.by_guide.u, self.by_guide.log_joint)
 
     @property
     def points(self) -> Points:
@@ -103,7 +129,7 @@ class Beyond(NamedTuple):
     def cost(self) -> int:
         """Decoder passes of the others."""
         if self.modes is not None:
-            return search_cost(self.modes.num_dims)
+            return search_cost(self.modes.num_dims, self.num_starts)
         return len(self.by_prior.u) if self.by_prior else 0
 
     def beside(self, own: Points) -> tuple[Points, Tensor, Tensor]:
@@ -121,12 +147,22 @@ class Beyond(NamedTuple):
         """Those of some of the data."""
         by_prior, by_modes = (one and one.of(rows) for one in (self.by_prior, self.by_modes))
         log_modes = None if self.log_modes is None else self.log_modes[:, rows]
-        return Beyond(self.by_guide.of(rows), by_prior, self.modes and self.modes.of(rows), by_modes, log_modes)
+        modes = self.modes and self.modes.of(rows)
+        return Beyond(self.by_guide.of(rows), by_prior, modes, by_modes, log_modes, self.num_starts)
 
 
-def search_cost(num_dims: int) -> int:
-    """Decoder passes of a look for modes: of a search, or of draws of the prior alone."""
-    return OF_SEARCH + adaptation.sought_cost(num_dims) + PILOT if num_dims <= SEARCHED else OF_PRIOR
+def num_of(starts: Values | None) -> int:
+    """How many latents of each datum there are, site -> (S, n, ...)."""
+    return len(next(iter(starts.values()))) if starts else 0
+
+
+def search_cost(num_dims: int, num_starts: int = 0) -> int:
+    """Decoder passes of a look for modes: of a search, or of draws of the prior alone; two for each start, to be made
+    and to be scored.
+    """
+    if num_dims <= SEARCHED:
+        return OF_SEARCH + adaptation.sought_cost(num_dims) + PILOT
+    return OF_PRIOR + (2 * num_starts + adaptation.started_cost(num_dims) + PILOT if num_starts else 0)
 
 
 class Rung(NamedTuple):
@@ -139,6 +175,7 @@ class Rung(NamedTuple):
     bar: Bar = USUAL
     again: bool = False  # whether it goes on with the mixture of the last one
     tentative: bool = False  # whether it is a start for the next one, which may serve as it is
+    of_modes: bool = False  # whether it takes modes that were found, where there are too many coordinates for moments
 
 
 def _laplace(latents: Latents, near: Mixture, _: Beyond) -> Mixture:
@@ -165,6 +202,16 @@ def _moments(latents: Latents, near: Mixture, _: Beyond) -> Mixture:
     return adaptation.moments(latents, near, wide)
 
 
+def _of_modes(latents: Latents, _: Mixture, beyond: Beyond) -> Mixture:
+    """The modes that were found, each by Newton's method: where draws are too few for moments."""
+    assert beyond.modes is not None
+    return adaptation.each_by_newton(latents, beyond.modes)
+
+
+def _of_modes_cost(num_dims: int) -> int:
+    return adaptation.NUM_KEPT * (adaptation.newton_cost(num_dims) + 1)
+
+
 def _mixture_cost(num_dims: int) -> int:
     starts = (adaptation.NUM_COMPONENTS - 1) * adaptation.laplace_cost(num_dims)
     return 3 * STARTS + starts + adaptation.moments_cost(num_dims)
@@ -176,4 +223,5 @@ RUNGS = (
     Rung("moments", _moments, adaptation.moments_cost, FEW_COORDINATES),
     Rung("mixture", _mixture, _mixture_cost, FEW_COORDINATES),
     Rung("mixture", _moments, adaptation.moments_cost, FEW_COORDINATES, again=True),
+    Rung("mixture", _of_modes, _of_modes_cost, of_modes=True),
 )

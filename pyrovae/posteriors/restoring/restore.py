@@ -7,6 +7,7 @@ Latents are drawn by their importance weights from the proposal that vouches for
 to be trusted is known of each picture.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -89,7 +90,8 @@ def restore(
         num_particles, seed, batch_size, plate=plate, compile=False, method=method, budget=budget, num_kept=num_draws
     )
     split = as_split(data)
-    pair = shown(model, guide, split, operator, seed)
+    pair, starts = shown(model, guide, split, operator, plan)
+    plan = replace(plan, starts=starts)
     y = pair.split.tensors[0].cpu()
     _check_truth(truth, evidence, operator, len(y))
     report, values = routed(pair.model, pair.guide, pair.split, plan, progress=progress)

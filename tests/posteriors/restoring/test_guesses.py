@@ -4,14 +4,17 @@ import torch
 
 import pyrovae as pv
 from pyrovae.data.split import as_split
-from pyrovae.posteriors.restoring.guesses import shown
+from pyrovae.evidence.plan import Plan
+from pyrovae.posteriors.restoring.guesses import NUM_GUESSES, ROUNDS, shown
+
+PLAN = Plan(100, 0, method="auto")
 
 
 def test_a_guess_is_near_the_mean_of_x_given_y():
     oracle = pv.oracles.ppca(6, 2, noise=0.5)
     x, _ = oracle.draw(100, seed=0)
     operator = pv.operators.linear(torch.eye(6).double()[:4], noise=0.1)
-    pair = shown(oracle.model, oracle.guide, as_split(operator.apply(x)), operator, seed=0)
+    pair, _ = shown(oracle.model, oracle.guide, as_split(operator.apply(x)), operator, PLAN)
     guess = pair.split.tensors[1]
     assert pair.is_filled and guess.shape == x.shape
     assert (guess - x)[:, :4].square().mean() < 0.1**2 * 4
@@ -23,5 +26,16 @@ def test_a_guide_that_reads_missing_entries_reads_them():
     oracle = pv.oracles.missing_entries(6, 2)
     x, _ = oracle.complete.draw(10, seed=0)
     operator = pv.operators.entries(torch.tensor([1, 1, 1, 0, 0, 0]).bool())
-    pair = shown(oracle.complete.model, oracle.guide, as_split(operator.apply(x)), operator, seed=0)
+    pair, _ = shown(oracle.complete.model, oracle.guide, as_split(operator.apply(x)), operator, PLAN)
     assert not pair.is_filled and len(pair.split.tensors) == 1
+
+
+def test_latents_of_many_guesses_are_more_than_a_search_from_the_prior_could_use():
+    for num_latents, method, there in ((5, "auto", True), (2, "auto", False), (5, "importance", False)):
+        oracle = pv.oracles.ppca(8, num_latents)
+        x, _ = oracle.draw(7, seed=0)
+        operator = pv.operators.linear(torch.eye(8).double()[:6], noise=0.1)
+        _, starts = shown(oracle.model, oracle.guide, as_split(operator.apply(x)), operator, Plan(9, 0, method=method))
+        assert (starts is not None) == there
+        if starts is not None:
+            assert starts["z"].shape == (NUM_GUESSES * ROUNDS, 7, num_latents) and starts["z"].isfinite().all()

@@ -1,5 +1,7 @@
 """x given what is observed of it, against joint normals in closed form; images; and what is refused."""
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from examples.small import make_data, make_vae
@@ -8,6 +10,7 @@ import pyrovae as pv
 from pyrovae.base.errors import InputError, UntrustedPosterior
 
 MATRIX = torch.tensor([[0.5, 0.5, 0, 0, 0, 0], [0, 0, 0.3, 0.3, 0.3, 0]]).double()
+NOISE, WIDTH = torch.tensor(0.1).double(), torch.tensor(0.5).double()
 OPERATORS = {
     "exact": (pv.operators.linear(MATRIX), MATRIX, 0.0),
     "noisy": (pv.operators.linear(MATRIX, noise=0.4), MATRIX, 0.4),
@@ -102,6 +105,48 @@ def test_draws_that_nothing_vouches_for_are_told(oracle):
     guide = pv.widened(oracle.mean_field_guide(), 0.2)
     with pytest.warns(UntrustedPosterior, match="nothing vouches for the draws of"):
         pv.restore(oracle.model, guide, operator.apply(x), operator, num_particles=100, method="importance")
+
+
+def forked(num_latents, odds):
+    """Two modes given the sum of the first two numbers: the one is large and the other small, or the other way round.
+
+    The other numbers are seen as they are, too sharply for draws of the prior to lie near. The guide knows by the
+    difference of the first two which mode it is.
+
+    Returns:
+        The oracle, the guide, the operator, and log p(y) as a function of y.
+    """
+    linear = pv.oracles.LinearGaussian(torch.eye(num_latents).double(), torch.zeros(num_latents).double(), NOISE)
+    centre = torch.tensor([3.0, -3.0] + [0.0] * (num_latents - 2)).double()
+    weights = torch.tensor([odds, 1 - odds]).double()
+    oracle = pv.oracles.MixturePrior(linear, weights, torch.stack([centre, -centre]), WIDTH)
+    matrix = torch.cat([torch.eye(num_latents)[:1] + torch.eye(num_latents)[1:2], torch.eye(num_latents)[2:]]).double()
+
+    def guide(x):
+        variance = 1 / (WIDTH**-2 + NOISE**-2)
+        mean = variance * (centre * (x[:, :1] - x[:, 1:2]).sign() / WIDTH**2 + x / NOISE**2)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(mean, variance.sqrt()).to_event(1))
+
+    places = torch.stack([matrix @ centre, -matrix @ centre])
+    of_each = dist.MultivariateNormal(places, (WIDTH**2 + NOISE**2) * matrix @ matrix.T)
+    log_prob = dist.MixtureSameFamily(dist.Categorical(weights), of_each).log_prob
+    return oracle, guide, pv.operators.linear(matrix), log_prob
+
+
+@pytest.mark.parametrize("num_latents", [6, 24])
+@pytest.mark.parametrize("odds", [0.5, 0.9])
+def test_modes_that_the_first_guess_does_not_lead_to_are_found(num_latents, odds):
+    oracle, guide, operator, log_prob = forked(num_latents, odds)
+    x, _ = oracle.draw(30, seed=0)
+    y = operator.apply(x)
+    restored = pv.restore(oracle.model, guide, y, operator, num_draws=1000)
+    error = (restored.report.log_evidence - log_prob(y)).abs()
+    # 4.5 standard errors, of 30 data; half of the mass is 0.69 nat.
+    assert (error <= 4.5 * restored.report.mc_se_log_evidence + 1e-6).all() and not restored.unreliable.any()
+    first = (restored.draws[:, :, 0] > restored.draws[:, :, 1]).double().mean()
+    # 30 x 1000 draws, which count for fewer by their weights: 5 standard errors of 3000.
+    assert (first - odds).abs() < 5 * (odds * (1 - odds) / 3000) ** 0.5
 
 
 @pytest.mark.parametrize(
