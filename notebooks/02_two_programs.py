@@ -189,7 +189,8 @@ pv.figures.training_curves(fitted.history)
 #
 # Two identities hold on the same draws: log p(x) = ELBO + KL(q ‖ posterior), and ELBO = reconstruction − KL(q ‖
 # prior). Each line has two errors: *data SE*, because there are only so many test digits, and *MC SE*, because there
-# are only K draws for each.
+# are only K draws for each. The small table below them says by whose draws the evidence of each datum was found, its
+# *route*: those of the encoder, or of a proposal that was made for that datum, as the encoder's did not do (notebook 10).
 
 # %%
 report = pv.evaluate(fitted.model, fitted.guide, test, num_particles=1000)

@@ -65,8 +65,9 @@ print(f"{len(x)} training rows, {len(held_out)} held out, {num_values} values ea
 # ## EM: two steps in turns
 #
 # The E step computes $q_t(z) = p_{\theta_t}(z \mid x)$; the M step maximises $E_{q_t}[\log p_\theta(x, z)]$ over
-# $\theta$. `factor_analysis_steps` does this in closed form, one step at a time, and `Steps` keeps them. From random
-# loadings:
+# $\theta$. `factor_analysis_steps` does this in closed form, one step at a time, and `Steps` keeps them: log p(x) after
+# each, the parameters W ("loadings"), $\Psi$ ("noise") and b ("loc"), and the posterior that the E step found. From
+# random loadings:
 
 # %%
 num_steps = 3000  # short: 300
@@ -100,7 +101,7 @@ pv.figures.draw(pv.baselines.Steps.of("the first 25 steps", x, first))
 def model_at(step):
     """The model with the parameters of a step."""
     found = {name: value[step] for name, value in steps.parameters.items()}
-    return pv.oracles.LinearGaussian(found["loadings"], found["loc"], found["noise"].sqrt())
+    return pv.oracles.LinearGaussian(found["loadings"], found["loc"], found["noise"].sqrt())  # W, b, the noise's sds
 
 
 def bound_after(step):
@@ -130,7 +131,10 @@ plt.show()
 # ## The same for a mixture
 #
 # A mixture of normals is the same idea with a discrete latent: responsibilities are its posterior, weighted means its
-# M step. Two of the measurements, three components; colours tell the likeliest component of each wine.
+# M step. Two of the measurements, three components; colours tell the likeliest component of each wine. (x[0] are
+# flavanoids and x[1] colour intensity, both standardised; ellipses are two standard deviations. `mixture_steps` adds a
+# millionth of the variances to its covariances, so that no component shrinks to a single wine; the proof
+# above is no longer one to the letter, and with far more than a millionth log p(x) may fall.)
 
 # %%
 plane = x[:, [6, 9]]  # flavanoids and colour intensity
@@ -174,9 +178,12 @@ vae = pv.VAE(
 
 
 def exact_model():
-    """The linear-Gaussian model that the decoder is at present."""
-    affine, scale = vae.decoder.network.network[0], pv.families.positive(vae.decoder.free[0])
-    return pv.oracles.LinearGaussian(*(part.detach().clone() for part in (affine.weight, affine.bias, scale)))
+    """The linear-Gaussian model that the decoder is at present: its mean is affine in z, its scale the same for all z."""
+    with torch.no_grad():
+        bias = vae.decoder(torch.zeros(num_factors)).mean
+        loadings = (vae.decoder(torch.eye(num_factors)).mean - bias).T
+        scale = vae.decoder(torch.zeros(num_factors)).stddev[0]
+    return pv.oracles.LinearGaussian(loadings, bias, scale)
 
 
 short_of = []
@@ -260,7 +267,7 @@ angles = (0, 15, 30, 45, 60, 75, 90)  # degrees; the knob
 
 
 def turned(degrees):
-    """Probabilistic PCA with its first two axes rotated."""
+    """Probabilistic PCA with its first two axes rotated; its mean_field_guide is the best factorised one, in closed form."""
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     rotation = torch.eye(num_factors)
     rotation[:2, :2] = torch.tensor([[c, -s], [s, c]])

@@ -263,7 +263,7 @@ plt.show()
 #
 # ## Beta on digits, and warm-up
 #
-# Sixteen latents. A latent is *active* if its posterior mean varies over the data by more than 0.01 (Burda et al.
+# Sixteen latents. A latent is *active* if the mean of its q(z|x) varies over the data by more than 0.01 (Burda et al.
 # 2016). The last row weighs the terms alike at the end, but lets beta rise from 0 to 1 over the first third of the
 # epochs: *warm-up* (Bowman et al. 2016), meant to keep latents from collapsing early.
 

@@ -44,9 +44,9 @@ plt.rcParams.update({"figure.dpi": 75, "axes.spines.top": False, "axes.spines.ri
 # not.
 
 # %%
-oracle = pv.oracles.gamma_poisson(3, seed=1)
+oracle = pv.oracles.gamma_poisson(3, seed=1)  # three counts to a datum, each with a gamma rate of its own
 counts, _ = oracle.draw(400, seed=2)
-marginal = oracle.evidence()
+marginal = oracle.evidence()  # p(x) as a distribution: the negative binomials
 
 
 def poisson(x):
@@ -127,7 +127,7 @@ pv.figures.comparison(comparison)
 # ## The example that fails: a density is not a mass
 #
 # Now the most used likelihood of all, a normal, here with a standard deviation for each pixel that is learned. Follow
-# its log p(x) from fit to fit.
+# its log p(x) from fit to fit, and apart from the rest the part of three pixels that are 0 in every training picture.
 
 # %%
 longer = [10, 30, 60]  # short: [1, 2]
@@ -138,7 +138,7 @@ def fast(parameters):
     return torch.optim.Adam(parameters, lr=0.01)
 
 
-as_density = {}
+as_density, parts = {}, {}
 print("epochs    log p(x)   sd of the constant pixels   their part of log p(x | z)")
 for num_epochs in longer:
     vae = digit_vae(pv.families.normal_of_scales())
@@ -146,16 +146,29 @@ for num_epochs in longer:
     fit = pv.fit(vae.model, vae.guide, digits.train, **how)
     as_density[num_epochs] = pv.evaluate(fit.model, fit.guide, test, num_particles=num_particles, progress=False)
     with torch.no_grad():
-        pixels_given_z = vae.decoder(torch.zeros(1, num_latents)).base_dist
+        pixels_given_z = vae.decoder(torch.zeros(1, num_latents)).base_dist  # one normal for each pixel, at z = 0
         scale = pixels_given_z.scale.flatten()[constant]
         part = pixels_given_z.log_prob(torch.zeros(digits.shape)).flatten()[constant].sum()
     print(f"{num_epochs:6d} {as_density[num_epochs].log_evidence.mean():11.2f} {scale.mean():27.4f} {part:28.2f}")
+    parts[num_epochs] = part
+risen = as_density[longer[-1]].log_evidence.mean() - as_density[longer[0]].log_evidence.mean()
+print(f"risen by {risen:.1f} nats in all, of which the three pixels have {parts[longer[-1]] - parts[longer[0]]:.1f}")
 
 # %% [markdown]
-# Three pixels of the 64 are 0 in every training picture. A normal about 0 whose standard deviation shrinks gives such a
-# pixel any density you like: fit on, and log p(x) rises with it, though nothing is learned of any digit. A density is
-# per unit of x; it has no meaning at a point, and no upper end. A mass is at most 1, so its log is at most 0. `compare`
-# refuses to set the two side by side.
+# Most of the rise is honest: the fit learns what digits look like, and the three pixels have some 6 nats of 144. But
+# these 6 are of another kind. A pixel that is always 0 has nothing to be learned of, and a normal about 0 whose standard
+# deviation s shrinks gives it any density one likes. A fit of 60 epochs has only begun; nothing holds it back. What the
+# three pixels would bring to every digit in which they are 0, exactly:
+
+# %%
+zero = torch.tensor(0.0).double()
+for s in (1e-1, 1e-3, 1e-6, 1e-12, 1e-24):
+    print(f"s = {s:.0e} dots: {3 * dist.Normal(zero, s).log_prob(zero):+7.1f} nats")
+
+# %% [markdown]
+# At s = 1e-24 they alone bring more than all that was learned above. A density is per unit of x; it has no
+# meaning at a point, and no upper end. A mass is at most 1, so its log is at most 0. `compare` refuses to set the two
+# side by side.
 
 # %%
 try:
@@ -204,7 +217,7 @@ variances, axes_of_pca = torch.linalg.eigh(pixels.T.cov())
 
 
 def linear_twin(x, s):
-    """The PCA's reconstruction at a fixed noise s, in closed form."""
+    """The PCA's reconstruction at a fixed noise s, in closed form; eigenvalues ascend, the last ones are kept."""
     kept = (1 - s**2 / variances).clamp(min=0)
     kept[:-num_latents] = 0
     away = x.flatten(1).double() - pixels.mean(0)
@@ -296,7 +309,9 @@ swaps = {
     "proportions: normal": {"smoothness": family.normal(), "symmetry": family.normal()},
     "grades: categorical": {"concavity": family.categorical(5)},
 }
-read, _, _, _ = pv.recipes.reading(table)
+read, *_ = pv.recipes.reading(
+    table
+)  # what makes a row numbers for the encoder: standard scores, and classes one by one
 
 
 def table_fit(families, seed):
@@ -306,7 +321,7 @@ def table_fit(families, seed):
         prior=pv.priors.StandardNormal(2),
         decoder=pv.Conditional(mixed, table.shape, pv.networks.mlp(2, 50, seed=2 * seed)),
         encoder=pv.Conditional(pv.families.normal(), (2,), pv.networks.mlp(read.size, 50, seed=2 * seed + 1)),
-        read=read,
+        read=read,  # the encoder sees read(x), of read.size numbers; else a TableVAE is a VAE
     )
     how = {"valid": table.valid, "epochs": table_epochs, "batch_size": 64, "optimizer": fast, "patience": 40}
     return pv.fit(vae.model, vae.guide, table.train, seed=seed, progress=False, **how)
@@ -325,6 +340,8 @@ print(table_comparison)
 pv.figures.over_seeds(table_comparison)
 
 # %% [markdown]
+# (*Stacking* is the weight of each in the mixture of all that predicts these rows best; see notebook 08.)
+#
 # Normals for the two proportions beat betas, over data and over seeds; the other swaps lie within 0.1 nat of each
 # other, which is the spread of seeds. Is a beta the wrong family for a proportion? Ask both models for data, and
 # compare the spread:
@@ -346,7 +363,8 @@ print(f"\nconcentration of a beta with the moments of the data: {mean * (1 - mea
 # columns keep far from both.)
 #
 # What each column gains from the others is one more difference of evidences, log p(x_d | the rest) against log p(x_d)
-# alone:
+# alone. `log_density(..., of=, given=)` takes two masks of columns and answers with log p(of | given) for each row; the
+# latent is integrated out as before.
 
 # %%
 best = table_fits["as chosen"][0]

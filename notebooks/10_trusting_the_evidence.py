@@ -46,10 +46,11 @@ plt.rcParams.update({"figure.dpi": 75, "axes.spines.top": False, "axes.spines.ri
 
 # %%
 collinearity = 0.9  # the knob: the cosine of any two columns of W
-oracle = pv.oracles.ppca(20, 3, collinearity=collinearity)
+oracle = pv.oracles.ppca(20, 3, collinearity=collinearity)  # 20 values, 3 latents; a model and all that is exact of it
 num_data = 1000  # short: 60
 x, _ = oracle.draw(num_data, seed=1)
 exact = oracle.log_evidence(x)
+# Any guide can be made wider and moved, in units of its own standard deviations. oracle.guide is the exact posterior.
 wide, narrow = pv.widened(oracle.guide, 1.3, shift=0.3), oracle.mean_field_guide()
 print(f"exact log p(x): {exact.mean():.3f} nats per datum")
 
@@ -85,8 +86,8 @@ for name, guide in {"wide": wide, "narrow": narrow}.items():
 #
 # The largest weights are fitted by a generalised Pareto distribution, $\Pr(w > u + y \mid w > u) \approx (1 + \hat k y
 # / \sigma)^{-1/\hat k}$. Weights with shape k have moments up to order 1/k: below 1/2 a variance, below 1 a mean. For
-# this oracle the shape is known: with $a = D / s^2 = 20$ and cosine c it is $k = ac / (1 + a)$ (that is the twin). So
-# k-hat, too, can be held against the truth.
+# this oracle the shape is known: with D = 20 values, noise s = 1, $a = D / s^2 = 20$ and cosine c between the columns it
+# is $k = ac / (1 + a)$ (that is the twin). So k-hat, too, can be held against the truth.
 
 # %%
 num_particles = 3000
@@ -146,9 +147,10 @@ pv.figures.convergence(rising)
 # ## Repair
 #
 # Two remedies by hand: widen the guide, or draw one in ten from the prior (*defensive* sampling: no weight can then
-# exceed ten times the likelihood). And one that needs no choice: by default `evaluate` looks at a few pilot draws of
-# each datum, and where they do not vouch for the guide it fits a better proposal to that datum's posterior, freezes
-# it, and estimates by fresh draws.
+# exceed ten times the likelihood). And one that needs no choice: by default `evaluate` looks at a few *pilot* draws of
+# each datum, which enter no estimate, and where they do not vouch for the guide it fits a better proposal to that
+# datum's posterior, freezes it, and estimates by fresh draws. By what the evidence of a datum was found is its *route*:
+# "encoder" means the guide's own draws, the others are proposals, in the order in which they are tried.
 
 # %%
 some = x[:200]
@@ -166,6 +168,12 @@ print()
 print(reports["repaired, datum by datum"])
 
 # %% [markdown]
+# Look at the third line too: the *defensive* estimate is off by a tenth of what the guide's is, and k-hat calls nearly
+# all of its data bad. Both are right. Its weights are bounded, so that their variance is finite and more draws do help;
+# but among these thousand a few still carry too much. The bound says what happens in the end, k-hat what these draws
+# are worth. Here an estimate that k-hat doubts is nearly right; without the exact value beside it you would not know,
+# and should not use it.
+#
 # The route "Laplace" is a Gaussian at the posterior's mode with its curvature. Here the posterior *is* Gaussian, so
 # little is left to chance. On real models the climb goes further, up to annealing; the summary says how many data took
 # which route, and at what cost.
@@ -216,7 +224,9 @@ print(f"repaired: {(repaired.log_evidence - truth).mean():.4f} nats, k-hat bad f
 
 # %%
 defensive = pv.evaluate(both_modes.model, guide, two, defensive=0.1)
-print(f"defensive: {(defensive.log_evidence - truth).mean():+.4f} nats off")
+print(
+    f"defensive: {(defensive.log_evidence - truth).mean():+.4f} nats off, k-hat bad for {defensive.fraction_unreliable:.0%}"
+)
 print("calibrate:", pv.calibrate(both_modes.model, guide, two).verdict)
 missed_steps = 50  # short: 10
 missed = pv.bidirectional(both_modes.model, guide, two, num_data=50, num_temperatures=missed_steps)
@@ -276,7 +286,7 @@ answer_2 = ...
 
 
 def is_smallest(s):
-    """Whether the variance is finite just above s, and not just below."""
+    """Whether the variance is finite just above s, and not just below: by the least eigenvalue of the matrix above."""
     return oracle.weight_variance_margin(s + 0.02) > 0 >= oracle.weight_variance_margin(s - 0.02)
 
 

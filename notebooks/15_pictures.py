@@ -323,10 +323,11 @@ for place in range(num_coloured):
     print(f"{place:5d} {hue(true_colours)[place]:10.0f} {away[:, place].abs().median():24.0f}")
 
 # %% [markdown]
-# Of most digits the draws are near the true hue; those of 7 are far from it, and no star stands beside the row: k-hat
-# is content. Is the model wrong, or was something missed? Here the truth is known, so we can start from it: a guide
-# that reads the true picture, and the same question. Both estimates of log p(y) are lower bounds in expectation; where
-# the second is higher, there was mass that the first search never met.
+# Of most digits the draws are near the true hue; those of 7 are far from it. In the figure a star beside the number of a
+# row would say that nothing vouches for its draws; there is none, as k-hat is content. Is the model wrong, or was
+# something missed? Here the truth is known, so we can start from it: a guide that reads the true picture, and the same
+# question. Both estimates of log p(y) are lower bounds in expectation; where the second is higher, there was mass that
+# the first search never met.
 
 
 # %%
@@ -354,11 +355,12 @@ for place in range(num_coloured):
 # No difference is more than three standard errors: starting from the truth finds no more. And of 7 the truth does not
 # help: there it is the model that leaves the hue open.
 #
-# That is not so by itself. From a single guess of x the proposals climb one hill, which may have the wrong colour, and on
-# top of it all weights are alike: with one guess (an earlier version of `restore`) log p(y) of 0, 1 and 6 was too low by
-# 6, 37 and 30 nats, log p(x | y) as much too high, and k-hat vouched for all three. So `restore` makes two hundred
-# guesses, each from a draw of the prior of its own (a prior draw's colour, brought in line with the grey that was seen),
-# lets the guide read them, climbs from those that lie far apart, and takes no proposal that does not draw what it found.
+# That is not so by itself. From a single guess of x the proposals climb one hill, which may have the wrong colour, and
+# on top of it all weights are alike: with one guess (an earlier version of `restore`) log p(y) of 0, 1 and 6 was too
+# low by 6, 37 and 30 nats, log p(x | y) as much too high, and k-hat vouched for all three. So `restore` makes two
+# hundred guesses, each from a draw of the prior of its own (its colour, brought in line with the grey that was seen),
+# lets the guide read them, climbs from those that lie far apart, and takes no proposal that does not draw what it
+# found.
 #
 # So good weights are necessary, not sufficient, and a search is no proof. Where the truth is known, or the data are
 # simulated from the model, start from it too; where it is not, ask by several methods, guides and seeds, and take the

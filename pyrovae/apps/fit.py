@@ -45,6 +45,17 @@ SETTINGS = {
     "labels": Setting(
         False, "condition on the labels, p(x | y); your programs get them as second argument", {"action": "store_true"}
     ),
+    "semi_supervised": Setting(
+        None,
+        "observe the class of N training data, as many of each class, drawn by --seed, and sum that of all others out; "
+        "your programs get labels as second argument, -1 where unknown",
+        {"type": int, "metavar": "N"},
+    ),
+    "classifier_weight": Setting(
+        500.0,
+        "of --semi-supervised: alpha, of the mean log q(y | x) of labelled data beside the ELBO [{default:g}]",
+        {"type": float, "metavar": "ALPHA"},
+    ),
     "prior": Setting("normal", "{names} [{default}]"),
     "likelihood": Setting(None, "{names} [natural]"),
     "guide": Setting("normal", "{names} [{default}]"),
@@ -53,7 +64,7 @@ SETTINGS = {
     "hidden": Setting(None, "widths of the hidden layers of the encoder [{of_data}]", {"type": int, "nargs": "*"}),
     "from": Setting(None, "begin with the weights of this run, and with its settings", {"metavar": "RUN"}),
     "only": Setting(None, "guide: train the guide for the model as it is, that of --from"),
-    "objective": Setting("elbo", "{names} [{default}]"),
+    "objective": Setting("elbo", "{names} [{default}; summed of --semi-supervised]"),
     "epochs": Setting(None, "passes over the training data [{of_data}]", {"type": int}),
     "batch_size": Setting(None, "data in a step [{of_data}]", {"type": int}),
     "lr": Setting(None, "learning rate of Adam [{of_data}]", {"type": float}),
@@ -68,7 +79,7 @@ SETTINGS = {
 OF_THE_VAE = ("prior", "likelihood", "guide", "network", "latent", "hidden")  # which a user's own file replaces
 OF_THE_TABLE = ("columns", "covariates", "standardize", "group", "time")
 # What a fit that begins with a run takes over from it.
-OF_THE_RUN = ("data", "binarization", "divisor", "dequantize", "labels", *OF_THE_TABLE, *OF_THE_VAE)
+OF_THE_RUN = ("data", "binarization", "divisor", "dequantize", "labels", "semi_supervised", *OF_THE_TABLE, *OF_THE_VAE)
 COMPILE: dict[str, bool | str] = {"auto": "auto", "yes": True, "no": False}
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda fraction: 1.0,
@@ -84,6 +95,7 @@ def fit(p: ArgumentParser) -> Action:
       pyrovae fit --data mnist --prior mixture:50 --network gated:300,300 --epochs 50 --out runs/mnist
       pyrovae fit --data wine.csv --columns quality:ordinal --out runs/wine
       pyrovae fit --data digits --labels --out runs/given-label
+      pyrovae fit --data digits --semi-supervised 100 --out runs/few-labels
       pyrovae fit my_programs.py --data digits --epochs 20 --out runs/mine
       pyrovae fit --resume --out runs/mnist
       pyrovae fit --from runs/mnist --only guide --objective half-asleep --out runs/mnist-refit
@@ -120,6 +132,8 @@ def record(**given: Any) -> dict[str, Any]:
     if source not in DATASETS:  # so that the run is brought back from another folder
         given = {"data_at": str(Path(source).expanduser().resolve()), **given}
     of_data = DATASETS[source].fit if source in DATASETS else FitDefaults()
+    if "semi_supervised" in given:
+        given = {"objective": "summed", **given}
     settings = _filled({**of_data.to_dict(), **given})
     _check_names(settings)
     if "kl_warmup" not in given and not parsed(settings["objective"], CHOICES["objective"])[0].takes_warmup:
@@ -128,6 +142,7 @@ def record(**given: Any) -> dict[str, Any]:
         raise InputError(f"--lr must be positive, got {settings['lr']}")
     if settings["kl_warmup"] < 0:
         raise InputError(f"--kl-warmup must not be negative, got {settings['kl_warmup']}")
+    _check_classes(settings)
     return settings
 
 
@@ -138,17 +153,36 @@ def _check_names(settings: Mapping[str, Any]) -> None:
             choose(kind, settings[kind], choices)
 
 
-def training(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of :func:`pyrovae.fit` that a record decides."""
+def _check_classes(settings: Mapping[str, Any]) -> None:
+    """Raises InputError where classes are to be given and to be summed out, or a weight is that of no classifier."""
+    if settings["semi_supervised"] is None:
+        if settings["classifier_weight"] != SETTINGS["classifier_weight"].default:
+            raise InputError("--classifier-weight belongs to --semi-supervised N: give both or neither")
+    elif settings["labels"]:
+        raise InputError("--labels conditions on the class and --semi-supervised sums it out: give one of them")
+    elif not settings["classifier_weight"] >= 0:
+        raise InputError(f"--classifier-weight must not be negative, got {settings['classifier_weight']}")
+
+
+def training(record: Mapping[str, Any], train: Any = None) -> dict[str, Any]:
+    """The arguments of :func:`pyrovae.fit` that a record decides.
+
+    Args:
+        record: of the fit.
+        train: the data that it trains on, whose labelled ones the classifier of a semi-supervised fit looks at.
+    """
     from pyrovae.training.optimizers import adam
 
     record = _filled(record)
     same = {
         name: record[name] for name in ("only", "kl_warmup", "epochs", "batch_size", "patience", "precision", "seed")
     }
-    objective, of_objective = parsed(record["objective"], CHOICES["objective"])
-    schedule = SCHEDULES[record["schedule"]]
-    return {"objective": objective(**of_objective), "optimizer": adam(record["lr"]), "schedule": schedule, **same}
+    choice, of_objective = parsed(record["objective"], CHOICES["objective"])
+    objective, schedule = choice(**of_objective), SCHEDULES[record["schedule"]]
+    if record["semi_supervised"] is not None and record["classifier_weight"]:
+        options = {"weight": record["classifier_weight"], "batch_size": record["batch_size"]}
+        objective = pv.objectives.Classifying(objective, train, **options)
+    return {"objective": objective, "optimizer": adam(record["lr"]), "schedule": schedule, **same}
 
 
 def _filled(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,12 +201,13 @@ def _fit(given: Namespace) -> int:
     if record["from"] and not given.resume:
         begun = pv.runs.load(record["from"], model, guide)
         model, guide = begun.model, begun.guide
+    train = loading.train_of(dataset, record)
     fitted = pv.fit(
         model,
         guide,
-        loading.split_of(dataset, "train", record),
+        train,
         valid=loading.split_of(dataset, "valid", record),
-        **training(record),
+        **training(record, train),
         device=given.device,
         compile=COMPILE[given.compile],
         out=given.out,
@@ -249,9 +284,11 @@ def _record_from(settings: Mapping[str, Any], program: str | None) -> dict[str, 
     stored = _filled(pv.runs.recorded(run))
     check_program(run, stored, program)
     given = {name: value for name, value in settings.items() if value is not None}
-    for name in OF_THE_RUN:
+    kept = OF_THE_RUN if stored["semi_supervised"] is None else (*OF_THE_RUN, "seed")  # which draws the labels
+    for name in kept:
         if name in given and given[name] != stored[name]:
-            raise InputError(f"{run}: was fitted with --{name} {stored[name]}, as is what begins with it: leave it out")
+            was = f"was fitted with --{name.replace('_', '-')} {stored[name]}"
+            raise InputError(f"{run}: {was}, as is what begins with it: leave it out")
     return record(**{**stored, "kl_warmup": 0.0, **given})
 
 

@@ -44,9 +44,31 @@ def _source(record: dict[str, Any]) -> str:
 
 
 def split_of(dataset: Dataset, name: str, record: dict[str, Any]) -> Split:
-    """A split as the programs take it, with labels where they do."""
+    """A split as the programs take it, with labels where they do; of a semi-supervised run they are unknown (-1)."""
     split = getattr(dataset, recipes.choose("split", name, PARTS))
+    if record.get("semi_supervised") is not None:  # which a run of long ago lacks
+        return split.with_labels(0)
     return split.with_labels() if record["labels"] else split
+
+
+def train_of(dataset: Dataset, record: dict[str, Any]) -> Split:
+    """What a record trains on: the training data, of which a semi-supervised run knows some labels.
+
+    Raises:
+        InputError: for data without labels, and for fewer or more labels than can be as many of each class.
+    """
+    split, count = split_of(dataset, "train", record), record.get("semi_supervised")
+    if count is None:
+        return split
+    assert split.labels is not None  # which split_of has asked for
+    _, counts = split.labels.unique(return_counts=True)
+    most = int(counts.min()) * len(counts)
+    if not len(counts) <= count <= most:
+        raise InputError(
+            f"--semi-supervised: expected {len(counts)} to {most:,} of {len(split):,} training data, as many of each "
+            f"of {len(counts)} classes, got {count}"
+        )
+    return split.with_labels(count, seed=record["seed"])
 
 
 def pair_of(record: dict[str, Any], dataset: Dataset, program: str | None) -> tuple[Program, Program, dict[str, Any]]:
@@ -54,19 +76,23 @@ def pair_of(record: dict[str, Any], dataset: Dataset, program: str | None) -> tu
     if program is not None:
         model, guide, digest = load_program(program, dataset)
         if guide is None:
-            guide = encoder_for(model, split_of(dataset, "train", record), seed=record["seed"])
+            guide = encoder_for(model, train_of(dataset, record), seed=record["seed"])
         return model, guide, {**record, "program": {"path": program, "sha256": digest}}
     _check_recipe_options(record, dataset)
     recipe = recipes.complete(record, dataset)
-    vae = recipes.build({**recipe, "labels": record["labels"]}, dataset)
+    told = {name: record.get(name) for name in ("labels", "semi_supervised")}
+    vae = recipes.build({**recipe, **told}, dataset)
     return vae.model, vae.guide, {**record, **recipe, "program": None}
 
 
 def _check_recipe_options(record: dict[str, Any], dataset: Dataset) -> None:
-    if record["labels"] and dataset.columns is not None:
-        raise InputError("--labels conditions on labels, and those of a table are columns of it: use --covariates")
-    if record["labels"] and any(recipes.rows_with_missing(dataset).values()):
-        raise InputError(f"--labels takes whole data, and {dataset.name} has missing entries: give a FILE.py")
+    if not (option := recipes.option_of_labels(record)):
+        return
+    if dataset.columns is not None:
+        instead = {"--labels": "use --covariates"}.get(option, "give a FILE.py")
+        raise InputError(f"{option} takes labels beside the data, and those of a table are columns of it: {instead}")
+    if any(recipes.rows_with_missing(dataset).values()):
+        raise InputError(f"{option} takes whole data, and {dataset.name} has missing entries: give a FILE.py")
 
 
 def load_program(path: str, dataset: Dataset) -> tuple[Program, Program | None, str]:

@@ -177,6 +177,33 @@ def _observed(model: Any, guide: Any, data: Any) -> list[str]:
         return list(Particles(model, guide, data.to(device).batch(slice(0, len(data)))).structure.observed)
 
 
+def classify(p: ArgumentParser) -> Action:
+    """Tell classes of test data: error and calibration of q(y | x) and p(y | x), and log p(x) with y summed out.
+
+    example:
+      pyrovae classify runs/few-labels --figure calibration.png
+    The run is that of a fit with few labels, `pyrovae fit --semi-supervised 100`, or with all.
+    """
+    data_arguments(p)
+    about = "draws of z for each class of each datum [100]"
+    p.add_argument("--particles", type=int, default=100, metavar="K", help=about)
+    p.add_argument("--bins", type=int, default=10, help="of the probability of the class chosen [10]")
+    p.add_argument("--site", default="y", help="the latent that is the class [y]")
+    return _classify
+
+
+def _classify(given: Namespace) -> int:
+    if pv.runs.recorded(given.run).get("semi_supervised") is None:
+        how = "fit one by `pyrovae fit --semi-supervised 100`"
+        raise InputError(f"{given.run}: was fitted without --semi-supervised, so that it has no class to tell: {how}")
+
+    def measure(model: Any, guide: Any, data: Any, **options: Any) -> Any:
+        return pv.classification(model, guide, data.with_labels(), **options)
+
+    sizes = {"num_particles": given.particles, "num_bins": given.bins}
+    return measured(given, measure, at_once=100, site=given.site, **sizes)
+
+
 def compare(p: ArgumentParser) -> Action:
     """Paired differences in log p(x) between runs.
 
@@ -202,7 +229,7 @@ def compare(p: ArgumentParser) -> Action:
     return run
 
 
-COMMANDS = {command.__name__: command for command in (evaluate, gaps, anatomy, calibrate, check, compare)}
+COMMANDS = {command.__name__: command for command in (evaluate, gaps, anatomy, calibrate, check, classify, compare)}
 
 
 # ------------------------------------------------------------------------------------------- what all share

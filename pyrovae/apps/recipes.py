@@ -137,8 +137,8 @@ def build(recipe: Mapping[str, Any], dataset: "Dataset") -> Any:
     check_support(recipe["prior"], recipe["guide"])
     if dataset.columns is not None:
         return _of_table(recipe, dataset)
-    if recipe.get("labels"):
-        return _given_labels(recipe, dataset)
+    if option_of_labels(recipe):
+        return _of_classes(recipe, dataset)
     shape = _latent_shape(recipe)
     decode, encode = _networks(recipe, shape, dataset.shape, dataset)
     if has_missing := any(rows_with_missing(dataset).values()):
@@ -160,25 +160,44 @@ def rows_with_missing(dataset: "Dataset") -> dict[str, int]:
     return {name: len(getattr(dataset, name).missing()) for name in ("train", "valid", "test")}
 
 
-def _given_labels(recipe: Mapping[str, Any], dataset: "Dataset") -> Any:
-    """The conditional VAE of data given their labels, which perceptrons read beside data and latents."""
+def option_of_labels(record: Mapping[str, Any]) -> str | None:
+    """The option by which the programs of a record take labels."""
+    if record.get("semi_supervised") is not None:
+        return "--semi-supervised"
+    return "--labels" if record.get("labels") else None
+
+
+def _of_classes(recipe: Mapping[str, Any], dataset: "Dataset") -> Any:
+    """The VAE whose networks read a class beside data and latents: given each, or with few labels, a latent."""
+    shape, num_classes = _latent_shape(recipe), _num_classes(recipe, dataset)
+    label = pv.networks.OneHot(num_classes)
+    into, read = ((math.prod(one) + num_classes,) for one in (shape, dataset.shape))
+    decode, encode = _networks(recipe, into, read, dataset)
+    decode = pv.networks.beside([shape, label], decode)
+    encoder = _encoder(recipe, shape, encode)
+    parts = {
+        "prior": _prior(recipe, encoder, dataset.train),
+        "decoder": pv.Conditional(_likelihood(recipe, dataset), dataset.shape, decode),
+        "encoder": pv.networks.Beside([dataset.shape, label], encoder),
+    }
+    if recipe.get("semi_supervised") is None:
+        return pv.ConditionalVAE(**parts)
+    _, classify = _networks({**recipe, "seed": ~recipe["seed"]}, shape, dataset.shape, dataset)  # no seed of the others
+    classifier = pv.Conditional(pv.families.categorical(num_classes), (), classify)
+    return pv.SemiSupervisedVAE(**parts, classifier=classifier, num_classes=num_classes)
+
+
+def _num_classes(recipe: Mapping[str, Any], dataset: "Dataset") -> int:
+    """How many classes there are; raises InputError for data without them, and for what cannot read them."""
+    option = option_of_labels(recipe)
     if dataset.num_classes is None:
-        raise InputError(f"{dataset.name} has no labels to be conditioned on: leave --labels out")
+        raise InputError(f"{dataset.name} has no labels to be conditioned on: leave {option} out")
     prior, network = (parsed(recipe[kind], CHOICES[kind])[0] for kind in ("prior", "network"))
     for kind, bad in (("prior", prior.needs), ("network", network.of_images)):
         if bad:
             reason = "is made of an encoder that reads data alone" if kind == "prior" else "reads images alone"
-            raise InputError(f"{kind} '{recipe[kind]}' {reason}, and --labels conditions on labels: take another")
-    shape, label = _latent_shape(recipe), pv.networks.OneHot(dataset.num_classes)
-    into, read = ((math.prod(one) + dataset.num_classes,) for one in (shape, dataset.shape))
-    decode, encode = _networks(recipe, into, read, dataset)
-    decode = pv.networks.beside([shape, label], decode)
-    encoder = _encoder(recipe, shape, encode)
-    return pv.ConditionalVAE(
-        prior=_prior(recipe, encoder, dataset.train),
-        decoder=pv.Conditional(_likelihood(recipe, dataset), dataset.shape, decode),
-        encoder=pv.networks.Beside([dataset.shape, label], encoder),
-    )
+            raise InputError(f"{kind} '{recipe[kind]}' {reason}, and {option} conditions on labels: take another")
+    return dataset.num_classes
 
 
 def _of_table(recipe: Mapping[str, Any], dataset: "Dataset") -> Any:

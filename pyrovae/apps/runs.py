@@ -111,7 +111,7 @@ def dataset(folder: str | Path, *, data_dir: str | Path | None = None) -> Datase
     """
     record = recorded(folder)
     data = loading.dataset_of(record, data_dir)
-    now, fitted = loading.split_of(data, "train", record).protocol, describe(folder)["settings"]["protocol"]["sha256"]
+    now, fitted = loading.train_of(data, record).protocol, describe(folder)["settings"]["protocol"]["sha256"]
     if now.sha256 != fitted:
         raise InputError(
             f"{folder}: was fitted on other rows of {now.dataset} (SHA-256 {fitted[:8]}, now {now.sha256[:8]}): "

@@ -100,7 +100,7 @@ class Surgery(Record):
 
     @property
     def active_units(self) -> int:
-        """Dimensions whose posterior mean varies over the data by more than the threshold (Burda et al. 2016)."""
+        """Dimensions whose mean under q(z|x) varies over the data by more than the threshold (Burda et al. 2016)."""
         return sum(dimension.active for dimension in self.dimensions)
 
     @property

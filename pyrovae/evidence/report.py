@@ -140,6 +140,11 @@ class Report(Record):
         se = float(self.mc_se_log_evidence.square().sum())
         return self.fraction_unreliable, math.inf if math.isnan(se) else se
 
+    @property
+    def num_empty(self) -> int:
+        """How many data have a log p(x|z) of 0 nats at every draw of z, as those of which nothing is observed."""
+        return int(((self.reconstruction == 0) & ~(self.mc_se_reconstruction > 0)).sum())
+
     def routes(self) -> dict[str, dict[str, Any]]:
         """Route -> how many data took it, how many of these are unreliable, and their decoder passes on average."""
         found = {}
@@ -208,6 +213,7 @@ class Report(Record):
             f"K = {self.num_particles} particles for each of N = {len(self)} data; nats per datum ({measures})",
             "",
             quantities(38, self._rows(account)),
+            *self._empty(),
             "",
             *self._climb(account),
             *self._reliability(account),
@@ -234,7 +240,14 @@ class Report(Record):
         if self.protocol and self.protocol.dequantized != "none" and "density" in self.measure.values():
             rows.insert(2, "    in expectation at most the log mass of the whole numbers (dequantized)")
         others = [name for name in self.columns if "data_se" in account.get(name, ()) and name not in labels]
-        return rows + [(name, account[name], "") for name in others if name not in (*CORRECTED, BY_GUIDE)]
+        return rows + [(_WORDS.get(n, n), account[n], "") for n in others if n not in (*CORRECTED, BY_GUIDE)]
+
+    def _empty(self) -> list[str]:
+        """What to say of data that tell nothing, which pull the means towards 0."""
+        if not self.num_empty:
+            return []
+        of = f"{self.num_empty} of {len(self)} data"
+        return [f"{of} have log p(x|z) = 0 at every draw, as where nothing is observed, and count so in the means"]
 
     def _climb(self, account: dict[str, Any]) -> list[str | TextTable]:
         """Which data took which route; nothing where none was offered."""
@@ -297,6 +310,8 @@ _LABELS = {
     "kl_prior_analytic": "        the same in closed form",
     "kl_posterior": "  + KL(q(z|x) || posterior p(z|x))",
 }
+
+_WORDS = {"log_jacobian": "log |Jacobian| of the scaling"}
 
 _OF_MIXTURE = {  # with defensive draws, q is not the guide
     "elbo": "  = ELBO of the mixture with the prior",

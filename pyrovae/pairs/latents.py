@@ -214,14 +214,19 @@ class Latents:
             Site -> (K, n, *plates inside a datum, *event).
         """
 
-        def found(sites: Sites, *_: Any) -> dict[str, Tensor]:
-            return {
-                name: self.particles.from_program(read(site), site["value"].dim() - len(site["fn"].event_shape))
-                for name, site in sites.items()
-                if site["is_observed"]
-            }
+        def found(sites: Sites, _: Any, count: int) -> dict[str, Tensor]:
+            shown = {name: site for name, site in sites.items() if site["is_observed"]}
+            dims = {name: site["value"].dim() - len(site["fn"].event_shape) for name, site in shown.items()}
+            return {name: self._for_particles(read(site), dims[name], count) for name, site in shown.items()}
 
         return self._at(values, program, found)
+
+    def _for_particles(self, value: Tensor, batch_dim: int, count: int) -> Tensor:
+        """A value as a run holds it, or of an observation that no particle changes -> (K, n, ...)."""
+        if self.particles.is_vectorized:
+            value = value[(None,) * (self.particles.structure.depth + 1 - batch_dim)]
+            value = value.expand(count, *value.shape[1:])
+        return self.particles.from_program(value, batch_dim)
 
     # ----------------------------------------------------------------------------------------- in unconstrained space
 

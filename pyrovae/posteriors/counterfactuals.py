@@ -14,16 +14,18 @@ import torch
 from torch import Tensor
 
 from pyrovae.base.arguments import checked
-from pyrovae.base.errors import InputError, check_at_least_one
+from pyrovae.base.errors import InputError, UntrustedPosterior, check_at_least_one, warn
 from pyrovae.base.forms.tables import TextTable
 from pyrovae.base.random import seed_everything
 from pyrovae.base.records import Record, number, spread
 from pyrovae.data.protocol import Protocol
 from pyrovae.data.split import as_split
 from pyrovae.evidence import estimators
+from pyrovae.evidence.reliability import UNRELIABLE_FRACTION, is_unreliable
 from pyrovae.pairs.context import isolated
 from pyrovae.pairs.handlers import Placed, unconditioned
 from pyrovae.pairs.latents import Latents, Values
+from pyrovae.pairs.terms import LogTerms
 from pyrovae.pairs.traces import Program, sites_of
 from pyrovae.posteriors.draws import mean_of
 from pyrovae.posteriors.resampling import resample
@@ -41,6 +43,7 @@ class Counterfactual(Record):
     means: dict[str, Tensor]  # observed site -> means of x' under the new y, (S, N, *event)
     factual: dict[str, Tensor]  # observed site -> means of x under its own y, (S, N, *event)
     ess: Tensor  # (N,): effective sample size of the K weighted draws that the S were taken from
+    pareto_k: Tensor  # (N,): k-hat of their weights; -inf where the guide is exact, NaN where undefined
     num_particles: int
     protocol: Protocol
 
@@ -51,6 +54,17 @@ class Counterfactual(Record):
         num_draws = len(next(iter(self.values.values())))
         return f"Counterfactual({', '.join(self.values)}: S={num_draws}, N={len(self)})"
 
+    @property
+    def unreliable(self) -> Tensor:
+        """Whether nothing vouches for the draws of a datum, (N,): k-hat, or too few effective draws."""
+        none = torch.zeros_like(self.ess)
+        return is_unreliable(self.pareto_k, self.ess, none, none + self.num_particles, none.bool())
+
+    @property
+    def fraction_unreliable(self) -> float:
+        """Fraction of the data for whose draws nothing vouches."""
+        return self.unreliable.double().mean().item()
+
     def effect(self) -> dict[str, Tensor]:
         """Mean over draws of the change of the mean, observed site -> (N, *event)."""
         return {name: (mean.double() - self.factual[name].double()).mean(0) for name, mean in self.means.items()}
@@ -58,7 +72,12 @@ class Counterfactual(Record):
     def numbers(self) -> dict[str, Any]:
         """The effect over all data, site by site, and the effective sample size."""
         changes = {name: self._of_site(name) for name in self.means}
-        return {"num_data": len(self), "sites": changes, "ess": spread(self.ess)}
+        return {
+            "num_data": len(self),
+            "sites": changes,
+            "ess": spread(self.ess),
+            "fraction_unreliable": self.fraction_unreliable,
+        }
 
     def _of_site(self, name: str) -> dict[str, float | None]:
         change = self.effect()[name]
@@ -81,6 +100,7 @@ class Counterfactual(Record):
             "",
             f"the draws were taken by their weights from K = {self.num_particles} of the guide; effective sample size: "
             f"median {ess['median']:.1f}, least {ess['min']:.1f}",
+            f"unreliable draws (k-hat above its threshold or undefined): {self.fraction_unreliable:.1%} of data",
         ]
 
 
@@ -122,6 +142,9 @@ def counterfactual(
         InputError: for data without a last tensor to be changed, or a y of another shape; naming the site, where
             draws have no weights.
 
+    Warns:
+        UntrustedPosterior: if nothing vouches for the draws of more than 5 % of the data.
+
     References:
         Pearl (2009), Causality: models, reasoning and inference, section 7.1.
 
@@ -146,9 +169,17 @@ def counterfactual(
         args = split.to(device).batch(slice(0, len(split)))
         others = (*args[:-1], _in_place_of(args, y))
         latents = Latents(model, guide, args)
-        values, ess = _resampled(latents, num_draws, num_particles)
+        values, ess, pareto_k = _resampled(latents, num_draws, num_particles)
         now, then = (_decoded(latents, values, given) for given in (args, others))
-    return Counterfactual(then[0], then[1], now[1], ess.cpu(), num_particles, split.protocol)
+    found = Counterfactual(then[0], then[1], now[1], ess.cpu(), pareto_k.cpu(), num_particles, split.protocol)
+    if found.fraction_unreliable > UNRELIABLE_FRACTION:
+        warn(
+            UntrustedPosterior(
+                f"nothing vouches for the draws of {found.fraction_unreliable:.0%} of {len(found)} data: raise "
+                "num_particles, or fit the guide on"
+            )
+        )
+    return found
 
 
 def _in_place_of(args: Sequence[Tensor], y: Any) -> Tensor:
@@ -163,15 +194,21 @@ def _in_place_of(args: Sequence[Tensor], y: Any) -> Tensor:
         raise InputError(f"y has the shape {shapes}: give a number, the y of one datum, or that of each") from error
 
 
-def _resampled(latents: Latents, num_draws: int, num_particles: int) -> tuple[Values, Tensor]:
-    """Latents (S, N, ...) of the posterior, and the effective sample size of the draws they are from, (N,)."""
+def _resampled(latents: Latents, num_draws: int, num_particles: int) -> tuple[Values, Tensor, Tensor]:
+    """Latents (S, N, ...) of the posterior, and effective sample size and k-hat of the draws they are from, (N,)."""
     drawn = [latents.draw(size) for size in latents.part_sizes(num_particles)]
     values = {name: torch.cat([part[name] for part in drawn]) for name in latents.sites}
-    joint = [latents.log_joint(part) for part in drawn]
-    log_joint = torch.cat([part.log_likelihood.double() + part.log_prior.double() for part in joint])
-    log_weight = log_joint - torch.cat([latents.log_guide(part).double() for part in drawn])
+    terms = LogTerms(*map(torch.cat, zip(*(_terms(latents, part) for part in drawn), strict=True)))
+    log_weight = terms.log_weight
     rows, data = resample(log_weight, num_draws), torch.arange(latents.num_data, device=log_weight.device)
-    return {name: value[rows, data] for name, value in values.items()}, estimators.ess(log_weight)
+    taken = {name: value[rows, data] for name, value in values.items()}
+    return taken, estimators.ess(log_weight), estimators.pareto_k(log_weight, terms.resolution)
+
+
+def _terms(latents: Latents, values: Values) -> LogTerms:
+    """The densities of draws of the guide, (k, N) each, in the dtype of the programs."""
+    joint, log_guide = latents.log_joint(values), latents.log_guide(values)
+    return LogTerms(joint.log_likelihood.to(log_guide), joint.log_prior.to(log_guide), log_guide)
 
 
 def _decoded(latents: Latents, values: Values, args: Sequence[Tensor]) -> tuple[Values, Values]:

@@ -91,10 +91,10 @@ class SemiSupervisedVAE(nn.Module):
         pyro.module("vae", self)
         with pyro.plate("data", len(x)):
             y = pyro.sample("y", dist.Categorical(logits=self.log_class_probs))  # y ~ p(y)
-            seen = dist.Categorical(logits=self.certain(y)).mask(labels >= 0)
-            pyro.sample("label", seen, obs=labels.clamp_min(0))  # the label is y, where there is one
             z = pyro.sample("z", self.prior_given(y))  # z ~ p(z)
             pyro.sample("x", self.decoder(z, y), obs=x)  # x ~ p(x | z, y)
+            seen = dist.Categorical(logits=self.certain(y)).mask(labels >= 0)
+            pyro.sample("label", seen, obs=labels.clamp_min(0))  # the label is y, where there is one
 
     def guide(self, x: Tensor, labels: Tensor) -> None:
         """The amortized approximate posterior, for data x (N, *shape) and labels (N,), -1 where unknown."""

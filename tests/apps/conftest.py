@@ -18,6 +18,14 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def few_labels(tmp_path_factory):
+    """A run whose classes are summed out, but for 100 labels."""
+    folder = tmp_path_factory.mktemp("commands") / "few-labels"
+    assert cli.main([*WORDS, "--kl-warmup", "0", "--semi-supervised", "100", "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
 def account(run):
     """What the command printed as it evaluated the run; its report is kept there."""
     with contextlib.redirect_stdout(io.StringIO()) as printed:

@@ -63,3 +63,47 @@ def test_dequantized_data_are_fitted_swept_and_come_back_with_their_run(tmp_path
     assert cli.main([*sweep, "--baselines", "normal,independent"]) == 0
     told = capsys.readouterr().out
     assert "baseline normal: exact; normal, full covariance" in told and "left out" not in told
+
+
+def test_with_few_labels_the_class_is_summed_out_and_a_classifier_beside(few_labels):
+    record = pv.runs.recorded(few_labels)
+    assert (record["semi_supervised"], record["objective"], record["classifier_weight"]) == (100, "summed", 500.0)
+    fitted = pv.runs.load(few_labels)
+    assert fitted.settings["objective"].startswith("Classifying(") and len(fitted.history) == 2
+    x = pv.data.load("digits").test.with_labels(0)[:4]
+    report = pv.evaluate(fitted.model, fitted.guide, x, num_particles=50, progress=False)
+    summed = pv.classification(fitted.model, fitted.guide, x.with_labels(), num_particles=2000, progress=False)
+    error = (report.mc_se_log_evidence**2 + summed.mc_se_log_evidence**2).sqrt()
+    assert ((report.log_evidence - summed.log_evidence).abs() < 4 * error).all()  # 4 standard errors
+
+
+def test_without_a_weight_there_is_no_classifier_beside():
+    record = fit.record(semi_supervised=100, classifier_weight=0.0, objective="vimco")
+    assert type(fit.training(record)["objective"]) is pv.objectives.VIMCO
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--labels", "--semi-supervised", "50"], "--labels conditions on the class and --semi-supervised sums it out"),
+        (["--classifier-weight", "3"], "--classifier-weight belongs to --semi-supervised N: give both or neither"),
+        (["--semi-supervised", "50", "--classifier-weight", "-1"], "--classifier-weight must not be negative, got -1"),
+        (["--semi-supervised", "9"], "--semi-supervised: expected 10 to 1,"),
+        (["--semi-supervised", "5000"], "of 1,197 training data, as many of each of 10 classes, got 5000"),
+        (["--semi-supervised", "50", "--prior", "vamp"], "and --semi-supervised conditions on labels: take another"),
+    ],
+)
+def test_labels_that_cannot_be_are_refused_in_one_line(words, message, tmp_path, capsys):
+    assert cli.main(["fit", "--data", "digits", "--epochs", "1", *words, "--out", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error and "\n" not in error
+
+
+def test_a_fit_that_begins_with_few_labels_has_the_same_ones(few_labels, tmp_path, capsys):
+    begun = ["fit", "--from", str(few_labels), "--epochs", "1", "--out", str(tmp_path / "on")]
+    for option, value in (("--seed", "5"), ("--semi-supervised", "20")):
+        assert cli.main([*begun, option, value]) == 2
+        assert f"was fitted with {option} " in capsys.readouterr().err
+    assert cli.main(begun) == 0
+    protocols = [pv.runs.describe(run)["settings"]["protocol"] for run in (few_labels, tmp_path / "on")]
+    assert protocols[0] == protocols[1]

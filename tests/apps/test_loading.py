@@ -1,8 +1,10 @@
 """A user's program file, as the commands take it."""
 
+import numpy as np
 import pytest
 
 import pyrovae as pv
+from pyrovae.apps import fit
 from pyrovae.apps import loading as commands
 
 GOOD = "def model(x): ...\ndef guide(x): ...\n"
@@ -70,3 +72,23 @@ def test_a_model_alone_gets_its_guide(tail, tmp_path):
     assert first.keys() == second.keys() and all(bool((first[name] == second[name]).all()) for name in first)
     report = pv.evaluate(*pair[0][:2], pv.data.load("digits").test[:5].with_labels(), num_particles=10)
     assert len(report.log_evidence) == 5
+
+
+def test_labels_of_some_are_known_in_training_alone():
+    digits, record = pv.data.load("digits"), {"labels": False, "semi_supervised": 30, "seed": 3}
+    known = commands.train_of(digits, record).tensors[1]
+    assert known[known >= 0].bincount().tolist() == [3] * 10
+    other = commands.train_of(digits, {**record, "seed": 4}).tensors[1]
+    assert not bool((known == other).all())
+    for part in ("train", "valid", "test"):
+        assert bool((commands.split_of(digits, part, record).tensors[1] == -1).all())
+
+
+def test_a_table_or_data_without_labels_have_none_to_sum_out(tmp_path):
+    (tmp_path / "table.csv").write_text("a,b\n" + "1.5,2.5\n0.5,1.0\n" * 20)
+    np.save(tmp_path / "plain.npy", np.random.RandomState(0).rand(40, 3))
+    told = {"table.csv": "--semi-supervised takes labels beside the data", "plain.npy": "leave --semi-supervised out"}
+    for name, message in told.items():
+        record = fit.record(data=str(tmp_path / name), semi_supervised=10)
+        with pytest.raises(pv.InputError, match=message):
+            commands.pair_of(record, commands.dataset_of(record, None), None)

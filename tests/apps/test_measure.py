@@ -140,3 +140,52 @@ def test_a_run_that_is_being_written_is_measured_all_the_same(run, capsys):
         assert cli.main(words_of("gaps", run)) == 0
     shown = capsys.readouterr()
     assert "amortization" in shown.out and "not kept in the run: " in shown.err and "another process" in shown.err
+
+
+def test_classes_are_told_with_errors_and_calibration_and_kept(few_labels, tmp_path, capsys):
+    import pyrovae as pv
+    from pyrovae.apps.commands.again import measurement_command
+
+    account, figure = tmp_path / "account.json", tmp_path / "figure.png"
+    words = ["classify", str(few_labels), "--num", "60", "--particles", "5", "--bins", "4"]
+    assert cli.main([*words, "--json", str(account), "--figure", str(figure)]) == 0
+    printed, told = capsys.readouterr().out, json.loads(account.read_text())
+    assert "guide, q(y|x)" in printed and "calibration error" in printed and f"kept in {few_labels}" in printed
+    error = told["guide"]["error"]
+    assert error["mean"] < 0.6 and error["data_se"] == pytest.approx((error["mean"] * (1 - error["mean"]) / 59) ** 0.5)
+    assert 0 <= told["guide"]["calibration_error"] <= 1 and told["log_evidence"]["mean"] < 0
+    assert figure.read_bytes().startswith(b"\x89PNG")
+    kept = pv.runs.reports(few_labels)["classification"]
+    assert len(kept) == 60 and kept.labels.tolist() == pv.data.load("digits").test.labels[:60].tolist()
+    assert measurement_command(kept, few_labels, 300) == " ".join(
+        ["pyrovae", *words[:2], "--num", "60", "--particles", "5", "--bins", "4", "--site", "y", "--seed", "0"]
+    )
+    assert cli.main([*words, "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out) == told
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--bins", "0"], "--bins must be at least 1, got 0"),
+        (["--particles", "0"], "--particles must be at least 1, got 0"),
+        (["--site", "z"], "site 'z' is no class of a datum; discrete latents: y"),
+    ],
+)
+def test_classes_that_cannot_be_told_are_refused_in_one_line(words, message, few_labels, capsys):
+    assert cli.main(["classify", str(few_labels), *words]) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error and "\n" not in error
+
+
+def test_a_run_without_classes_is_told_how_to_have_them(run, capsys):
+    assert cli.main(["classify", str(run)]) == 2
+    assert "was fitted without --semi-supervised, so that it has no class to tell" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [["evaluate", "--particles", "30"], ["check", "--draws", "5"]], ids=lambda one: one[0]
+)
+def test_classes_are_summed_out_of_other_measurements(words, few_labels, capsys):
+    assert cli.main([words[0], str(few_labels), "--num", "5", *words[1:]]) == 0
+    assert "5 data" in capsys.readouterr().out

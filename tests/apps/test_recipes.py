@@ -258,6 +258,22 @@ def test_labels_make_a_conditional_vae(guide):
     assert pv.sample(fitted.model, digits.test.with_labels()[:3], num_samples=3).values["x"].shape == (3, 8, 8)
 
 
+@pytest.mark.parametrize(
+    "choice", [{"guide": "iaf"}, {"prior": "gamma", "guide": "gamma"}, {"network": "gated"}], ids=str
+)
+def test_few_labels_make_a_semi_supervised_vae(choice):
+    digits = digits_for("binomial")
+    vae = recipes.build({**recipes.complete({**BASE, **choice}, digits), "semi_supervised": 20}, digits)
+    assert isinstance(vae, pv.SemiSupervisedVAE) and recipes.likelihood_of(vae) == "binomial(16)"
+    objective = pv.objectives.SummedELBO()
+    train = digits.train.with_labels(20)[:64]
+    fitted = pv.fit(vae.model, vae.guide, train, objective=objective, epochs=1, progress=False)
+    found = pv.classification(
+        fitted.model, fitted.guide, digits.test[:4].with_labels(), num_particles=5, progress=False
+    )
+    assert found.guide.shape == (4, 10) and found.log_evidence.isfinite().all()
+
+
 @pytest.mark.parametrize(("kind", "name"), [("prior", "vamp"), ("network", "conv")])
 def test_what_cannot_read_labels_is_refused(kind, name):
     digits = digits_for("binomial")

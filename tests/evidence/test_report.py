@@ -765,3 +765,29 @@ def test_memory_for_one_run_is_bounded(monkeypatch):
     monkeypatch.setattr(memory, "ELEMENTS_AT_ONCE", 64_000)
     report = account(ORACLE.guide, X[:10], num_particles=250)  # the look at two has shown that more take little
     assert sizes == [100, 100, 50] and report.num_particles == 250
+
+
+def test_data_of_which_nothing_is_observed_are_counted():
+    """Their log p(x) is that of nothing, 0 nats, which draws the mean towards 0."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0).mask(~x.isnan()), obs=x.nan_to_num())
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0.0, 1.0))
+
+    x = torch.tensor([1.0, math.nan, -0.5, math.nan])
+    found = account(guide, x, model=model, num_particles=50)
+    assert found.num_empty == 2 and found.log_evidence[x.isnan()].tolist() == [0.0, 0.0]
+    assert "\n2 of 4 data have log p(x|z) = 0 at every draw" in found.summary()
+    rest = account(guide, x[~x.isnan()], model=model, num_particles=50)
+    assert rest.num_empty == 0 and "at every draw" not in rest.summary()
+    assert account(guide, x, model=model, num_particles=1).num_empty == 2
+
+
+def test_the_scaling_is_named_in_words(wide):
+    said = with_columns(wide, log_jacobian=torch.full((N,), -2.5)).summary()
+    assert "\nlog |Jacobian| of the scaling               -2.500     0.000" in said and "log_jacobian" not in said

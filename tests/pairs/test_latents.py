@@ -4,6 +4,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from examples import labelled
 from examples.moving import EXACT
 from examples.moving import X as BOUNDS
 from examples.zoo import ZOO, K
@@ -140,6 +141,14 @@ def test_a_guide_that_moves_auxiliary_draws_has_a_density_at_given_latents(unche
         latents = Latents(model, guide, case.args, plate=case.plate)
         z = latents.draw(2)
         torch.testing.assert_close(latents.log_guide(z), case.table(z["z"])[2])
+
+
+def test_an_observation_that_no_particle_changes_is_shown_to_each(unchecked):
+    x, y = labelled.draw(5)
+    vae = labelled.exact_pair()
+    latents = Latents(vae.model, vae.guide, (x, y))
+    shown = latents.observed_by(latents.model, latents.draw(K), lambda site: site["value"])
+    assert torch.equal(shown["label"], y.expand(K, 5)) and torch.equal(shown["x"], x.expand(K, 5, 4))
 
 
 def test_no_latents():

@@ -6,7 +6,7 @@ import torch
 from examples import labelled
 
 import pyrovae as pv
-from pyrovae.base.errors import InputError
+from pyrovae.base.errors import InputError, UntrustedPosterior
 from pyrovae.programs.guides.inputs import TableRows
 
 X, Y = labelled.draw(6)
@@ -21,6 +21,7 @@ def test_the_latents_are_kept_and_the_class_is_changed():
     sd = (labelled.LOADINGS @ exact.covariance_matrix @ labelled.LOADINGS.T).diagonal(dim1=-2, dim2=-1).sqrt()
     assert ((found.means["x"].mean(0) - of_z).abs() < 4 * sd * (1 / 400 + 1 / 800) ** 0.5).all()  # 4 standard errors
     torch.testing.assert_close(found.ess, torch.full((6,), 800.0).double())  # the guide is exact
+    assert found.fraction_unreliable == 0 and (found.pareto_k == -torch.inf).all()
     assert found.values["x"].shape == found.factual["x"].shape == (400, 6, 4)
 
 
@@ -44,6 +45,20 @@ def test_a_poor_guide_is_weighed_and_the_ess_says_so():
     assert (found.ess < 10_000).all()
 
 
+def test_draws_of_a_guide_that_misses_the_posterior_are_warned_of():
+    def narrow(x, y):
+        exact = labelled.encoder(x, y)
+        return dist.MultivariateNormal(exact.mean + 3.0, 0.05 * exact.covariance_matrix)
+
+    missed = pv.ConditionalVAE(labelled.Standard(), labelled.decoder, narrow)
+    with pytest.warns(UntrustedPosterior, match="nothing vouches for the draws of 100% of 6 data: raise num_particles"):
+        found = pv.counterfactual(missed.model, missed.guide, (X, Y), y=0, num_draws=4, num_particles=500)
+    assert found.unreliable.all() and (found.pareto_k > 0.7).all()
+    assert "unreliable draws (k-hat above its threshold or undefined): 100.0% of data" in found.summary()
+    assert found.to_dict()["fraction_unreliable"] == 1
+
+
+@pytest.mark.filterwarnings("ignore::pyrovae.base.errors.UntrustedPosterior")  # of networks that were not fitted
 def test_a_covariate_of_a_table():
     rows = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
     covariates = torch.randn(40, 1, generator=torch.Generator().manual_seed(1))

@@ -60,7 +60,8 @@ def measurement_command(record: Any, folder: str | Path, whole: int, of_programs
     return shlex.join(["pyrovae", command, str(folder), *of_programs, *other, *few, *of_record])
 
 
-_OF_ROWS = ("Report", "Annealed", "Gaps", "Surgery", "PredictiveCheck")  # whose length counts rows of a split
+# Whose length counts rows of a split.
+_OF_ROWS = ("Report", "Annealed", "Gaps", "Surgery", "PredictiveCheck", "Classification")
 _WORDS: dict[str, Callable[[Any], list[Any]]] = {
     "Report": lambda one: [
         *("evaluate", "--method", one.method, "--particles", one.num_particles),
@@ -74,6 +75,9 @@ _WORDS: dict[str, Callable[[Any], list[Any]]] = {
         *("calibrate", "--simulations", len(one), "--draws", one.guide.num_draws, "--particles", one.num_particles)
     ],
     "Restoration": lambda one: _completed(one) if one.operator.partition(":")[0] in MASKS else [],
+    "Classification": lambda one: [
+        *("classify", "--particles", one.num_particles, "--bins", one.num_bins, "--site", one.site)
+    ],
     "PredictiveCheck": lambda one: ["check", "--draws", one.num_draws, "--site", one.site],
 }
 

@@ -1,6 +1,7 @@
 """The command impute: a table with what is missing filled in by a run, and how reliable that is.
 
-What was there stays as it was written, letter by letter; what is filled in has the unit and the labels of its column.
+What was there stays as it was written, in .csv letter by letter, in .parquet in its type; what is filled in has the
+unit and the labels of its column.
 """
 
 import csv
@@ -23,10 +24,13 @@ def impute(p: ArgumentParser) -> Action:
     example:
       pyrovae impute runs/wine wine.csv --out completed.csv
       pyrovae impute runs/wine later.csv --out completed.csv --draws 20
+      pyrovae impute runs/wine later.parquet --out completed.parquet
     """
     run_arguments(p)
-    p.add_argument("table", metavar="TABLE.csv", help="rows with gaps: those of the run, or later ones of its columns")
-    p.add_argument("--out", required=True, metavar="FILE.csv", help="for the completed rows, set apart by commas")
+    p.add_argument(
+        "table", metavar="TABLE", help="a .csv or .parquet with gaps: that of the run, or later rows of its columns"
+    )
+    p.add_argument("--out", required=True, metavar="FILE", help="for the completed rows, of the ending of TABLE")
     about = "complete the table M times by draws, one below the other, numbered in a first column imputation, for "
     p.add_argument("--draws", type=int, metavar="M", help=f"{about}pyrovae.pool [once, by means and likeliest classes]")
     p.add_argument("--particles", type=int, default=1000, metavar="K", help="that draws are resampled from [1000]")
@@ -37,8 +41,11 @@ def impute(p: ArgumentParser) -> Action:
 
 
 def _impute(given: Namespace) -> int:
-    if Path(given.table).suffix.lower() != ".csv" or Path(given.out).suffix.lower() != ".csv":
-        raise InputError(f"expected two names that end in .csv, got {given.table} and --out {given.out}")
+    source, out = Path(given.table), Path(given.out)
+    ending = source.suffix.lower()
+    if ending not in SHEETS or out.suffix.lower() != ending:
+        ends = " or both in ".join(SHEETS)
+        raise InputError(f"expected two names that end in {ends}, got {given.table} and --out {given.out}")
     for name, number in (("draws", given.draws), ("particles", given.particles)):
         if number is not None and number < 1:
             raise InputError(f"--{name} must be at least 1, got {number}")
@@ -48,7 +55,7 @@ def _impute(given: Namespace) -> int:
     from pyrovae.data import load_like
 
     loaded = bring_back(given)
-    split, sheet = load_like(given.table, loaded.dataset), Sheet.read(Path(given.table))
+    split, sheet = load_like(source, loaded.dataset), SHEETS[ending].read(source)
     rows = split.missing()
     if not len(rows):
         names = [*loaded.dataset.columns.names[:5], *["..."] * (len(loaded.dataset.columns) > 5)]
@@ -58,7 +65,7 @@ def _impute(given: Namespace) -> int:
     versions = found.mean[None] if given.draws is None else found.draws
     columns = loaded.dataset.columns
     completed = [sheet.completed(rows.tolist(), columns, one, split.x[rows].isnan()) for one in versions]
-    write_whole(Path(given.out), sheet.written(completed, numbered=given.draws is not None).encode())
+    write_whole(out, sheet.written(completed, numbered=given.draws is not None))
     deliver(given.json, found)
     print(f"{given.out}: {len(completed)} completed table{'s' * (len(completed) > 1)} of {len(split):,} rows")
     return 0
@@ -90,17 +97,51 @@ class Sheet(NamedTuple):
                 body[rows[number]][where] = _written(kind.kind, found[kind.name][number])
         return body
 
-    def written(self, tables: list[list[list[str]]], *, numbered: bool) -> str:
+    def written(self, tables: list[list[list[str]]], *, numbered: bool) -> bytes:
         """Completed tables one below the other."""
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(self._lines(tables, numbered))
-        return text.getvalue()
+        return text.getvalue().encode()
 
     def _lines(self, tables: list[list[list[str]]], numbered: bool) -> Iterator[list[str]]:
         if self.header is not None:
             yield [*["imputation"] * numbered, *self.header]
         for number, table in enumerate(tables):
             yield from ([*[str(number + 1)] * numbered, *cells] for cells in table)
+
+
+class Frame(NamedTuple):
+    """A .parquet as pandas reads it."""
+
+    frame: Any
+
+    @classmethod
+    def read(cls, path: Path) -> "Frame":
+        """Reads what :func:`~pyrovae.data.load_like` took without a complaint."""
+        import pandas
+
+        return cls(pandas.read_parquet(path))
+
+    def completed(self, rows: list[int], columns: Any, values: Any, missing: Any) -> Any:
+        """As that of :class:`Sheet`; where nothing is missing, nothing is read of the values."""
+        from pyrovae.posteriors.missing.imputation import completed_frame
+
+        whole = values.new_zeros(len(self.frame), values.shape[1])
+        whole[rows] = values
+        return completed_frame(self.frame, columns, whole)
+
+    def written(self, tables: list[Any], *, numbered: bool) -> bytes:
+        """Completed tables one below the other."""
+        import pandas
+
+        if numbered:
+            for number, table in enumerate(tables):
+                table.insert(0, "imputation", number + 1)
+        counted = isinstance(self.frame.index, pandas.RangeIndex)
+        return pandas.concat(tables, ignore_index=counted).to_parquet()
+
+
+SHEETS: dict[str, Any] = {".csv": Sheet, ".parquet": Frame}
 
 
 def _written(kind: str, value: Any) -> str:

@@ -24,7 +24,7 @@ from pyrovae.pairs.traces import Program
 from pyrovae.posteriors.draws import decode
 from pyrovae.reports.explorer.page import num_bytes, page, written
 from pyrovae.reports.explorer.plane import Box, Plane, chosen, contours, nodes_of, shades, smoothed, square_about
-from pyrovae.reports.figures.images import image_site
+from pyrovae.reports.figures.images import image_site, is_image
 from pyrovae.reports.figures.style import CLASSES, source
 
 CODES = 1000  # data whose codes are drawn
@@ -322,9 +322,22 @@ def _packed(x: Tensor, means: Tensor | None = None) -> dict[str, Any]:
 
 
 def _site(model: Program, template: Split, site: str | None) -> str:
-    """The observed site to show: that named, the one there is, or the one that holds images."""
+    """The observed site to show: that named, the one there is, or the one that holds images.
+
+    Raises:
+        InputError: if there is no such site, or several are there and not one of them holds images.
+    """
     observed = decode(model, template, {}).values
-    return next(iter(observed)) if site is None and len(observed) == 1 else image_site(observed, site)
+    if site in observed:
+        return site
+    if site is not None or any(is_image(value.shape[1:]) for value in observed.values()):
+        return image_site(observed, site)
+    if len(observed) == 1:
+        return next(iter(observed))
+    raise InputError(
+        f"the page shows one observed site, and this model has {len(observed)}, none of which holds images: name one "
+        f"with site=, --site on the command line; they are {', '.join(observed)}"
+    )
 
 
 def _reported(report: Report | None, number: int) -> dict[str, Any] | None:

@@ -112,13 +112,14 @@ def means(model: Program, template: Split, values: Values, site: str) -> Tensor:
     decoded = decode(model, template, values).means
     if site not in decoded:
         raise InputError(f"the distribution of site '{site}' has no mean to show")
-    return decoded[site].flatten(1).cpu()
+    return decoded[site].reshape(len(decoded[site]), -1).cpu()
 
 
 def reconstructions(model: Program, guide: Program, rows: Split, site: str, seed: int) -> tuple[Tensor, Tensor]:
-    """Data at a site and their means given z ~ q(z|x), (n, *shape) both."""
+    """Data at a site and their means given z ~ q(z|x), (n, *shape) both, or (n, 1) of one number to a datum."""
     found = reconstruct(model, guide, rows, seed=seed)
-    return found.values[site].cpu(), found.means[site].cpu()
+    value, mean = (one[site].cpu() for one in (found.values, found.means))
+    return (value, mean) if value.dim() > 1 else (value[:, None], mean[..., None])
 
 
 def as_bytes(values: Any, limits: tuple[float, float]) -> np.ndarray:

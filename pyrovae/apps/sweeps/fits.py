@@ -79,7 +79,7 @@ class Fits:
         model, guide, record = loading.pair_of(record, dataset, None)
         held = storage.read(folder) if folder is not None and storage.holds_run(folder) else None
         if folder is not None and held is not None:
-            _check_same(folder, held, record, loading.split_of(dataset, "train", record))
+            _check_same(folder, held, record, loading.train_of(dataset, record))
         fitted = self._fitted(model, guide, record, folder, held)
         test, kept = loading.split_of(dataset, "test", record), self._kept(folder, held)
         report = kept or self._report(fitted, test, folder)
@@ -136,13 +136,14 @@ class Fits:
             progress = held[0]["progress"]
             if progress["stopped"] or progress["epoch"] >= record["epochs"]:
                 return runs.restored(folder, model, guide, held)  # a resumed fit would forget its reports
-        train, valid = (loading.split_of(self._dataset_of(record), part, record) for part in ("train", "valid"))
+        dataset = self._dataset_of(record)
+        train = loading.train_of(dataset, record)
         fitted = pv.fit(
             model,
             guide,
             train,
-            valid=valid,
-            **fit.training(record),
+            valid=loading.split_of(dataset, "valid", record),
+            **fit.training(record, train),
             device=self.device,
             num_fits=self.num_seeds,
             out=folder,

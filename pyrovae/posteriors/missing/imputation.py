@@ -18,8 +18,8 @@ from pyrovae.base.errors import InputError, check_at_least_one
 from pyrovae.data.split import Dataset, Split, as_split
 from pyrovae.data.tables.assembly import load_like
 from pyrovae.data.tables.coding import label_of
-from pyrovae.data.tables.kinds import Kind
-from pyrovae.data.tables.reading import is_frame
+from pyrovae.data.tables.kinds import Columns, Kind
+from pyrovae.data.tables.reading import is_frame, read_table
 from pyrovae.pairs.traces import Program
 from pyrovae.posteriors.missing.conditional import conditional
 
@@ -115,7 +115,8 @@ def _read(data: Any, like: Dataset | None) -> tuple[Split, Callable[[Tensor, lis
                 "a frame is imputed in the columns of the data set that was fitted: give like=, what "
                 "pv.data.load(frame) returned"
             )
-        return load_like(data, like), lambda x, _: _as_frame(data, like, x)
+        columns = like.columns
+        return load_like(data, like), lambda x, _: completed_frame(data, columns, x)
     if like is not None:
         raise InputError("like= is for frames alone, whose columns it knows; leave it out")
     split = as_split(data)
@@ -128,30 +129,39 @@ def _read(data: Any, like: Dataset | None) -> tuple[Split, Callable[[Tensor, lis
     return split, lambda x, _: back(x)
 
 
-def _as_frame(frame: Any, like: Dataset, x: Tensor) -> Any:
-    """The frame with what was missing in its columns taken from completed rows."""
-    assert like.columns is not None
-    rows = like.columns.decoded(torch.where(x.isnan(), 0.0, x))
-    found = {kind.name: _as_series(frame[kind.name], kind, rows[kind.name]) for kind in like.columns}
+def completed_frame(frame: Any, columns: Columns, x: Tensor) -> Any:
+    """A frame with what is missing in its columns taken from rows, in the types and units of these columns.
+
+    Args:
+        frame: of pandas or polars.
+        columns: those of the rows; others in the frame stay as they are.
+        x: rows (N, D), read where the frame has none.
+    """
+    rows, table = columns.decoded(torch.where(x.isnan(), 0.0, x)), read_table(frame)
+    found = {
+        kind.name: _as_series(frame[kind.name], kind, rows[kind.name], table.column(kind.name).missing)
+        for kind in columns
+    }
     if hasattr(frame, "with_columns"):
         return frame.with_columns([series.alias(name) for name, series in found.items()])
     return frame.assign(**found)
 
 
-def _as_series(series: Any, kind: Kind, values: list[Any]) -> Any:
-    """A column with values where it had none, of the type that it has."""
-    cells, missing = series.to_list(), np.asarray(_missing(series))
+def _as_series(series: Any, kind: Kind, values: list[Any], missing: Any) -> Any:
+    """A column with values where it had none, of the type that it has where that holds them."""
+    cells = series.to_list()
     own = {label_of(cell): cell for cell, gone in zip(cells, missing, strict=True) if not gone}
     new = [_cell(kind, value, own) if gone else cell for cell, value, gone in zip(cells, values, missing, strict=True)]
+    try:
+        return _series_like(series, new, series.dtype)
+    except (TypeError, ValueError):  # a mean among whole numbers
+        return _series_like(series, new, None)
+
+
+def _series_like(series: Any, cells: list[Any], dtype: Any) -> Any:
     if hasattr(series, "alias"):  # of polars
-        return type(series)(series.name, new, dtype=series.dtype)
-    return type(series)(new, index=series.index, dtype=series.dtype, name=series.name)
-
-
-def _missing(series: Any) -> Any:
-    if hasattr(series, "isna"):
-        return series.isna()
-    return series.is_null() | series.is_nan() if series.dtype.is_float() else series.is_null()
+        return type(series)(series.name, cells, dtype=dtype)
+    return type(series)(cells, index=series.index, dtype=dtype, name=series.name)
 
 
 def _cell(kind: Kind, value: Any, own: dict[str, Any]) -> Any:

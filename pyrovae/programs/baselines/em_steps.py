@@ -5,7 +5,8 @@ The E step finds q(z) = p(z | x) under the parameters that there are, the M step
 .. math:: \theta_{t+1} = \arg\max_\theta \sum_n E_{p_{\theta_t}(z \mid x_n)} [\log p_\theta(x_n, z)], \qquad
     \log p_{\theta_{t+1}}(x) \ge \log p_{\theta_t}(x)
 
-It is a VAE in which encoder and decoder take turns and the encoder is exact, so that the ELBO touches log p(x).
+It is a VAE in which encoder and decoder take turns and the encoder is exact, so that the ELBO touches log p(x). Where
+an M step is not that maximum, as with a ridge on the covariances of a mixture, log p(x) may fall, and the fit ends.
 """
 
 import math
@@ -40,6 +41,10 @@ def factor_analysis_steps(
 
     .. math:: W = \Big(\sum_n (x_n - m) \mu_n^T\Big) \Big(N C + \sum_n \mu_n \mu_n^T\Big)^{-1}, \qquad
         \psi = \mathrm{diag}\Big(S - \frac1N W \sum_n \mu_n (x_n - m)^T\Big)
+
+    psi is kept at 1e-6 of the variance of its value or above. Log p(x) never falls all the same: W is the best whatever
+    psi is, and what an M step maximises has in each entry of psi one maximum, so that the floor is best where it is
+    above that. (A ``start`` below the floor may lose log p(x) in the first step.)
 
     Args:
         x: data, (N, *shape).
@@ -124,12 +129,16 @@ def mixture_steps(
     .. math:: w_k = \frac1N \sum_n r_{nk}, \quad m_k = \frac{\sum_n r_{nk} x_n}{\sum_n r_{nk}}, \quad
         S_k = \frac{\sum_n r_{nk} (x_n - m_k)(x_n - m_k)^T}{\sum_n r_{nk}} + \epsilon \, \mathrm{diag}(\mathrm{var}\, x)
 
+    With epsilon > 0 this M step maximises :math:`E_q[\log p(x, z)] - \frac12 \sum_k \mathrm{tr}(S_k^{-1} R)
+    \sum_n r_{nk}`, R being the ridge, while the E step knows nothing of R: log p(x) then may fall, in particular where
+    a component is hardly wider than the ridge. A step that falls is the last, as it gains less than the tolerance.
+
     Args:
         x: data, (N, *shape).
         num_components: C.
         num_steps: at most.
         tolerance: the fit ends with a step that gains less, in nats per datum.
-        least_variance: epsilon, which keeps a component from a single datum; at 0 log p(x) never falls.
+        least_variance: epsilon, which keeps a component from a single datum; at 0 the ridge is none.
         start: "weights" (C,), "means" (C, D) and "covariances" (C, D, D) to begin at; None begins at rows far from each
             other, with equal weights and the covariance of all data.
         seed: of the choice of these rows.

@@ -62,7 +62,7 @@ class VampPrior(nn.Module):
         equal = torch.zeros_like(self.pseudo_inputs.flatten(1)[:, 0])
         base = components.base_dist if isinstance(components, dist.Independent) else None
         if type(base) is dist.Normal:
-            return NormalMixture(base.loc, base.scale, equal)
+            return NormalMixture(base.loc, base.scale, equal, many=True)
         return dist.MixtureSameFamily(dist.Categorical(logits=equal), components)
 
 

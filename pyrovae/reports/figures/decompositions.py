@@ -87,7 +87,7 @@ _NAMED = 26  # dimensions that have room for their names
 def anatomy(record: Surgery) -> Figure:
     """The KL to the prior taken apart, and how much of it each latent dimension holds.
 
-    Dimensions are sorted by KL(q(z_j|x) ‖ p(z_j)), or by the variance of their posterior means where prior or guide
+    Dimensions are sorted by KL(q(z_j|x) ‖ p(z_j)), or by the variance of the means of q where prior or guide
     does not factorise.
 
     Args:

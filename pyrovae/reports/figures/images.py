@@ -34,7 +34,7 @@ def image_site(values: Mapping[str, Tensor], site: str | None) -> str:
     if site is not None and site not in values:
         hint = nearest(site, values) or " name one of them"
         raise InputError(f"site '{site}' is not observed in the model, whose observed sites are {list(values)};{hint}")
-    images = [name for name, value in values.items() if _is_image(value.shape[1:])]
+    images = [name for name, value in values.items() if is_image(value.shape[1:])]
     if site is None and len(images) > 1:
         raise InputError(f"several observed sites hold images, {images}: name one with site=")
     chosen = site or next(iter(images or values), None)
@@ -47,7 +47,8 @@ def image_site(values: Mapping[str, Tensor], site: str | None) -> str:
     return chosen
 
 
-def _is_image(shape: torch.Size) -> bool:
+def is_image(shape: torch.Size) -> bool:
+    """Whether a datum of this shape can be drawn: (H, W), or (C, H, W) with 1 or 3 channels."""
     return (len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3))) and min(shape[-2:]) > 1
 
 
@@ -174,7 +175,7 @@ def completions(
     Raises:
         InputError: for data that are no images.
     """
-    if not _is_image(record.mean.shape[1:]):
+    if not is_image(record.mean.shape[1:]):
         shape = tuple(record.mean.shape[1:])
         raise InputError(f"expected images, (H, W) or (C, H, W) with 1 or 3 channels, but a datum has shape {shape}")
     known = truth if truth is not None else getattr(record, "truth", None)

@@ -1,8 +1,9 @@
-"""Figure of one posterior as it is, with its guide over it: contours, points or marginals."""
+"""Figures of what is not known: one posterior with its guide over it, and what is missing beside what was observed."""
 
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,9 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from pyrovae.base.errors import InputError
 from pyrovae.posteriors.grid import Grid
+from pyrovae.posteriors.missing.completion import Completion
 from pyrovae.posteriors.reference import PosteriorDraws
-from pyrovae.reports.figures.style import BLUE, INK, RED, draws, new_figure, number, source
+from pyrovae.reports.figures.images import completions, is_image
+from pyrovae.reports.figures.style import BLUE, INK, RED, draws, new_figure, number, source, styled
 
 MOST_MARGINALS = 6
 _SHARES = (0.99, 0.9, 0.5)  # of the posterior's mass, inside each contour
@@ -142,3 +146,67 @@ def _draw_histogram(axes: Axes, draws: np.ndarray, edges: np.ndarray, color: str
     height, _ = np.histogram(draws, edges, density=True)
     axes.stairs(height, edges, fill=True, color=color, alpha=0.35)
     axes.stairs(height, edges, color=color, linewidth=1.2, label=label)
+
+
+# ------------------------------------------------------------------------------------------------- of missing entries
+
+
+@draws(Completion)
+def completed(record: Completion, **options: Any) -> Figure:
+    """What is missing, drawn given what was observed: pictures in rows, of other data each column by itself.
+
+    Args:
+        record: what :func:`~pyrovae.conditional` returned.
+        options: of :func:`completions` for pictures, of :func:`completed_columns` for other data.
+    """
+    of_kind = completions if is_image(record.mean.shape[1:]) else completed_columns
+    return of_kind(record, **options)
+
+
+@styled
+def completed_columns(record: Completion, *, names: Sequence[str] | None = None, most: int = MOST_MARGINALS) -> Figure:
+    """Of each column the draws of what is missing, all together, beside what was observed.
+
+    They need not be alike: what is missing may be unlike what is not, and draws of a bad model are unlike both.
+
+    Args:
+        record: what :func:`~pyrovae.conditional` returned.
+        names: of the columns; numbers where None.
+        most: columns at most, those of which most is missing.
+
+    Raises:
+        InputError: where nothing is missing, or there are more or fewer names than columns.
+    """
+    seen, drawn = record.observed.flatten(1), record.draws.flatten(2)
+    names = [f"column {place + 1}" for place in range(seen.shape[1])] if names is None else list(names)
+    if len(names) != seen.shape[1]:
+        raise InputError(f"names: expected one for each of {seen.shape[1]} columns, got {len(names)}")
+    counts = (~seen).sum(0)
+    chosen = sorted(counts.argsort(descending=True, stable=True)[:most].tolist())
+    chosen = [place for place in chosen if counts[place]]
+    if not chosen:
+        raise InputError("nothing is missing, so that there is nothing to draw")
+    figure, panels = new_figure(max(5.0, 1.9 * len(chosen)), 3.2, columns=len(chosen))
+    for axes, place in zip(panels, chosen, strict=True):
+        known = record.mean.flatten(1)[seen[:, place], place]
+        _draw_column(axes, known.double().numpy(), drawn[:, ~seen[:, place], place].flatten().double().numpy())
+        axes.set_xlabel(names[place])
+        axes.set_title(f"{int(counts[place]):,} of {len(seen):,} missing", fontsize=8)
+    panels[0].set_ylabel("probability or density")
+    doubt = f"; unreliable draws: {record.fraction_unreliable:.1%} of data"
+    figure.suptitle(f"{source(record.protocol)}: {len(drawn)} draws of what is missing{doubt}", fontsize=8.5)
+    fullest = max(panels, key=lambda axes: len(axes.get_legend_handles_labels()[1]))
+    figure.legend(*fullest.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def _draw_column(axes: Axes, known: np.ndarray, drawn: np.ndarray) -> None:
+    both = np.concatenate([known, drawn])
+    edges = _edges(both)
+    for values, color, label in ((known, BLUE, "observed"), (drawn, RED, "draws of what is missing")):
+        if len(values):
+            _draw_histogram(axes, values, edges, color, label)
+    if _is_whole(both):
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.set_xlim(edges[0], edges[-1])
+    axes.set_ylim(bottom=0)

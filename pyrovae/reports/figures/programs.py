@@ -95,7 +95,7 @@ def interpolation(
     site: str | None = None,
     invert: bool | None = None,
 ) -> Figure:
-    """Means of p(x|z) on straight lines between the posterior means of two data, the data themselves at both ends.
+    """Means of p(x|z) on straight lines between the means of q(z|x) of two data, the data themselves at both ends.
 
     Args:
         model: program of p(x, z).

@@ -12,6 +12,7 @@ GIVEN = {
     "plain": {"data": "digits"},
     "other numbers": {"data": "digits", "latent": 3, "hidden": [40, 20], "lr": 3e-4, "prior": "mixture:5", "seed": 7},
     "labels": {"data": "digits", "labels": True, "kl_warmup": 2.5, "patience": 4, "objective": "iwae:5"},
+    "few labels": {"data": "digits", "semi_supervised": 100, "classifier_weight": 50.0},
     "a table": {"data": "a b.csv", "columns": "quality:ordinal", "covariates": "age", "standardize": False},
     "dequantized": {"data": "mnist", "dequantize": True, "schedule": "constant"},
 }

@@ -70,11 +70,34 @@ def test_draws_stand_below_each_other_with_their_number(tables):
     assert len({row[1] for row in rows[::2]}) == 3 and {row[1] for row in rows[1::2]} == {"151.00"}
 
 
+@pytest.mark.parametrize("draws", [None, 2])
+def test_parquet_comes_back_in_its_types(tables, draws):
+    pandas = pytest.importorskip("pandas")
+    holed = pandas.read_csv(tables["holed"])
+    holed = holed.assign(size=holed["size"].astype("category"), visits=holed["visits"].astype("Int64"))
+    source, out = tables["folder"] / "holed.parquet", tables["folder"] / "completed.parquet"
+    holed.to_parquet(source)
+    words = ["--draws", str(draws)] if draws else []
+    assert main(["impute", str(tables["run"]), str(source), "--out", str(out), "--particles", "100", *words]) == 0
+    whole, gone = pandas.read_parquet(out), holed.isna()
+    if draws:
+        assert whole.pop("imputation").tolist() == [1] * NUM_ROWS + [2] * NUM_ROWS
+        assert whole.index.tolist() == list(range(2 * NUM_ROWS))
+    assert (whole.dtypes == holed.dtypes).all() and not whole.isna().any().any()
+    parts = [whole[start : start + NUM_ROWS].reset_index(drop=True) for start in range(0, len(whole), NUM_ROWS)]
+    assert len(parts) == (draws or 1) and all(one.mask(gone).equals(holed) for one in parts)
+    if not draws:
+        cells = imputed(tables, "holed")[1:]
+        assert whole["visits"].tolist() == [int(row[2]) for row in cells]
+        assert whole["size"].tolist() == [row[1] for row in cells]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["{whole}", "--out", "{folder}/x.csv"], "nothing is missing in the columns of the run (height, size, visits)"),
-        (["{holed}", "--out", "{folder}/x.txt"], "expected two names that end in .csv"),
+        (["{holed}", "--out", "{folder}/x.txt"], "expected two names that end in .csv or both in .parquet"),
+        (["{holed}", "--out", "{folder}/x.parquet"], "expected two names that end in .csv or both in .parquet"),
         (["{holed}", "--out", "{folder}/none/x.csv"], "there is no folder"),
         (["{holed}", "--out", "{folder}/x.csv", "--draws", "0"], "--draws must be at least 1, got 0"),
         (["{folder}/none.csv", "--out", "{folder}/x.csv"], "none.csv: expected a readable file"),

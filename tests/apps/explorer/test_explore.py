@@ -253,3 +253,25 @@ def test_a_single_latent_and_a_report_on_other_rows_are_refused(vae, digits, tmp
     report = pv.evaluate(vae.model, vae.guide, digits[:5], num_particles=10, method="importance")
     with pytest.raises(InputError, match="the report is on other rows"):
         pv.explore(vae, digits, tmp_path / "other.html", report=report)
+
+
+def test_of_several_columns_one_is_named(tmp_path):
+    """A model of several sites that are no images, as of a table."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            for place, name in enumerate(("age", "weight")):
+                pyro.sample(name, dist.Normal(z[..., place], 1.0), obs=x[:, place])
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x / 2, 0.5**0.5).to_event(1))
+
+    x = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(InputError, match=r"2, none of which holds images: name one with site=, .* age, weight"):
+        pv.explore((model, guide), x, tmp_path / "page.html")
+    with pytest.raises(InputError, match='did you mean "weight"'):
+        pv.explore((model, guide), x, tmp_path / "page.html", site="weigth")
+    assert pv.explore((model, guide), x, tmp_path / "page.html", site="weight").live == ()
+    assert (tmp_path / "page.html").stat().st_size > 10_000

@@ -9,6 +9,7 @@ import torch
 import pyrovae as pv
 from pyrovae.apps import recipes
 from pyrovae.base.errors import InputError
+from pyrovae.posteriors.missing.imputation import completed_frame
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +97,17 @@ def test_frames_keep_their_categories_units_and_types():
         assert (whole["visits"] % 1 == 0).all()
     missing = gone[:, 0]
     assert (mean["height"][missing] - frame["height"][missing]).abs().mean() < 8  # of 15 from the mean of all
+
+
+def test_a_mean_in_a_column_of_whole_numbers_is_no_whole_number():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"age": pandas.array([1, None, 3] * 20, "Int64"), "name": ["a", "", "b"] * 20})
+    columns = pv.data.load(frame, columns={"age": "real"}).columns
+    x = torch.tensor([[0.0, 0.0], [0.25, 1.0], [0.0, 0.0]]).repeat(20, 1)
+    whole = completed_frame(frame, columns, x)
+    age, name = columns.decoded(x[1:2]).values()
+    assert not float(age[0]).is_integer()
+    assert whole["age"].tolist() == [1, age[0], 3] * 20 and whole["name"].tolist() == ["a", name[0], "b"] * 20
 
 
 @pytest.mark.parametrize(

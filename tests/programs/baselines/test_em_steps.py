@@ -116,6 +116,26 @@ def test_the_evidence_never_falls(rows, groups, size, seed):
         assert len(found) == 60 and min(b - a for a, b in itertools.pairwise(found)) > -1e-9
 
 
+@pytest.mark.parametrize("seed", [None, 0, 1])
+def test_at_the_floor_of_its_noise_factor_analysis_never_falls(seed):
+    """Two values are one and the same, which a factor explains in full: their noise ends at the floor."""
+    drawn = torch.randn(50, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = drawn[:, [0, 0, 1, 2, 3]]
+    steps = list(factor_analysis_steps(x, 2, num_steps=60, seed=seed, tolerance=-1.0))
+    assert len(steps) == 60 and min(b.log_evidence - a.log_evidence for a, b in itertools.pairwise(steps)) > -1e-9
+    noise = steps[-1].parameters["noise"] / x.var(0, correction=0)
+    torch.testing.assert_close(noise[:2], torch.full((2,), 1e-6, dtype=torch.float64))
+
+
+def test_with_a_ridge_a_mixture_may_fall_and_the_fit_ends_there(groups):
+    """Four components for three groups, at a ridge of a fifth of all variance."""
+    how = {"num_steps": 60, "least_variance": 0.2}
+    found = [step.log_evidence for step in mixture_steps(groups, 4, tolerance=-1.0, **how)]
+    assert min(b - a for a, b in itertools.pairwise(found)) < -1e-3
+    ended = [step.log_evidence for step in mixture_steps(groups, 4, tolerance=0.0, **how)]
+    assert len(ended) < 60 and ended[-1] < ended[-2] and ended[:-1] == sorted(ended[:-1])
+
+
 def test_one_component_is_the_normal_of_the_moments(groups):
     *_, last = mixture_steps(groups, 1, least_variance=0.0)
     oracle = torch.distributions.MultivariateNormal(groups.mean(0), groups.T.cov(correction=0))

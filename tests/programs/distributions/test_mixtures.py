@@ -38,6 +38,19 @@ def test_the_density_is_the_sum_over_components():
     torch.testing.assert_close(NormalMixture(locs, scales, logits).log_prob(z), expected)
 
 
+@pytest.mark.parametrize("lead", [(), (7,), (3, 1)], ids=str)
+def test_the_density_of_many_is_that_of_differences(lead):
+    """Scales down to a hundredth of the distances, where products of single precision would lose all digits."""
+    locs, scales, logits = 3 * doubles(200, 10), 0.03 + doubles(200, 10, seed=1).square(), doubles(200, seed=2)
+    z = locs[:7] + 0.02 * doubles(7, 10, seed=3)
+    exact = NormalMixture(locs, scales, logits).log_prob(z)
+    single = [each.float() for each in (locs, scales, logits)]
+    found = NormalMixture(*single, many=True).expand(lead).log_prob(z.float())
+    assert found.dtype == torch.float32 and found.shape == torch.broadcast_shapes((7,), lead)
+    torch.testing.assert_close(found.double(), exact.expand(found.shape), rtol=0, atol=1e-3)
+    torch.testing.assert_close(NormalMixture(locs, scales, logits, many=True).log_prob(z), exact, rtol=1e-9, atol=1e-9)
+
+
 def test_the_density_integrates_to_one():
     points, weight = grid(-12, 12, 601)
     with torch.no_grad():

@@ -76,7 +76,8 @@ def test_completions_show_truth_draws_mean_and_sd(shape):
             :num_names
         ]
     masked = pv.conditional(model, guide, x, ~operator.apply(x)[0].isnan(), num_draws=5, num_particles=50)
-    assert [text.get_text() for text in completions(masked, num=2).axes[0].texts] == ["observed", "draws", "mean", "sd"]
+    for found in (completions(masked, num=2), pv.figures.draw(masked, num=2)):
+        assert [text.get_text() for text in found.axes[0].texts] == ["observed", "draws", "mean", "sd"]
 
 
 def pictures(shape):

@@ -82,3 +82,31 @@ class TestPosteriorOfOne:
         assert set(centres) <= {0.0, 1.0, 2.0}
         np.testing.assert_allclose(values, [(record.values["k"] == k).double().mean() for k in centres])
         assert axes.get_ylabel() == "probability"
+
+
+class TestCompleted:
+    def test_columns_show_draws_beside_what_was_observed(self, tmp_path):
+        oracle = pv.oracles.ppca(4, 1)
+        x, _ = oracle.draw(200, seed=0)
+        x[:50, 1], x[:, 3], x[:2, 0] = math.nan, math.nan, math.nan
+        record = pv.conditional(oracle.model, oracle.guide, x, num_draws=20, num_particles=200, progress=False)
+        figure = figures.draw(record, names=["a", "b", "c", "d"])
+        assert [axes.get_xlabel() for axes in figure.axes] == ["a", "b", "d"]
+        titles = [axes.get_title() for axes in figure.axes]
+        assert titles == ["2 of 200 missing", "50 of 200 missing", "200 of 200 missing"]
+        labels = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert labels == ["observed", "draws of what is missing"]
+        observed, drawn = (patch.get_data() for patch in figure.axes[1].patches[1::2])
+        for (heights, edges, _), values in ((observed, x[50:, 1]), (drawn, record.draws[:, :50, 1].flatten())):
+            np.testing.assert_allclose(heights, np.histogram(values, edges, density=True)[0])
+        assert len(figure.axes[2].patches) == 2  # nothing was observed
+        assert [axes.get_xlabel() for axes in figures.completed_columns(record, most=1).axes] == ["column 4"]
+
+    def test_what_cannot_be_drawn_is_refused(self):
+        oracle = pv.oracles.ppca(4, 1)
+        x, _ = oracle.draw(5, seed=0)
+        record = pv.conditional(oracle.model, oracle.guide, x, num_draws=2, num_particles=30, progress=False)
+        with pytest.raises(pv.InputError, match="nothing is missing"):
+            figures.draw(record)
+        with pytest.raises(pv.InputError, match="expected one for each of 4 columns, got 1"):
+            figures.draw(record, names=["a"])

@@ -28,6 +28,7 @@ def em_steps(record: Steps) -> Figure:
     curve.set(xlabel="step", ylabel=f"log p(x), {UNIT}", title=record.name)
     for axes, step in zip(panels, chosen, strict=True):
         _components(axes, record, step)
+        axes.set(xlabel="x[0]", ylabel="x[1]" if axes is panels[0] else None)
     return figure
 
 

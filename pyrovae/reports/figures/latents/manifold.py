@@ -36,7 +36,7 @@ def manifold(
         model: program of p(x, z) whose one latent site has event shape (2,), or one number.
         template: rows of the shape of data; a label or covariate is that of the first row.
         guide: program of q(z|x): then the values of a latent are evenly spaced between the ends of the ``central``
-            part of its posterior means of the template's rows, which may lie far outside of the prior.
+            part of the means of q(z|x) of the template's rows, which may lie far outside of the prior.
         num: images along each side.
         central: the probability, or fraction of the codes, between the first and the last value of a latent.
         seed: of the draws z ~ p(z), 10,000, that tell the quantiles.

@@ -1,6 +1,6 @@
-"""The plane of the latents: where data lie by their posteriors, over where the prior expects them.
+"""The plane of the latents: where data lie by q(z|x), over where the prior expects them.
 
-More than two latents are seen by their first two principal components, posteriors and prior alike.
+More than two latents are seen by their first two principal components, q(z|x) and prior alike.
 """
 
 import math
@@ -30,7 +30,7 @@ _PRIOR_DRAWS, _CELLS = 4000, 80  # draws of the prior, and cells of their histog
 
 @styled
 def latent_means(model: Program, guide: Program, data: Any, *, seed: int = 0) -> Figure:
-    """Posterior means E_q[z] of all data by class: two latents as they are, more by two principal components.
+    """Means of q(z|x) of all data by class: two latents as they are, more by two principal components.
 
     Lines hold 50 and 90% of the prior's mass. An ellipse, one standard deviation of q(z|x) to each side, is around the
     first hundred data; of one latent it is a bar.
@@ -63,7 +63,7 @@ def latent_means(model: Program, guide: Program, data: Any, *, seed: int = 0) ->
         _draw_contours(axes, prior)
         _draw_ellipses(axes, around, index)
     scatter(axes, points, index, None if split.labels is None else classes.tolist())
-    axes.set(xlabel=plane.labels[0], ylabel=plane.labels[1], title=f"posterior means of {len(split):,} data")
+    axes.set(xlabel=plane.labels[0], ylabel=plane.labels[1], title=f"means of q(z|x), {len(split):,} data")
     of_each = "bars" if plane.num_axes == 1 else "ellipses"
     note = f"lines: 50 and 90% of the prior inside; {of_each}: ± 1 sd of q(z|x), {around.shape[1]} data"
     figure.supxlabel(note, fontsize=8, color=QUIET)
@@ -136,7 +136,7 @@ class Plane(NamedTuple):
 
 
 def plane_of(means: Mapping[str, Tensor]) -> Plane:
-    """The plane of latent sites: name -> posterior means (N, ...).
+    """The plane of latent sites: name -> means of q(z|x), (N, ...).
 
     Raises:
         InputError: for more than two latents of fewer than three data, which have no principal components.
@@ -145,7 +145,7 @@ def plane_of(means: Mapping[str, Tensor]) -> Plane:
     widths = {name: one[0].numel() for name, one in means.items()}
     names = [f"{name}[{i}]" if width > 1 else name for name, width in widths.items() for i in range(width)]
     if len(names) <= 2:
-        labels = [*(f"posterior mean of {name}" for name in names), "spread at random"][:2]
+        labels = [*(f"mean of {name} under q(z|x)" for name in names), "spread at random"][:2]
         return Plane(tuple(means), torch.zeros_like(rows[0]), torch.eye(len(names)).double(), (labels[0], labels[1]))
     directions, fractions = _principal_components(rows)
     first, second = (f"{i} of {len(names)} latents ({part:.0%} of variance)" for i, part in enumerate(fractions, 1))

@@ -20,7 +20,8 @@ def test_a_mixture_in_a_plane_is_shown_at_some_of_its_steps():
     curve, *panels = pv.figures.draw(found).axes
     np.testing.assert_allclose(curve.lines[0].get_ydata(), found.log_evidence)
     assert panels[0].get_title() == "step 0" and panels[-1].get_title() == f"step {len(found) - 1}"
-    assert all(len(axes.patches) == 2 for axes in panels)
+    assert all(len(axes.patches) == 2 and axes.get_xlabel() == "x[0]" for axes in panels)
+    assert panels[0].get_ylabel() == "x[1]"
 
 
 def test_more_values_have_the_curve_alone():

@@ -23,7 +23,7 @@ def test_two_latents_stand_where_they_are(fits, digits):
     means = pv.posterior(fits[2].model, fits[2].guide, digits.test[:30]).means["z"][0].double().numpy()
     order = np.argsort(digits.test.labels[:30].numpy(), kind="stable")
     np.testing.assert_allclose(drawn, means[order], rtol=1e-5)
-    assert axes.get_xlabel() == "posterior mean of z[0]"
+    assert axes.get_xlabel() == "mean of z[0] under q(z|x)"
 
 
 def test_legend_names_the_classes(fits, digits):
@@ -47,7 +47,7 @@ def test_principal_components_of_more_latents(fits, digits):
 
 def test_one_latent_is_a_strip(fits, digits):
     axes = figures.latent_means(fits[1].model, fits[1].guide, digits.test[:30]).axes[0]
-    assert axes.get_xlabel() == "posterior mean of z" and len(axes.get_yticks()) == 0
+    assert axes.get_xlabel() == "mean of z under q(z|x)" and len(axes.get_yticks()) == 0
 
 
 def test_two_data_have_no_principal_components(fits, digits):
