@@ -4,7 +4,9 @@ r"""restore(): x given what an operator shows of it: draws of latents and of x, 
     \log p(x \mid y) = \log p(x) + \log p(y \mid x) - \log p(y)
 
 Latents are drawn by their importance weights from the proposal that vouches for the evidence of y: so how far draws are
-to be trusted is known of each picture.
+to be trusted is known of each picture. As y may leave several answers open, far from each other, modes are sought from
+many guesses of x (with up to three latents from draws of the prior), and no proposal is taken that does not draw what
+these lead to.
 """
 
 from dataclasses import replace

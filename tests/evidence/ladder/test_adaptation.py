@@ -128,6 +128,32 @@ def test_a_mode_is_found_though_farther_draws_lead_back_to_the_first_one():
     assert (scales[again] >= 2).all()
 
 
+def test_modes_that_few_starts_lead_to_are_found_and_each_counts_once():
+    """0.9 N(-3, 1) + 0.1 N(3, 1) in six coordinates, and three starts of a hundred on the side of the smaller one."""
+    centre = torch.full((6,), 3.0)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            each = dist.Normal(torch.stack([-centre, centre]), 1.0).to_event(1)
+            z = pyro.sample("z", dist.MixtureSameFamily(dist.Categorical(torch.tensor([0.9, 0.1])), each))
+            pyro.sample("x", dist.Normal(0 * z[..., 0], 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(6), 1.0).expand([len(x), 6]).to_event(1))
+
+    torch.manual_seed(0)
+    starts = torch.randn(100, 2, 6) + torch.where(torch.arange(100) < 3, 3.0, -3.0)[:, None, None]
+    with isolated(model, guide) as (model, guide, _):
+        latents = Latents(model, guide, (torch.zeros(2),))
+        found = adaptation.sought_from(latents, starts, adaptation.log_joint(latents, starts))
+    smaller = torch.stack([one.loc[:, 0] > 0 for one in found.components])
+    weight = (found.log_weight.exp() * smaller).sum(0)
+    # Laplace's masses of two Gaussians are theirs; what is left are those that nothing is left out for good.
+    torch.testing.assert_close(weight, torch.full((2,), 0.1).double(), rtol=0, atol=1e-3)
+    assert (found.heaviest.loc + 3).abs().max() < 0.05
+
+
 def test_what_is_not_finite_is_not_taken():
     fine = Gaussian(torch.zeros(2, 1), torch.ones(2, 1, 1), torch.float64)
     lost = fine._replace(loc=torch.tensor([[math.nan], [1.0]]))
