@@ -201,8 +201,8 @@ def _unvouched(block: Weights) -> Tensor:
     """Whether the guide's draws say of themselves that they are not to be trusted, where they say anything: (n,)."""
 
     def reduce(log_weight: Tensor, resolution: Tensor) -> dict[str, Tensor]:
-        pareto_k, nothing = estimators.pareto_k(log_weight, resolution), torch.zeros_like(log_weight[0])
-        rule = pareto_k, estimators.ess(log_weight), nothing, nothing + len(log_weight), nothing.bool()
-        return {"unvouched": is_unreliable(*rule) & ~pareto_k.isnan()}
+        pareto_k = estimators.pareto_k(log_weight, resolution)
+        unreliable = is_unreliable(pareto_k, estimators.ess(log_weight), len(log_weight))
+        return {"unvouched": unreliable & ~pareto_k.isnan()}
 
     return in_slices(reduce, block)["unvouched"]

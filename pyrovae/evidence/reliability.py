@@ -31,17 +31,25 @@ def evidence_and_errors(log_evidence: Tensor, mc_se: Tensor) -> dict[str, float 
     return mean_and_se(log_evidence, mc_se) | {"bias": number(estimators.log_evidence_bias(mc_se).mean())}
 
 
-def is_unreliable(pareto_k: Tensor, ess: Tensor, skew: Tensor, num_weights: Tensor, annealed: Tensor) -> Tensor:
-    """Whether nothing vouches for the evidence of a datum: (N,) each -> (N,).
+def is_unreliable(
+    pareto_k: Tensor,
+    ess: Tensor,
+    num_weights: Tensor | int,
+    skew: Tensor | None = None,
+    annealed: Tensor | None = None,
+) -> Tensor:
+    """Whether nothing vouches for the evidence of a datum, or for draws by their weights: (N,) each -> (N,).
 
     Its k-hat is above the threshold or undefined, fewer than five effective draws carry it, of which k-hat tells
     little; or, where it is annealed, the weights of its few chains are too skewed for the error that is stated.
     """
-    most = torch.zeros_like(pareto_k)
-    for count in num_weights.unique().tolist():
-        most[num_weights == count] = estimators.pareto_k_threshold(int(count))
-    few, skewed = ess < FEWEST_EFFECTIVE, annealed & estimators.is_skewed_for_few(skew, num_weights)
-    return (~(pareto_k <= most) | few | skewed) & (pareto_k != -math.inf)
+    counts, most = torch.as_tensor(num_weights, device=pareto_k.device).expand_as(pareto_k), torch.zeros_like(pareto_k)
+    for count in counts.unique().tolist():
+        most[counts == count] = estimators.pareto_k_threshold(int(count))
+    doubted = ~(pareto_k <= most) | (ess < FEWEST_EFFECTIVE)
+    if skew is not None and annealed is not None:
+        doubted = doubted | (annealed & estimators.is_skewed_for_few(skew, counts))
+    return doubted & (pareto_k != -math.inf)
 
 
 def finds_more(log_weight: Tensor, evidence: Tensor, se: Tensor) -> Tensor:

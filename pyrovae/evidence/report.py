@@ -127,7 +127,7 @@ class Report(Record):
         num_weights = self.columns.get("num_weights", torch.full_like(self.pareto_k, self.num_particles))
         annealed = self._route == ROUTES.index("annealed")
         skewness = self.columns.get("skewness_log_evidence", torch.zeros_like(self.pareto_k))
-        return is_unreliable(self.pareto_k, self.ess, skewness, num_weights, annealed)
+        return is_unreliable(self.pareto_k, self.ess, num_weights, skewness, annealed)
 
     @property
     def fraction_unreliable(self) -> float:

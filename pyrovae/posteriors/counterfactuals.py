@@ -57,8 +57,7 @@ class Counterfactual(Record):
     @property
     def unreliable(self) -> Tensor:
         """Whether nothing vouches for the draws of a datum, (N,): k-hat, or too few effective draws."""
-        none = torch.zeros_like(self.ess)
-        return is_unreliable(self.pareto_k, self.ess, none, none + self.num_particles, none.bool())
+        return is_unreliable(self.pareto_k, self.ess, self.num_particles)
 
     @property
     def fraction_unreliable(self) -> float:

@@ -41,7 +41,7 @@ class Climbed(NamedTuple):
     def unvouched(self) -> Tensor:
         """Whether draws say that they are not to be trusted, (m,), where they say anything."""
         found, annealed = self.columns, torch.full_like(self.cost, self.route == "annealed").bool()
-        rule = found["pareto_k"], found["ess"], found["skewness_log_evidence"], found["num_weights"], annealed
+        rule = found["pareto_k"], found["ess"], found["num_weights"], found["skewness_log_evidence"], annealed
         return is_unreliable(*rule) & ~found["pareto_k"].isnan()
 
     def doubted(self, those: Tensor, reason: str) -> "Climbed":
