@@ -11,13 +11,13 @@ drawing are compared datum by datum.
 """
 
 import argparse
-import math
 import sys
-import time
 import warnings
 from pathlib import Path
 
 import torch
+from evidence_mnist import timed
+from published_priors import told
 
 import pyrovae as pv
 from pyrovae.base.errors import UntrustedPosterior
@@ -29,21 +29,10 @@ HEAD = (
 )  # fmt: skip
 
 
-def timed(measure):
-    """What a function of nothing gives, and its seconds."""
-    start = time.perf_counter()
-    return measure(), time.perf_counter() - start
-
-
 def marginal(x, rate, hidden):
     """Mean over a datum's hidden pixels of the log mass of each by itself, (N,)."""
     log_mass = torch.where(x > 0.5, rate.double(), 1 - rate.double()).clamp_min(1e-12).log()
     return torch.where(hidden, log_mass, 0.0).flatten(1).sum(1) / hidden.flatten(1).sum(1)
-
-
-def told(nats):
-    """A mean over data and its error."""
-    return f"{nats.mean():.4f} ({nats.std() / math.sqrt(len(nats)):.4f})"
 
 
 def completed(fit, x, observed, given, **how):
@@ -67,8 +56,8 @@ def row(name, fit, x, train, given):
     entries = density.numbers()["nats_per_entry"]
     routes = {route: of["num_data"] for route, of in density.numbers()["routes"]["given"].items() if of["num_data"]}
     cells = [name, f"{hidden.flatten(1).sum(1).double().mean():.0f}"]
-    cells += [told(density.log_density / density.num_entries), f"{entries['mc_se']:.5f}"]
-    cells += [told(each) for each in (*by, by[0] - by[1], *others)]
+    cells += [told(density.log_density / density.num_entries, 4), f"{entries['mc_se']:.5f}"]
+    cells += [told(each, 4) for each in (*by, by[0] - by[1], *others)]
     cells += [f"{density.fraction_unreliable:.1%}", ", ".join(f"{route} {count:,}" for route, count in routes.items())]
     cells += [f"{(chains.mixing.rhat > 1.05).double().mean():.1%}", f"{seconds:.0f}, {more:.0f}"]
     stem = name.partition(":")[0]
