@@ -259,6 +259,31 @@ def two_modes_by_one():
     )
 
 
+def signs_of_five_by_one():
+    """Only the sizes of five latents are seen: 32 modes, of which the guide knows one, and none lies on a prior's way."""
+    x = 2 + (REALS[:, None] + torch.arange(5.0)).abs() / 2
+    variance = 1 / (2.0**-2 + 0.5**-2)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(5), 2.0).expand([len(x), 5]).to_event(1))
+            pyro.sample("x", dist.Normal(z.abs(), 0.5).to_event(1), obs=x)
+
+    def guide(x):
+        scale = pyro.param("scale", torch.tensor(variance**0.5))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(4 * variance * x, scale).to_event(1))
+
+    def log_evidence(x):
+        x = x.double()
+        positive = dist.Normal(0.0, 1.0).cdf(4 * variance**0.5 * x)
+        return (math.log(2) + dist.Normal(0.0, (2.0**2 + 0.5**2) ** 0.5).log_prob(x) + positive.log()).sum(-1)
+
+    blind = ("evaluate", "compiled", "blocks", "convergence", "annealed", "bidirectional", "gaps")
+    skipped = (*blind, "reference", "calibrate", "posterior", "log_terms")
+    return Stranger(model, guide, (x,), log_evidence, skipped=skipped)
+
+
 # ------------------------------------------------------------------- guides that are random beyond their sample sites
 
 
@@ -382,6 +407,7 @@ PROGRAMS = {
         two_modes_by_mixture,
         two_modes_by_wide_normal,
         two_modes_by_one,
+        signs_of_five_by_one,
         noise_in_the_guide,
         dropout_in_the_guide,
         noise_in_the_model,

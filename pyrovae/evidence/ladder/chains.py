@@ -28,10 +28,11 @@ from torch.distributions import Categorical
 from pyrovae.base.random import seed_everything
 from pyrovae.evidence.annealing.paths import Path, Route, from_guide, weigh, where
 from pyrovae.evidence.annealing.tuning import Lengths, pilot_cost, run_cost, spread_of, tune
-from pyrovae.evidence.ladder.climbed import EDGE, Climbed
-from pyrovae.evidence.ladder.estimates import DEFENCE, Estimate, defended, num_guide, rounded_away
+from pyrovae.evidence.ladder.adaptation.mirrors import images, mirrors
+from pyrovae.evidence.ladder.climbed import EDGE, MODE, Climbed
+from pyrovae.evidence.ladder.estimates import DEFENCE, Estimate, defended, is_rare, num_guide, rounded_away
 from pyrovae.evidence.ladder.kernels import by_parts
-from pyrovae.evidence.ladder.points import densities, scored
+from pyrovae.evidence.ladder.points import Points, densities, scored
 from pyrovae.evidence.ladder.rungs import PILOT, RUNGS, WIDENED, Beyond, Proposal
 from pyrovae.evidence.proposals.students import Students
 from pyrovae.pairs.latents import Latents
@@ -101,6 +102,7 @@ LEAPFROG = Plan(130, 10, 200, 0.1, pilot_cost(PILOT_TEMPERATURES, NUM_LEAPFROG),
 STEPS, PILOT_CHAINS = 2, 32  # of the pilot at each temperature
 BY_DRAWS = Plan(400, 20, 40, 0.2, (PILOT_TEMPERATURES * STEPS - 1) * PILOT_CHAINS, 400)
 LOCAL = 0.1, 0.7  # b, from the one to the other
+LOOKS, ALIKE = 100, 0.1  # ends of chains that are turned, and a part of the density there that is much the same
 
 
 def path_from(latents: Latents, proposal: Proposal) -> Path:
@@ -216,14 +218,14 @@ def annealed(
     found, before = list[Climbed](), None
     for number, stage in enumerate(STAGES):
         latents = latents_of(taken.rows)
-        if float(taken.cost.max()) + stage.plan.cost * latents.num_values > budget:
+        if float(taken.cost.max()) + least_cost(stage.plan, latents.num_dims) * latents.num_values > budget:
             break
         if not number:
             taken = _broadened(taken, latents, budget, key)
         walk = partial(stage.walk, latents, taken.proposal, (*key, number))
         if not stage.adds:
             before = None
-        climbed, before = walked(latents, walk, taken.rows, taken.cost, budget, before, num_kept)
+        climbed, before = walked(latents, taken.proposal, walk, taken.rows, taken.cost, budget, before, num_kept)
         found.append(climbed.doubted(rounded_away(latents, taken.proposal.students), EDGE))
         left = climbed.unvouched.nonzero().flatten()
         if not len(left):
@@ -234,7 +236,8 @@ def annealed(
 
 def walked(
     latents: Latents,
-    walk: Callable[[float], Estimate],
+    proposal: Proposal | None,
+    walk: Callable[..., Estimate],
     rows: Tensor,
     spent: Tensor,
     budget: float,
@@ -242,10 +245,38 @@ def walked(
     num_kept: int = 0,
 ) -> tuple[Climbed, Estimate]:
     """Chains that may cost what is left, added to those before: what became of the data, and all chains."""
-    estimate = walk((budget - float(spent.max())) / latents.num_values).beside(before)
-    cost = spent + estimate.cost * latents.num_values
-    draws = estimate.draws(latents, num_kept)
-    return Climbed(rows, estimate.columns(), "annealed", cost, draws=draws), estimate
+    looks = 2 * num_looks(latents.num_dims)
+    estimate = walk((budget - float(spent.max())) / latents.num_values - looks).beside(before)
+    cost = spent + (estimate.cost + looks) * latents.num_values
+    climbed = Climbed(rows, estimate.columns(), "annealed", cost, draws=estimate.draws(latents, num_kept))
+    ends = torch.cat(list(estimate.points))
+    return climbed.doubted(misses_images(latents, ends, proposal), MODE), estimate
+
+
+def misses_images(latents: Latents, ends: Tensor, proposal: Proposal | None) -> Tensor:
+    """Whether mirrors lead from ends of chains (K, n, D) to where none of these started, though all is much the same
+    there: (n,).
+    """
+
+    def log_start(points: Points) -> Tensor:
+        guide = points.log_guide
+        return guide if proposal is None else defended(proposal.students.log_prob(points.u), guide, DEFENCE)
+
+    number = num_looks(latents.num_dims)
+    drawn, turned = scored(latents, ends[:number]), scored(latents, images(ends, number))
+    alike = turned.log_joint > drawn.log_joint + math.log(ALIKE)
+    return (alike & is_rare(log_start(turned), log_start(drawn))).sum(0) > 1
+
+
+def num_looks(num_dims: int) -> int:
+    """Ends of chains that are turned, by each mirror as many."""
+    number = len(mirrors(num_dims))
+    return max(1, LOOKS // number) * number
+
+
+def least_cost(plan: Plan, num_dims: int) -> int:
+    """Decoder passes of chains for each datum, at least."""
+    return plan.cost + 2 * num_looks(num_dims)
 
 
 def _broadened(taken: Taken, latents: Latents, budget: float, key: tuple[int, ...]) -> Taken:

@@ -19,18 +19,21 @@ from torch import Tensor
 from pyrovae.base.random import is_common, seed_everything
 from pyrovae.evidence import estimators
 from pyrovae.evidence.ladder import chains
-from pyrovae.evidence.ladder.adaptation import Mixture
+from pyrovae.evidence.ladder.adaptation.mixtures import Mixture
 from pyrovae.evidence.ladder.chains import Taken
 from pyrovae.evidence.ladder.climbed import EDGE, MODE, ROUTES, Climbed, summed
 from pyrovae.evidence.ladder.estimates import (
     AWAY,
     Estimate,
     Pilot,
+    by_mirrors,
     by_proposal,
     first_pilot,
     has_variance,
     misses_mode,
+    num_turned,
     pilot,
+    pilot_cost,
     rounded_away,
 )
 from pyrovae.evidence.ladder.points import Points, scored
@@ -114,8 +117,9 @@ class Climb:
         spent = torch.full((latents.num_data,), float(self.num_particles + cost))
         bad = first.reached & (~first.good(STRICT) | (self.method == "annealed"))
         beyond = self._beyond(latents, by_guide, spent)
-        if by_guide and self.affords(spent, AWAY, latents):
+        if by_guide:
             first = self._doubted(first, latents_of, (~bad & ~first.exact).nonzero().flatten(), by_guide, spent)
+            first = self._mirrored(first, latents_of, (~bad).nonzero().flatten(), by_guide, spent)
         if beyond is not None:
             first = first.doubted(misses_mode(beyond))
         bad |= first.reached & ~first.good(STRICT)
@@ -159,10 +163,19 @@ class Climb:
     ) -> Pilot:
         """The guide's pilot, with what its draws say, moved away, of those rows that it passes; they are spent."""
         doubts = torch.zeros_like(first.reached)
-        if len(passed):
-            latents = latents_of(passed)
+        if len(passed) and self.affords(spent, AWAY, latents := latents_of(passed)):
             doubts[passed] = ~has_variance(latents, by_guide.of(passed))
             spent[passed] += AWAY * latents.num_values
+        return first.doubted(doubts)
+
+    def _mirrored(
+        self, first: Pilot, latents_of: Callable[[Tensor], Latents], passed: Tensor, by_guide: Points, spent: Tensor
+    ) -> Pilot:
+        """The guide's pilot, with what mirrors lead to that its draws miss, of those rows that it passes."""
+        doubts, points = torch.zeros_like(first.reached), num_turned(by_guide.u.shape[-1])
+        if len(passed) and self.affords(spent, points, latents := latents_of(passed)):
+            doubts[passed] = by_mirrors(latents, by_guide.of(passed)).any(0)
+            spent[passed] += points * latents.num_values
         return first.doubted(doubts)
 
     def affords(self, spent: Tensor, points: int, latents: Latents) -> bool:
@@ -173,10 +186,12 @@ class Climb:
         self, latents: Latents, rows: Tensor, spent: Tensor, key: tuple[int, ...], tell: Tell
     ) -> list[Climbed]:
         """Chains that start at the guide, where no proposal is to be had."""
-        if "annealed" not in self.routes or not self.affords(spent, chains.LEAPFROG.cost, latents):
+        if "annealed" not in self.routes or not self.affords(
+            spent, chains.least_cost(chains.LEAPFROG, latents.num_dims), latents
+        ):
             return [Climbed.stayed(rows, spent)]
         walk = partial(chains.by_gradients, latents, None, key)
-        found, _ = chains.walked(latents, walk, rows, spent, self.budget, num_kept=self.num_kept)
+        found, _ = chains.walked(latents, None, walk, rows, spent, self.budget, num_kept=self.num_kept)
         tell(found.route, len(rows))
         return found.parted()
 
@@ -245,7 +260,9 @@ class _Climbing:
 
     def _left(self, taken: Taken) -> list[Taken]:
         """What is to be annealed of what nothing vouches for, if anything is."""
-        dear = float(taken.cost.max()) + chains.BY_DRAWS.cost * self.latents.num_values > self.plan.budget
+        dear = not self.plan.affords(
+            taken.cost, chains.least_cost(chains.BY_DRAWS, self.latents.num_dims), self.latents
+        )
         poor = taken.poor & ("annealed" in self.plan.routes and not dear)
         self.tell(taken.route, int((~poor).sum()))
         return [taken.of(poor.nonzero().flatten())] if poor.any() else []
@@ -254,9 +271,13 @@ class _Climbing:
         num_dims = self.latents.num_dims
         if rung.again and len(self.near.components) == 1:
             return False
+        if rung.of_mirrors and not self.beyond.mirrored:
+            return False
         if rung.of_modes and (self.beyond.modes is None or num_dims <= FEW_COORDINATES):
             return False
-        return num_dims <= rung.most and self._affords(rung.cost(num_dims) + PILOT + self.plan.num_particles)
+        return num_dims <= rung.most and self._affords(
+            rung.cost(num_dims) + pilot_cost(num_dims) + self.plan.num_particles
+        )
 
     def _affords(self, points: int) -> bool:
         return self.plan.affords(self.cost, points, self.latents)
@@ -271,7 +292,8 @@ class _Climbing:
         seed_everything("ladder, pilot", *self.key, number)
         proposal = self._proposal
         looked = pilot(self.latents, proposal, self.beyond)
-        self.cost = self.cost + PILOT * self.latents.num_values
+        of_pilot = pilot_cost(self.latents.num_dims, many=self.beyond.mirrored)
+        self.cost, self.beyond = self.cost + of_pilot * self.latents.num_values, self.beyond.and_by(looked.mirrors)
         held = _Held(self.rows, looked.pareto_k, looked.misses, proposal, rung.route)
         self.held.append(held)
         if self.plan.method == "annealed":
@@ -298,8 +320,9 @@ class _Climbing:
         latents = self.latents_of(self.rows[some])
         seed_everything("ladder, sample", *self.key, number)
         looked = pilot(latents, self._proposal.of(some), self.beyond.of(some))
-        self.cost[some] += PILOT * latents.num_values
-        repaid = PILOT / (after.cost(latents.num_dims) + PILOT)
+        of_pilot = pilot_cost(latents.num_dims)
+        self.cost[some] += of_pilot * latents.num_values
+        repaid = of_pilot / (after.cost(latents.num_dims) + of_pilot)
         return bool(looked.good(rung.bar).double().mean() < repaid)
 
     def _take(self, held: _Held, poor: Tensor | None = None) -> None:

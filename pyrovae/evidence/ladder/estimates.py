@@ -16,7 +16,8 @@ from torch import Tensor
 
 from pyrovae.base.random import is_common
 from pyrovae.evidence import estimators
-from pyrovae.evidence.ladder.adaptation import Mixture
+from pyrovae.evidence.ladder.adaptation.mirrors import by_mirror, images, mirrors
+from pyrovae.evidence.ladder.adaptation.mixtures import Mixture
 from pyrovae.evidence.ladder.points import Points, joined, scored
 from pyrovae.evidence.ladder.rungs import PILOT, Bar, Beyond, Proposal
 from pyrovae.evidence.ladder.summed import Summed
@@ -30,8 +31,9 @@ DEFENCE = 0.1  # of the draws are from the encoder
 AWAY = 250  # draws of the guide, moved away from their mean: they show its tails
 INFINITE = 0.5  # k-hat of the terms of a second moment above which there may be none
 FEW = 10  # draws, at which most posteriors are seen to be no Gaussian
-RARE = 1e-3  # of the density of guide, prior or modes that were found, below which a proposal is blind
+RARE = 1e-3  # of the density of guide, prior, modes that were found or a draw turned, below which a proposal is blind
 LOST = 0.001  # of a posterior, that may be where it is
+TURNED, LOST_BY_TURN = 12, 0.01  # draws of a pilot, and what one of them may stand for where it is blind
 LEAST = 0.02  # effective of its draws, as draws beyond it tell
 FEW_VALUES = 64  # of discrete latents together, which are worth a sum to see what the guide's draws miss
 NUM_MOVED = 50  # draws onto a support and back
@@ -156,6 +158,7 @@ class Pilot(NamedTuple):
     exact: Tensor  # whether the posterior is that very Gaussian
     reached: Tensor  # whether a draw has a density
     misses: Tensor  # whether there is more than it finds
+    mirrors: Tensor | None = None  # whether each turns its draws into what it misses, (M, n)
 
     def good(self, bar: Bar) -> Tensor:
         """Whether it is good enough, (n,)."""
@@ -223,7 +226,7 @@ def pilot(latents: Latents, proposal: Proposal, beyond: Beyond) -> Pilot:
     """Draws of a proposal, and those beyond it: they may have met what it misses."""
     students = proposal.students
     own = scored(latents, students.sample(PILOT))
-    both = joined([own, beyond.by_guide])
+    both, turned = joined([own, beyond.by_guide]), by_mirrors(latents, own, students, many=beyond.mirrored)
     known, others, balance = beyond.beside(own)
     log_density = students.log_prob(known.u)  # once for all that is asked of it
     of_guide = math.ceil(DEFENCE / (1 - DEFENCE) * PILOT)
@@ -234,13 +237,51 @@ def pilot(latents: Latents, proposal: Proposal, beyond: Beyond) -> Pilot:
     if len(others) > 1:
         balance = torch.logaddexp(balance, log_density + math.log(PILOT))
         misses |= _is_blind(known, log_density, others, balance)
+    misses |= turned.any(0)
     return Pilot(
         pareto_k,
         estimators.ess(log_weight) / len(log_weight),
         _is_posterior(proposal.mixture, both) & ~misses,
         (log_weight > -math.inf).any(0),
         misses,
+        turned,
     )
+
+
+def num_turned(num_dims: int, *, many: bool = False) -> int:
+    """Draws of a pilot that are turned, by each mirror as many: a few, or nearly all."""
+    number = len(mirrors(num_dims))
+    return max(1, PILOT // number if many else math.ceil(TURNED / number)) * number
+
+
+def pilot_cost(num_dims: int, *, many: bool = False) -> int:
+    """Decoder passes of :func:`pilot` for each datum."""
+    return PILOT + num_turned(num_dims, many=many)
+
+
+def by_mirrors(latents: Latents, drawn: Points, students: Students | None = None, *, many: bool = False) -> Tensor:
+    """Whether each mirror turns draws of a proposal into what that would hardly draw, though it holds much: (M, n).
+
+    Args:
+        latents: of n data.
+        drawn: draws of the proposal.
+        students: the proposal; the guide if None.
+        many: whether nearly all of them are turned, as some have led to what was missed before.
+    """
+
+    def log_own(points: Points) -> Tensor:
+        return points.log_guide if students is None else students.log_prob(points.u)
+
+    turned = scored(latents, images(drawn.u, num_turned(drawn.u.shape[-1], many=many)))
+    source = log_own(drawn)  # the density of images too, as mirrors leave volumes as they are
+    mass = turned.log_weight(source[: len(turned.u)]) - estimators.log_evidence(drawn.log_weight(source))
+    lost = is_rare(log_own(turned), source) & (mass > math.log(LOST_BY_TURN))
+    return by_mirror(lost, drawn.u.shape[-1]).any(0)
+
+
+def is_rare(log_density: Tensor, source: Tensor) -> Tensor:
+    """Whether images, by their density (R, n), are hardly drawn by what drew their sources, the first of (K, n)."""
+    return log_density < source[: len(log_density)] + math.log(RARE)
 
 
 def misses_mode(guide: Beyond) -> Tensor:

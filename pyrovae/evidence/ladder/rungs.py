@@ -7,8 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyrovae.evidence.ladder import adaptation
-from pyrovae.evidence.ladder.adaptation import Gaussian, Mixture, started
+from pyrovae.evidence.ladder.adaptation import modes as seeking
+from pyrovae.evidence.ladder.adaptation.mirrors import MOST_IMAGES, mirrored
+from pyrovae.evidence.ladder.adaptation.mixtures import Gaussian, Mixture
+from pyrovae.evidence.ladder.adaptation.moments import moments, moments_cost
+from pyrovae.evidence.ladder.adaptation.newton import laplace, laplace_cost, newton, newton_cost, started
 from pyrovae.evidence.ladder.points import Points, at_values, joined, of_prior, scored
 from pyrovae.evidence.proposals.students import Students
 from pyrovae.pairs.latents import Latents, Values
@@ -81,6 +84,7 @@ class Beyond(NamedTuple):
     by_modes: Points | None = None  # draws of their mixture
     log_modes: Tensor | None = None  # its density at all of these points, (K, n)
     num_starts: int = 0
+    mirrors: Tensor | None = None  # whether each turned draws of a proposal into what that missed, (M, n)
 
     @classmethod
     def drawn(
@@ -99,13 +103,13 @@ class Beyond(NamedTuple):
             return cls(by_guide)
         if num_dims <= SEARCHED and search:
             by_prior = of_prior(latents, OF_SEARCH)
-            modes = adaptation.sought(latents, by_prior.u, by_prior.log_prior, by_prior.log_joint)
+            modes = seeking.sought(latents, by_prior.u, by_prior.log_prior, by_prior.log_joint)
             return cls(by_guide, by_prior.first(OF_PRIOR))._with(latents, modes)
         by_prior = of_prior(latents, OF_PRIOR)
         if starts is None:
             return cls(by_guide, by_prior)
         points = at_values(latents, starts)
-        modes = adaptation.sought_from(latents, points.u, points.log_joint)
+        modes = seeking.sought_from(latents, points.u, points.log_joint)
         return cls(by_guide, by_prior, num_starts=len(points.u))._with(latents, modes)
 
     def _with(self, latents: Latents, modes: Mixture) -> "Beyond":
@@ -119,6 +123,19 @@ class Beyond(NamedTuple):
         if self.modes is not None and self.num_starts:
             return self.modes.heaviest
         return started(self.by_guide.u, self.by_guide.log_joint)
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether mirrors led to what proposals missed."""
+        return self.mirrors is not None and bool(self.mirrors.any())
+
+    def and_by(self, mirrors: Tensor | None) -> "Beyond":
+        """With some more that did."""
+        return (
+            self
+            if mirrors is None
+            else self._replace(mirrors=mirrors if self.mirrors is None else mirrors | self.mirrors)
+        )
 
     @property
     def points(self) -> Points:
@@ -148,7 +165,8 @@ class Beyond(NamedTuple):
         by_prior, by_modes = (one and one.of(rows) for one in (self.by_prior, self.by_modes))
         log_modes = None if self.log_modes is None else self.log_modes[:, rows]
         modes = self.modes and self.modes.of(rows)
-        return Beyond(self.by_guide.of(rows), by_prior, modes, by_modes, log_modes, self.num_starts)
+        mirrors = None if self.mirrors is None else self.mirrors[:, rows]
+        return Beyond(self.by_guide.of(rows), by_prior, modes, by_modes, log_modes, self.num_starts, mirrors)
 
 
 def num_of(starts: Values | None) -> int:
@@ -161,8 +179,8 @@ def search_cost(num_dims: int, num_starts: int = 0) -> int:
     and to be scored.
     """
     if num_dims <= SEARCHED:
-        return OF_SEARCH + adaptation.sought_cost(num_dims) + PILOT
-    return OF_PRIOR + (2 * num_starts + adaptation.started_cost(num_dims) + PILOT if num_starts else 0)
+        return OF_SEARCH + seeking.sought_cost(num_dims) + PILOT
+    return OF_PRIOR + (2 * num_starts + seeking.started_cost(num_dims) + PILOT if num_starts else 0)
 
 
 class Rung(NamedTuple):
@@ -176,14 +194,15 @@ class Rung(NamedTuple):
     again: bool = False  # whether it goes on with the mixture of the last one
     tentative: bool = False  # whether it is a start for the next one, which may serve as it is
     of_modes: bool = False  # whether it takes modes that were found, where there are too many coordinates for moments
+    of_mirrors: bool = False  # whether it is for proposals that miss the mirror image of a mode
 
 
 def _laplace(latents: Latents, near: Mixture, _: Beyond) -> Mixture:
-    return Mixture.alone(adaptation.laplace(latents, near.components[0]))
+    return Mixture.alone(laplace(latents, near.components[0]))
 
 
 def _newton(latents: Latents, near: Mixture, _: Beyond) -> Mixture:
-    return Mixture.alone(adaptation.newton(latents, near.components[0]))
+    return Mixture.alone(newton(latents, near.components[0]))
 
 
 def _mixture(latents: Latents, near: Mixture, beyond: Beyond) -> Mixture:
@@ -194,34 +213,40 @@ def _mixture(latents: Latents, near: Mixture, beyond: Beyond) -> Mixture:
     each = [found.log_guide, found.log_prior, own.log_prob(found.u)]
     total = torch.stack([*each, *([wide(beyond.modes).log_prob(found.u)] if beyond.modes else [])]).logsumexp(0)
     log_weight = (found.log_joint - total).nan_to_num(-math.inf, -math.inf, -math.inf)
-    start = adaptation.apart(latents, near, found.u, log_weight)
-    return adaptation.moments(latents, start if beyond.modes is None else start.beside(beyond.modes), wide)
+    start = seeking.apart(latents, near, found.u, log_weight)
+    return moments(latents, start if beyond.modes is None else start.beside(beyond.modes), wide)
 
 
 def _moments(latents: Latents, near: Mixture, _: Beyond) -> Mixture:
-    return adaptation.moments(latents, near, wide)
+    return moments(latents, near, wide)
 
 
 def _of_modes(latents: Latents, _: Mixture, beyond: Beyond) -> Mixture:
     """The modes that were found, each by Newton's method: where draws are too few for moments."""
     assert beyond.modes is not None
-    return adaptation.each_by_newton(latents, beyond.modes)
+    return seeking.each_by_newton(latents, beyond.modes)
 
 
 def _of_modes_cost(num_dims: int) -> int:
-    return adaptation.NUM_KEPT * (adaptation.newton_cost(num_dims) + 1)
+    return seeking.NUM_KEPT * (newton_cost(num_dims) + 1)
+
+
+def _mirrored(latents: Latents, near: Mixture, beyond: Beyond) -> Mixture:
+    """A mode, and what it becomes by mirrors that lead to what it alone misses."""
+    return near if beyond.mirrors is None else mirrored(latents, near, beyond.mirrors)
 
 
 def _mixture_cost(num_dims: int) -> int:
-    starts = (adaptation.NUM_COMPONENTS - 1) * adaptation.laplace_cost(num_dims)
-    return 3 * STARTS + starts + adaptation.moments_cost(num_dims)
+    starts = (seeking.NUM_COMPONENTS - 1) * laplace_cost(num_dims)
+    return 3 * STARTS + starts + moments_cost(num_dims)
 
 
 RUNGS = (
-    Rung("Laplace", _laplace, adaptation.laplace_cost, FEW_COORDINATES, STRICT, tentative=True),
-    *[Rung("Newton", _newton, adaptation.newton_cost)] * 3,
-    Rung("moments", _moments, adaptation.moments_cost, FEW_COORDINATES),
+    Rung("Laplace", _laplace, laplace_cost, FEW_COORDINATES, STRICT, tentative=True),
+    *[Rung("Newton", _newton, newton_cost)] * 3,
+    Rung("moments", _moments, moments_cost, FEW_COORDINATES),
+    Rung("mixture", _mirrored, lambda num_dims: MOST_IMAGES, of_mirrors=True),
     Rung("mixture", _mixture, _mixture_cost, FEW_COORDINATES),
-    Rung("mixture", _moments, adaptation.moments_cost, FEW_COORDINATES, again=True),
+    Rung("mixture", _moments, moments_cost, FEW_COORDINATES, again=True),
     Rung("mixture", _of_modes, _of_modes_cost, of_modes=True),
 )

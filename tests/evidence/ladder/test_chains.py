@@ -10,7 +10,7 @@ import torch
 import pyrovae as pv
 from pyrovae.base.random import seed_everything
 from pyrovae.evidence.ladder import chains
-from pyrovae.evidence.ladder.adaptation import Gaussian, Mixture
+from pyrovae.evidence.ladder.adaptation.mixtures import Gaussian, Mixture
 from pyrovae.evidence.ladder.rungs import Proposal
 from pyrovae.pairs.context import isolated
 from pyrovae.pairs.latents import Latents

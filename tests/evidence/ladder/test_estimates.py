@@ -11,7 +11,7 @@ import pyrovae as pv
 from pyrovae.base.random import seed_everything
 from pyrovae.evidence import estimators
 from pyrovae.evidence.ladder import estimates
-from pyrovae.evidence.ladder.adaptation import Gaussian, Mixture
+from pyrovae.evidence.ladder.adaptation.mixtures import Gaussian, Mixture
 from pyrovae.evidence.ladder.points import scored
 from pyrovae.evidence.ladder.rungs import STRICT, USUAL, Beyond, Proposal
 from pyrovae.pairs.context import isolated

@@ -6,7 +6,8 @@ import torch._inductor.compile_fx as inductor
 
 import pyrovae as pv
 from pyrovae.base.errors import NotCompiled
-from pyrovae.evidence.ladder import adaptation, points
+from pyrovae.evidence.ladder import points
+from pyrovae.evidence.ladder.adaptation import newton
 from pyrovae.evidence.ladder.kernels import Kernels, by_parts
 from pyrovae.pairs.context import isolated
 from pyrovae.pairs.latents import Latents
@@ -30,7 +31,7 @@ def latents_of():
         yield lambda num_data: Latents(model, guide, (x[:num_data],))
 
 
-@pytest.mark.parametrize("function", [points.densities, adaptation._slope, adaptation.log_joint_at])
+@pytest.mark.parametrize("function", [points.densities, newton._slope, newton.log_joint_at])
 @pytest.mark.parametrize("num_data", [NUM_DATA, 7])
 def test_kernels_give_what_the_function_gives(latents_of, function, num_data):
     latents, kernels = latents_of(num_data), Kernels(NUM_DATA)
@@ -43,8 +44,8 @@ def test_kernels_give_what_the_function_gives(latents_of, function, num_data):
 
 def test_few_rows_are_run_as_they_are(latents_of):
     kernels = Kernels(NUM_DATA)
-    assert kernels.of(adaptation.log_joint_at, latents_of(5)) is None and not kernels.graphs
-    assert kernels.of(adaptation.log_joint_at, latents_of(6)) is not None
+    assert kernels.of(newton.log_joint_at, latents_of(5)) is None and not kernels.graphs
+    assert kernels.of(newton.log_joint_at, latents_of(6)) is not None
 
 
 def test_what_looks_at_a_value_is_run_as_it_is_and_said(latents_of):

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import pyrovae as pv
-from pyrovae.evidence.ladder.adaptation import Mixture, started
+from pyrovae.evidence.ladder.adaptation.mixtures import Mixture
+from pyrovae.evidence.ladder.adaptation.newton import started
 from pyrovae.evidence.ladder.points import scored
 from pyrovae.evidence.ladder.rungs import RUNGS, Beyond, wide
 from pyrovae.pairs.context import isolated
