@@ -5,7 +5,7 @@ r"""log_density(): the density of some entries of each datum given others, as a 
 Each is routed by itself and has its own k-hat; the errors of both add up, as their draws are independent.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -208,8 +208,8 @@ def density_of(
         )
 
     def evidence(mask: Tensor | None, how: Plan) -> Report:
-        pair = hidden(model, guide, split, mask, plan.seed)
-        report, _ = routed(pair.model, pair.guide, pair.split, how, progress=progress)
+        pair = hidden(model, guide, split, mask, how)
+        report, _ = routed(pair.model, pair.guide, pair.split, replace(how, starts=pair.starts), progress=progress)
         return report
 
     known = given if given is None or isinstance(given, Report) else evidence(given, plan)

@@ -1,5 +1,6 @@
 """A pair for data of which some entries are hidden: the model counts what is observed, the guide reads what it can."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -9,8 +10,11 @@ from pyrovae.base.memory import blocks_of, explain_out_of_memory
 from pyrovae.base.random import seed_everything
 from pyrovae.data.missing.masks import as_mask, hide
 from pyrovae.data.split import Split
+from pyrovae.evidence.ladder.rungs import MOST_COORDINATES, SEARCHED
+from pyrovae.evidence.plan import Plan
 from pyrovae.pairs.context import isolated
-from pyrovae.pairs.missing.completing import beside_filled, filled, reads_missing
+from pyrovae.pairs.latents import Latents, Values
+from pyrovae.pairs.missing.completing import beside_filled, filled, of_many_guesses, reader, reads_missing
 from pyrovae.pairs.missing.observed import COMPLETE, observed_entries
 from pyrovae.pairs.traces import Program, sites_of
 
@@ -26,9 +30,10 @@ class Hidden(NamedTuple):
     whole: Program  # the model as it is for complete data
     observed: Tensor  # (N, *shape), which entries of the first tensor are
     is_filled: bool  # whether the guide reads the data completed, for it does not read NaN
+    starts: Values | None = None  # latents by many guesses of whole data, site -> (S, N, ...), where modes are sought
 
 
-def hidden(model: Program, guide: Program, data: Split, observed: Any, seed: int) -> Hidden:
+def hidden(model: Program, guide: Program, data: Split, observed: Any, plan: Plan) -> Hidden:
     """Hides entries of the first tensor of the data.
 
     Args:
@@ -36,24 +41,23 @@ def hidden(model: Program, guide: Program, data: Split, observed: Any, seed: int
         guide: program of q(z|x); one that does not read NaN is given data completed by a guess.
         data: whose first tensor may have missing entries already.
         observed: booleans, (N, *shape) or (*shape), True for what stays; None hides nothing more.
-        seed: of what completes data for a guide.
+        plan: of the evidence of what is observed.
 
     Raises:
         InputError: for a mask that does not fit.
     """
-    data = data.drawn(seed)
+    data = data.drawn(plan.seed)
     x, *others = data.tensors
     mask = ~x.isnan() & (True if observed is None else as_mask(observed, x.shape).to(x.device))
     tensors = [x if bool(mask.all()) else hide(x, mask), *others]
-    of_observed, is_filled = observed_entries(model), False
-    whole, reading = model, guide
-    if not bool(mask.all()):
-        found = _read_by(model, guide, tensors, seed)
-        if is_filled := found is not None:
-            tensors.append(found)
-            of_observed, reading = beside_filled(of_observed, guide)
-            whole, _ = beside_filled(model, guide)
-    return Hidden(of_observed, reading, data.replaced(tensors), whole, mask, is_filled)
+    of_observed = observed_entries(model)
+    if bool(mask.all()):
+        return Hidden(of_observed, guide, data.replaced(tensors), model, mask, False)
+    found, starts = _guessed(model, guide, tensors, plan)
+    if found is None:
+        return Hidden(of_observed, guide, data.replaced(tensors), model, mask, False, starts)
+    pair, (whole, _) = beside_filled(of_observed, guide), beside_filled(model, guide)
+    return Hidden(*pair, data.replaced([*tensors, found]), whole, mask, True, starts)
 
 
 def models_missingness(model: Program, data: Split) -> bool:
@@ -64,17 +68,45 @@ def models_missingness(model: Program, data: Split) -> bool:
     return any(COMPLETE in (site["infer"] or {}) for site in sites.values())
 
 
-def _read_by(model: Program, guide: Program, tensors: list[Tensor], seed: int) -> Tensor | None:
-    """The first tensor, completed for a guide that does not read what is missing; None where it does."""
+def _guessed(model: Program, guide: Program, tensors: list[Tensor], plan: Plan) -> tuple[Tensor | None, Values | None]:
+    """The first tensor, completed for a guide that does not read what is missing, None where it does; and latents by
+    many other guesses.
+    """
     with isolated(model, guide) as (model, guide, device):
         missing = tensors[0].flatten(1).isnan().any(1)
         some = missing.nonzero().flatten()
-        seed_everything("hidden", seed)
-        if reads_missing(guide, [tensor[some].to(device) for tensor in tensors]):
-            return None
-        parts = []
+        seed_everything("hidden", plan.seed)
+        reads = reads_missing(guide, [tensor[some].to(device) for tensor in tensors])
+        parts, starts = list[Tensor](), list[Values | None]()
         with explain_out_of_memory("data to be completed for the guide: give fewer of them at once"):
             for index, rows in enumerate(blocks_of(len(missing), AT_ONCE)):
-                seed_everything("hidden, filled", seed, index)
-                parts.append(filled(model, guide, [tensor[rows].to(device) for tensor in tensors]).cpu())
-        return torch.cat(parts)
+                here = [tensor[rows].to(device) for tensor in tensors]
+                seed_everything("hidden, filled", plan.seed, index)
+                if not reads:
+                    parts.append(filled(model, guide, here).cpu())
+                seed_everything("hidden, starts", plan.seed, index)
+                starts.append(_starts(model, guide, here, plan))
+    return None if reads else torch.cat(parts), joined_starts(starts)
+
+
+def _starts(model: Program, guide: Program, args: list[Tensor], plan: Plan) -> Values | None:
+    """Latents by many guesses of whole data, site -> (S, n, ...) on the CPU, where these can be of use."""
+    if plan.method == "importance":
+        return None
+    drawing, read = reader(model, args)
+    whole = read(sites_of(drawing, *args, role="model"))
+    latents = Latents(*beside_filled(observed_entries(model), guide), [*args, whole], plate=plan.plate)
+    return of_many_guesses(latents, drawing, guide, args, read) if seeks_from_starts(latents) else None
+
+
+def seeks_from_starts(latents: Latents) -> bool:
+    """Whether modes are sought from starts: where there are too many coordinates for a search from the prior, and not
+    too many for curvature.
+    """
+    return not latents.structure.has_discrete and SEARCHED < latents.num_dims <= MOST_COORDINATES
+
+
+def joined_starts(blocks: Sequence[Values | None]) -> Values | None:
+    """Starts of all blocks of data, site -> (S, N, ...)."""
+    known = [one for one in blocks if one is not None]
+    return {name: torch.cat([one[name] for one in known], 1) for name in known[0]} if known else None

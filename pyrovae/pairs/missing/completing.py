@@ -22,6 +22,7 @@ from pyrovae.pairs.traces import Program, each_batched, plain_traces, sites_of
 
 LOOKED_AT = 20  # rows, on which a guide is tried
 PRIOR_RUNS, ROUNDS, RUNS = 20, 5, 4  # of the first guess; of better ones, and runs of the guide in each
+NUM_GUESSES, LEAPS = 200, 2  # of each datum where modes are sought, and how often each is made better
 
 
 class Filled(NamedTuple):
@@ -132,9 +133,15 @@ def filled(model: Program, guide: Program, args: Sequence[Any]) -> Tensor:
         guide: program of q(z|x) of complete data.
         args: of n data, NaN where missing.
     """
-    x, drawing = args[0], completing(model)
+    drawing, read = reader(model, args)
+    return guessed(drawing, guide, args, read)
+
+
+def reader(model: Program, args: Sequence[Any]) -> tuple[Program, Callable[[Any], Tensor]]:
+    """The model, which completes what it observes; and what reads whole data, (n, *shape), off sites of its runs."""
+    drawing = completing(model)
     places = _of_first_argument(drawing, args, sites_of(observed_entries(model), *args, role="model"))
-    return guessed(drawing, guide, args, lambda sites: _written(x, sites, places))
+    return drawing, lambda sites: _written(args[0], sites, places)
 
 
 def guessed(drawing: Program, guide: Program, args: Sequence[Any], read: Callable[[Any], Tensor]) -> Tensor:
@@ -155,6 +162,32 @@ def guessed(drawing: Program, guide: Program, args: Sequence[Any], read: Callabl
         both = beside_filled(drawing, guide)
         found = guess(lambda: plain_traces(*both, [*args, found]).joint, RUNS)  # noqa: B023
     return found
+
+
+def of_many_guesses(
+    latents: Latents, drawing: Program, guide: Program, args: Sequence[Any], read: Callable[[Any], Tensor]
+) -> Values:
+    r"""Latents that a guide draws of many guesses of whole data, site -> (S, n, ...) on the CPU.
+
+    Where what is observed leaves several answers open, one guess is one of them at best. So each is begun anew,
+
+    .. math:: z_0 \sim p(z), \qquad z_{r+1} \sim q(z \mid E[x \mid x_o, z_r])
+
+    Args:
+        latents: of the pair for what is observed.
+        drawing: the model, which completes what it observes.
+        guide: program of q(z|x) of whole data.
+        args: of n data, as the model takes them.
+        read: sites of a run of the model -> whole data.
+    """
+    both, found = beside_filled(drawing, guide), list[Values]()
+    for _ in range(NUM_GUESSES):
+        guess = read(sites_of(drawing, *args, role="model"))
+        for _ in range(LEAPS):
+            sites = plain_traces(*both, [*args, guess]).joint
+            found.append(latents.lifted({name: sites[name]["value"] for name in latents.sites}))
+            guess = read(sites)
+    return {name: torch.cat([one[name] for one in found]).cpu() for name in latents.sites}
 
 
 def _written(x: Tensor, sites: Any, places: dict[str, Place]) -> Tensor:

@@ -8,6 +8,7 @@ better one that was fitted to it, the ends of annealed chains, or an exact sum. 
 Metropolis-within-Gibbs sampler, which no weight enters, are the independent check.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -104,7 +105,8 @@ def conditional(
         num_particles, seed, batch_size, plate=plate, compile=False, method=routing, budget=budget, num_kept=num_draws
     )
     split = as_split(data)
-    pair = hidden(model, guide, split, observed, seed)
+    pair = hidden(model, guide, split, observed, plan)
+    plan = replace(plan, starts=pair.starts)
     report, mixing, mask = None, None, pair.observed.cpu()
     if method == "gibbs":
         chains = Chains(num_draws, num_chains, num_warmup, seed)
@@ -145,7 +147,7 @@ def _nats(
     num_entries = (known & ~pair.observed.cpu()).flatten(1).sum(1).double()
     if not bool(num_entries.any()) or models_missingness(model, split):
         return None, None
-    whole = hidden(model, guide, split, None, plan.seed)
+    whole = hidden(model, guide, split, None, plan)
     of_all, of_observed = (log_likelihoods(each, values, plan, progress=progress) for each in (whole, pair))
     by_draws = torch.where(num_entries == 0, 0.0, log_evidence(of_all - of_observed))
     if report is None:

@@ -5,9 +5,7 @@ The first is a mean, by a few draws each,
 .. math:: x^{(0)} = E_{p(z)} \, E[x \mid y, z], \qquad x^{(r+1)} = E_{q(z \mid x^{(r)})} \, E[x \mid y, z]
 
 Where y leaves several answers open, that is one of them at best. So there are many more, each from one draw of the
-prior, which show where else to look:
-
-.. math:: z_0 \sim p(z), \qquad z_{r+1} \sim q(z \mid E[x \mid y, z_r])
+prior, which show where else to look.
 """
 
 from collections.abc import Sequence
@@ -19,18 +17,15 @@ from torch import Tensor
 from pyrovae.base.memory import blocks_of, explain_out_of_memory
 from pyrovae.base.random import seed_everything
 from pyrovae.data.split import Split
-from pyrovae.evidence.comparisons.hidden import AT_ONCE, Hidden
-from pyrovae.evidence.ladder.rungs import MOST_COORDINATES, SEARCHED
+from pyrovae.evidence.comparisons.hidden import AT_ONCE, Hidden, joined_starts, seeks_from_starts
 from pyrovae.evidence.plan import Plan
 from pyrovae.pairs.context import isolated
 from pyrovae.pairs.latents import Latents, Values
-from pyrovae.pairs.missing.completing import beside_filled, guessed, reads_missing
+from pyrovae.pairs.missing.completing import beside_filled, guessed, of_many_guesses, reads_missing
 from pyrovae.pairs.missing.observed import MOMENTS
 from pyrovae.pairs.operators.operator import Operator
 from pyrovae.pairs.operators.through import observed_through, restoring
-from pyrovae.pairs.traces import Program, plain_traces, sites_of
-
-NUM_GUESSES, ROUNDS = 200, 2  # of each datum, and how often each is made better
+from pyrovae.pairs.traces import Program, sites_of
 
 
 def shown(model: Program, guide: Program, data: Split, operator: Operator, plan: Plan) -> tuple[Hidden, Values | None]:
@@ -69,11 +64,11 @@ def shown(model: Program, guide: Program, data: Split, operator: Operator, plan:
                 seed_everything("restored, starts", seed, index)
                 starts.append(_starts(bare_model, bare_guide, here, operator, plan.plate) if searches else None)
     if reads:
-        return Hidden(of_y, guide, data, of_x, torch.ones(0).bool(), False), _joined(starts)
+        return Hidden(of_y, guide, data, of_x, torch.ones(0).bool(), False), joined_starts(starts)
     pair = beside_filled(of_y, guide)
     whole, _ = beside_filled(of_x, guide)
     filled = data.replaced([*tensors, torch.cat(parts)])
-    return Hidden(*pair, filled, whole, torch.ones(0).bool(), True), _joined(starts)
+    return Hidden(*pair, filled, whole, torch.ones(0).bool(), True), joined_starts(starts)
 
 
 def _starts(
@@ -83,22 +78,9 @@ def _starts(
     drawing = restoring(model, operator)
     first = mean_restored(sites_of(drawing, *args, role="model"))
     latents = Latents(*beside_filled(observed_through(model, operator), guide), [*args, first], plate=plate)
-    if latents.structure.has_discrete or not SEARCHED < latents.num_dims <= MOST_COORDINATES:
+    if not seeks_from_starts(latents):
         return None
-    both, found = beside_filled(drawing, guide), list[Values]()
-    for _ in range(NUM_GUESSES):
-        guess = mean_restored(sites_of(drawing, *args, role="model"))
-        for _ in range(ROUNDS):
-            sites = plain_traces(*both, [*args, guess]).joint
-            found.append(latents.lifted({name: sites[name]["value"] for name in latents.sites}))
-            guess = mean_restored(sites)
-    return {name: torch.cat([one[name] for one in found]).cpu() for name in latents.sites}
-
-
-def _joined(blocks: Sequence[Values | None]) -> Values | None:
-    """Those of all blocks, site -> (S, N, ...)."""
-    known = [one for one in blocks if one is not None]
-    return {name: torch.cat([one[name] for one in known], 1) for name in known[0]} if known else None
+    return of_many_guesses(latents, drawing, guide, args, mean_restored)
 
 
 def mean_restored(sites: Any) -> Tensor:

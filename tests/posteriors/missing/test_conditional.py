@@ -6,6 +6,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from examples.forked import forked
 
 import pyrovae as pv
 from pyrovae.base.errors import InputError
@@ -107,6 +108,24 @@ def test_annealed_chains_hand_their_ends_back(problem):
         exact = problem.exact(row + 2)
         error = found.draws[:, row][:, exact.missing].std(0) / found.report.ess[row].clamp(max=300).sqrt()
         assert ((found.mean[row][exact.missing] - exact.mean).abs() < 4 * error).all()  # 4 standard errors
+
+
+@pytest.mark.parametrize("num_latents", [6, 24])
+@pytest.mark.parametrize("odds", [0.5, 0.9])
+def test_modes_that_the_first_guess_does_not_lead_to_are_found(num_latents, odds):
+    oracle, guide = forked(num_latents, odds)
+    x, _ = oracle.draw(20, seed=0)
+    observed = torch.arange(num_latents) > 1  # nothing of the first two, which say the mode
+    found = pv.conditional(oracle.model, guide, x, observed, num_draws=1000)
+    identity = torch.eye(num_latents).double()
+    known, all_of_it = oracle.marginal(identity[2:]).log_prob(x[:, 2:]), oracle.log_evidence(x)
+    error, nats = found.report.log_evidence - known, found.density.log_density - (all_of_it - known)
+    # 4.5 standard errors, of 20 data; half of the mass is 0.69 nat.
+    assert (error.abs() <= 4.5 * found.report.mc_se_log_evidence + 1e-6).all() and not found.unreliable.any()
+    assert (nats.abs() <= 4.5 * found.density.mc_se_log_density + 1e-6).all()
+    first = (found.draws[:, :, 0] > found.draws[:, :, 1]).double().mean()
+    # 20 x 1000 draws, which count for fewer by their weights: 5 standard errors of 2000.
+    assert (first - odds).abs() < 5 * (odds * (1 - odds) / 2000) ** 0.5
 
 
 @pytest.mark.parametrize("name", ["bernoulli mixture", "gaussian mixture"])

@@ -5,7 +5,8 @@ import torch
 import pyrovae as pv
 from pyrovae.data.split import as_split
 from pyrovae.evidence.plan import Plan
-from pyrovae.posteriors.restoring.guesses import NUM_GUESSES, ROUNDS, shown
+from pyrovae.pairs.missing.completing import LEAPS, NUM_GUESSES
+from pyrovae.posteriors.restoring.guesses import shown
 
 PLAN = Plan(100, 0, method="auto")
 
@@ -38,4 +39,4 @@ def test_latents_of_many_guesses_are_more_than_a_search_from_the_prior_could_use
         _, starts = shown(oracle.model, oracle.guide, as_split(operator.apply(x)), operator, Plan(9, 0, method=method))
         assert (starts is not None) == there
         if starts is not None:
-            assert starts["z"].shape == (NUM_GUESSES * ROUNDS, 7, num_latents) and starts["z"].isfinite().all()
+            assert starts["z"].shape == (NUM_GUESSES * LEAPS, 7, num_latents) and starts["z"].isfinite().all()

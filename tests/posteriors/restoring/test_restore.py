@@ -1,16 +1,14 @@
 """x given what is observed of it, against joint normals in closed form; images; and what is refused."""
 
-import pyro
-import pyro.distributions as dist
 import pytest
 import torch
+from examples.forked import forked
 from examples.small import make_data, make_vae
 
 import pyrovae as pv
 from pyrovae.base.errors import InputError, UntrustedPosterior
 
 MATRIX = torch.tensor([[0.5, 0.5, 0, 0, 0, 0], [0, 0, 0.3, 0.3, 0.3, 0]]).double()
-NOISE, WIDTH = torch.tensor(0.1).double(), torch.tensor(0.5).double()
 OPERATORS = {
     "exact": (pv.operators.linear(MATRIX), MATRIX, 0.0),
     "noisy": (pv.operators.linear(MATRIX, noise=0.4), MATRIX, 0.4),
@@ -107,37 +105,14 @@ def test_draws_that_nothing_vouches_for_are_told(oracle):
         pv.restore(oracle.model, guide, operator.apply(x), operator, num_particles=100, method="importance")
 
 
-def forked(num_latents, odds):
-    """Two modes given the sum of the first two numbers: the one is large and the other small, or the other way round.
-
-    The other numbers are seen as they are, too sharply for draws of the prior to lie near. The guide knows by the
-    difference of the first two which mode it is.
-
-    Returns:
-        The oracle, the guide, the operator, and log p(y) as a function of y.
-    """
-    linear = pv.oracles.LinearGaussian(torch.eye(num_latents).double(), torch.zeros(num_latents).double(), NOISE)
-    centre = torch.tensor([3.0, -3.0] + [0.0] * (num_latents - 2)).double()
-    weights = torch.tensor([odds, 1 - odds]).double()
-    oracle = pv.oracles.MixturePrior(linear, weights, torch.stack([centre, -centre]), WIDTH)
-    matrix = torch.cat([torch.eye(num_latents)[:1] + torch.eye(num_latents)[1:2], torch.eye(num_latents)[2:]]).double()
-
-    def guide(x):
-        variance = 1 / (WIDTH**-2 + NOISE**-2)
-        mean = variance * (centre * (x[:, :1] - x[:, 1:2]).sign() / WIDTH**2 + x / NOISE**2)
-        with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Normal(mean, variance.sqrt()).to_event(1))
-
-    places = torch.stack([matrix @ centre, -matrix @ centre])
-    of_each = dist.MultivariateNormal(places, (WIDTH**2 + NOISE**2) * matrix @ matrix.T)
-    log_prob = dist.MixtureSameFamily(dist.Categorical(weights), of_each).log_prob
-    return oracle, guide, pv.operators.linear(matrix), log_prob
-
-
 @pytest.mark.parametrize("num_latents", [6, 24])
 @pytest.mark.parametrize("odds", [0.5, 0.9])
 def test_modes_that_the_first_guess_does_not_lead_to_are_found(num_latents, odds):
-    oracle, guide, operator, log_prob = forked(num_latents, odds)
+    oracle, guide = forked(num_latents, odds)
+    # The sum of the first two numbers is seen: the one is large and the other small, or the other way round.
+    identity = torch.eye(num_latents).double()
+    matrix = torch.cat([identity[:1] + identity[1:2], identity[2:]])
+    operator, log_prob = pv.operators.linear(matrix), oracle.marginal(matrix).log_prob
     x, _ = oracle.draw(30, seed=0)
     y = operator.apply(x)
     restored = pv.restore(oracle.model, guide, y, operator, num_draws=1000)
