@@ -126,8 +126,9 @@ class Beyond(NamedTuple):
 
     @property
     def mirrored(self) -> bool:
-        """Whether mirrors led to what proposals missed."""
-        return self.mirrors is not None and bool(self.mirrors.any())
+        """Whether mirrors led to what proposals missed, and no search from the prior is there to find it."""
+        searched = self.modes is not None and not self.num_starts
+        return not searched and self.mirrors is not None and bool(self.mirrors.any())
 
     def and_by(self, mirrors: Tensor | None) -> "Beyond":
         """With some more that did."""
