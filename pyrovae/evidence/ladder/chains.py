@@ -250,13 +250,11 @@ def walked(
     cost = spent + (estimate.cost + looks) * latents.num_values
     climbed = Climbed(rows, estimate.columns(), "annealed", cost, draws=estimate.draws(latents, num_kept))
     ends = torch.cat(list(estimate.points))
-    return climbed.doubted(misses_images(latents, ends, proposal), MODE), estimate
+    return climbed.doubted(never_started(latents, ends, proposal), MODE), estimate
 
 
-def misses_images(latents: Latents, ends: Tensor, proposal: Proposal | None) -> Tensor:
-    """Whether mirrors lead from ends of chains (K, n, D) to where none of these started, though all is much the same
-    there: (n,).
-    """
+def never_started(latents: Latents, ends: Tensor, proposal: Proposal | None) -> Tensor:
+    """Whether mirrors lead from ends of chains (K, n, D) to what is much the same, but where none started: (n,)."""
 
     def log_start(points: Points) -> Tensor:
         guide = points.log_guide

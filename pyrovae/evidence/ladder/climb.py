@@ -26,10 +26,10 @@ from pyrovae.evidence.ladder.estimates import (
     AWAY,
     Estimate,
     Pilot,
-    by_mirrors,
     by_proposal,
     first_pilot,
-    has_variance,
+    lacks_variance,
+    misses_images,
     misses_mode,
     num_turned,
     pilot,
@@ -111,19 +111,9 @@ class Climb:
         Returns:
             What became of data; and the proposals from which some are to be annealed, as nothing vouches for these.
         """
-        seed_everything("ladder, first pilot", self.seed, index)
-        first, by_guide, cost = first_pilot(latents, self.budget - self.num_particles)
-        first = first.doubted(unvouched)
-        spent = torch.full((latents.num_data,), float(self.num_particles + cost))
-        bad = first.reached & (~first.good(STRICT) | (self.method == "annealed"))
-        beyond = self._beyond(latents, by_guide, spent)
-        if by_guide:
-            first = self._doubted(first, latents_of, (~bad & ~first.exact).nonzero().flatten(), by_guide, spent)
-            first = self._mirrored(first, latents_of, (~bad).nonzero().flatten(), by_guide, spent)
-        if beyond is not None:
-            first = first.doubted(misses_mode(beyond))
-        bad |= first.reached & ~first.good(STRICT)
-        rows, stays = bad.nonzero().flatten(), (~bad).nonzero().flatten()
+        first, by_guide, beyond, spent = self._looked(latents, latents_of, index, unvouched)
+        passes = self._passes(first)
+        rows, stays = (~passes).nonzero().flatten(), passes.nonzero().flatten()
         kept = [Climbed.stayed(stays, spent[stays])]
         if not len(rows):
             return kept, []
@@ -147,6 +137,27 @@ class Climb:
         found, left = _Climbing(self, latents_of, some, start, (self.seed, index), tell).climbed()
         return kept + found, left
 
+    def _looked(
+        self, latents: Latents, latents_of: Callable[[Tensor], Latents], index: int, unvouched: Tensor
+    ) -> "_Looked":
+        """What the guide's pilot says, and all that shows what its draws miss; that is spent."""
+        seed_everything("ladder, first pilot", self.seed, index)
+        first, by_guide, cost = first_pilot(latents, self.budget - self.num_particles)
+        first = first.doubted(unvouched)
+        spent = torch.full((latents.num_data,), float(self.num_particles + cost))
+        beyond = self._beyond(latents, by_guide, spent)
+        if by_guide:
+            doubted = partial(self._doubted, latents_of=latents_of, by_guide=by_guide, spent=spent)
+            first = doubted(first, self._passes(first) & ~first.exact, AWAY, lacks_variance)
+            first = doubted(first, self._passes(first), num_turned(latents.num_dims), misses_images)
+        if beyond is not None:
+            first = first.doubted(misses_mode(beyond))
+        return _Looked(first, by_guide, beyond, spent)
+
+    def _passes(self, pilot: Pilot) -> Tensor:
+        """Whether the guide will do, or nothing can be done, (n,)."""
+        return ~pilot.reached | (pilot.good(STRICT) & (self.method != "annealed"))
+
     def _beyond(self, latents: Latents, by_guide: Points | None, spent: Tensor) -> Beyond | None:
         """What the prior shows beyond the guide's draws, where half of the budget pays it; its cost is spent."""
         search = latents.num_values == 1
@@ -159,23 +170,21 @@ class Climb:
         return found
 
     def _doubted(
-        self, first: Pilot, latents_of: Callable[[Tensor], Latents], passed: Tensor, by_guide: Points, spent: Tensor
+        self,
+        first: Pilot,
+        those: Tensor,
+        points: int,
+        look: Callable[[Latents, Points], Tensor],
+        *,
+        latents_of: Callable[[Tensor], Latents],
+        by_guide: Points,
+        spent: Tensor,
     ) -> Pilot:
-        """The guide's pilot, with what its draws say, moved away, of those rows that it passes; they are spent."""
-        doubts = torch.zeros_like(first.reached)
-        if len(passed) and self.affords(spent, AWAY, latents := latents_of(passed)):
-            doubts[passed] = ~has_variance(latents, by_guide.of(passed))
-            spent[passed] += AWAY * latents.num_values
-        return first.doubted(doubts)
-
-    def _mirrored(
-        self, first: Pilot, latents_of: Callable[[Tensor], Latents], passed: Tensor, by_guide: Points, spent: Tensor
-    ) -> Pilot:
-        """The guide's pilot, with what mirrors lead to that its draws miss, of those rows that it passes."""
-        doubts, points = torch.zeros_like(first.reached), num_turned(by_guide.u.shape[-1])
-        if len(passed) and self.affords(spent, points, latents := latents_of(passed)):
-            doubts[passed] = by_mirrors(latents, by_guide.of(passed)).any(0)
-            spent[passed] += points * latents.num_values
+        """The guide's pilot, with what a look by so many more points says of some data, (n,); they are spent."""
+        doubts, rows = torch.zeros_like(first.reached), those.nonzero().flatten()
+        if len(rows) and self.affords(spent, points, latents := latents_of(rows)):
+            doubts[rows] = look(latents, by_guide.of(rows))
+            spent[rows] += points * latents.num_values
         return first.doubted(doubts)
 
     def affords(self, spent: Tensor, points: int, latents: Latents) -> bool:
@@ -186,14 +195,22 @@ class Climb:
         self, latents: Latents, rows: Tensor, spent: Tensor, key: tuple[int, ...], tell: Tell
     ) -> list[Climbed]:
         """Chains that start at the guide, where no proposal is to be had."""
-        if "annealed" not in self.routes or not self.affords(
-            spent, chains.least_cost(chains.LEAPFROG, latents.num_dims), latents
-        ):
+        least = chains.least_cost(chains.LEAPFROG, latents.num_dims)
+        if "annealed" not in self.routes or not self.affords(spent, least, latents):
             return [Climbed.stayed(rows, spent)]
         walk = partial(chains.by_gradients, latents, None, key)
         found, _ = chains.walked(latents, None, walk, rows, spent, self.budget, num_kept=self.num_kept)
         tell(found.route, len(rows))
         return found.parted()
+
+
+class _Looked(NamedTuple):
+    """What was seen of a block: the guide's pilot and draws, what lies beyond them, and what that cost each datum."""
+
+    first: Pilot
+    by_guide: Points | None
+    beyond: Beyond | None
+    spent: Tensor
 
 
 class _Start(NamedTuple):

@@ -194,8 +194,8 @@ def first_pilot(latents: Latents, most: float) -> tuple[Pilot, Points | None, in
     return _of_guide(points.log_weight(points.log_guide), points.resolution), points, PILOT
 
 
-def has_variance(latents: Latents, by_guide: Points) -> Tensor:
-    r"""Whether the weights of a guide's draws have a finite variance, as far as points beyond them tell: (n,).
+def lacks_variance(latents: Latents, by_guide: Points) -> Tensor:
+    r"""Whether the weights of a guide's draws have no finite variance, as far as points beyond them tell: (n,).
 
     A guide that is too narrow looks good by its own few draws, as none is where the weights are large. Draws that are
     moved away from their mean, f times as far, have a known density q' and are terms of the same second moment,
@@ -211,7 +211,7 @@ def has_variance(latents: Latents, by_guide: Points) -> Tensor:
     term = 2 * points.log_joint - points.log_guide - log_density
     term = torch.where(points.log_joint == -math.inf, -math.inf, term)
     pareto_k = estimators.pareto_k(term, points.resolution).nan_to_num(math.inf, neginf=-math.inf)
-    return (pareto_k <= INFINITE) & (term < math.inf).all(0)
+    return (pareto_k > INFINITE) | ~(term < math.inf).all(0)
 
 
 def _of_guide(log_weight: Tensor, resolution: Tensor) -> Pilot:
@@ -277,6 +277,11 @@ def by_mirrors(latents: Latents, drawn: Points, students: Students | None = None
     mass = turned.log_weight(source[: len(turned.u)]) - estimators.log_evidence(drawn.log_weight(source))
     lost = is_rare(log_own(turned), source) & (mass > math.log(LOST_BY_TURN))
     return by_mirror(lost, drawn.u.shape[-1]).any(0)
+
+
+def misses_images(latents: Latents, by_guide: Points) -> Tensor:
+    """Whether any mirror leads to what the guide misses: (n,)."""
+    return by_mirrors(latents, by_guide).any(0)
 
 
 def is_rare(log_density: Tensor, source: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from pyrovae.base.errors import InputError, UntrustedEvidence
 from pyrovae.base.random import common_random_numbers
 from pyrovae.evidence.ladder import climb
 from pyrovae.evidence.ladder.climb import MORE
-from pyrovae.evidence.ladder.estimates import AWAY
+from pyrovae.evidence.ladder.estimates import AWAY, num_turned, pilot_cost
 from pyrovae.evidence.ladder.rungs import PILOT, search_cost
 from pyrovae.programs.oracles import ppca
 
@@ -62,7 +62,7 @@ def test_a_few_rows_show_whether_laplaces_pilot_is_worth_it_for_all(monkeypatch,
     assert {route == "Laplace" for route in report.route} == {noise == 1.0}
     if noise < 1:  # elsewhere the guide's tails are looked at for some
         paid = report.cost % 1000  # whether K draws followed or not
-        assert (paid - paid.min() == PILOT * (torch.arange(120) % 4 == 0)).all()
+        assert (paid - paid.min() == pilot_cost(2) * (torch.arange(120) % 4 == 0)).all()
 
 
 def test_a_row_climbs_alike_alone_and_among_many_under_common_random_numbers():
@@ -102,7 +102,7 @@ def test_what_the_encoder_does_well_stays_as_it_is():
     )
     assert set(report.route) == {"encoder"}
     torch.testing.assert_close(report.log_evidence, plain.log_evidence, rtol=0, atol=0)
-    looked = PILOT + AWAY + search_cost(3)
+    looked = PILOT + AWAY + num_turned(3) + search_cost(3)
     assert (report.columns["cost"] == 1000 + looked).all() and (plain.columns["cost"] == 1000).all()
 
 
