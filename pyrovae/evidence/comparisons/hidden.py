@@ -33,7 +33,7 @@ class Hidden(NamedTuple):
     starts: Values | None = None  # latents by many guesses of whole data, site -> (S, N, ...), where modes are sought
 
 
-def hidden(model: Program, guide: Program, data: Split, observed: Any, plan: Plan) -> Hidden:
+def hidden(model: Program, guide: Program, data: Split, observed: Any, plan: Plan, *, search: bool = True) -> Hidden:
     """Hides entries of the first tensor of the data.
 
     Args:
@@ -42,6 +42,7 @@ def hidden(model: Program, guide: Program, data: Split, observed: Any, plan: Pla
         data: whose first tensor may have missing entries already.
         observed: booleans, (N, *shape) or (*shape), True for what stays; None hides nothing more.
         plan: of the evidence of what is observed.
+        search: whether latents are asked for from which modes can be sought, which costs some 17,000 decoder passes.
 
     Raises:
         InputError: for a mask that does not fit.
@@ -53,7 +54,7 @@ def hidden(model: Program, guide: Program, data: Split, observed: Any, plan: Pla
     of_observed = observed_entries(model)
     if bool(mask.all()):
         return Hidden(of_observed, guide, data.replaced(tensors), model, mask, False)
-    found, starts = _guessed(model, guide, tensors, plan)
+    found, starts = _guessed(model, guide, tensors, plan, search=search and plan.method != "importance")
     if found is None:
         return Hidden(of_observed, guide, data.replaced(tensors), model, mask, False, starts)
     pair, (whole, _) = beside_filled(of_observed, guide), beside_filled(model, guide)
@@ -68,7 +69,9 @@ def models_missingness(model: Program, data: Split) -> bool:
     return any(COMPLETE in (site["infer"] or {}) for site in sites.values())
 
 
-def _guessed(model: Program, guide: Program, tensors: list[Tensor], plan: Plan) -> tuple[Tensor | None, Values | None]:
+def _guessed(
+    model: Program, guide: Program, tensors: list[Tensor], plan: Plan, *, search: bool
+) -> tuple[Tensor | None, Values | None]:
     """The first tensor, completed for a guide that does not read what is missing, None where it does; and latents by
     many other guesses.
     """
@@ -85,14 +88,12 @@ def _guessed(model: Program, guide: Program, tensors: list[Tensor], plan: Plan) 
                 if not reads:
                     parts.append(filled(model, guide, here).cpu())
                 seed_everything("hidden, starts", plan.seed, index)
-                starts.append(_starts(model, guide, here, plan))
+                starts.append(_starts(model, guide, here, plan) if search else None)
     return None if reads else torch.cat(parts), joined_starts(starts)
 
 
 def _starts(model: Program, guide: Program, args: list[Tensor], plan: Plan) -> Values | None:
     """Latents by many guesses of whole data, site -> (S, n, ...) on the CPU, where these can be of use."""
-    if plan.method == "importance":
-        return None
     drawing, read = reader(model, args)
     whole = read(sites_of(drawing, *args, role="model"))
     latents = Latents(*beside_filled(observed_entries(model), guide), [*args, whole], plate=plan.plate)
