@@ -21,6 +21,7 @@
 #
 # - make gaps completely at random (MCAR), at random (MAR) and not at random (MNAR), and say what each does to a mean;
 # - fit and evaluate any pair of programs on what was observed, and hold log p(x_o) against its closed form;
+# - say in nats which missing entry to ask for next;
 # - impute by draws, pool by Rubin's rules, and check bias and coverage of the interval;
 # - show a case in which every diagnostic is content and the answer is wrong, and what it takes to see that.
 
@@ -149,6 +150,30 @@ print(f"log p(x_m | x_o) - exact: {difference:+.5f} nats per row, Monte-Carlo SE
 print(
     f"90 % intervals hold {coverage:.1%} of {gap.sum()} entries, SE {coverage_se:.1%}; exact ones {by_exact.sum() / gap.sum():.1%}"
 )
+
+# %% [markdown]
+# ## What to ask for next
+#
+# Not all that is missing is worth the asking. With column 0 known and column 4 wanted, column c is worth what it would
+# tell of column 4: the conditional mutual information I(x_c ; x_4 | x_0), the mean over draws of x_c and x_4 given x_0
+# of log p(x_c, x_4, x_0) + log p(x_0) - log p(x_c, x_0) - log p(x_4, x_0) (Lindley 1956; Ma et al. 2019). Of normals it
+# is half the log of a ratio of determinants, whatever the row; in general it is another for each row.
+
+# %%
+first = torch.tensor([True, False, False, False, False])
+asked = pv.information(linear.model, oracle.guide, x[:1], about="4", given=first, method="importance")
+print(asked)
+
+
+def half_log_det(*places):
+    """Half the log determinant of the covariance of some columns."""
+    return covariance[places, :][:, places].logdet().item() / 2
+
+
+for name, value, error in zip(asked.names, asked.value[0].tolist(), asked.mc_se[0].tolist(), strict=True):
+    c = int(name)
+    told = half_log_det(0, c) + half_log_det(0, 4) - half_log_det(0, c, 4) - half_log_det(0)
+    print(f"column {c}: {value:.3f} nats, exact {told:.3f}, Monte-Carlo SE {error:.3f}")
 
 # %% [markdown]
 # ## Fill in, estimate, pool

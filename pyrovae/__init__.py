@@ -73,6 +73,8 @@ _NAMES = {
     "ConditionalDensity": "evidence.comparisons.conditional",
     "conditional": "posteriors.missing.conditional",
     "Completion": "posteriors.missing.completion",
+    "information": "posteriors.missing.information",
+    "Information": "posteriors.missing.questions",
     "impute": "posteriors.missing.imputation",
     "pool": "posteriors.missing.pooling",
     "Pooled": "posteriors.missing.pooling",

@@ -14,13 +14,14 @@ from typing import NoReturn
 from pyrovae import __version__
 from pyrovae.apps import draw, fit, measure
 from pyrovae.apps.arguments import Command, in_options, options_of
-from pyrovae.apps.commands import complete, explore, impute, listing, new, reference, report, sweep
+from pyrovae.apps.commands import ask, complete, explore, impute, listing, new, reference, report, sweep
 from pyrovae.base.errors import InputError, LostDigits, UntrustedEvidence, nearest
 
 COMMANDS: dict[str, Command] = {
     "fit": fit.fit,
     **measure.COMMANDS,
     "impute": impute.impute,
+    "ask": ask.ask,
     "sweep": sweep.sweep,
     "sample": draw.sample,
     "complete": complete.complete,

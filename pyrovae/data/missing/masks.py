@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.base.arguments import checked
-from pyrovae.base.errors import InputError
+from pyrovae.base.errors import InputError, nearest
 from pyrovae.base.random import stream
 
 STRENGTH = 2.0  # log odds by which a standard deviation moves the chance to be missing
@@ -62,6 +62,34 @@ def as_mask(observed: Any, shape: Sequence[int], name: str = "observed") -> Tens
         sizes = f"{tuple(whole)}, or {tuple(whole[1:])} for all data alike"
         raise InputError(f"{name} must have the shape of the data, {sizes}; got {tuple(mask.shape)}")
     return mask.expand(whole)
+
+
+def as_entries(given: Any, shape: Sequence[int], name: str, names: Sequence[str]) -> Tensor:
+    """A mask of data (N, *shape), from one or from names of entries.
+
+    Args:
+        given: booleans as :func:`as_mask` takes them, a name, or a list of names.
+        shape: of the data.
+        name: of the argument.
+        names: of the entries of a datum, in their order.
+
+    Raises:
+        InputError: for a name that is not there, with the nearest that is; and as :func:`as_mask`.
+
+    Example:
+        >>> as_entries("age", (2, 3), "about", ["height", "age", "sex"])
+        tensor([[False,  True, False],
+                [False,  True, False]])
+    """
+    words = [given] if isinstance(given, str) else given
+    if not isinstance(words, list | tuple) or not words or not all(isinstance(word, str) for word in words):
+        return as_mask(given, shape, name)
+    for word in words:
+        if word not in names:
+            there = ", ".join(names[:10]) + ", ..." * (len(names) > 10)
+            raise InputError(f'{name}: no column "{word}";{nearest(word, names) or f" there are {there}"}')
+    chosen = torch.tensor([one in words for one in names])
+    return chosen.reshape(*shape[1:]).expand(*shape)
 
 
 def mcar(shape: Sequence[int], fraction: float, *, seed: int = 0) -> Tensor:

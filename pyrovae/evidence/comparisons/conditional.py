@@ -18,7 +18,7 @@ from pyrovae.base.records import Record, mean_and_se
 from pyrovae.data.missing.masks import as_mask
 from pyrovae.data.split import Split, as_split
 from pyrovae.evidence import estimators
-from pyrovae.evidence.comparisons.hidden import hidden, models_missingness
+from pyrovae.evidence.comparisons.hidden import check_data_alone, hidden
 from pyrovae.evidence.evaluate import routed
 from pyrovae.evidence.ladder.climbed import ROUTES
 from pyrovae.evidence.plan import Plan
@@ -139,7 +139,8 @@ def log_density(
     """log p(x_a | x_b) of each datum, for any two sets of entries of the first tensor of the data.
 
     Sums and differences of it are the information that blocks of columns hold of each other: the mean over data of
-    log p(x_a | x_b) - log p(x_a) estimates the mutual information of a and b under the model, where data are its draws.
+    log p(x_a | x_b) - log p(x_a) estimates the mutual information of a and b under the model, where data are its draws;
+    ``pyrovae.information`` makes these draws.
 
     Args:
         model: program of p(x, z), with one plate over the data.
@@ -201,11 +202,7 @@ def density_of(
     Raises:
         InputError: if the model is one of what is missing too, so that what is hidden would count as missing.
     """
-    if models_missingness(model, split):
-        raise InputError(
-            "the model says too which entries are missing (with_missingness): to hide one is another datum to it, and "
-            "the difference no density of the entry; ask the pair without the mechanism"
-        )
+    check_data_alone(model, split)
 
     def evidence(mask: Tensor | None, how: Plan) -> Report:
         pair = hidden(model, guide, split, mask, how)

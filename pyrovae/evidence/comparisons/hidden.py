@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pyrovae.base.errors import InputError
 from pyrovae.base.memory import blocks_of, explain_out_of_memory
 from pyrovae.base.random import seed_everything
 from pyrovae.data.missing.masks import as_mask, hide
@@ -67,6 +68,15 @@ def models_missingness(model: Program, data: Split) -> bool:
         seed_everything("hidden", 0)
         sites = sites_of(model, *data.to(device).batch(slice(0, 1)), role="model")
     return any(COMPLETE in (site["infer"] or {}) for site in sites.values())
+
+
+def check_data_alone(model: Program, data: Split) -> None:
+    """Raises InputError if the model is one of what is missing too, so that what is hidden would count as missing."""
+    if models_missingness(model, data):
+        raise InputError(
+            "the model says too which entries are missing (with_missingness): to hide one is another datum to it, and "
+            "the difference no density of the entry; ask the pair without the mechanism"
+        )
 
 
 def _guessed(

@@ -13,7 +13,7 @@ from pyrovae.reports.figures.evidence import account, comparison, evidence_histo
 from pyrovae.reports.figures.images import completions
 from pyrovae.reports.figures.latents.manifold import manifold
 from pyrovae.reports.figures.latents.plane import latent_means
-from pyrovae.reports.figures.posterior import completed_columns, posterior_of_one
+from pyrovae.reports.figures.posterior import completed_columns, information, posterior_of_one
 from pyrovae.reports.figures.programs import interpolation, prior_samples, reconstructions
 from pyrovae.reports.figures.style import draw, save
 from pyrovae.reports.figures.training import training_curves
@@ -34,6 +34,7 @@ __all__ = [
     "em_steps",
     "evidence_histogram",
     "gaps",
+    "information",
     "interpolation",
     "latent_means",
     "latent_panels",

@@ -15,6 +15,7 @@ from torch import Tensor
 from pyrovae.base.errors import InputError
 from pyrovae.posteriors.grid import Grid
 from pyrovae.posteriors.missing.completion import Completion
+from pyrovae.posteriors.missing.questions import MOST_CANDIDATES, Information
 from pyrovae.posteriors.reference import PosteriorDraws
 from pyrovae.reports.figures.images import completions, is_image
 from pyrovae.reports.figures.style import BLUE, INK, RED, draws, new_figure, number, source, styled
@@ -210,3 +211,26 @@ def _draw_column(axes: Axes, known: np.ndarray, drawn: np.ndarray) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.set_xlim(edges[0], edges[-1])
     axes.set_ylim(bottom=0)
+
+
+# ---------------------------------------------------------------------------------------------- of what is to be asked
+
+
+@draws(Information)
+def information(record: Information) -> Figure:
+    """What each candidate would tell: the mean over data with two Monte-Carlo standard errors, the most first.
+
+    Args:
+        record: what :func:`~pyrovae.information` returned.
+    """
+    found = record.numbers()["candidates"]
+    names = sorted(found, key=lambda name: -(found[name]["mean"] or 0.0))[:MOST_CANDIDATES]
+    means, errors = ([found[name][key] or 0.0 for name in names] for key in ("mean", "mc_se"))
+    figure, (axes,) = new_figure(5.5, 1.2 + 0.28 * len(names))
+    colors = [RED if found[name]["fraction_unreliable"] else BLUE for name in names]
+    axes.barh(names, means, xerr=[2 * error for error in errors], color=colors, ecolor=INK, height=0.6)
+    axes.invert_yaxis()
+    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.set_xlabel(f"nats about {record.about}, 2 MC SE" + "; red: some unreliable" * (RED in colors))
+    axes.set_title(f"{source(record.protocol)}: N = {len(record):,}, {record.num_draws:,} draws", fontsize=8.5)
+    return figure

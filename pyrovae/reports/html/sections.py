@@ -28,6 +28,7 @@ from pyrovae.evidence.comparisons.seeds import OverSeeds
 from pyrovae.evidence.convergence import Convergence
 from pyrovae.evidence.report import Report
 from pyrovae.posteriors.missing.completion import Completion
+from pyrovae.posteriors.missing.questions import Information
 from pyrovae.posteriors.reference import PosteriorDraws
 from pyrovae.posteriors.restoring.restoration import Restoration
 from pyrovae.reports import figures
@@ -62,6 +63,7 @@ SECTIONS: dict[type, Kind] = {
     Diversity: Kind("diversity", "Diversity", "Whether what the model makes is as varied as the data."),
     Restoration: Kind("completion", "Completions", "What is hidden, drawn given what is not; * where nothing vouches."),
     Completion: Kind("completion", "Completions", "What is missing, drawn given what is not; * where nothing vouches."),
+    Information: Kind("information", "The next question", "What each entry that is not known would tell of others."),
 }
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from examples.drawing import posterior
 from matplotlib.colors import to_hex
 
@@ -110,3 +111,19 @@ class TestCompleted:
             figures.draw(record)
         with pytest.raises(pv.InputError, match="expected one for each of 4 columns, got 1"):
             figures.draw(record, names=["a"])
+
+
+def test_information_is_drawn_with_its_errors_the_most_first():
+    oracle = pv.oracles.missing_entries(4, 1)
+    how = {"num_draws": 20, "num_particles": 50, "method": "importance", "progress": False}
+    names = ["one", "two", "three", "four"]
+    x = torch.zeros(1, 4).double()
+    record = pv.information(oracle.complete.model, oracle.guide, x, about="four", names=names, **how)
+    (axes,) = figures.draw(record).axes
+    found = record.numbers()["candidates"]
+    ranked = sorted(found, key=lambda name: -found[name]["mean"])
+    assert [label.get_text() for label in axes.get_yticklabels()] == ranked
+    bars, errors = [bar.get_width() for bar in axes.patches], axes.collections[0].get_segments()
+    assert bars == pytest.approx([found[name]["mean"] for name in ranked])
+    assert [end[0] - start[0] for start, end in errors] == pytest.approx([4 * found[name]["mc_se"] for name in ranked])
+    assert axes.get_xlabel() == "nats about four, 2 MC SE"
