@@ -120,7 +120,8 @@ class Information(Record):
 
     def lines(self) -> list[str | TextTable]:
         account = self.numbers()
-        given = f"{float(self.num_given.mean()):.4g} entries given on average" if self.num_given.any() else "none given"
+        mean = float(self.num_given.mean())
+        given = f"entries given: {mean:.4g} on average" if mean else "nothing given"
         lines: list[str | TextTable] = [str(self.protocol)]
         lines += [f"information about {self.about}, {given}; N = {len(self)} data, {self.num_draws} draws of each", ""]
         lines += [self._candidates(account["candidates"]), "", *self._next(account)]

@@ -39,7 +39,7 @@ def test_the_column_that_tells_most_comes_first(tables, capsys):
     figure = tables["folder"] / "asked.png"
     assert asked(tables, "--about", "size", "--row", "0", "--figure", str(figure)) == 0
     printed = capsys.readouterr().out
-    assert "information about size, none given" in printed and "datum 0: ask height" in printed
+    assert "information about size, nothing given" in printed and "datum 0: ask height" in printed
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 

@@ -112,7 +112,7 @@ def test_binary_entries_whose_values_are_few():
     x, _ = oracle.draw(12, seed=0)
     given = pv.data.mcar(x.shape, 0.5, seed=1)
     given[:, 5] = False
-    found = pv.information(oracle.model, oracle.guide, x, about="5", given=given, num_draws=100, **QUIET)
+    found = pv.information(oracle.model, oracle.guide, x, about="5", given=given, num_draws=60, **QUIET)
     exact = torch.full_like(found.value, math.nan)
     for row, column in found.asked.nonzero().tolist():
         exact[row, column] = by_every_value(oracle, x[row], given[row], column)
