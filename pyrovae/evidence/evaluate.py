@@ -217,10 +217,10 @@ def _put(columns: dict[str, Tensor], climbed: Climbed, num_particles: int) -> No
     """Puts the evidence by a better proposal in place of the guide's, and with it KL(q || posterior)."""
     rows = climbed.rows
     columns["cost"][rows] = climbed.cost.to(columns["cost"])
-    if not climbed.columns:  # they stay at the encoder
-        return
     for name, column in climbed.columns.items():
-        columns[name][rows] = column
+        columns[name][rows] = column.to(columns[name])
+    if climbed.route == ROUTES[0]:  # they stay at the encoder
+        return
     columns["route"][rows] = float(ROUTES.index(climbed.route))
     of_both = [(columns[f"mc_se_{name}"][rows], columns[f"skewness_{name}"][rows]) for name in ("log_evidence", "elbo")]
     of_both[0] = of_both[0][0], of_both[0][1] * (num_particles / columns["num_weights"][rows]).sqrt()  # as of K draws

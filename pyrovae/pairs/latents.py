@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.base.errors import EdgeOfSupport, InputError, warn
-from pyrovae.base.random import is_common, one_by_one
+from pyrovae.base.random import is_common, one_by_one, preserve_rng_state
 from pyrovae.pairs.checks import looks
 from pyrovae.pairs.checks.inverses import check_density_at
 from pyrovae.pairs.checks.sites import require_no_codes
@@ -91,6 +91,7 @@ class Latents:
         self.rows: Tensor | None = None  # of the data, where these are the latents of some alone
         self.kernels: Any = None  # what replays functions of them, where an evaluation compiles
         self._guide_has_density = False  # until it was looked at
+        self._prior_mean: Tensor | None = None
 
     def only(self, rows: Tensor) -> "Latents":
         """Those of some of the data, which the programs go on to meet among all others."""
@@ -106,7 +107,7 @@ class Latents:
 
     def _with(self, **changed: Any) -> "Latents":
         other = copy.copy(self)
-        vars(other).update(changed)
+        vars(other).update(changed, _prior_mean=None)
         return other
 
     # ---------------------------------------------------------------------------------------- as the programs draw them
@@ -234,6 +235,20 @@ class Latents:
     def num_dims(self) -> int:
         """Real coordinates of one particle of one datum, all sites together."""
         return sum(site.shape.numel() for site in self.sites.values())
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Of each site of one particle of one datum."""
+        return tuple(tuple(site.shape) for site in self.sites.values())
+
+    def prior_mean(self) -> Tensor:
+        """Where the mean of each prior lies, (n, num_dims); 0 where it is not known, or depends on other latents."""
+        if self._prior_mean is None:
+            with preserve_rng_state():
+                each = self._at({}, self.model, lambda found, *_: self._of_run(found, _real_mean), num_particles=2)
+            one, other = self._real_vector(each)
+            self._prior_mean = torch.where((one == other) & one.isfinite(), one, 0.0)
+        return self._prior_mean
 
     def unconstrain(self, values: Values) -> Tensor:
         """Latents as one real vector each: (K, n, ...) -> (K, n, num_dims)."""
@@ -415,6 +430,15 @@ class Latents:
 def _real(site: Any) -> Tensor:
     """The value of a site in unconstrained space."""
     return to_support(site["fn"]).inv(site["value"])
+
+
+def _real_mean(site: Any) -> Tensor:
+    """The mean of the prior of a site in unconstrained space, as of its value; NaN where it is not known."""
+    real = _real(site)
+    try:
+        return to_support(site["fn"]).inv(site["fn"].mean.to(real)).expand_as(real)
+    except (NotImplementedError, AttributeError):
+        return torch.full_like(real, math.nan)
 
 
 def _describe(site: Any, structure: Structure) -> Site:

@@ -176,3 +176,55 @@ def test_data_are_to_be_possible_where_gradients_are_followed(unchecked):
             InputError, match=r"site 'x': under \d+\.\d% of the draws of the prior .*4 of 4 data.* Help"
         ):
             latents.require_possible(latents.draw_prior, "the prior", "Help")
+
+
+def drawing(*priors):
+    """Sites a, b, ... of one datum each, their priors by what was drawn before."""
+
+    def model(x):
+        drawn = list[torch.Tensor]()
+        with pyro.plate("data", len(x)):
+            for name, prior in zip("abc", priors, strict=False):
+                drawn.append(pyro.sample(name, prior(x, *drawn)))
+            pyro.sample("x", dist.Normal(sum(drawn), 1.0), obs=x)
+
+    return model
+
+
+def unseen(priors):
+    """A guide that draws each site from its prior."""
+
+    def guide(x):
+        drawn = list[torch.Tensor]()
+        with pyro.plate("data", len(x)):
+            for name, prior in zip("abc", priors, strict=False):
+                drawn.append(pyro.sample(name, prior(x, *drawn)))
+
+    return guide
+
+
+MEANS = {
+    "normal": ([lambda x: dist.Normal(3.0, 2.0).expand([len(x)])], [[3.0], [3.0]]),
+    "of a covariate": ([lambda x: dist.StudentT(3.0, 2 * x, 1.0)], [[0.4], [0.8]]),
+    "bounded": ([lambda x: dist.Uniform(1.0, 5.0).expand([len(x)])], [[0.0], [0.0]]),
+    "without a mean": ([lambda x: dist.Cauchy(2.0, 1.0).expand([len(x)])], [[0.0], [0.0]]),
+    "of a latent": ([lambda x: dist.Normal(x, 1.0), lambda x, a: dist.Normal(a, 1.0)], [[0.2, 0.0], [0.4, 0.0]]),
+    "a flow": (
+        [lambda x: dist.TransformedDistribution(dist.Normal(x, 1.0), dist.transforms.AffineTransform(1.0, 2.0))],
+        [[0.0], [0.0]],
+    ),
+}
+
+
+@pytest.mark.parametrize(("priors", "expected"), MEANS.values(), ids=MEANS)
+@torch.no_grad()
+def test_means_of_priors_where_they_are_known(priors, expected):
+    model = drawing(*priors)
+    with own_scope(model, unseen(priors)) as (model, guide, _):
+        torch.manual_seed(0)
+        latents, state = Latents(model, guide, (torch.tensor([0.2, 0.4]),)), torch.get_rng_state()
+        torch.testing.assert_close(latents.prior_mean(), torch.tensor(expected), rtol=0, atol=1e-6)
+        second = latents.only(torch.tensor([1]))
+        torch.testing.assert_close(second.prior_mean(), torch.tensor(expected[1:]), rtol=0, atol=1e-6)
+        assert torch.equal(state, torch.get_rng_state())
+        assert latents.shapes == ((),) * len(priors)

@@ -28,7 +28,7 @@ from torch.distributions import Categorical
 from pyrovae.base.random import seed_everything
 from pyrovae.evidence.annealing.paths import Path, Route, from_guide, weigh, where
 from pyrovae.evidence.annealing.tuning import Lengths, pilot_cost, run_cost, spread_of, tune
-from pyrovae.evidence.ladder.adaptation.mirrors import images, mirrors
+from pyrovae.evidence.ladder.adaptation.mirrors import Shapes, images, mirrors
 from pyrovae.evidence.ladder.climbed import EDGE, MODE, Climbed
 from pyrovae.evidence.ladder.estimates import DEFENCE, Estimate, defended, is_rare, num_guide, rounded_away
 from pyrovae.evidence.ladder.kernels import by_parts
@@ -218,7 +218,7 @@ def annealed(
     found, before = list[Climbed](), None
     for number, stage in enumerate(STAGES):
         latents = latents_of(taken.rows)
-        if float(taken.cost.max()) + least_cost(stage.plan, latents.num_dims) * latents.num_values > budget:
+        if float(taken.cost.max()) + least_cost(stage.plan, latents.shapes) * latents.num_values > budget:
             break
         if not number:
             taken = _broadened(taken, latents, budget, key)
@@ -245,7 +245,7 @@ def walked(
     num_kept: int = 0,
 ) -> tuple[Climbed, Estimate]:
     """Chains that may cost what is left, added to those before: what became of the data, and all chains."""
-    looks = 2 * num_looks(latents.num_dims)
+    looks = 2 * num_looks(latents.shapes)
     estimate = walk((budget - float(spent.max())) / latents.num_values - looks).beside(before)
     cost = spent + (estimate.cost + looks) * latents.num_values
     climbed = Climbed(rows, estimate.columns(), "annealed", cost, draws=estimate.draws(latents, num_kept))
@@ -260,21 +260,24 @@ def never_started(latents: Latents, ends: Tensor, proposal: Proposal | None) -> 
         guide = points.log_guide
         return guide if proposal is None else defended(proposal.students.log_prob(points.u), guide, DEFENCE)
 
-    number = num_looks(latents.num_dims)
-    drawn, turned = scored(latents, ends[:number]), scored(latents, images(ends, number))
+    u, which = images(latents, ends, _looks_of_each(latents.shapes))
+    drawn, turned = scored(latents, ends.gather(0, which[..., None].expand_as(u))), scored(latents, u)
     alike = turned.log_joint > drawn.log_joint + math.log(ALIKE)
     return (alike & is_rare(log_start(turned), log_start(drawn))).sum(0) > 1
 
 
-def num_looks(num_dims: int) -> int:
+def num_looks(shapes: Shapes) -> int:
     """Ends of chains that are turned, by each mirror as many."""
-    number = len(mirrors(num_dims))
-    return max(1, LOOKS // number) * number
+    return _looks_of_each(shapes) * len(mirrors(shapes))
 
 
-def least_cost(plan: Plan, num_dims: int) -> int:
+def _looks_of_each(shapes: Shapes) -> int:
+    return max(2, LOOKS // len(mirrors(shapes)))
+
+
+def least_cost(plan: Plan, shapes: Shapes) -> int:
     """Decoder passes of chains for each datum, at least."""
-    return plan.cost + 2 * num_looks(num_dims)
+    return plan.cost + 2 * num_looks(shapes)
 
 
 def _broadened(taken: Taken, latents: Latents, budget: float, key: tuple[int, ...]) -> Taken:

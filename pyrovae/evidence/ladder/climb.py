@@ -26,10 +26,10 @@ from pyrovae.evidence.ladder.estimates import (
     AWAY,
     Estimate,
     Pilot,
+    by_mirrors,
     by_proposal,
     first_pilot,
     lacks_variance,
-    misses_images,
     misses_mode,
     num_turned,
     pilot,
@@ -40,6 +40,7 @@ from pyrovae.evidence.ladder.points import Points, scored
 from pyrovae.evidence.ladder.rungs import (
     FEW_COORDINATES,
     MOST_COORDINATES,
+    OF_PRIOR,
     PILOT,
     RUNGS,
     STRICT,
@@ -111,31 +112,41 @@ class Climb:
         Returns:
             What became of data; and the proposals from which some are to be annealed, as nothing vouches for these.
         """
-        first, by_guide, beyond, spent = self._looked(latents, latents_of, index, unvouched)
-        passes = self._passes(first)
+        looked = self._looked(latents, latents_of, index, unvouched)
+        passes, spent = self._passes(looked.first), looked.spent
         rows, stays = (~passes).nonzero().flatten(), passes.nonzero().flatten()
         kept = [Climbed.stayed(stays, spent[stays])]
         if not len(rows):
             return kept, []
+        found, left = self._climbed(latents_of, looked, rows, index, tell)
+        doubts = looked.first.misses & ~unvouched  # of draws that do not say so themselves
+        return kept + [part for one in found for part in one.doubted_if_stayed(doubts)], left
+
+    def _climbed(
+        self, latents_of: Callable[[Tensor], Latents], looked: "_Looked", rows: Tensor, index: int, tell: Tell
+    ) -> tuple[list[Climbed], list[Taken]]:
+        """What becomes of rows for which the guide will not do."""
+        first, by_guide, beyond, spent = looked
         some, spent = latents_of(rows), spent[rows]
         if not by_guide and not self.affords(spent, PILOT if some.sites else 1, some):
-            return [*kept, Climbed.stayed(rows, spent)], []
+            return [Climbed.stayed(rows, spent)], []
         if not some.sites:
             tell("summed", len(rows))
-            return [*kept, summed(some, rows, spent, self.num_kept)], []
+            return [summed(some, rows, spent, self.num_kept)], []
         if some.num_dims > MOST_COORDINATES:
-            return kept + self.from_guide(some, rows, spent, (self.seed, index), tell), []
+            return self.from_guide(some, rows, spent, (self.seed, index), tell), []
         seed_everything("ladder, encoder", self.seed, index)
         spent = spent if by_guide else spent + PILOT * some.num_values
         if beyond is None:
             draws = by_guide.of(rows) if by_guide else scored(some, PILOT)
-            of_rows = Beyond.drawn(some, draws, search=False)
+            pays = self.affords(spent, OF_PRIOR, some)
+            of_rows = Beyond.drawn(some, draws, search=False) if pays else Beyond(draws)
             spent = spent + of_rows.cost * some.num_values
         else:
             of_rows = beyond.of(rows)
+        of_rows = of_rows.and_by(None if first.mirrors is None else first.mirrors[:, rows])
         start = _Start(rows, first.pareto_k[rows], of_rows, spent)
-        found, left = _Climbing(self, latents_of, some, start, (self.seed, index), tell).climbed()
-        return kept + found, left
+        return _Climbing(self, latents_of, some, start, (self.seed, index), tell).climbed()
 
     def _looked(
         self, latents: Latents, latents_of: Callable[[Tensor], Latents], index: int, unvouched: Tensor
@@ -149,7 +160,7 @@ class Climb:
         if by_guide:
             doubted = partial(self._doubted, latents_of=latents_of, by_guide=by_guide, spent=spent)
             first = doubted(first, self._passes(first) & ~first.exact, AWAY, lacks_variance)
-            first = doubted(first, self._passes(first), num_turned(latents.num_dims), misses_images)
+            first = doubted(first, self._passes(first), num_turned(latents.shapes), by_mirrors)
         if beyond is not None:
             first = first.doubted(misses_mode(beyond))
         return _Looked(first, by_guide, beyond, spent)
@@ -180,12 +191,17 @@ class Climb:
         by_guide: Points,
         spent: Tensor,
     ) -> Pilot:
-        """The guide's pilot, with what a look by so many more points says of some data, (n,); they are spent."""
-        doubts, rows = torch.zeros_like(first.reached), those.nonzero().flatten()
-        if len(rows) and self.affords(spent, points, latents := latents_of(rows)):
-            doubts[rows] = look(latents, by_guide.of(rows))
-            spent[rows] += points * latents.num_values
-        return first.doubted(doubts)
+        """The guide's pilot, with what a look by so many more points says of some data, (n,) or by each mirror, (M, n);
+        they are spent.
+        """
+        rows = those.nonzero().flatten()
+        if not len(rows) or not self.affords(spent, points, latents := latents_of(rows)):
+            return first
+        found = look(latents, by_guide.of(rows))
+        doubts = torch.zeros_like(first.reached).expand(*found.shape[:-1], -1).clone()
+        doubts[..., rows] = found
+        spent[rows] += points * latents.num_values
+        return first.doubted(doubts) if doubts.dim() == 1 else first.doubted(doubts.any(0))._replace(mirrors=doubts)
 
     def affords(self, spent: Tensor, points: int, latents: Latents) -> bool:
         """Whether the budget has passes left for so many points of each datum."""
@@ -195,7 +211,7 @@ class Climb:
         self, latents: Latents, rows: Tensor, spent: Tensor, key: tuple[int, ...], tell: Tell
     ) -> list[Climbed]:
         """Chains that start at the guide, where no proposal is to be had."""
-        least = chains.least_cost(chains.LEAPFROG, latents.num_dims)
+        least = chains.least_cost(chains.LEAPFROG, latents.shapes)
         if "annealed" not in self.routes or not self.affords(spent, least, latents):
             return [Climbed.stayed(rows, spent)]
         walk = partial(chains.by_gradients, latents, None, key)
@@ -277,9 +293,7 @@ class _Climbing:
 
     def _left(self, taken: Taken) -> list[Taken]:
         """What is to be annealed of what nothing vouches for, if anything is."""
-        dear = not self.plan.affords(
-            taken.cost, chains.least_cost(chains.BY_DRAWS, self.latents.num_dims), self.latents
-        )
+        dear = not self.plan.affords(taken.cost, chains.least_cost(chains.BY_DRAWS, self.latents.shapes), self.latents)
         poor = taken.poor & ("annealed" in self.plan.routes and not dear)
         self.tell(taken.route, int((~poor).sum()))
         return [taken.of(poor.nonzero().flatten())] if poor.any() else []
@@ -292,9 +306,7 @@ class _Climbing:
             return False
         if rung.of_modes and (self.beyond.modes is None or num_dims <= FEW_COORDINATES):
             return False
-        return num_dims <= rung.most and self._affords(
-            rung.cost(num_dims) + pilot_cost(num_dims) + self.plan.num_particles
-        )
+        return num_dims <= rung.most and self._affords(rung.cost(num_dims) + self._pilot_cost + self.plan.num_particles)
 
     def _affords(self, points: int) -> bool:
         return self.plan.affords(self.cost, points, self.latents)
@@ -309,8 +321,8 @@ class _Climbing:
         seed_everything("ladder, pilot", *self.key, number)
         proposal = self._proposal
         looked = pilot(self.latents, proposal, self.beyond)
-        of_pilot = pilot_cost(self.latents.num_dims, many=self.beyond.mirrored)
-        self.cost, self.beyond = self.cost + of_pilot * self.latents.num_values, self.beyond.and_by(looked.mirrors)
+        self.cost = self.cost + self._pilot_cost * self.latents.num_values
+        self.beyond = self.beyond.and_by(looked.mirrors)
         held = _Held(self.rows, looked.pareto_k, looked.misses, proposal, rung.route)
         self.held.append(held)
         if self.plan.method == "annealed":
@@ -321,6 +333,10 @@ class _Climbing:
                 chosen = held.at(self.rows[rows])
                 self._take(chosen._replace(proposal=chosen.proposal._replace(exact=exact)))
         self._keep(~good)
+
+    @property
+    def _pilot_cost(self) -> int:
+        return pilot_cost(self.latents.shapes, many=self.beyond.mirrored)
 
     @property
     def _proposal(self) -> Proposal:
@@ -337,7 +353,7 @@ class _Climbing:
         latents = self.latents_of(self.rows[some])
         seed_everything("ladder, sample", *self.key, number)
         looked = pilot(latents, self._proposal.of(some), self.beyond.of(some))
-        of_pilot = pilot_cost(latents.num_dims)
+        of_pilot = self._pilot_cost
         self.cost[some] += of_pilot * latents.num_values
         repaid = of_pilot / (after.cost(latents.num_dims) + of_pilot)
         return bool(looked.good(rung.bar).double().mean() < repaid)

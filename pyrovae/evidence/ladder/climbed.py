@@ -22,7 +22,8 @@ NAN = "a density is NaN at draws of better proposals for some of them"
 class Climbed(NamedTuple):
     """What became of some data of a block: what a report says of their weights, each (m,), and how they came by it.
 
-    Those that stay at the encoder have no columns, but a cost; and a reason where something failed.
+    Those that stay at the encoder have no columns, or an undefined k-hat, but a cost; and a reason where something
+    failed.
     """
 
     rows: Tensor  # (m,), of the block
@@ -51,6 +52,15 @@ class Climbed(NamedTuple):
         pareto_k = self.columns["pareto_k"]
         columns = self.columns | {"pareto_k": torch.where(those.to(pareto_k.device), math.nan, pareto_k)}
         return self._replace(columns=columns, reason=reason)
+
+    def doubted_if_stayed(self, those: Tensor) -> "list[Climbed]":
+        """With an undefined k-hat for those of the block, (n,), that stay at the encoder and are known to miss some."""
+        those = those[self.rows]
+        if self.columns or not those.any():
+            return [self]
+        missing = Climbed.stayed(self.rows[those], self.cost[those], self.reason)
+        missing = missing._replace(columns={"pareto_k": torch.full_like(missing.cost, math.nan)})
+        return [Climbed.stayed(self.rows[~those], self.cost[~those], self.reason), missing]
 
     def among(self, rows: Tensor) -> "Climbed":
         """As of rows of all data, on the CPU."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pyrovae.base.random import is_common
 from pyrovae.evidence import estimators
-from pyrovae.evidence.ladder.adaptation.mirrors import by_mirror, images, mirrors
+from pyrovae.evidence.ladder.adaptation.mirrors import Shapes, by_mirror, images, mirrors
 from pyrovae.evidence.ladder.adaptation.mixtures import Mixture
 from pyrovae.evidence.ladder.points import Points, joined, scored
 from pyrovae.evidence.ladder.rungs import PILOT, Bar, Beyond, Proposal
@@ -248,15 +248,19 @@ def pilot(latents: Latents, proposal: Proposal, beyond: Beyond) -> Pilot:
     )
 
 
-def num_turned(num_dims: int, *, many: bool = False) -> int:
+def num_turned(shapes: Shapes, *, many: bool = False) -> int:
     """Draws of a pilot that are turned, by each mirror as many: a few, or nearly all."""
-    number = len(mirrors(num_dims))
-    return max(1, PILOT // number if many else math.ceil(TURNED / number)) * number
+    return _of_each(shapes, many=many) * len(mirrors(shapes))
 
 
-def pilot_cost(num_dims: int, *, many: bool = False) -> int:
+def _of_each(shapes: Shapes, *, many: bool) -> int:
+    number = len(mirrors(shapes))
+    return max(1, PILOT // number if many else math.ceil(TURNED / number))
+
+
+def pilot_cost(shapes: Shapes, *, many: bool = False) -> int:
     """Decoder passes of :func:`pilot` for each datum."""
-    return PILOT + num_turned(num_dims, many=many)
+    return PILOT + num_turned(shapes, many=many)
 
 
 def by_mirrors(latents: Latents, drawn: Points, students: Students | None = None, *, many: bool = False) -> Tensor:
@@ -272,21 +276,17 @@ def by_mirrors(latents: Latents, drawn: Points, students: Students | None = None
     def log_own(points: Points) -> Tensor:
         return points.log_guide if students is None else students.log_prob(points.u)
 
-    turned = scored(latents, images(drawn.u, num_turned(drawn.u.shape[-1], many=many)))
-    source = log_own(drawn)  # the density of images too, as mirrors leave volumes as they are
-    mass = turned.log_weight(source[: len(turned.u)]) - estimators.log_evidence(drawn.log_weight(source))
-    lost = is_rare(log_own(turned), source) & (mass > math.log(LOST_BY_TURN))
-    return by_mirror(lost, drawn.u.shape[-1]).any(0)
+    u, which = images(latents, drawn.u, _of_each(latents.shapes, many=many))
+    turned, source = scored(latents, u), log_own(drawn)
+    log_source = source.gather(0, which)  # the density of images too, as mirrors leave volumes as they are
+    mass = turned.log_weight(log_source) - estimators.log_evidence(drawn.log_weight(source))
+    lost = is_rare(log_own(turned), log_source) & (mass > math.log(LOST_BY_TURN))
+    return by_mirror(lost, latents.shapes).any(0)
 
 
-def misses_images(latents: Latents, by_guide: Points) -> Tensor:
-    """Whether any mirror leads to what the guide misses: (n,)."""
-    return by_mirrors(latents, by_guide).any(0)
-
-
-def is_rare(log_density: Tensor, source: Tensor) -> Tensor:
-    """Whether images, by their density (R, n), are hardly drawn by what drew their sources, the first of (K, n)."""
-    return log_density < source[: len(log_density)] + math.log(RARE)
+def is_rare(log_density: Tensor, log_source: Tensor) -> Tensor:
+    """Whether images, by their density, are hardly drawn by what drew their sources: (R, n) each."""
+    return log_density < log_source + math.log(RARE)
 
 
 def misses_mode(guide: Beyond) -> Tensor:

@@ -62,7 +62,7 @@ def test_a_few_rows_show_whether_laplaces_pilot_is_worth_it_for_all(monkeypatch,
     assert {route == "Laplace" for route in report.route} == {noise == 1.0}
     if noise < 1:  # elsewhere the guide's tails are looked at for some
         paid = report.cost % 1000  # whether K draws followed or not
-        assert (paid - paid.min() == pilot_cost(2) * (torch.arange(120) % 4 == 0)).all()
+        assert (paid - paid.min() == pilot_cost(((2,),)) * (torch.arange(120) % 4 == 0)).all()
 
 
 def test_a_row_climbs_alike_alone_and_among_many_under_common_random_numbers():
@@ -102,7 +102,7 @@ def test_what_the_encoder_does_well_stays_as_it_is():
     )
     assert set(report.route) == {"encoder"}
     torch.testing.assert_close(report.log_evidence, plain.log_evidence, rtol=0, atol=0)
-    looked = PILOT + AWAY + num_turned(3) + search_cost(3)
+    looked = PILOT + AWAY + num_turned(((3,),)) + search_cost(3)
     assert (report.columns["cost"] == 1000 + looked).all() and (plain.columns["cost"] == 1000).all()
 
 
@@ -491,3 +491,30 @@ def test_few_effective_draws_vouch_for_nothing():
     report = quiet(oracle.model, pv.widened(oracle.guide, 1.2), X[:10])
     weak = report.columns | {"ess": torch.full_like(report.ess, 3.0)}
     assert not report.unreliable.any() and pv.Report(**{**vars(report), "columns": weak}).unreliable.all()
+
+
+BUDGETS = [800, 900, 1500, 2000, 2600, 3000, 3400, 4000, 5000]
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_what_is_missed_is_said_within_any_budget_that_pays_for_a_look(budget):
+    """Signs of six latents, of which the guide knows one exactly, and says nothing is wrong."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(6), 2.0).expand(x.shape).to_event(1))
+            pyro.sample("x", dist.Normal(z.abs(), 0.5).to_event(1), obs=x)
+
+    def guide(x):
+        variance = 1 / (2.0**-2 + 0.5**-2)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(4 * variance * x, variance**0.5).to_event(1))
+
+    x = 2 + torch.rand(5, 6, generator=torch.Generator().manual_seed(0))
+    report = quiet(model, guide, x, num_particles=500, budget=budget)
+    truth = (math.log(2) + dist.Normal(0.0, math.hypot(2.0, 0.5)).log_prob(x.double())).sum(-1)
+    assert (report.cost <= budget).all()
+    assert (report.unreliable | ((report.log_evidence - truth).abs() < 4 * report.mc_se_log_evidence + 1e-3)).all()
+    stays = torch.tensor([route == "encoder" for route in report.route])
+    assert stays.all() == (budget < 2000) and report.pareto_k[stays].isnan().all()
+    torch.testing.assert_close(report.kl_posterior, report.log_evidence - report.elbo, rtol=1e-12, atol=1e-12)
