@@ -110,7 +110,7 @@ def test_a_part_of_the_test_split_is_not_kept(run, capsys):
 
 def test_every_command_has_its_function():
     others = {"fit", "impute", "sample", "complete", "figures", "demo", "list", "new", "sweep"}
-    others |= {"report", "reference", "explore"}
+    others |= {"report", "reference", "explore", "ask"}
     assert set(measuring.COMMANDS) | others == set(cli.COMMANDS)
 
 
