@@ -237,7 +237,7 @@ def annealed(
 def walked(
     latents: Latents,
     proposal: Proposal | None,
-    walk: Callable[..., Estimate],
+    walk: Callable[[float], Estimate],
     rows: Tensor,
     spent: Tensor,
     budget: float,

@@ -105,7 +105,7 @@ def conditional(
         num_particles, seed, batch_size, plate=plate, compile=False, method=routing, budget=budget, num_kept=num_draws
     )
     split = as_split(data)
-    pair = hidden(model, guide, split, observed, plan)
+    pair = hidden(model, guide, split, observed, plan, search=method != "gibbs")
     plan = replace(plan, starts=pair.starts)
     report, mixing, mask = None, None, pair.observed.cpu()
     if method == "gibbs":
@@ -147,7 +147,7 @@ def _nats(
     num_entries = (known & ~pair.observed.cpu()).flatten(1).sum(1).double()
     if not bool(num_entries.any()) or models_missingness(model, split):
         return None, None
-    whole = hidden(model, guide, split, None, plan)
+    whole = hidden(model, guide, split, None, plan, search=False)
     of_all, of_observed = (log_likelihoods(each, values, plan, progress=progress) for each in (whole, pair))
     by_draws = torch.where(num_entries == 0, 0.0, log_evidence(of_all - of_observed))
     if report is None:

@@ -1,8 +1,8 @@
 """Moments of weighed draws."""
 
-import pyro
 import pyro.distributions as dist
 import torch
+from examples.skewed import poor, skewed
 
 from pyrovae.evidence.ladder.adaptation.mixtures import Mixture
 from pyrovae.evidence.ladder.adaptation.moments import moments
@@ -10,17 +10,6 @@ from pyrovae.evidence.ladder.adaptation.newton import laplace, started
 from pyrovae.evidence.ladder.points import scored
 from pyrovae.pairs.context import isolated
 from pyrovae.pairs.latents import Latents
-
-
-def skewed(x):
-    with pyro.plate("data", len(x)):
-        z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
-        pyro.sample("x", dist.Poisson(z.exp()), obs=x)
-
-
-def poor(x):
-    with pyro.plate("data", len(x)):
-        pyro.sample("z", dist.Normal(0 * x, 0.3))
 
 
 def test_moments_find_those_of_the_posterior():

@@ -2,10 +2,9 @@
 
 import math
 
-import pyro
-import pyro.distributions as dist
 import pytest
 import torch
+from examples.skewed import poor, skewed
 
 import pyrovae as pv
 from pyrovae.evidence.ladder.adaptation.mixtures import Mixture
@@ -43,17 +42,6 @@ def test_log_weights_of_laplace_are_constant(latents):
     u = q.sample(100)
     weight = log_joint(latents, u) - q.log_prob(u)
     assert (weight - ORACLE.log_evidence(X)).abs().max() < 1e-8
-
-
-def skewed(x):
-    with pyro.plate("data", len(x)):
-        z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
-        pyro.sample("x", dist.Poisson(z.exp()), obs=x)
-
-
-def poor(x):
-    with pyro.plate("data", len(x)):
-        pyro.sample("z", dist.Normal(0 * x, 0.3))
 
 
 def test_newton_maximises_the_elbo():
